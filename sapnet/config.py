@@ -1,0 +1,83 @@
+"""The numbers of every network variant, in one validated place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+MAX_STAGES = 12
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a SAPNet.
+
+    channels: feature channels of the ConvLSTM and of the residual blocks.
+    dilations: dilation of both 3x3 convolutions of each residual block, one entry per block.
+    separable: depthwise 3x3 followed by pointwise convolutions instead of dense 3x3.
+    downscale: the network works on ``pixel_unshuffle(rainy, downscale)``; 1 is full resolution.
+    stages: recurrences, all with the same weights.
+    reduction: channels over squeezed channels in the attention.
+    """
+
+    channels: int = 32
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16)
+    separable: bool = False
+    downscale: int = 1
+    stages: int = 6
+    reduction: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dilations", tuple(self.dilations))
+        for name in ("channels", "downscale", "stages", "reduction"):
+            _check_whole(name, getattr(self, name))
+        for dilation in self.dilations:
+            _check_whole("dilations", dilation)
+        if not isinstance(self.separable, bool):
+            raise ValueError(f"separable must be true or false, got {self.separable!r}")
+        if not self.dilations:
+            raise ValueError("dilations must name at least one residual block")
+        if self.channels % self.reduction:
+            raise ValueError(f"channels ({self.channels}) must be a multiple of reduction ({self.reduction})")
+        if self.stages > MAX_STAGES:
+            raise ValueError(f"stages must be 1 to {MAX_STAGES}, got {self.stages}")
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of an RGB image after pixel unshuffling."""
+        return 3 * self.downscale**2
+
+    def with_stages(self, stages: int) -> ModelConfig:
+        """The same network run for ``stages`` recurrences; 0 keeps the preset's own number."""
+        return self if stages == 0 else replace(self, stages=stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return asdict(self) | {"dilations": list(self.dilations)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of ``to_dict``; unknown names are an error."""
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"unknown model setting {unknown[0]!r}; known: {', '.join(cls.__dataclass_fields__)}")
+        return cls(**values)
+
+
+def _check_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
+    {
+        # WACV 2022: the published network with dilated dense convolutions.
+        "sapnet": ModelConfig(),
+        # The first published code: depthwise separable, no dilation.
+        "sapnet_separable": ModelConfig(dilations=(1, 1, 1, 1, 1), separable=True),
+        # The vehicle's default: half resolution inside, four stages.
+        "sapnet_fast": ModelConfig(downscale=2, stages=4),
+    }
+)

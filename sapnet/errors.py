@@ -1,0 +1,43 @@
+"""The exceptions that this package raises on purpose.
+
+SapnetError
+├── CheckpointError     weights that cannot be read or do not fit the network
+├── BackendError        a backend that is missing, cannot run or gave a wrong result
+├── EngineCacheError    a compiled engine that cannot be stored or trusted
+├── ImageFormatError    a frame or message whose layout is not supported
+└── BagError            a recording that cannot be read or written
+"""
+
+from __future__ import annotations
+
+
+class SapnetError(Exception):
+    """Base of every error of this package; its text says what was got, what was expected, what to do."""
+
+
+class CheckpointError(SapnetError):
+    """Weights are missing, damaged or do not fit the network."""
+
+
+class BackendError(SapnetError):
+    """A backend is missing, cannot run here, or returned something that is not a result."""
+
+
+class EngineCacheError(SapnetError):
+    """A compiled engine cannot be stored, or what is stored cannot be trusted."""
+
+
+class ImageFormatError(SapnetError):
+    """A frame or image message is malformed, or its format is not supported.
+
+    ``kind`` is a short, stable word for counting and for throttled logging: one of ``encoding``,
+    ``size``, ``step``, ``data``, ``decode``, ``limit``.
+    """
+
+    def __init__(self, message: str, kind: str = "data") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class BagError(SapnetError):
+    """A recording cannot be read or written."""

@@ -1,0 +1,70 @@
+"""Convolutions and the residual block with channel residual attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sapnet.config import ModelConfig
+
+
+class SeparableConv(nn.Module):
+    """Depthwise 3x3, then pointwise: ``heads`` independent ones side by side on the same input.
+
+    Several heads run as one grouped convolution, which keeps the four gates of the ConvLSTM one call.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1, heads: int = 1) -> None:
+        super().__init__()
+        self.heads = heads
+        wide = in_channels * heads
+        self.depthwise = nn.Conv2d(wide, wide, 3, padding=dilation, dilation=dilation, groups=wide)
+        self.pointwise = nn.Conv2d(wide, out_channels * heads, 1, groups=heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels * heads, H, W)."""
+        if self.heads > 1:
+            x = x.repeat(1, self.heads, 1, 1)
+        return self.pointwise(self.depthwise(x))  # type: ignore[no-any-return]
+
+
+def make_conv(config: ModelConfig, in_channels: int, out_channels: int, dilation: int = 1, heads: int = 1) -> nn.Module:
+    """A size-preserving 3x3 convolution of the kind that ``config`` asks for, with ``heads`` outputs stacked."""
+    if config.separable:
+        return SeparableConv(in_channels, out_channels, dilation, heads)
+    return nn.Conv2d(in_channels, out_channels * heads, 3, padding=dilation, dilation=dilation)
+
+
+class ChannelResidualAttention(nn.Module):
+    """Scales each channel by a gate made of its global mean: squeeze and expand, plus a direct 1x1 path."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.expand = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+        self.skip = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        # The sum over a camera frame exceeds what fp16 can hold (65,504), so the mean is float32 always.
+        mean = x.mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)  # (B, C, 1, 1)
+        gate = self.expand(torch.relu(self.squeeze(mean))) + self.skip(mean)
+        return x * torch.sigmoid(gate)
+
+
+class ResidualBlock(nn.Module):
+    """``relu(body(x) + x)`` with two convolutions, each followed by attention and a ReLU."""
+
+    def __init__(self, config: ModelConfig, dilation: int) -> None:
+        super().__init__()
+        channels = config.channels
+        self.conv1 = make_conv(config, channels, channels, dilation)
+        self.attention1 = ChannelResidualAttention(channels, config.reduction)
+        self.conv2 = make_conv(config, channels, channels, dilation)
+        self.attention2 = ChannelResidualAttention(channels, config.reduction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        y = torch.relu(self.attention1(self.conv1(x)))
+        y = torch.relu(self.attention2(self.conv2(y)))
+        return torch.relu(y + x)
