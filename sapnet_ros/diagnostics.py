@@ -1,0 +1,89 @@
+"""What /diagnostics says: one status per camera, one of the backend, one of the process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+import sapnet
+from sapnet_ros.camera import Camera
+from sapnet_ros.loader import Loader
+from sapnet_ros.params import NodeParams
+
+SILENT_AFTER_S = 5.0
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+def camera_status(node: str, camera: Camera, active_for_s: float | None, hardware_id: str) -> DiagnosticStatus:
+    """Counts and latency of one camera. A camera that is silent while the node is active is an ERROR.
+
+    active_for_s: how long the node has been active, which bounds the silence; None while it is not.
+    """
+    figures, topic = camera.stats.snapshot(), camera.topics.image
+    values: dict[str, Any] = {
+        "topic": topic,
+        "received": figures.received,
+        "derained": figures.derained,
+        "passed_through": sum(figures.passed_through.values()),
+        "dropped": sum(figures.dropped.values()),
+        "in_flight": figures.in_flight,
+        "lost_in_transport": figures.lost_in_transport,
+        "best_effort_fallback": camera.best_effort,
+    }
+    values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
+    values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
+    values |= {f"latency_ms_{quantile}": value for quantile, value in figures.latency_ms.items()}
+    if figures.rain_score is not None:
+        values["rain_score"] = figures.rain_score
+    level, message = OK, "inactive"
+    if active_for_s is not None:
+        silent_s = active_for_s if figures.silent_s is None else min(figures.silent_s, active_for_s)
+        if silent_s > SILENT_AFTER_S:
+            level, message = ERROR, f"no frame on {topic} for {silent_s:.0f} s"
+        elif figures.silent_s is None:
+            level, message = WARN, f"waiting for the first frame on {topic}"
+        else:
+            message = "receiving"
+    return _status(f"{node}: {camera.label}", level, message, hardware_id, values)
+
+
+def backend_status(node: str, loader: Loader, params: NodeParams) -> DiagnosticStatus:
+    """State of what runs the network. ``fake`` is never OK, for no vehicle may drive with it unnoticed."""
+    derainer = loader.derainer
+    backend = derainer.backend_name if derainer is not None else params.backend
+    values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
+    hardware_id = ""
+    if derainer is not None:
+        hardware_id = derainer.device
+        values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
+    if loader.error:
+        level, message = ERROR, loader.error
+    elif loader.building:
+        level, message = WARN, loader.building
+    elif backend == "fake":
+        level, message = WARN, "the fake backend does not derain"
+    else:
+        level, message = OK, "ready" if loader.ready else "waiting for a frame size"
+    return _status(f"{node}: backend", level, message, hardware_id, values)
+
+
+def process_status(node: str, state: str, problems: Sequence[str]) -> DiagnosticStatus:
+    """Lifecycle state of the process, and what keeps it from being configured."""
+    level, message = (ERROR, "; ".join(problems)) if problems else (OK, state)
+    values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__}
+    return _status(f"{node}: process", level, message, "", values)
+
+
+def _status(name: str, level: bytes, message: str, hardware_id: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+    return DiagnosticStatus(name=name, level=level, message=message, hardware_id=hardware_id, values=pairs)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

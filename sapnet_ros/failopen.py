@@ -1,0 +1,67 @@
+"""Derained or original, and why: what goes out for one received frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sapnet.derainer import Derained
+from sapnet.errors import ImageFormatError, SapnetError
+from sapnet.messages import Decoded
+from sapnet_ros.loader import Loader
+from sapnet_ros.mailbox import Received
+from sapnet_ros.params import NodeParams
+
+# The reasons of frame_status and diagnostics; the values are part of the public contract.
+BUILDING, DISABLED, FAILURE, OVERLOAD = "building", "disabled", "failure", "overload"
+INVALID, UNSUPPORTED, SHUTDOWN = "invalid", "unsupported", "shutdown"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What goes out: ``derained``, else the original in ``decoded``, else nothing; ``reason`` says why not derained.
+
+    error: text for the log and the diagnostics, ``kind`` groups errors of one sort.
+    """
+
+    decoded: Decoded | None = None
+    derained: Derained | None = None
+    reason: str = ""
+    error: str = ""
+    kind: str = ""
+
+
+def decide(
+    frame: Received,
+    decode: Callable[[object], Decoded],
+    loader: Loader,
+    params: NodeParams,
+    enabled: bool,
+) -> Outcome:
+    """Decode and derain a frame. Never raises for what a message or a backend can do wrong."""
+    try:
+        decoded = decode(frame.message)
+    except ImageFormatError as err:
+        return Outcome(reason=UNSUPPORTED if err.kind == "encoding" else INVALID, error=str(err), kind=err.kind)
+    height, width = decoded.bgr.shape[:2]
+    size = (height, width)
+    loader.request(size)
+    if frame.overtaken:
+        return Outcome(decoded, reason=OVERLOAD)
+    if not enabled:
+        return Outcome(decoded, reason=DISABLED)
+    derainer = loader.derainer
+    if derainer is None or not derainer.is_ready(*size):
+        error = loader.error_for(size)
+        return _failed(decoded, error, params) if error else Outcome(decoded, reason=BUILDING)
+    try:
+        return Outcome(decoded, derained=derainer([decoded.bgr])[0])
+    except SapnetError as err:
+        return _failed(decoded, str(err), params)
+    except Exception as err:  # a backend's library may raise anything, and no frame may kill the node
+        return _failed(decoded, f"{type(err).__name__}: {err}", params)
+
+
+def _failed(decoded: Decoded, error: str, params: NodeParams) -> Outcome:
+    kept = decoded if params.on_failure == "passthrough" else None
+    return Outcome(kept, reason=FAILURE, error=error, kind="failure")

@@ -1,0 +1,121 @@
+"""Quality of service of the node's topics, and the fallback for best-effort cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+DEPTH = 5
+
+
+def frames_profile() -> QoSProfile:
+    """For images and camera_info, in and out. Made anew each time: rclpy writes overrides into the profile it is given.
+
+    Reliable also for what sensor data usually leaves to best effort: a frame larger than Fast DDS's default
+    shared-memory segment travels in fragments, and best effort then loses nearly every frame.
+    """
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def latched_profile() -> QoSProfile:
+    """For a state that late subscribers must get too."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
+def overridable() -> QoSOverridingOptions:
+    """The standard ``qos_overrides`` parameters."""
+    return QoSOverridingOptions.with_default_policies()
+
+
+class ReliabilityOverrides:
+    """Tells for which subscriptions the user set ``qos_overrides`` reliability.
+
+    Once rclpy has declared that parameter, a user's choice cannot be told from the default, so each topic is asked
+    about before its first subscription, and the answer kept.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._overridden: dict[str, bool] = {}
+
+    def __contains__(self, topic: str) -> bool:
+        if topic not in self._overridden:
+            name = f"qos_overrides.{topic}.subscription.reliability"
+            value = self._node.declare_parameter(name, Parameter.Type.STRING).value
+            self._node.undeclare_parameter(name)
+            self._overridden[topic] = value is not None
+        return self._overridden[topic]
+
+
+class CameraSubscription:
+    """A reliable subscription that is made anew as best effort when a publisher offers no more than that.
+
+    may_fall_back: False where the user has chosen the reliability.
+    on_lost: called with the number of messages that the middleware reports lost.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        message_type: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        may_fall_back: bool,
+        on_lost: Callable[[int], None] = lambda messages: None,
+    ) -> None:
+        self._node = node
+        self._type = message_type
+        self.topic = topic
+        self._callback = callback
+        self._may_fall_back = may_fall_back
+        self._on_lost = on_lost
+        self.best_effort = False
+        self._subscription = self._create(frames_profile(), overridable())
+
+    def destroy(self) -> None:
+        """Stop receiving."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _create(self, profile: QoSProfile, overrides: QoSOverridingOptions | None) -> Any:
+        return self._node.create_subscription(
+            self._type,
+            self.topic,
+            self._callback,
+            profile,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible,
+                message_lost=lambda event: self._on_lost(event.total_count_change),
+            ),
+            qos_overriding_options=overrides,
+        )
+
+    def _on_incompatible(self, event: Any) -> None:
+        policy = QoSPolicyKind(event.last_policy_kind)
+        if policy != QoSPolicyKind.RELIABILITY or not self._may_fall_back:
+            self._node.get_logger().error(
+                f"A publisher of {self.topic} offers an incompatible {policy.name.lower()}: nothing comes from it. "
+                f"Set qos_overrides.{self.topic}.subscription.{policy.name.lower()} to what it offers."
+            )
+            return
+        self._may_fall_back = False
+        self.best_effort = True
+        self._node.get_logger().warning(
+            f"A publisher of {self.topic} offers best effort only: subscribing as best effort. Large frames may be "
+            "lost in transport; a reliable publisher, or a larger shared-memory segment on its side, avoids that."
+        )
+        self.destroy()
+        depth = self._node.get_parameter(f"qos_overrides.{self.topic}.subscription.depth").value
+        profile = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+        # Without overrides: the declared reliability would win over this profile.
+        self._subscription = self._create(profile, None)

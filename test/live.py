@@ -1,0 +1,148 @@
+"""Real nodes in real processes over real DDS, on this host and in a domain of their own."""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(20 + os.getpid() % 80)
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 30.0
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
+    """The first true value of ``condition``; fails with ``what`` was waited for."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.01)
+    pytest.fail(f"waited {timeout_s:g} s for {what}")
+
+
+class NodeProcess:
+    """derain_node as a process. ``params`` are given as on the command line."""
+
+    def __init__(self, *ros_args: str, command: list[str] | None = None, log: Path, **params: Any) -> None:
+        given = [word for name, value in params.items() for word in ("-p", f"{name.replace('__', '.')}:={value}")]
+        command = command or [sys.executable, "-m", "sapnet_ros.derain_node"]
+        self.log = log
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [*command, "--ros-args", *ros_args, *given],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal; returns the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, once the process ends."""
+        try:
+            return self.process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            pytest.fail(f"derain_node did not end; its log:\n{self.log.read_text()}")
+
+
+class Peer:
+    """The other side: publishes to a derain_node and collects what it sends."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("peer", context=self.context)
+        self._executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._running = True
+        self._thread = threading.Thread(target=self._spin)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop spinning and leave the network."""
+        self._running = False
+        self._executor.wake()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def publisher(self, message_type: type, topic: str, reliable: bool = True, subscribers: int = 1) -> Any:
+        """A publisher that has found its subscribers."""
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        publisher = self.node.create_publisher(message_type, topic, QoSProfile(depth=5, reliability=reliability))
+        wait_for(lambda: publisher.get_subscription_count() >= subscribers, f"a subscriber of {topic}")
+        return publisher
+
+    def collect(self, message_type: type, topic: str, latched: bool = False, publishers: int = 1) -> list[Any]:
+        """A list that fills with what comes on a topic; waits for a publisher."""
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        messages: list[Any] = []
+        subscription = self.node.create_subscription(
+            message_type, topic, messages.append, QoSProfile(depth=100, durability=durability)
+        )
+        wait_for(lambda: self.node.count_publishers(subscription.topic_name) >= publishers, f"a publisher of {topic}")
+        return messages
+
+    def call(self, service_type: type, name: str, request: Any) -> Any:
+        """Call a service; returns its response."""
+        client = self.node.create_client(service_type, name)
+        assert client.wait_for_service(TIMEOUT_S), f"no service {name}"
+        future = client.call_async(request)
+        wait_for(future.done, f"an answer of {name}")
+        return future.result()
+
+    def _spin(self) -> None:
+        while self._running:
+            self._executor.spin_once(timeout_sec=0.2)
+
+
+def image(pixels: np.ndarray, stamp: int, encoding: str = "bgr8", frame_id: str = "camera_optical") -> Any:
+    """A sensor_msgs Image; ``stamp`` in whole milliseconds."""
+    from sensor_msgs.msg import Image
+
+    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
+    message.step = pixels.strides[0]
+    message.header.frame_id = frame_id
+    message.header.stamp.sec, millis = divmod(stamp, 1000)
+    message.header.stamp.nanosec = millis * 1_000_000
+    message.data = array.array("B", pixels.tobytes())
+    return message
+
+
+def millis(message: Any) -> int:
+    """The stamp of a message in whole milliseconds."""
+    return int(message.header.stamp.sec * 1000 + message.header.stamp.nanosec // 1_000_000)
+
+
+def status_values(messages: list[Any], name: str) -> dict[str, str]:
+    """The newest values of a diagnostic status, with its level and message."""
+    for message in reversed(messages):
+        for status in message.status:
+            if status.name == name:
+                values = {pair.key: pair.value for pair in status.values}
+                return values | {"level": status.level, "message": status.message}
+    return {}

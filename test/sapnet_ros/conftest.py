@@ -1,0 +1,36 @@
+"""Fixtures for tests with real nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from live import NodeProcess, Peer
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """A node of the test's own process."""
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
+    """Starts derain_node processes, on the fake backend unless told otherwise, and ends them after the test."""
+    started: list[NodeProcess] = []
+
+    def start(*ros_args: str, **params: Any) -> NodeProcess:
+        params = {"backend": "fake"} | params
+        started.append(NodeProcess(*ros_args, log=tmp_path / f"node{len(started)}.log", **params))
+        return started[-1]
+
+    yield start
+    for node in started:
+        if node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()

@@ -1,0 +1,316 @@
+"""Frames through derain_node over real DDS: headers, counts, order, QoS, encodings, malformed input."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Bool, Float32
+
+from live import NodeProcess, Peer, image, millis, status_values, wait_for
+
+Start = Callable[..., NodeProcess]
+RNG = np.random.default_rng(0)
+COUNTS = ("received", "derained", "passed_through", "dropped", "in_flight")
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, channels), np.uint8).squeeze()
+
+
+def pixels(message: Any) -> np.ndarray:
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1).squeeze()
+
+
+def wait_ready(peer: Peer, topic: str = "/derain_node/ready") -> None:
+    ready = peer.collect(Bool, topic, latched=True)
+    wait_for(lambda: ready and ready[-1].data, "ready", 60)
+
+
+def counts(diagnostics: list[Any], camera: str = "camera") -> dict[str, int]:
+    values = status_values(diagnostics, f"derain_node: {camera}")
+    return {name: int(values[name]) for name in COUNTS} if values else {}
+
+
+def test_every_topic_carries_the_frames_header(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[48x64]", publish_compressed="true")
+    wait_ready(peer)
+    received = {
+        topic: peer.collect(kind, topic)
+        for topic, kind in {
+            "/derained/image": Image,
+            "/derained/image/compressed": CompressedImage,
+            "/streak_mask/image": Image,
+            "/derained/camera_info": CameraInfo,
+            "/frame_status": DiagnosticArray,
+            "/rain_score": Float32,
+        }.items()
+    }
+    info = peer.publisher(CameraInfo, "/camera_info")
+    camera = peer.publisher(Image, "/image")
+    frame = noise(48, 64)
+    for stamp in (1500, 2750):
+        message = image(frame, stamp)
+        info.publish(CameraInfo(header=message.header, height=48, width=64, distortion_model=f"of {stamp}"))
+        camera.publish(message)
+        wait_for(lambda n=stamp: received["/frame_status"] and millis(received["/frame_status"][-1]) == n, "the status")
+    wait_for(lambda: all(len(messages) == 2 for messages in received.values()), "two messages on each topic")
+    for topic, messages in received.items():
+        if topic != "/rain_score":
+            assert [millis(m) for m in messages] == [1500, 2750], topic
+            assert {m.header.frame_id for m in messages} == {"camera_optical"}, topic
+    assert [m.distortion_model for m in received["/derained/camera_info"]] == ["of 1500", "of 2750"]
+    assert received["/derained/image"][0].encoding == "bgr8"
+    np.testing.assert_array_equal(pixels(received["/derained/image"][0]), frame)  # the fake derains nothing
+    assert received["/streak_mask/image"][0].encoding == "mono8"
+    assert not pixels(received["/streak_mask/image"][0]).any()
+    assert received["/derained/image/compressed"][0].format == "bgr8; jpeg compressed bgr8"
+    status = received["/frame_status"][0].status[0]
+    assert (status.name, status.level, status.message) == ("derain_node: camera", b"\x00", "derained")
+    values = {pair.key: pair.value for pair in status.values}
+    assert values["reason"] == ""
+    assert float(values["rain_score"]) == 0.0
+    assert float(values["latency_ms"]) > 0
+
+
+def test_camera_info_falls_back_to_the_newest_under_the_frames_header(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[48x64]")
+    wait_ready(peer)
+    infos = peer.collect(CameraInfo, "/derained/camera_info")
+    status = peer.collect(DiagnosticArray, "/frame_status")
+    camera = peer.publisher(Image, "/image")
+    camera.publish(image(noise(48, 64), 1))
+    wait_for(lambda: len(status) == 1, "the first frame")
+    assert infos == []  # none came yet
+    sent = CameraInfo(height=48, width=64, distortion_model="newest")
+    sent.header.frame_id = "elsewhere"
+    peer.publisher(CameraInfo, "/camera_info").publish(sent)
+    time.sleep(0.3)
+    camera.publish(image(noise(48, 64), 2))
+    wait_for(lambda: infos, "camera_info")
+    assert (millis(infos[0]), infos[0].header.frame_id, infos[0].distortion_model) == (2, "camera_optical", "newest")
+
+
+def test_camera_info_makes_a_size_ready_before_the_first_frame(peer: Peer, start_node: Start) -> None:
+    start_node()
+    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
+    wait_for(lambda: ready, "the first word")
+    assert not ready[-1].data  # no size is known yet
+    peer.publisher(CameraInfo, "/camera_info").publish(CameraInfo(height=48, width=64))
+    wait_for(lambda: ready[-1].data, "ready after camera_info")
+
+
+def test_one_remap_moves_all_inputs_and_outputs(peer: Peer, start_node: Start) -> None:
+    start_node("-r", "image:=/cam/front/image_raw", "-r", "derained/image:=/clear/image", image_transport="compressed")
+    infos = peer.collect(CameraInfo, "/clear/camera_info")
+    derained = peer.collect(Image, "/clear/image")
+    peer.publisher(CameraInfo, "/cam/front/camera_info").publish(CameraInfo(height=48, width=64))
+    wait_ready(peer)
+    camera = peer.publisher(CompressedImage, "/cam/front/image_raw/compressed")
+    message = CompressedImage(format="bgr8; png compressed bgr8", header=image(noise(2, 2), 9).header)
+    frame = noise(48, 64)
+    message.data = array.array("B", cv2.imencode(".png", frame)[1].tobytes())
+    camera.publish(message)
+    wait_for(lambda: derained and infos, "the derained frame")
+    np.testing.assert_array_equal(pixels(derained[0]), frame)
+    assert millis(derained[0]) == millis(infos[0]) == 9
+
+
+def test_in_lockstep_nothing_is_lost_and_order_holds(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[480x640]", fake__latency_ms=5)
+    wait_ready(peer)
+    derained = peer.collect(Image, "/derained/image")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera = peer.publisher(Image, "/image")
+    frame = noise(480, 640)  # 900 KB, larger than Fast DDS's shared-memory segment
+    for stamp in range(1, 31):
+        camera.publish(image(frame, stamp))
+        wait_for(lambda n=stamp: len(derained) == n, f"frame {stamp}")
+    assert [millis(m) for m in derained] == list(range(1, 31))
+    wait_for(lambda: counts(diagnostics).get("derained") == 30, "the count")
+    assert counts(diagnostics) == {"received": 30, "derained": 30, "passed_through": 0, "dropped": 0, "in_flight": 0}
+
+
+@pytest.mark.parametrize("on_overload", ["drop", "passthrough"])
+def test_overload_is_accounted_for_and_order_holds(peer: Peer, start_node: Start, on_overload: str) -> None:
+    start_node(warmup_sizes="[48x64]", fake__latency_ms=60, on_overload=on_overload)
+    wait_ready(peer)
+    status = peer.collect(DiagnosticArray, "/frame_status")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera = peer.publisher(Image, "/image")
+    for stamp in range(1, 41):
+        camera.publish(image(noise(48, 64), stamp))
+        time.sleep(0.01)
+    done = wait_for(lambda: (c := counts(diagnostics)) and c["received"] == 40 and c["in_flight"] == 0 and c, "all 40")
+    wait_for(lambda: len(status) == done["derained"] + done["passed_through"], "every status")
+    stamps = [millis(s) for s in status]
+    assert stamps == sorted(set(stamps))
+    assert done["derained"] >= 2
+    assert done["derained"] + done["passed_through"] + done["dropped"] == 40
+    overtaken = done["dropped" if on_overload == "drop" else "passed_through"]
+    assert overtaken >= 10
+    assert done["passed_through" if on_overload == "drop" else "dropped"] == 0
+    if on_overload == "passthrough":
+        assert status_values(status[1:2], "derain_node: camera")["reason"] == "overload"
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_reliable_and_best_effort_cameras_are_heard(peer: Peer, start_node: Start, reliable: bool) -> None:
+    start_node(warmup_sizes="[48x64]")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    wait_ready(peer)
+    derained = peer.collect(Image, "/derained/image")
+    camera = peer.publisher(Image, "/image", reliable=reliable)
+    for stamp in itertools.count(1):  # until the fallback has taken place
+        camera.publish(image(noise(48, 64), stamp))
+        time.sleep(0.05)
+        if len(derained) >= 3 or stamp > 200:
+            break
+    assert len(derained) >= 3
+    wait_for(lambda: int(status_values(diagnostics, "derain_node: camera").get("derained", 0)) >= 3, "diagnostics")
+    fallback = status_values(diagnostics, "derain_node: camera")["best_effort_fallback"]
+    assert fallback == ("false" if reliable else "true")
+
+
+def test_a_qos_override_wins_and_switches_the_fallback_off(peer: Peer, start_node: Start) -> None:
+    name = "qos_overrides./image.subscription.reliability"
+    start_node("-p", f"{name}:=reliable", warmup_sizes="[48x64]")
+    wait_ready(peer)
+    camera = peer.node.create_publisher(Image, "/image", QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    for stamp in range(20):
+        camera.publish(image(noise(48, 64), stamp))
+        time.sleep(0.05)
+    wait_for(lambda: counts(diagnostics), "diagnostics")
+    assert counts(diagnostics)["received"] == 0
+    assert status_values(diagnostics, "derain_node: camera")["best_effort_fallback"] == "false"
+
+
+def test_a_best_effort_override_is_used(peer: Peer, start_node: Start) -> None:
+    start_node("-p", "qos_overrides./image.subscription.reliability:=best_effort", warmup_sizes="[48x64]")
+    wait_ready(peer)
+    endpoints = wait_for(lambda: peer.node.get_subscriptions_info_by_topic("/image"), "the subscription")
+    assert endpoints[0].qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_same_encoding_keeps_the_format_and_the_alpha(peer: Peer, start_node: Start) -> None:
+    start_node(output_encoding="same", enabled="false")
+    derained = peer.collect(Image, "/derained/image")
+    camera = peer.publisher(Image, "/image")
+    sent = {"rgb8": noise(48, 64), "rgba8": noise(48, 64, 4), "bgra8": noise(48, 64, 4), "mono8": noise(48, 64, 1)}
+    for stamp, (encoding, frame) in enumerate(sent.items(), 1):
+        camera.publish(image(frame, stamp, encoding))
+        wait_for(lambda n=stamp: len(derained) == n, encoding)
+        assert derained[-1].encoding == encoding
+        np.testing.assert_array_equal(pixels(derained[-1]), frame)
+    camera.publish(image(np.full((48, 64), 1, np.uint16), 9, "mono16"))
+    wait_for(lambda: len(derained) == 5, "mono16")
+    assert derained[-1].encoding == "bgr8"
+
+
+def test_malformed_messages_are_counted_and_the_node_goes_on(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[48x64]", max_pixels=10000)
+    wait_ready(peer)
+    derained = peer.collect(Image, "/derained/image")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera = peer.publisher(Image, "/image")
+    broken = [image(noise(48, 64), stamp) for stamp in range(1, 8)]
+    broken[0].step = 10
+    broken[1].data = broken[1].data[:-1]
+    broken[2].data = broken[2].data + array.array("B", [0])
+    broken[3].height = 0
+    broken[4].width = 2**31
+    broken[5].encoding = "plasma"
+    broken[6] = image(noise(200, 200), 7)
+    for number, message in enumerate(broken, 1):
+        camera.publish(message)
+        wait_for(lambda n=number: counts(diagnostics).get("dropped") == n, f"malformed message {number}")
+    camera.publish(image(noise(48, 64), 100))
+    wait_for(lambda: derained, "a good frame after the bad ones")
+    values = status_values(diagnostics, "derain_node: camera")
+    assert (values["dropped_invalid"], values["dropped_unsupported"]) == ("6", "1")
+
+
+def test_malformed_compressed_messages_are_counted(peer: Peer, start_node: Start) -> None:
+    start_node(image_transport="compressed", max_pixels=10000)
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera = peer.publisher(CompressedImage, "/image/compressed")
+    good = cv2.imencode(".jpg", noise(48, 64))[1].tobytes()
+    huge = cv2.imencode(".jpg", np.zeros((500, 500, 3), np.uint8))[1].tobytes()
+    for number, content in enumerate([b"", b"\xff\xd8 not a jpeg", good[: len(good) // 2], huge], 1):
+        camera.publish(CompressedImage(format="jpeg", data=array.array("B", content)))
+        wait_for(lambda n=number: counts(diagnostics).get("dropped") == n, f"malformed message {number}")
+    camera.publish(CompressedImage(format="jpeg", data=array.array("B", good)))
+    wait_for(lambda: counts(diagnostics).get("received") == 5 and counts(diagnostics)["dropped"] == 4, "a good frame")
+
+
+@pytest.mark.parametrize("on_failure", ["passthrough", "drop"])
+@pytest.mark.parametrize(
+    "fault", [{"fake__fail_every": 2}, {"fake__mode": "nan"}, {"fake__mode": "wrong_shape"}, {"fake__mode": "oom"}]
+)
+def test_a_failing_backend_costs_no_frame_its_account(
+    peer: Peer, start_node: Start, fault: dict[str, Any], on_failure: str
+) -> None:
+    start_node(warmup_sizes="[48x64]", on_failure=on_failure, **fault)
+    wait_ready(peer)
+    derained = peer.collect(Image, "/derained/image")
+    mask = peer.collect(Image, "/streak_mask/image")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera = peer.publisher(Image, "/image")
+    frame = noise(48, 64)
+    for stamp in range(1, 7):
+        camera.publish(image(frame, stamp))
+        time.sleep(0.05)
+    done = wait_for(lambda: (c := counts(diagnostics)) and c["received"] == 6 and c["in_flight"] == 0 and c, "all six")
+    failed = 3 if "fake__fail_every" in fault else 6
+    assert done["derained"] == 6 - failed
+    assert done["passed_through"] == (failed if on_failure == "passthrough" else 0)
+    assert done["dropped"] == (failed if on_failure == "drop" else 0)
+    wait_for(lambda: len(derained) == len(mask) == 6 - done["dropped"], "the frames")
+    assert all((pixels(m) == frame).all() for m in derained)
+    assert not any(pixels(m).any() for m in mask)
+
+
+def test_two_cameras_have_topics_and_counts_of_their_own(peer: Peer, start_node: Start) -> None:
+    start_node(cameras="[front, rear]", warmup_sizes="[48x64]")
+    wait_ready(peer)
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    derained = {name: peer.collect(Image, f"/{name}/derained/image") for name in ("front", "rear")}
+    for number, name in enumerate(derained, 1):
+        peer.publisher(Image, f"/{name}/image").publish(image(noise(48, 64), number, frame_id=name))
+    wait_for(lambda: all(derained.values()), "both cameras")
+    assert {name: (millis(m[0]), m[0].header.frame_id) for name, m in derained.items()} == {
+        "front": (1, "front"),
+        "rear": (2, "rear"),
+    }
+    wait_for(lambda: counts(diagnostics, "rear").get("derained") == 1, "the rear camera's count")
+
+
+def test_real_network_derains_while_it_passes_frames_through_before(peer: Peer, start_node: Start) -> None:
+    pytest.importorskip("openvino", reason="needs OpenVINO: pip install openvino")
+    start_node(backend="openvino")
+    status = peer.collect(DiagnosticArray, "/frame_status")
+    derained = peer.collect(Image, "/derained/image")
+    soft = peer.collect(Float32, "/rain_score")
+    camera = peer.publisher(Image, "/image")
+    rainy = np.full((64, 96, 3), 80, np.uint8)
+    rainy[:, ::12] = 200
+    camera.publish(image(rainy, 1))
+    wait_for(lambda: status, "the first frame")
+    assert status_values(status, "derain_node: camera")["reason"] == "building"
+    np.testing.assert_array_equal(pixels(derained[0]), rainy)
+    wait_ready(peer)
+    camera.publish(image(rainy, 2))
+    wait_for(lambda: len(derained) == 2, "the derained frame")
+    assert status[-1].status[0].message == "derained"
+    assert (pixels(derained[1]) != rainy).any()
+    assert len(soft) == 1

@@ -1,0 +1,152 @@
+"""The network gets ready in the background, and says so."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from sapnet.errors import BackendError
+from sapnet_ros.loader import MAX_SIZES, Loader
+
+Size = tuple[int, int]
+
+
+class StubDerainer:
+    """Compiles on command, and refuses one size."""
+
+    def __init__(self, stages: int = 0, refuses: Size = (0, 0)) -> None:
+        self.stages = stages
+        self.go = threading.Event()
+        self.go.set()
+        self.refuses = refuses
+        self.closed = False
+        self.sizes: set[Size] = set()
+
+    def prepare(self, height: int, width: int, batch: int = 1) -> None:
+        assert self.go.wait(10)
+        if (height, width) == self.refuses:
+            raise BackendError(f"cannot compile for {height}x{width}")
+        self.sizes.add((height, width))
+
+    def is_ready(self, height: int, width: int, batch: int = 1) -> bool:
+        return (height, width) in self.sizes
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited 10 s"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Loader]]:
+    made: list[Loader] = []
+
+    def make(
+        load: Callable[[int], object], sizes: list[Size] | None = None, **callbacks: Callable[..., None]
+    ) -> Loader:
+        defaults = {"on_change": lambda: None, "on_error": lambda text: None}
+        made.append(Loader(load, 0, sizes or [], **(defaults | callbacks)))
+        return made[-1]
+
+    yield make
+    for loader in made:
+        loader.close()
+
+
+def test_not_ready_before_a_size_is_known(make: Callable[..., Loader]) -> None:
+    loader = make(StubDerainer)
+    eventually(lambda: loader.derainer)
+    assert not loader.ready
+    loader.request((48, 64))
+    eventually(lambda: loader.ready)
+
+
+def test_warmup_sizes_are_compiled_and_the_change_is_told(make: Callable[..., Loader]) -> None:
+    told = threading.Event()
+    loader = make(StubDerainer, [(48, 64), (32, 32)], on_change=told.set)
+    eventually(lambda: loader.ready)
+    assert told.wait(10)
+    assert loader.ready_for((32, 32))
+    assert loader.building == ""
+
+
+def test_a_new_size_makes_it_unready_until_compiled(make: Callable[..., Loader]) -> None:
+    stub = StubDerainer()
+    loader = make(lambda stages: stub, [(48, 64)])
+    eventually(lambda: loader.ready)
+    stub.go.clear()
+    loader.request((32, 32))
+    assert not loader.ready
+    assert loader.ready_for((48, 64))
+    assert loader.building == "compiling for 32x32"
+    stub.go.set()
+    eventually(lambda: loader.ready)
+
+
+def test_a_network_that_does_not_load_is_an_error_and_not_tried_again(make: Callable[..., Loader]) -> None:
+    tries, errors = [], []
+
+    def load(stages: int) -> StubDerainer:
+        tries.append(stages)
+        raise BackendError("no such weights")
+
+    loader = make(load, [(48, 64)], on_error=errors.append)
+    eventually(lambda: errors)
+    loader.request((32, 32))
+    assert loader.error_for((48, 64)) == "no such weights"
+    assert loader.error == "no such weights"
+    assert not loader.ready
+    time.sleep(0.05)
+    assert tries == [0]
+
+
+def test_a_size_that_does_not_compile_spoils_no_other(make: Callable[..., Loader]) -> None:
+    loader = make(lambda stages: StubDerainer(refuses=(32, 32)), [(32, 32), (48, 64)])
+    eventually(lambda: loader.ready_for((48, 64)) and loader.error)
+    assert loader.error_for((32, 32)) == "cannot compile for 32x32"
+    assert loader.error_for((48, 64)) == ""
+    assert not loader.ready
+
+
+def test_changed_stages_are_loaded_while_the_old_serve(make: Callable[..., Loader]) -> None:
+    second = StubDerainer(2)
+    second.go.clear()
+    loader = make(lambda stages: second if stages == 2 else StubDerainer(stages), [(48, 64)])
+    eventually(lambda: loader.ready)
+    loader.set_stages(2)
+    assert loader.derainer.stages == 0
+    assert loader.ready_for((48, 64))
+    second.go.set()
+    eventually(lambda: loader.derainer.stages == 2 and loader.ready)
+
+
+def test_old_sizes_are_forgotten(make: Callable[..., Loader]) -> None:
+    loader = make(StubDerainer)
+    for height in range(16, 16 + 3 * MAX_SIZES):
+        loader.request((height, 64))
+    eventually(lambda: loader.ready)
+    stub = loader.derainer
+    assert {(16 + 3 * MAX_SIZES - n, 64) for n in range(1, MAX_SIZES + 1)} <= stub.sizes
+
+
+def test_close_frees_the_network_also_when_it_is_still_loading(make: Callable[..., Loader]) -> None:
+    gate, stub = threading.Event(), StubDerainer()
+
+    def load(stages: int) -> StubDerainer:
+        assert gate.wait(10)
+        return stub
+
+    loader = make(load)
+    loader.close()
+    gate.set()
+    eventually(lambda: stub.closed)

@@ -1,0 +1,219 @@
+"""derain_node as a process: lifecycle, parameters, signals."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
+
+from live import NodeProcess, Peer, image, millis, status_values, wait_for
+from sapnet_ros.params import PARAMETERS
+
+Start = Callable[..., NodeProcess]
+NUMERIC = [declaration.name for declaration in PARAMETERS if type(declaration.default) in (int, float)]
+GRAY = np.full((48, 64, 3), 90, np.uint8)
+
+
+def state(peer: Peer) -> str:
+    return str(peer.call(GetState, "/derain_node/get_state", GetState.Request()).current_state.label)
+
+
+def change(peer: Peer, transition: int) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return bool(peer.call(ChangeState, "/derain_node/change_state", request).success)
+
+
+def set_parameter(peer: Peer, name: str, **value: Any) -> Any:
+    kinds = {"integer_value": ParameterType.PARAMETER_INTEGER, "string_value": ParameterType.PARAMETER_STRING}
+    (field,) = value
+    message = ParameterMessage(name=name, value=ParameterValue(type=kinds[field], **value))
+    request = SetParameters.Request(parameters=[message])
+    return peer.call(SetParameters, "/derain_node/set_parameters", request).results[0]
+
+
+def test_it_configures_and_activates_itself(peer: Peer, start_node: Start) -> None:
+    start_node()
+    wait_for(lambda: state(peer) == "active", "the node to be active")
+
+
+def test_lifecycle_by_hand(peer: Peer, start_node: Start) -> None:
+    start_node(autostart="false", warmup_sizes="[48x64]")
+    assert state(peer) == "unconfigured"
+    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
+    wait_for(lambda: ready and ready[-1].data, "~/ready before the node is active")
+    for _ in range(2):
+        assert change(peer, Transition.TRANSITION_ACTIVATE)
+        derained = peer.collect(Image, "/derained/image")
+        camera = peer.publisher(Image, "/image")
+        camera.publish(image(GRAY, 5))
+        wait_for(lambda found=derained: found, "a derained frame")
+        peer.node.destroy_publisher(camera)
+        assert change(peer, Transition.TRANSITION_DEACTIVATE)
+        assert state(peer) == "inactive"
+        assert peer.node.count_subscribers("/image") == 0
+    assert change(peer, Transition.TRANSITION_CLEANUP)
+    assert state(peer) == "unconfigured"
+    assert peer.node.count_publishers("/derained/image") == 0
+    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    assert change(peer, Transition.TRANSITION_ACTIVATE)
+    assert state(peer) == "active"
+
+
+def test_an_impossible_transition_does_not_kill_the_node(peer: Peer, start_node: Start) -> None:
+    node = start_node(autostart="false")
+    assert state(peer) == "unconfigured"
+    client = peer.node.create_client(ChangeState, "/derain_node/change_state")
+    assert client.wait_for_service(10)
+    client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))
+    time.sleep(0.2)
+    assert state(peer) == "unconfigured"
+    assert node.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("reached", ["unconfigured", "inactive", "active"])
+def test_signals_end_it_with_code_0_in_every_state(peer: Peer, start_node: Start, reached: str, number: int) -> None:
+    node = start_node(autostart="false")
+    if reached != "unconfigured":
+        assert change(peer, Transition.TRANSITION_CONFIGURE)
+    if reached == "active":
+        assert change(peer, Transition.TRANSITION_ACTIVATE)
+    assert state(peer) == reached
+    assert node.stop(number) == 0
+
+
+def test_a_signal_during_a_call_that_hangs_ends_it(peer: Peer, start_node: Start) -> None:
+    node = start_node(fake__mode="hang", warmup_sizes="[48x64]")
+    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
+    wait_for(lambda: ready and ready[-1].data, "ready")
+    peer.publisher(Image, "/image").publish(image(GRAY, 1))
+    time.sleep(0.5)
+    assert node.stop(signal.SIGTERM) == 0
+
+
+def test_a_signal_at_start_ends_it(start_node: Start) -> None:
+    node = start_node()
+    time.sleep(0.35)
+    assert node.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"jpeg_quality": 500}, {"mask_mode": "shiny"}, {"stages": "many"}, {"warmup_sizes": "[big]"}]
+)
+def test_a_wrong_parameter_ends_an_autostarted_node_with_code_1(start_node: Start, wrong: dict[str, Any]) -> None:
+    node = start_node(**wrong)
+    assert node.wait() == 1
+    assert next(iter(wrong)) in node.log.read_text()
+
+
+def test_a_wrong_parameter_fails_configure_until_it_is_mended(peer: Peer, start_node: Start) -> None:
+    start_node(autostart="false", mask_mode="shiny")
+    assert not change(peer, Transition.TRANSITION_CONFIGURE)
+    assert state(peer) == "unconfigured"
+    assert set_parameter(peer, "mask_mode", string_value="soft").successful
+    assert change(peer, Transition.TRANSITION_CONFIGURE)
+
+
+@pytest.mark.parametrize("batch", [NUMERIC[: len(NUMERIC) // 2], NUMERIC[len(NUMERIC) // 2 :]])
+def test_every_numeric_parameter_may_be_given_as_1(peer: Peer, start_node: Start, batch: list[str]) -> None:
+    values = {name: 1 for name in batch if name != "max_pixels"}
+    start_node(**values)
+    wait_for(lambda: state(peer) == "active", "the node to be active")
+
+
+def test_live_parameters_change_and_others_are_refused(peer: Peer, start_node: Start) -> None:
+    start_node()
+    wait_for(lambda: state(peer) == "active", "the node to be active")
+    assert set_parameter(peer, "mask_threshold", integer_value=20).successful
+    assert set_parameter(peer, "hang_timeout_s", integer_value=3).successful
+    refused = set_parameter(peer, "mask_threshold", integer_value=400)
+    assert not refused.successful
+    refused = set_parameter(peer, "on_failure", string_value="explode")
+    assert not refused.successful
+    assert "passthrough, drop" in refused.reason
+    refused = set_parameter(peer, "weights", string_value="sapnet")
+    assert not refused.successful
+    assert "reconfigure" in refused.reason
+
+
+def test_enable_service_switches_deraining(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[48x64]")
+    status = peer.collect(DiagnosticArray, "/frame_status")
+    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
+    wait_for(lambda: ready and ready[-1].data, "ready")
+    camera = peer.publisher(Image, "/image")
+    for stamp, enabled in enumerate([True, False, True], 1):
+        assert peer.call(SetBool, "/derain_node/enable", SetBool.Request(data=enabled)).success
+        camera.publish(image(GRAY, stamp))
+        wait_for(lambda n=stamp: len(status) == n, "a frame's status")
+    assert [s.status[0].message for s in status] == ["derained", "passed_through", "derained"]
+    assert status_values(status[:2], "derain_node: camera")["reason"] == "disabled"
+
+
+def test_a_namespace_with_a_params_file(peer: Peer, start_node: Start, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        "/**:\n  ros__parameters:\n    mask_mode: soft\n    warmup_sizes: ['48x64']\n    jpeg_quality: 77\n"
+    )
+    start_node("-r", "__ns:=/front/rain", "-r", "__node:=derainer", "--params-file", str(file))
+    ready = peer.collect(Bool, "/front/rain/derainer/ready", latched=True)
+    wait_for(lambda: ready and ready[-1].data, "~/ready under the namespace")
+    derained = peer.collect(Image, "/front/rain/derained/image")
+    peer.publisher(Image, "/front/rain/image").publish(image(GRAY, 7))
+    wait_for(lambda: derained, "a derained frame under the namespace")
+
+
+def test_simulated_time_without_a_clock_stalls_nothing(peer: Peer, start_node: Start) -> None:
+    start_node(use_sim_time="true", warmup_sizes="[48x64]")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    derained = peer.collect(Image, "/derained/image")
+    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
+    wait_for(lambda: ready and ready[-1].data, "ready")
+    peer.publisher(Image, "/image").publish(image(GRAY, 42))
+    wait_for(lambda: derained, "a derained frame")
+    assert millis(derained[0]) == 42
+    wait_for(lambda: status_values(diagnostics, "derain_node: camera").get("derained") == "1", "diagnostics")
+
+
+def test_diagnostics_come_in_every_state(peer: Peer, start_node: Start) -> None:
+    start_node(autostart="false")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+
+    def process_state() -> str:
+        return status_values(diagnostics, "derain_node: process").get("state", "")
+
+    wait_for(lambda: process_state() == "unconfigured", "diagnostics while unconfigured")
+    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    wait_for(lambda: process_state() == "inactive", "diagnostics while inactive")
+    assert change(peer, Transition.TRANSITION_ACTIVATE)
+    wait_for(lambda: process_state() == "active", "diagnostics while active")
+    backend = wait_for(lambda: status_values(diagnostics, "derain_node: backend"), "the backend's status")
+    assert backend["level"] == b"\x01"
+    assert backend["backend"] == "fake"
+
+
+def test_missing_weights_pass_frames_through_and_say_so(peer: Peer, start_node: Start, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="loading weights needs torch")
+    start_node(backend="torch", weights=str(tmp_path / "none.safetensors"))
+    status = peer.collect(DiagnosticArray, "/frame_status")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    wait_for(lambda: status_values(diagnostics, "derain_node: backend").get("level") == b"\x02", "an ERROR", 60)
+    assert "none.safetensors" in status_values(diagnostics, "derain_node: backend")["message"]
+    peer.publisher(Image, "/image").publish(image(GRAY, 1))
+    wait_for(lambda: status, "a frame's status")
+    assert status_values(status, "derain_node: camera")["reason"] == "failure"

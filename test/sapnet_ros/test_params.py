@@ -1,0 +1,78 @@
+"""The parameter table, without a node."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from sapnet_ros.params import BY_NAME, PARAMETERS, NodeParams, ParameterError
+
+DEFAULTS = {declaration.name: declaration.default for declaration in PARAMETERS}
+
+
+def test_defaults_are_allowed() -> None:
+    params = NodeParams.check(DEFAULTS)
+    assert params.cameras == ()
+    assert params.weights == "sapnet_fast"
+    assert params.max_pixels == 33177600
+    assert params.ineffective() == []
+
+
+def test_an_integer_is_accepted_where_a_number_is_meant() -> None:
+    params = NodeParams.check(DEFAULTS | {"hang_timeout_s": 1, "fake.latency_ms": 1})
+    assert params.hang_timeout_s == 1.0
+    assert isinstance(params.hang_timeout_s, float)
+    assert params.fake_latency_ms == 1.0
+
+
+def test_a_whole_double_is_accepted_where_an_integer_is_meant() -> None:
+    assert NodeParams.check(DEFAULTS | {"jpeg_quality": 90.0}).jpeg_quality == 90
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("jpeg_quality", 0, "1 to 100"),
+        ("jpeg_quality", 90.5, "whole number"),
+        ("jpeg_quality", True, "whole number"),
+        ("mask_threshold", "12", "0 to 255"),
+        ("hang_timeout_s", float("nan"), "a number from"),
+        ("backend", "tensorflow", "auto, tensorrt, torch, openvino, fake"),
+        ("backend", 3, "one of"),
+        ("enabled", 1, "true or false"),
+        ("weights", "", "a preset or a path"),
+        ("warmup_sizes", ["720"], "HEIGHTxWIDTH"),
+        ("warmup_sizes", ["8x720"], "16x16"),
+        ("warmup_sizes", "720x1280", "HEIGHTxWIDTH"),
+        ("cameras", ["front", "front"], "unique"),
+        ("cameras", ["2nd"], "start with a letter"),
+        ("cameras", ["a/b"], "letters"),
+        ("fake.mode", "slow", "identity, hang"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ParameterError, match=rf"{re.escape(repr(name))}.*{re.escape(allowed)}"):
+        NodeParams.check(DEFAULTS | {name: value})
+
+
+def test_sizes_are_height_then_width() -> None:
+    assert NodeParams.check(DEFAULTS | {"warmup_sizes": ["720x1280", "16x16"]}).warmup_sizes == ((720, 1280), (16, 16))
+
+
+def test_parameters_without_effect_are_named() -> None:
+    assert NodeParams.check(DEFAULTS | {"deadline_ms": 1, "engine": "x.trt"}).ineffective() == ["deadline_ms", "engine"]
+
+
+def test_every_parameter_describes_itself() -> None:
+    for declaration in PARAMETERS:
+        descriptor = declaration.descriptor()
+        assert descriptor.description.endswith(f"Changes: {declaration.changes}.")
+        assert descriptor.dynamic_typing
+        assert declaration.changes in ("live", "configure", "read-only")
+    assert BY_NAME["jpeg_quality"].descriptor().integer_range[0].to_value == 100
+    assert BY_NAME["hang_timeout_s"].descriptor().floating_point_range[0].from_value == 0.1
+    assert BY_NAME["autostart"].descriptor().read_only
