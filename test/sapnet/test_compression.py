@@ -1,0 +1,261 @@
+"""CompressedImage: JPEG and PNG, whole and damaged."""
+
+from __future__ import annotations
+
+import array
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from message_builders import compressed, jpeg, packed, png, random_pixels, smooth_bgr, to_8_bit
+from sapnet.errors import ImageFormatError
+from sapnet.messages import decode_compressed, decode_image, image_size
+
+
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def exif(orientation):
+    tiff = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0x112, 3, 1, orientation) + bytes(4)
+    return b"Exif\0\0" + tiff
+
+
+def with_segment(content, marker, body):
+    """A JPEG with one more segment right after its start."""
+    return content[:2] + bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body + content[2:]
+
+
+def with_jpeg_size(content, height, width):
+    at = content.index(b"\xff\xc0") + 5
+    return content[:at] + struct.pack(">HH", height, width) + content[at + 4 :]
+
+
+def with_png_size(content, height, width):
+    return content[:8] + png_chunk(b"IHDR", struct.pack(">II", width, height) + content[24:29]) + content[33:]
+
+
+@pytest.mark.parametrize("parameters", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2)])
+def test_jpeg(parameters):
+    bgr = smooth_bgr()
+    decoded = decode_compressed(compressed(jpeg(bgr, cv2.IMWRITE_JPEG_QUALITY, 98, *parameters)))
+    assert cv2.PSNR(decoded.bgr, bgr) > 40
+    assert (decoded.encoding, decoded.alpha) == ("bgr8", None)
+
+
+def test_gray_jpeg():
+    gray = smooth_bgr()[..., 0]
+    decoded = decode_compressed(compressed(jpeg(gray)))
+    assert cv2.PSNR(decoded.bgr, cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)) > 35
+    assert decoded.encoding == "mono8"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_png_is_exact(channels, dtype):
+    pixels = random_pixels(5, 9, channels, dtype=dtype)
+    decoded = decode_compressed(compressed(png(pixels), "png"))
+    expected = pixels if dtype == np.uint8 else to_8_bit(pixels)
+    np.testing.assert_array_equal(decoded.bgr, np.broadcast_to(expected[..., :3], (5, 9, 3)))
+    assert decoded.bgr.flags.c_contiguous
+    assert decoded.encoding == ("mono8" if channels == 1 else "bgr8")
+    if channels == 4:
+        np.testing.assert_array_equal(decoded.alpha, expected[..., 3])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_png_color_types_that_opencv_does_not_write(mode):
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    image = pillow.fromarray(random_pixels(5, 9, 3)).convert(mode)
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    decoded = decode_compressed(compressed(content.getvalue(), "png"))
+    np.testing.assert_array_equal(decoded.bgr, np.asarray(image.convert("RGB"))[..., ::-1])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_an_exif_orientation_is_not_applied(orientation):
+    bgr = smooth_bgr()
+    content = jpeg(bgr)
+    expected = decode_compressed(compressed(content)).bgr
+    content = with_segment(content, 0xE1, exif(orientation))
+    rotated = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(rotated, expected) == (orientation == 1)  # OpenCV does see the orientation
+    turned = decode_compressed(compressed(content))
+    np.testing.assert_array_equal(turned.bgr, expected)
+    content = png(bgr)
+    content = content[:33] + png_chunk(b"eXIf", exif(orientation)[6:]) + content[33:]
+    np.testing.assert_array_equal(decode_compressed(compressed(content, "png")).bgr, bgr)
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("bgr8; jpeg compressed bgr8", "bgr8"),
+        ("rgb8; jpeg compressed bgr8", "rgb8"),
+        ("rgba8; jpeg compressed bgr8", "rgba8"),
+        ("yuv422_yuy2; jpeg compressed bgr8", "yuv422_yuy2"),
+        ("rgb8; png compressed ", "rgb8"),
+        ("rgb8; png compressed", "rgb8"),
+        ("jpeg", "bgr8"),
+        ("png", "bgr8"),
+        ("jpg", "bgr8"),
+        ("", "bgr8"),
+        ("nonsense", "bgr8"),
+    ],
+)
+def test_the_format_names_the_encoding_and_the_content_decides_the_codec(declared, encoding):
+    bgr = smooth_bgr()
+    for content in (jpeg(bgr), png(bgr)):
+        decoded = decode_compressed(compressed(content, declared))
+        assert decoded.encoding == encoding
+        assert cv2.PSNR(decoded.bgr, bgr) > 35
+
+
+@pytest.mark.parametrize("declared", ["mono8; jpeg compressed mono8", "mono8; jpeg compressed ", "jpeg"])
+def test_formats_of_gray_images(declared):
+    assert decode_compressed(compressed(jpeg(smooth_bgr()[..., 0]), declared)).encoding == "mono8"
+
+
+def test_a_compressed_mosaic_is_still_a_mosaic():
+    mosaic = random_pixels(12, 16)
+    expected = decode_image(packed(mosaic, "bayer_grbg8")).bgr
+    decoded = decode_compressed(compressed(png(mosaic), "bayer_grbg8; png compressed "))
+    np.testing.assert_array_equal(decoded.bgr, expected)
+    assert decoded.encoding == "bayer_grbg8"
+    gray = decode_compressed(compressed(png(mosaic), "bayer_grbg8; png compressed mono8"))
+    np.testing.assert_array_equal(gray.bgr[..., 0], mosaic)
+
+
+@pytest.mark.parametrize(
+    "container", [bytes, bytearray, lambda b: array.array("B", b), lambda b: np.array(bytearray(b))]
+)
+def test_compressed_containers(container):
+    bgr = smooth_bgr()
+    np.testing.assert_array_equal(decode_compressed(compressed(container(png(bgr)))).bgr, bgr)
+
+
+@pytest.mark.parametrize(
+    ("content", "declared", "kind", "text"),
+    [
+        (b"", "jpeg", "decode", "0 bytes, the first of them missing"),
+        (b"", "", "encoding", "not supported"),
+        (b"hello, world", "rgb8; jpeg compressed bgr8", "decode", "68 65 6c 6c 6f"),
+        (b"RIFF....WEBPVP8 ", "webp", "encoding", "format 'webp' is not supported; supported are JPEG and PNG"),
+        (b"BM" + bytes(60), "bmp", "encoding", "not supported"),
+        (b"II*\0" + bytes(60), "mono8; tiff compressed ", "encoding", "not supported"),
+        (b"\0\0\0\x01\x67" + bytes(60), "h264", "encoding", "not supported"),
+        (bytes(12) + b"\x89PNG\r\n\x1a\n", "16UC1; compressedDepth png", "encoding", "depth image"),
+        (b"\xff\xd8\xff", "jpeg", "decode", "ends before its frame header"),
+        (b"\xff\xd8\xff\xd9", "jpeg", "decode", "frame header is missing"),
+        (b"\xff\xd8\xff\xda" + bytes(20), "jpeg", "decode", "frame header is missing"),
+        (b"\xff\xd8\xff\xe0" + bytes(20), "jpeg", "decode", "ends before its frame header"),
+        (b"\x89PNG\r\n\x1a\n", "png", "decode", "ends before its IEND chunk"),
+        (None, "jpeg", "data", "not bytes"),
+    ],
+)
+def test_what_is_neither_jpeg_nor_png(content, declared, kind, text):
+    for decode in (decode_compressed, lambda msg: image_size(msg, compressed=True)):
+        with pytest.raises(ImageFormatError, match=text) as error:
+            decode(compressed(content, declared))
+        assert error.value.kind == kind
+
+
+@pytest.mark.parametrize("encode", [jpeg, png])
+def test_truncated_content_is_broken_wherever_it_ends(encode):
+    content = encode(smooth_bgr())
+    start = 3 if encode is jpeg else 8
+    for end in [*range(start, len(content), 37), len(content) - 1]:
+        with pytest.raises(ImageFormatError, match="broken") as error:
+            decode_compressed(compressed(content[:end]))
+        assert error.value.kind == "decode"
+
+
+@pytest.mark.parametrize("encode", [jpeg, png])
+@pytest.mark.parametrize("padding", [b"\0", bytes(4096), b"\xff" * 64])
+def test_padding_after_the_end_is_ignored(encode, padding):
+    content = encode(smooth_bgr())
+    expected = decode_compressed(compressed(content)).bgr
+    np.testing.assert_array_equal(decode_compressed(compressed(content + padding)).bgr, expected)
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end():
+    content = with_segment(jpeg(smooth_bgr()), 0xE1, b"Exif\0\0" + jpeg(smooth_bgr(8, 8)))
+    assert image_size(compressed(content), compressed=True) == (24, 32)
+    assert decode_compressed(compressed(content)).bgr.shape == (24, 32, 3)
+    with pytest.raises(ImageFormatError, match="ends before its end marker"):
+        decode_compressed(compressed(content[:-40]))
+
+
+@pytest.fixture
+def undecoded(monkeypatch):
+    """Fails the test if anything is decoded."""
+
+    def decoded(*_):
+        raise AssertionError("decoded although the content says beforehand that it must not be")
+
+    monkeypatch.setattr(cv2, "imdecode", decoded)
+
+
+def test_a_flipped_byte_in_a_png_is_found(undecoded):
+    content = bytearray(png(smooth_bgr()))
+    content[len(content) // 2] ^= 0x55
+    with pytest.raises(ImageFormatError, match="checksum of its chunk b'IDAT' is wrong") as error:
+        decode_compressed(compressed(bytes(content)))
+    assert error.value.kind == "decode"
+
+
+@pytest.mark.parametrize("at", [8, 33])
+def test_the_length_that_a_png_chunk_claims_is_not_believed(undecoded, at):
+    content = bytearray(png(smooth_bgr()))
+    content[at] = 0xF7  # OpenCV would allocate 4 GB for it
+    with pytest.raises(ImageFormatError, match="ends before its IEND chunk"):
+        decode_compressed(compressed(bytes(content)))
+
+
+@pytest.mark.parametrize("first", [png_chunk(b"IDAT", b""), png_chunk(b"IHDR", bytes(12)), b""])
+def test_a_png_begins_with_its_header(undecoded, first):
+    with pytest.raises(ImageFormatError, match="does not begin with its header"):
+        decode_compressed(compressed(b"\x89PNG\r\n\x1a\n" + first + png_chunk(b"IEND", b"")))
+
+
+def test_a_png_of_sound_chunks_with_unsound_pixels():
+    content = png(smooth_bgr())
+    content = content[:33] + png_chunk(b"IDAT", b"no pixels") + png_chunk(b"IEND", b"")
+    with pytest.raises(ImageFormatError, match="broken PNG: its content cannot be decoded") as error:
+        decode_compressed(compressed(content))
+    assert error.value.kind == "decode"
+
+
+@pytest.mark.parametrize(("encode", "resize"), [(jpeg, with_jpeg_size), (png, with_png_size)])
+@pytest.mark.parametrize(
+    ("size", "kind"), [((60000, 60000), "limit"), ((24, 33), "limit"), ((0, 32), "size"), ((24, 0), "size")]
+)
+def test_the_size_is_read_from_the_header_before_decoding(undecoded, encode, resize, size, kind):
+    content = resize(encode(smooth_bgr()), *size)
+    with pytest.raises(ImageFormatError, match=f"{size[1]}x{size[0]}") as error:
+        decode_compressed(compressed(content), max_pixels=24 * 32)
+    assert error.value.kind == kind
+
+
+@pytest.mark.parametrize("encode", [jpeg, png])
+def test_max_pixels_of_compressed_images_is_inclusive(encode):
+    msg = compressed(encode(smooth_bgr()))
+    assert decode_compressed(msg, max_pixels=24 * 32).bgr.shape == (24, 32, 3)
+    assert image_size(msg, compressed=True, max_pixels=24 * 32) == (24, 32)
+
+
+def test_a_decoder_that_disagrees_with_the_header_is_not_trusted(monkeypatch):
+    monkeypatch.setattr("sapnet.messages.stored_size", lambda _: (1, 1))
+    with pytest.raises(ImageFormatError, match="the header says 1x1, decoded were 32x24") as error:
+        decode_compressed(compressed(png(smooth_bgr())))
+    assert error.value.kind == "decode"
+
+
+def test_a_long_run_of_fill_bytes_is_searched_in_linear_time():
+    with pytest.raises(ImageFormatError, match="frame header"):
+        image_size(compressed(b"\xff\xd8\xff" + b"\xff" * 4_000_000), compressed=True)

@@ -1,0 +1,220 @@
+"""The fields of messages: what is refused and why, and what is written."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from message_builders import TIGHT, message, packed, random_pixels, smooth_bgr
+from sapnet.errors import ImageFormatError
+from sapnet.messages import (
+    IMAGE_ENCODINGS,
+    OUTPUT_ENCODINGS,
+    decode_compressed,
+    decode_image,
+    encode_compressed,
+    encode_image,
+    image_size,
+    output_encoding,
+)
+
+
+def test_the_encodings_of_the_contract_are_all_there():
+    assert set(IMAGE_ENCODINGS) == set(TIGHT)
+    assert OUTPUT_ENCODINGS == ("bgr8", "same")
+
+
+@pytest.mark.parametrize("encoding", IMAGE_ENCODINGS)
+@pytest.mark.parametrize(
+    ("change", "kind", "text"),
+    [
+        ({"height": 0}, "size", "no pixels"),
+        ({"width": 0}, "size", "no pixels"),
+        ({"height": 2**32 - 1, "width": 2**32 - 1}, "limit", "max_pixels allows"),
+        ({"height": -6}, "size", "no pixels"),
+        ({"height": "6"}, "size", "height is '6'"),
+        ({"step": None}, "step", "step is None"),
+        ({"step": 0}, "step", "step is 0"),
+        ({"step": -1}, "step", "a row of 8"),
+        ({"step": 2**32 - 1}, "data", "too few"),
+        ({"encoding": "nv99"}, "encoding", "'nv99' is not supported"),
+        ({"encoding": ""}, "encoding", "is not supported"),
+        ({"data": b""}, "data", "0 bytes, too few"),
+        ({"data": None}, "data", "not bytes"),
+        ({"data": [0] * 48}, "data", "data is a list"),
+    ],
+)
+def test_malformed_fields(encoding, change, kind, text):
+    row, size = TIGHT[encoding]
+    msg = message(6, 8, encoding, row, bytes(size))
+    assert decode_image(msg).bgr.shape == (6, 8, 3)
+    vars(msg).update(change)
+    with pytest.raises(ImageFormatError, match=text) as error:
+        decode_image(msg)
+    assert error.value.kind == kind
+
+
+@pytest.mark.parametrize("encoding", IMAGE_ENCODINGS)
+@pytest.mark.parametrize("pad", [0, 4])
+def test_step_and_length_are_exact(encoding, pad):
+    row, tight = TIGHT[encoding]
+    size = tight * (row + pad) // row
+    assert decode_image(message(6, 8, encoding, row + pad, bytes(size))).bgr.shape == (6, 8, 3)
+    for wrong in (size - 1, size + 1, size - pad - 1, 2 * size):
+        with pytest.raises(ImageFormatError, match="data has") as error:
+            decode_image(message(6, 8, encoding, row + pad, bytes(wrong)))
+        assert error.value.kind == "data"
+    with pytest.raises(ImageFormatError, match=f"step is {row - 1}") as error:
+        decode_image(message(6, 8, encoding, row - 1, bytes(tight)))
+    assert error.value.kind == "step"
+
+
+def test_a_last_row_without_its_padding_is_too_short():
+    with pytest.raises(ImageFormatError, match="too few"):
+        decode_image(message(4, 8, "bgr8", 32, bytes(32 * 3 + 24)))
+
+
+def test_max_pixels_is_inclusive_and_checked_before_the_data():
+    msg = message(4, 8, "mono8", 8, bytes(32))
+    assert decode_image(msg, max_pixels=32).bgr.shape == (4, 8, 3)
+    msg.data = b""
+    with pytest.raises(ImageFormatError, match="32 pixels; max_pixels allows 31") as error:
+        decode_image(msg, max_pixels=31)
+    assert error.value.kind == "limit"
+
+
+def test_errors_of_opencv_and_memory_become_image_format_errors(monkeypatch):
+    def fail(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(cv2, "cvtColor", fail)
+    with pytest.raises(ImageFormatError, match="no room") as error:
+        decode_image(message(6, 8, "rgb8", 24, bytes(144)))
+    assert error.value.kind == "decode"
+    with pytest.raises(ImageFormatError, match="8x6 image could not be converted"):
+        encode_image(np.zeros((6, 8, 3), np.uint8), "rgba8")
+
+
+def test_the_fallback_is_asked_for_unknown_encodings_alone():
+    asked = []
+
+    def fallback(msg):
+        asked.append(msg.encoding)
+        return np.full((msg.height, msg.width, 3), 9, np.uint8)
+
+    assert decode_image(message(6, 8, "mono8", 8, bytes(48)), fallback=fallback).bgr.max() == 0
+    decoded = decode_image(message(6, 8, "rgba16", 64, bytes(384)), fallback=fallback)
+    assert asked == ["rgba16"]
+    assert decoded.encoding == "rgba16"
+    assert decoded.bgr.min() == 9
+    with pytest.raises(ImageFormatError, match="max_pixels"):
+        decode_image(message(6, 8, "rgba16", 64, bytes(384)), max_pixels=47, fallback=fallback)
+    assert asked == ["rgba16"]
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((6, 8), np.uint8), np.zeros((6, 8, 3)), np.zeros((5, 8, 3), np.uint8)])
+def test_a_fallback_must_return_bgr_of_the_right_size(wrong):
+    with pytest.raises(ImageFormatError, match="'32FC1' was converted to") as error:
+        decode_image(message(6, 8, "32FC1", 32, bytes(192)), fallback=lambda _: wrong)
+    assert error.value.kind == "encoding"
+
+
+def test_image_size_of_raw_images_is_that_of_the_fields():
+    assert image_size(message(6, 8, "anything", 0, None), compressed=False) == (6, 8)
+    with pytest.raises(ImageFormatError, match="max_pixels allows 47"):
+        image_size(message(6, 8, "mono8", 8, bytes(48)), compressed=False, max_pixels=47)
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "rgb8", "bgra8", "rgba8", "mono8"])
+def test_a_frame_that_is_passed_through_in_its_own_encoding_is_bit_exact(encoding):
+    channels = TIGHT[encoding][0] // 8
+    pixels = random_pixels(64, 48, channels)
+    decoded = decode_image(packed(pixels, encoding, pad=5))
+    fields = encode_image(decoded.bgr, output_encoding("same", decoded.encoding), decoded.alpha)
+    assert (fields.height, fields.width, fields.encoding, fields.is_bigendian) == (64, 48, encoding, 0)
+    assert fields.step == 48 * channels
+    assert fields.data.dtype == np.uint8
+    assert bytes(fields.data) == pixels.tobytes()
+
+
+def test_every_gray_level_survives_as_mono8():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    fields = encode_image(decode_image(packed(levels, "mono8")).bgr, "mono8")
+    np.testing.assert_array_equal(fields.data.reshape(16, 16), levels)
+
+
+def test_bgr8_and_gray_are_written_without_a_copy():
+    frame, mask = random_pixels(6, 8, 3), random_pixels(6, 8)
+    assert np.shares_memory(encode_image(frame, "bgr8").data, frame)
+    assert np.shares_memory(encode_image(mask, "mono8").data, mask)
+    np.testing.assert_array_equal(encode_image(frame[:, ::2], "bgr8").data, frame[:, ::2].ravel())
+
+
+@pytest.mark.parametrize(("encoding", "order"), [("bgra8", (0, 1, 2)), ("rgba8", (2, 1, 0))])
+def test_missing_alpha_is_opaque(encoding, order):
+    frame = random_pixels(6, 8, 3)
+    pixels = encode_image(frame, encoding).data.reshape(6, 8, 4)
+    np.testing.assert_array_equal(pixels[..., :3], frame[..., list(order)])
+    assert pixels[..., 3].min() == 255
+
+
+def test_alpha_is_left_out_where_the_encoding_has_none():
+    assert encode_image(random_pixels(6, 8, 3), "rgb8", random_pixels(6, 8)).step == 24
+
+
+@pytest.mark.parametrize(("shape", "encoding"), [((6, 8, 3), "mono16"), ((6, 8, 3), "8UC3"), ((6, 8), "bgr8")])
+def test_frames_cannot_be_written_as_anything(shape, encoding):
+    with pytest.raises(ImageFormatError, match="cannot be written as") as error:
+        encode_image(np.zeros(shape, np.uint8), encoding)
+    assert error.value.kind == "encoding"
+
+
+@pytest.mark.parametrize(
+    ("requested", "source", "expected"),
+    [
+        *(("bgr8", source, "bgr8") for source in IMAGE_ENCODINGS),
+        *(("same", kept, kept) for kept in ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")),
+        *(("same", source, "bgr8") for source in ("mono16", "8UC1", "8UC4", "yuyv", "nv12", "bayer_rggb8", "32FC1")),
+    ],
+)
+def test_output_encoding(requested, source, expected):
+    assert output_encoding(requested, source) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "declared"),
+    [
+        ("bgr8", "jpeg", "bgr8; jpeg compressed bgr8"),
+        ("rgb8", "jpeg", "rgb8; jpeg compressed bgr8"),
+        ("rgba8", "jpeg", "rgba8; jpeg compressed bgr8"),
+        ("mono8", "jpeg", "mono8; jpeg compressed mono8"),
+        ("bgr8", "png", "bgr8; png compressed bgr8"),
+        ("mono8", "png", "mono8; png compressed "),
+    ],
+)
+def test_compressed_frames_are_named_as_image_transport_does_and_come_back(source, codec, declared):
+    bgr = smooth_bgr()
+    fields = encode_compressed(bgr, source_encoding=source, codec=codec)
+    assert fields.format == declared
+    assert fields.data.dtype == np.uint8
+    decoded = decode_compressed(fields)
+    expected = bgr if source != "mono8" else cv2.cvtColor(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    assert decoded.encoding == source
+    if codec == "png":
+        np.testing.assert_array_equal(decoded.bgr, expected)
+    else:
+        assert cv2.PSNR(decoded.bgr, expected) > 35
+
+
+def test_quality_is_that_of_the_jpeg():
+    frame = random_pixels(64, 64, 3)
+    sizes = [encode_compressed(frame, quality).data.size for quality in (10, 50, 95)]
+    assert sizes == sorted(sizes)
+    assert sizes[2] > 3 * sizes[0]
+
+
+def test_a_frame_too_wide_for_jpeg():
+    with pytest.raises(ImageFormatError, match="70000") as error:
+        encode_compressed(np.zeros((1, 70000, 3), np.uint8))
+    assert error.value.kind in ("size", "decode")

@@ -1,0 +1,262 @@
+"""What holds for all messages: round trips over layouts, and hostile ones that only ever raise ImageFormatError."""
+
+from __future__ import annotations
+
+import array
+import string
+import tracemalloc
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from message_builders import message
+from sapnet.errors import ImageFormatError
+from sapnet.messages import (
+    IMAGE_ENCODINGS,
+    Decoded,
+    decode_compressed,
+    decode_image,
+    encode_compressed,
+    encode_image,
+    image_size,
+    output_encoding,
+)
+
+KINDS = {"encoding", "size", "step", "data", "decode", "limit"}
+# Samples, bytes of each and the place of B, G and R among them.
+PACKED = {
+    "bgr8": (3, 1, [0, 1, 2]),
+    "rgb8": (3, 1, [2, 1, 0]),
+    "bgra8": (4, 1, [0, 1, 2]),
+    "rgba8": (4, 1, [2, 1, 0]),
+    "8UC1": (1, 1, [0, 0, 0]),
+    "8UC3": (3, 1, [0, 1, 2]),
+    "8UC4": (4, 1, [0, 1, 2]),
+    "mono8": (1, 1, [0, 0, 0]),
+    "bgr16": (3, 2, [0, 1, 2]),
+    "rgb16": (3, 2, [2, 1, 0]),
+    "mono16": (1, 2, [0, 0, 0]),
+}
+INTERPOLATED = sorted(set(IMAGE_ENCODINGS) - set(PACKED))
+CONTAINERS = {
+    "bytes": bytes,
+    "bytearray": bytearray,
+    "array": lambda content: array.array("B", content),
+    "ndarray": lambda content: np.frombuffer(content, np.uint8),
+    "memoryview": memoryview,
+    "unaligned": lambda content: memoryview(b"\0" + content)[1:],
+}
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+sides = st.integers(1, 40)
+pads = st.integers(0, 9)
+containers = st.sampled_from(sorted(CONTAINERS))
+big_endian = st.sampled_from([0, 1])
+
+
+def padded_message(rows, pad, height, width, encoding, container, is_bigendian=0):
+    padded = np.pad(rows, ((0, 0), (0, pad)), constant_values=0xA5)
+    data = CONTAINERS[container](padded.tobytes())
+    return message(height, width, encoding, padded.shape[1], data, is_bigendian)
+
+
+def pixels(draw, encoding, height, width):
+    samples, size, _ = PACKED[encoding]
+    return draw(npst.arrays(f"u{size}", (height, width, samples)))
+
+
+@unhurried
+@given(st.data(), st.sampled_from(sorted(PACKED)), sides, sides, pads, big_endian, containers)
+def test_packed_pixels_are_read_exactly(data, encoding, height, width, pad, is_bigendian, container):
+    stored = pixels(data.draw, encoding, height, width)
+    rows = stored.astype(stored.dtype.newbyteorder(">" if is_bigendian else "<")).reshape(height, -1).view(np.uint8)
+    decoded = decode_image(padded_message(rows, pad, height, width, encoding, container, is_bigendian))
+    expected = stored if stored.itemsize == 1 else np.round(stored / 257).astype(np.uint8)
+    np.testing.assert_array_equal(decoded.bgr, expected[..., PACKED[encoding][2]])
+    assert decoded.bgr.flags.c_contiguous
+
+
+@unhurried
+@given(st.data(), st.sampled_from(INTERPOLATED), sides, sides, pads, big_endian, containers)
+def test_padding_byte_order_and_container_do_not_matter(data, encoding, height, width, pad, is_bigendian, container):
+    height, width = 2 * height + 2, 2 * width + 2
+    size = 2 if encoding.endswith("16") else 1
+    samples = 2 if encoding[0] in "uy" else 1
+    rows = data.draw(npst.arrays(f"u{size}", (height, width * samples)))
+    swapped = rows.astype(rows.dtype.newbyteorder(">" if is_bigendian else "<"))
+    parts, padded = [rows.view(np.uint8)], [np.pad(swapped.view(np.uint8), ((0, 0), (0, pad)))]
+    if encoding.startswith("nv"):
+        down, across = (1, 2) if encoding == "nv24" else (2, 1)
+        chroma = data.draw(npst.arrays("u1", (height // down, width * across)))
+        parts.append(chroma)
+        padded.append(np.pad(chroma, ((0, 0), (0, pad * across))))
+    step = parts[0].shape[1]
+    tight = message(height, width, encoding, step, np.concatenate([part.ravel() for part in parts]))
+    content = CONTAINERS[container](b"".join(part.tobytes() for part in padded))
+    loose = message(height, width, encoding, step + pad, content, is_bigendian)
+    expected = decode_image(tight).bgr
+    assert expected.shape == (height, width, 3)
+    np.testing.assert_array_equal(decode_image(loose).bgr, expected)
+
+
+@unhurried
+@given(st.data(), st.sampled_from(["bgr8", "rgb8", "bgra8", "rgba8", "mono8"]), sides, sides, pads, containers)
+def test_what_is_read_is_written_back_bit_exact(data, encoding, height, width, pad, container):
+    stored = pixels(data.draw, encoding, height, width)
+    msg = padded_message(stored.reshape(height, -1), pad, height, width, encoding, container)
+    decoded = decode_image(msg)
+    fields = encode_image(decoded.bgr, output_encoding("same", encoding), decoded.alpha)
+    assert (fields.height, fields.width, fields.encoding) == (height, width, encoding)
+    assert fields.step * height == fields.data.size
+    assert fields.data.tobytes() == stored.tobytes()
+
+
+@unhurried
+@given(
+    npst.arrays("u1", st.tuples(sides, sides, st.just(3))),
+    st.sampled_from(["bgr8", "rgb8", "bgra8", "rgba8", "mono8"]),
+)
+def test_what_is_written_is_read_back(frame, encoding):
+    again = decode_image(encode_image(frame, encoding)).bgr
+    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    np.testing.assert_array_equal(again, np.dstack([gray] * 3) if encoding == "mono8" else frame)
+
+
+@unhurried
+@given(npst.arrays("u1", st.tuples(sides, sides, st.just(3))), st.sampled_from(["bgr8", "rgb8", "mono8"]))
+def test_png_round_trip(frame, encoding):
+    fields = encode_compressed(frame, source_encoding=encoding, codec="png")
+    assert image_size(fields, compressed=True) == frame.shape[:2]
+    decoded = decode_compressed(fields)
+    expected = decode_image(encode_image(frame, encoding)).bgr
+    np.testing.assert_array_equal(decoded.bgr, expected)
+    assert decoded.encoding == encoding
+
+
+def outcome(decode, msg, max_pixels):
+    """A frame within the limit or an ImageFormatError: nothing else may come of a message."""
+    try:
+        decoded = decode(msg, max_pixels=max_pixels)
+    except ImageFormatError as error:
+        return error
+    height, width, channels = decoded.bgr.shape
+    assert height * width <= max_pixels
+    assert (channels, decoded.bgr.dtype) == (3, np.uint8)
+    return decoded
+
+
+def assert_accounted_for(result):
+    assert isinstance(result, Decoded) or (result.kind in KINDS and str(result))
+
+
+whole = st.one_of(st.integers(-2, 64), st.sampled_from([2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64]))
+anything = st.one_of(whole, st.none(), st.text(string.printable, max_size=3), st.floats(), st.booleans())
+
+
+@unhurried
+@given(
+    height=anything,
+    width=anything,
+    step=anything,
+    encoding=st.one_of(st.sampled_from(IMAGE_ENCODINGS), st.text(string.printable, max_size=12), st.none()),
+    is_bigendian=st.one_of(st.integers(0, 255), st.none()),
+    data=st.one_of(
+        st.binary(max_size=512),
+        st.none(),
+        st.text(string.printable, max_size=4),
+        st.lists(st.integers(0, 255), max_size=4),
+    ),
+)
+def test_hostile_images(height, width, step, encoding, is_bigendian, data):
+    assert_accounted_for(outcome(decode_image, message(height, width, encoding, step, data, is_bigendian), 400))
+
+
+@unhurried
+@given(st.data(), st.sampled_from(IMAGE_ENCODINGS), st.integers(0, 24), st.integers(0, 24), st.integers(0, 120))
+def test_nearly_right_images(data, encoding, height, width, step):
+    """Sizes and lengths that often fit together, so that most of them reach the conversion."""
+    factors = {"nv12": [1.5, 1], "nv21": [1.5, 1], "nv24": [3, 1]}.get(encoding, [1])
+    length = int(step * height * data.draw(st.sampled_from(factors))) + data.draw(st.sampled_from([0, 0, 0, -1, 1]))
+    msg = message(height, width, encoding, step, bytes(max(0, length)))
+    result = outcome(decode_image, msg, max_pixels=400)
+    assert_accounted_for(result)
+    if isinstance(result, Decoded):
+        assert result.bgr.shape == (height, width, 3)
+
+
+_FRAME = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 256, (16, 24, 3), dtype=np.uint8), (0, 0), 2)
+_CONTENTS = [
+    cv2.imencode(".jpg", _FRAME)[1].tobytes(),
+    cv2.imencode(".jpg", _FRAME, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))[1].tobytes(),
+    cv2.imencode(".png", _FRAME)[1].tobytes(),
+    cv2.imencode(".png", _FRAME.astype(np.uint16))[1].tobytes(),
+]
+formats = st.one_of(
+    st.sampled_from(
+        ["jpeg", "png", "", "bgr8; jpeg compressed bgr8", "bayer_rggb8; png compressed ", "compressedDepth"]
+    ),
+    st.text(string.printable, max_size=12),
+    st.none(),
+)
+
+
+@unhurried
+@given(
+    content=st.sampled_from(_CONTENTS),
+    start=st.floats(0, 1),
+    cut=st.integers(0, 40),
+    inserted=st.binary(max_size=24),
+    declared=formats,
+)
+def test_damaged_compressed_images(content, start, cut, inserted, declared):
+    at = int(start * len(content))
+    damaged = content[:at] + inserted + content[at + cut :]
+    msg = SimpleNamespace(format=declared, data=damaged)
+    result = outcome(decode_compressed, msg, max_pixels=400)
+    assert_accounted_for(result)
+    if isinstance(result, Decoded):
+        assert image_size(msg, compressed=True) == result.bgr.shape[:2]
+
+
+@unhurried
+@given(
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xc0"]), st.binary(max_size=64), formats
+)
+def test_garbage_behind_a_true_start(start, rest, declared):
+    result = outcome(decode_compressed, SimpleNamespace(format=declared, data=start + rest), max_pixels=400)
+    assert isinstance(result, ImageFormatError)
+    assert_accounted_for(result)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"height": 2**32 - 1, "width": 2**32 - 1},
+        {"height": 6000, "width": 6000, "step": 18000},
+        {"height": 400, "width": 1, "step": 2**32 - 1},
+        {"height": 1, "width": 400, "step": 2**32 - 1},
+    ],
+)
+def test_what_a_message_claims_is_not_allocated(claim):
+    msg = message(**{"height": 6, "width": 8, "encoding": "rgb8", "step": 24, "data": bytes(144), **claim})
+    tracemalloc.start()
+    result = outcome(decode_image, msg, max_pixels=400)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(result, ImageFormatError)
+    assert peak < 200_000
+
+
+def test_a_small_file_of_a_large_image_is_not_unpacked():
+    content = cv2.imencode(".png", np.zeros((5000, 5000, 3), np.uint8), (cv2.IMWRITE_PNG_COMPRESSION, 9))[1].tobytes()
+    tracemalloc.start()
+    result = outcome(decode_compressed, SimpleNamespace(format="png", data=content), max_pixels=5000 * 4999)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (type(result), result.kind) == (ImageFormatError, "limit")
+    assert peak < 200_000 + 2 * len(content)

@@ -1,0 +1,177 @@
+"""Every encoding, from colours to a message's bytes by a formula of the test's own and back to the colours."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+import pytest
+
+from message_builders import PATTERNS, TIGHT, message, packed, random_pixels, to_8_bit
+from sapnet.errors import ImageFormatError
+from sapnet.messages import decode_image
+
+
+def color_blocks():
+    """BGR (12, 16, 3) of 4x4 blocks in saturated and plain colours."""
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (30, 120, 220), (200, 40, 90)]
+    blocks = np.array([colors[i % len(colors)] for i in range(12)], np.uint8).reshape(3, 4, 3)
+    return blocks.repeat(4, axis=0).repeat(4, axis=1)
+
+
+def bt601(bgr):
+    """Y, U, V (H, W) in BT.601's limited range, by the standard's own formula."""
+    b, g, r = (bgr[..., i].astype(float) / 255 for i in range(3))
+    luma = 0.299 * r + 0.587 * g + 0.114 * b
+    planes = (16 + 219 * luma, 128 + 224 * (b - luma) / 1.772, 128 + 224 * (r - luma) / 1.402)
+    return [np.round(plane).astype(np.uint8) for plane in planes]
+
+
+def assert_close(actual, expected, levels):
+    assert actual.shape == expected.shape
+    assert np.abs(actual.astype(int) - expected.astype(int)).max() <= levels
+
+
+@pytest.mark.parametrize("pad", [0, 1, 7])
+@pytest.mark.parametrize(
+    ("encoding", "order"),
+    [
+        ("bgr8", (0, 1, 2)),
+        ("rgb8", (2, 1, 0)),
+        ("8UC3", (0, 1, 2)),
+        ("bgra8", (0, 1, 2)),
+        ("rgba8", (2, 1, 0)),
+        ("8UC4", (0, 1, 2)),
+        ("mono8", (0, 0, 0)),
+        ("8UC1", (0, 0, 0)),
+    ],
+)
+def test_8_bit_pixels_are_exact(encoding, order, pad):
+    channels = TIGHT[encoding][0] // 8
+    pixels = random_pixels(5, 9, channels)
+    decoded = decode_image(packed(pixels, encoding, pad))
+    np.testing.assert_array_equal(decoded.bgr, pixels[..., list(order)])
+    assert decoded.bgr.flags.c_contiguous
+    assert decoded.encoding == encoding
+    if channels == 4:
+        np.testing.assert_array_equal(decoded.alpha, pixels[..., 3])
+    else:
+        assert decoded.alpha is None
+
+
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+@pytest.mark.parametrize("pad", [0, 1, 2])
+@pytest.mark.parametrize(("encoding", "order"), [("bgr16", (0, 1, 2)), ("rgb16", (2, 1, 0)), ("mono16", (0, 0, 0))])
+def test_16_bit_pixels_are_scaled_by_257_in_either_byte_order(encoding, order, pad, is_bigendian):
+    pixels = random_pixels(5, 9, TIGHT[encoding][0] // 16, dtype=np.uint16)
+    decoded = decode_image(packed(pixels, encoding, pad, is_bigendian))
+    np.testing.assert_array_equal(decoded.bgr, to_8_bit(pixels)[..., list(order)])
+
+
+def test_every_16_bit_level_is_rounded_to_the_nearest():
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    gray = decode_image(packed(levels, "mono16")).bgr[..., 0]
+    np.testing.assert_array_equal(gray, to_8_bit(levels))
+
+
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_bayer_gives_the_colors_that_the_mosaic_was_made_of(pattern, bits, is_bigendian):
+    bgr = color_blocks()
+    mosaic = np.empty(bgr.shape[:2], np.uint8)
+    for place, color in enumerate(pattern):
+        row, column = divmod(place, 2)
+        mosaic[row::2, column::2] = bgr[row::2, column::2, "bgr".index(color)]
+    stored = mosaic if bits == 8 else mosaic.astype(np.uint16) * 257
+    decoded = decode_image(packed(stored, f"bayer_{pattern}{bits}", pad=4, is_bigendian=is_bigendian))
+    inside = np.zeros(bgr.shape[:2], bool)  # of a block: interpolation mixes colours over edges
+    for row in (1, 2):
+        for column in (1, 2):
+            inside[row::4, column::4] = True
+    np.testing.assert_array_equal(decoded.bgr[inside], bgr[inside])
+
+
+@pytest.mark.parametrize("pad", [0, 6])
+@pytest.mark.parametrize(
+    ("encoding", "places"),
+    [("uyvy", "uyvy"), ("yuv422", "uyvy"), ("yuyv", "yuyv"), ("yuv422_yuy2", "yuyv")],
+)
+def test_yuv_422(encoding, places, pad):
+    bgr = color_blocks()
+    luma, u, v = bt601(bgr)
+    samples = {"y": iter((luma[:, ::2], luma[:, 1::2])), "u": iter((u[:, ::2],)), "v": iter((v[:, ::2],))}
+    pixels = np.stack([next(samples[place]) for place in places], axis=-1).reshape(*luma.shape, 2)
+    assert_close(decode_image(packed(pixels, encoding, pad)).bgr, bgr, 3)
+
+
+def semi_planar(encoding, bgr, pad=0):
+    """V4L2's layout: the chroma rows are padded as the luma rows are, those of nv24 twice as much."""
+    luma, u, v = bt601(bgr)
+    chroma = np.stack([v, u] if encoding == "nv21" else [u, v], axis=-1)
+    if encoding != "nv24":
+        chroma = chroma[::2, ::2]
+    height, width = luma.shape
+    chroma = chroma.reshape(len(chroma), -1)
+    rows = [*np.pad(luma, ((0, 0), (0, pad))), *np.pad(chroma, ((0, 0), (0, pad * chroma.shape[1] // width)))]
+    return message(height, width, encoding, width + pad, np.concatenate(rows).tobytes())
+
+
+@pytest.mark.parametrize("pad", [0, 1, 16])
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
+def test_semi_planar_yuv(encoding, pad):
+    bgr = color_blocks()
+    assert_close(decode_image(semi_planar(encoding, bgr, pad)).bgr, bgr, 3)
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
+def test_semi_planar_yuv_with_size_over_height_as_step(encoding):
+    msg = semi_planar(encoding, color_blocks())
+    expected = decode_image(msg).bgr
+    msg.step = len(msg.data) // msg.height
+    np.testing.assert_array_equal(decode_image(msg).bgr, expected)
+
+
+def test_nv24_is_what_nv12_is_where_chroma_is_constant_over_blocks():
+    luma = random_pixels(64, 64)
+    chroma = random_pixels(32, 32, 2)
+    nv12 = message(64, 64, "nv12", 64, np.concatenate([luma.ravel(), chroma.ravel()]))
+    full = chroma.repeat(2, axis=0).repeat(2, axis=1)
+    nv24 = message(64, 64, "nv24", 64, np.concatenate([luma.ravel(), full.ravel()]))
+    assert_close(decode_image(nv24).bgr, decode_image(nv12).bgr, 1)
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_gbrg16", "mono16", "nv24", "bgr8", "rgb8"])
+def test_odd_sizes(encoding):
+    row, _ = TIGHT[encoding]
+    row = row * 7 // 8
+    size = row * 5 * (3 if encoding == "nv24" else 1)
+    assert decode_image(message(5, 7, encoding, row, bytes(size))).bgr.shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("encoding", ["uyvy", "yuv422", "yuyv", "yuv422_yuy2", "nv12", "nv21"])
+def test_an_odd_width_of_subsampled_chroma_is_refused(encoding):
+    with pytest.raises(ImageFormatError, match="width that is a multiple of 2") as error:
+        decode_image(message(4, 7, encoding, 16, bytes(64)))
+    assert error.value.kind == "size"
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_an_odd_height_of_subsampled_chroma_is_refused(encoding):
+    with pytest.raises(ImageFormatError, match="height that is one of 2") as error:
+        decode_image(message(5, 8, encoding, 8, bytes(60)))
+    assert error.value.kind == "size"
+
+
+@pytest.mark.parametrize("container", [bytes, bytearray, memoryview, lambda b: array.array("B", b)])
+def test_a_tight_bgr8_message_is_not_copied(container):
+    data = container(random_pixels(6, 8, 3).tobytes())
+    decoded = decode_image(message(6, 8, "bgr8", 24, data))
+    assert np.shares_memory(decoded.bgr, np.frombuffer(data, np.uint8))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_bayer_under_three_pixels_is_refused(bits):
+    with pytest.raises(ImageFormatError, match="3 of each") as error:
+        decode_image(message(2, 8, f"bayer_rggb{bits}", bits, bytes(2 * bits)))
+    assert error.value.kind == "size"
