@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError, SapnetError
+from sapnet.image import MIN_SIDE
 from sapnet.messages import Decoded
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Received
@@ -45,6 +46,8 @@ def decide(
         return Outcome(reason=UNSUPPORTED if err.kind == "encoding" else INVALID, error=str(err), kind=err.kind)
     height, width = decoded.bgr.shape[:2]
     size = (height, width)
+    if min(size) < MIN_SIDE:
+        return _failed(decoded, f"the frame is {height}x{width}; {MIN_SIDE}x{MIN_SIDE} is the least", params)
     loader.request(size)
     if frame.overtaken:
         return Outcome(decoded, reason=OVERLOAD)

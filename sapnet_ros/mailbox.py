@@ -58,7 +58,7 @@ class Mailbox:
         """The next frame, cameras in turn; waits for one. None once the mailbox is closed."""
         with self._changed:
             while not self._closed:
-                for _ in self._turns:
+                for _ in range(len(self._turns)):
                     self._turns.rotate(-1)
                     waiting = self._waiting[self._turns[-1]]
                     if waiting:

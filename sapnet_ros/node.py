@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
+from sapnet.image import MIN_SIDE
 from sapnet.messages import Decoded, decode_compressed, decode_image
 from sapnet_ros import diagnostics, failopen, params
 from sapnet_ros.camera import Camera
@@ -37,7 +38,7 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
 def transition(method: Transition) -> Transition:
-    """Log what a transition raises and return FAILURE: rclpy swallows it silently."""
+    """Log what a transition raises, undo what it had begun and return FAILURE: rclpy swallows it silently."""
 
     @functools.wraps(method)
     def wrapped(self: Any, state: LifecycleState) -> TransitionCallbackReturn:
@@ -45,6 +46,9 @@ def transition(method: Transition) -> Transition:
             return method(self, state)
         except Exception:
             self.get_logger().error(f"{method.__name__} failed:\n{traceback.format_exc()}")
+            self._stop()
+            if method.__name__ == "on_configure":
+                self._free()
             return TransitionCallbackReturn.FAILURE
 
     return wrapped
@@ -203,7 +207,7 @@ class DerainNode(LifecycleNode):
         """Get the camera's frame size ready before its first frame."""
         if self._loader is None or self._params is None:
             return
-        if min(info.height, info.width) >= 16 and info.height * info.width <= self._params.max_pixels:
+        if min(info.height, info.width) >= MIN_SIDE and info.height * info.width <= self._params.max_pixels:
             self._loader.request((info.height, info.width))
 
     def _handle(self, mailbox: Mailbox, frame: Received) -> None:

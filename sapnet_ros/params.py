@@ -12,6 +12,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from sapnet.image import MIN_SIDE
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 
 Size = tuple[int, int]  # height, width
@@ -77,7 +78,7 @@ def _parameter(
 
 def _choice(default: str, choices: tuple[str, ...], description: str, **more: Any) -> Any:
     def convert(value: Any) -> str:
-        if value not in choices:
+        if str(value) not in choices:  # as text, for YAML reads the choice `nan` as a number
             raise ValueError
         return str(value)
 
@@ -126,7 +127,7 @@ def _camera_names(value: Any) -> tuple[str, ...]:
 def _sizes(value: Any) -> tuple[Size, ...]:
     matches = [re.fullmatch(r"(\d{1,5})x(\d{1,5})", text) for text in value or ()]
     sizes = tuple((int(match[1]), int(match[2])) for match in matches if match)
-    if len(sizes) != len(matches) or any(min(size) < 16 for size in sizes):
+    if len(sizes) != len(matches) or any(min(size) < MIN_SIDE for size in sizes):
         raise ValueError
     return sizes
 

@@ -142,14 +142,14 @@ def test_in_lockstep_nothing_is_lost_and_order_holds(peer: Peer, start_node: Sta
 
 @pytest.mark.parametrize("on_overload", ["drop", "passthrough"])
 def test_overload_is_accounted_for_and_order_holds(peer: Peer, start_node: Start, on_overload: str) -> None:
-    start_node(warmup_sizes="[48x64]", fake__latency_ms=60, on_overload=on_overload)
+    start_node(warmup_sizes="[48x64]", fake__latency_ms=150, on_overload=on_overload)
     wait_ready(peer)
     status = peer.collect(DiagnosticArray, "/frame_status")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera = peer.publisher(Image, "/image")
     for stamp in range(1, 41):
         camera.publish(image(noise(48, 64), stamp))
-        time.sleep(0.01)
+        time.sleep(0.03)
     done = wait_for(lambda: (c := counts(diagnostics)) and c["received"] == 40 and c["in_flight"] == 0 and c, "all 40")
     wait_for(lambda: len(status) == done["derained"] + done["passed_through"], "every status")
     stamps = [millis(s) for s in status]

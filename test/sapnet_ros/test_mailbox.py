@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from sapnet_ros.mailbox import MAX_OVERTAKEN, Mailbox, Received
 
 
@@ -40,6 +42,14 @@ def test_cameras_take_turns() -> None:
         mailbox.put(frame(number, "fast"), keep_overtaken=True)
     mailbox.put(frame(9, "slow"), keep_overtaken=True)
     assert "slow" in [mailbox.take().camera for _ in range(2)]
+
+
+@pytest.mark.parametrize("camera", ["a", "b", "c"])
+def test_one_camera_alone_is_served_whoevers_turn_it_is(camera: str) -> None:
+    mailbox = Mailbox(["a", "b", "c"])
+    for number in range(4):
+        mailbox.put(frame(number, camera), keep_overtaken=False)
+        assert mailbox.take().message == number
 
 
 def test_close_wakes_the_taker_and_hands_back_what_is_left() -> None:
