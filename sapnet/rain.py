@@ -1,0 +1,184 @@
+"""Synthetic rain on clean frames: seeded layers of motion-blurred streaks, for training, demo and benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]
+
+# A streak thinner than this is drawn at this width and fainter: it covers only a part of its pixels.
+_THINNEST_SIGMA = 0.5
+_FWHM_PER_SIGMA = 2.355
+_VARIANTS = 32
+
+
+@dataclass(frozen=True)
+class StreakLayer:
+    """Drops at about the same distance from the camera.
+
+    count: streaks per square of the image's height; a 4:3 image shows 4/3 of it.
+    length, width: mean size of a streak over the image's height; width is at half brightness.
+    brightness: mean peak of a streak, 0 to 255.
+    """
+
+    count: float
+    length: float
+    width: float
+    brightness: float
+
+    def __post_init__(self) -> None:
+        for name in ("count", "length", "width", "brightness"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} of a streak layer must be above 0, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class RainConfig:
+    """What the rain looks like, whatever the size of the image.
+
+    layers: from far to near.
+    directions: range in degrees from the vertical, positive falls to the right; one is drawn per seed.
+    spread: standard deviation in degrees of single streaks around the direction.
+    blend: ``add`` (light on light, clipped at white) or ``screen`` (fainter where the scene is bright).
+    """
+
+    layers: tuple[StreakLayer, ...]
+    directions: tuple[float, float] = (-25.0, 25.0)
+    spread: float = 1.0
+    blend: str = "add"
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("layers must hold at least one streak layer")
+        if not -90 <= self.directions[0] <= self.directions[1] <= 90:
+            raise ValueError(f"directions must be a range within -90 to 90 degrees, got {self.directions!r}")
+        if self.blend not in ("add", "screen"):
+            raise ValueError(f"blend must be 'add' or 'screen', got {self.blend!r}")
+
+
+RAIN_PRESETS: Mapping[str, RainConfig] = MappingProxyType(
+    {
+        # Few, thin and distinct, as in Rain100L.
+        "light": RainConfig(
+            layers=(
+                StreakLayer(count=200, length=0.07, width=0.0036, brightness=40),
+                StreakLayer(count=110, length=0.13, width=0.0044, brightness=56),
+                StreakLayer(count=12, length=0.18, width=0.0060, brightness=90),
+            ),
+        ),
+        # Dense, with a veil of far drops, as in Rain100H.
+        "heavy": RainConfig(
+            layers=(
+                StreakLayer(count=1300, length=0.10, width=0.0040, brightness=32),
+                StreakLayer(count=480, length=0.17, width=0.0048, brightness=54),
+                StreakLayer(count=45, length=0.24, width=0.0065, brightness=90),
+            ),
+            directions=(-20.0, 20.0),
+            spread=2.0,
+        ),
+    }
+)
+
+
+class RainSynthesizer:
+    """Rain for frames of one size: streaks change with every frame, their direction stays.
+
+    ``rain`` is a name of ``RAIN_PRESETS`` or a RainConfig. Equal (rain, size, seed, index) give equal rain.
+    """
+
+    def __init__(self, rain: str | RainConfig, height: int, width: int, seed: int = 0) -> None:
+        if height < 1 or width < 1:
+            raise ValueError(f"a frame has at least 1x1 pixels, got {height}x{width}")
+        self.config = _preset(rain) if isinstance(rain, str) else rain
+        self.height, self.width, self.seed = height, width, seed
+        rng = np.random.default_rng(seed)
+        self.direction = float(rng.uniform(*self.config.directions))
+        self._sprites = [self._render_layer(layer, rng) for layer in self.config.layers]
+        self._margin = max(_reach(sprites) for sprites in self._sprites)
+
+    def add(self, clean: Frame, index: int) -> tuple[Frame, Frame]:
+        """Rain on frame ``index`` of a sequence.
+
+        clean: uint8 (H, W, 3), any channel order. Returns the rainy frame, nowhere darker than ``clean``, and the
+        strength of the rain before blending, uint8 (H, W).
+        """
+        if clean.dtype != np.uint8 or clean.shape != (self.height, self.width, 3):
+            raise ValueError(
+                f"expected uint8 ({self.height}, {self.width}, 3), got {clean.dtype} {clean.shape}: "
+                "one RainSynthesizer serves one frame size"
+            )
+        strength = self.strength(index)
+        veil = cast(Frame, cv2.merge([strength, strength, strength]))
+        blend = _add if self.config.blend == "add" else _screen
+        return blend(clean, veil), strength
+
+    def strength(self, index: int) -> Frame:
+        """The rain of frame ``index`` alone, uint8 (H, W)."""
+        rng = np.random.default_rng([self.seed, index])
+        canvas = np.zeros((self.height + 2 * self._margin, self.width + 2 * self._margin), np.uint8)
+        for layer, sprites in zip(self.config.layers, self._sprites, strict=True):
+            self._stamp(canvas, layer, sprites, rng)
+        inner = slice(self._margin, -self._margin)
+        return np.ascontiguousarray(canvas[inner, inner])
+
+    def _stamp(self, canvas: Frame, layer: StreakLayer, sprites: list[Frame], rng: np.random.Generator) -> None:
+        """Let a layer's streaks fall everywhere, also partly outside the frame, where it has a margin for them."""
+        reach = _reach(sprites)
+        first, rows, columns = self._margin - reach, self.height + reach, self.width + reach
+        count = rng.poisson(layer.count * rows * columns / self.height**2)
+        tops, lefts = first + rng.integers(rows, size=count), first + rng.integers(columns, size=count)
+        kinds = rng.integers(len(sprites), size=count)
+        for top, left, kind in zip(tops.tolist(), lefts.tolist(), kinds.tolist(), strict=True):
+            sprite = sprites[kind]
+            under = canvas[top : top + sprite.shape[0], left : left + sprite.shape[1]]
+            cv2.add(under, sprite, dst=under)
+
+    def _render_layer(self, layer: StreakLayer, rng: np.random.Generator) -> list[Frame]:
+        """Streaks of a layer that differ in length, width, brightness, direction and place within the pixel."""
+        lengths = layer.length * self.height * rng.lognormal(-0.06, 0.35, _VARIANTS)
+        sigmas = layer.width * self.height / _FWHM_PER_SIGMA * rng.uniform(0.7, 1.3, _VARIANTS)
+        peaks = layer.brightness * rng.uniform(0.4, 1.6, _VARIANTS)
+        angles = np.radians(rng.normal(self.direction, self.config.spread, _VARIANTS))
+        phases = rng.uniform(-0.5, 0.5, (2, _VARIANTS))
+        streaks = zip(lengths, sigmas, peaks, angles, *phases, strict=True)
+        return [_render_streak(*streak) for streak in streaks]
+
+
+def _render_streak(length: float, sigma: float, peak: float, angle: float, dx: float, dy: float) -> Frame:
+    """One streak: Gaussian across, fading towards both ends along its way; uint8, as small as holds it."""
+    peak *= min(1.0, sigma / _THINNEST_SIGMA)
+    sigma = max(sigma, _THINNEST_SIGMA)
+    half = length / 2 + 3 * sigma
+    half_height = int(np.ceil(abs(np.cos(angle)) * half)) + 1
+    half_width = int(np.ceil(abs(np.sin(angle)) * half + 3 * sigma)) + 1
+    y, x = np.mgrid[-half_height : half_height + 1, -half_width : half_width + 1].astype(np.float64)
+    along = (x - dx) * np.sin(angle) + (y - dy) * np.cos(angle)
+    across = (x - dx) * np.cos(angle) - (y - dy) * np.sin(angle)
+    fade = np.cos(np.clip(along / half, -1, 1) * np.pi / 2) ** 0.7
+    light = peak * fade * np.exp(-0.5 * (across / sigma) ** 2)
+    return np.asarray(np.rint(np.clip(light, 0, 255)), np.uint8)
+
+
+def _reach(sprites: list[Frame]) -> int:
+    return max(max(sprite.shape) for sprite in sprites)
+
+
+def _preset(name: str) -> RainConfig:
+    if name not in RAIN_PRESETS:
+        raise ValueError(f"unknown rain {name!r}; expected one of {', '.join(RAIN_PRESETS)}")
+    return RAIN_PRESETS[name]
+
+
+def _add(clean: Frame, veil: Frame) -> Frame:
+    return cast(Frame, cv2.add(clean, veil))
+
+
+def _screen(clean: Frame, veil: Frame) -> Frame:
+    return cast(Frame, cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(clean), cv2.bitwise_not(veil), scale=1 / 255)))

@@ -1,0 +1,152 @@
+"""Synthetic rain: determinism, size, brightness, direction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sapnet.rain import RAIN_PRESETS, RainConfig, RainSynthesizer, StreakLayer
+
+LAYER = StreakLayer(count=100, length=0.2, width=0.01, brightness=100)
+
+
+def luma(frame: np.ndarray) -> np.ndarray:
+    return frame @ np.array([0.114, 0.587, 0.299])
+
+
+def scene(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("preset", RAIN_PRESETS)
+def test_equal_seed_and_index_give_equal_rain(preset: str) -> None:
+    clean = scene(60, 80)
+    rainy, strength = RainSynthesizer(preset, 60, 80, seed=3).add(clean, 7)
+    again, strength_again = RainSynthesizer(preset, 60, 80, seed=3).add(clean, 7)
+    np.testing.assert_array_equal(rainy, again)
+    np.testing.assert_array_equal(strength, strength_again)
+
+
+def test_order_of_frames_does_not_matter() -> None:
+    rain = RainSynthesizer("light", 60, 80, seed=3)
+    later = rain.strength(5)
+    rain.strength(0)
+    np.testing.assert_array_equal(rain.strength(5), later)
+
+
+def test_streaks_change_with_index_and_seed() -> None:
+    rain = RainSynthesizer("heavy", 60, 80, seed=3)
+    assert not np.array_equal(rain.strength(0), rain.strength(1))
+    assert not np.array_equal(rain.strength(0), RainSynthesizer("heavy", 60, 80, seed=4).strength(0))
+
+
+@pytest.mark.parametrize("blend", ["add", "screen"])
+@pytest.mark.parametrize("size", [(16, 16), (97, 41), (120, 161)])
+def test_rain_never_darkens(blend: str, size: tuple[int, int]) -> None:
+    clean = scene(*size)
+    rainy, strength = RainSynthesizer(RainConfig((LAYER,), blend=blend), *size, seed=1).add(clean, 0)
+    assert rainy.dtype == strength.dtype == np.uint8
+    assert rainy.shape == clean.shape
+    assert strength.shape == size
+    assert (rainy >= clean).all()
+    assert (rainy > clean).any()
+    np.testing.assert_array_equal(rainy[strength == 0], clean[strength == 0])
+
+
+def test_clean_frame_is_left_alone() -> None:
+    clean = scene(60, 80)
+    before = clean.copy()
+    RainSynthesizer("heavy", 60, 80).add(clean, 0)
+    np.testing.assert_array_equal(clean, before)
+
+
+@pytest.mark.parametrize("angle", [-30.0, 0.0, 30.0])
+def test_streaks_fall_in_the_configured_direction(angle: float) -> None:
+    config = RainConfig((LAYER,), directions=(angle, angle), spread=0.0)
+    strength = RainSynthesizer(config, 200, 300, seed=2).strength(0).astype(np.float64)
+    across = cv2.Sobel(strength, cv2.CV_64F, 1, 0)
+    along = cv2.Sobel(strength, cv2.CV_64F, 0, 1)
+    # The structure tensor's main direction is across the streaks.
+    tilt = 0.5 * np.degrees(np.arctan2(2 * (across * along).sum(), (across**2 - along**2).sum()))
+    assert -tilt == pytest.approx(angle, abs=2.0)
+
+
+def test_positive_directions_fall_to_the_right() -> None:
+    config = RainConfig((LAYER,), directions=(45.0, 45.0), spread=0.0)
+    strength = RainSynthesizer(config, 200, 200, seed=0).strength(0).astype(np.float64)
+    right = (strength[:-5, :-5] * strength[5:, 5:]).mean()
+    left = (strength[:-5, 5:] * strength[5:, :-5]).mean()
+    assert right > 2 * left
+
+
+def test_direction_is_constant_in_a_sequence_and_differs_between_seeds() -> None:
+    directions = {RainSynthesizer("light", 32, 32, seed=seed).direction for seed in range(8)}
+    low, high = RAIN_PRESETS["light"].directions
+    assert len(directions) == 8
+    assert all(low <= direction <= high for direction in directions)
+
+
+@pytest.mark.parametrize("preset", RAIN_PRESETS)
+def test_rain_covers_the_same_share_at_every_size(preset: str) -> None:
+    shares = [
+        np.mean([(RainSynthesizer(preset, *size, seed=seed).strength(0) > 10).mean() for seed in range(3)])
+        for size in [(240, 320), (720, 1280), (480, 320)]
+    ]
+    assert max(shares) - min(shares) < 0.06
+
+
+def test_heavy_covers_more_than_light() -> None:
+    light, heavy = (RainSynthesizer(preset, 240, 320).strength(0) for preset in ("light", "heavy"))
+    assert (heavy > 10).mean() > 3 * (light > 10).mean()
+
+
+@pytest.mark.parametrize(
+    ("preset", "dataset", "share_tolerance", "psnr_tolerance"),
+    [("light", "rain100l_dev", 0.03, 1.0), ("heavy", "heavy_dev", 0.15, 4.0)],
+)
+def test_presets_resemble_the_datasets_they_stand_for(
+    shared_data: Path, preset: str, dataset: str, share_tolerance: float, psnr_tolerance: float
+) -> None:
+    figures = {"real": [], "synthetic": []}
+    for index, path in enumerate(sorted((shared_data / dataset / "clean").iterdir())[:10]):
+        clean = cv2.imread(str(path))
+        real = cv2.imread(str(next((shared_data / dataset / "rainy").glob(path.stem + ".*"))))
+        synthetic, _ = RainSynthesizer(preset, *clean.shape[:2], seed=index).add(clean, 0)
+        for kind, rainy in (("real", real), ("synthetic", synthetic)):
+            share = (luma(rainy) - luma(clean) > 10).mean()
+            figures[kind].append((share, cv2.PSNR(rainy, clean)))
+    real_share, real_psnr = np.mean(figures["real"], axis=0)
+    share, psnr = np.mean(figures["synthetic"], axis=0)
+    assert share == pytest.approx(real_share, abs=share_tolerance)
+    assert psnr == pytest.approx(real_psnr, abs=psnr_tolerance)
+
+
+def test_frame_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected uint8 \(60, 80, 3\), got uint8 \(60, 81, 3\)"):
+        RainSynthesizer("light", 60, 80).add(scene(60, 81), 0)
+
+
+def test_unknown_preset_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown rain 'drizzle'; expected one of light, heavy"):
+        RainSynthesizer("drizzle", 60, 80)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": ()}, "at least one"),
+        ({"blend": "multiply"}, "'add' or 'screen', got 'multiply'"),
+        ({"directions": (30.0, 10.0)}, "range within -90 to 90"),
+    ],
+)
+def test_wrong_configuration_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RainConfig(**{"layers": (LAYER,)} | settings)
+
+
+def test_wrong_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match="width of a streak layer must be above 0, got 0"):
+        StreakLayer(count=1, length=0.1, width=0, brightness=50)

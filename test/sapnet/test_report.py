@@ -1,0 +1,78 @@
+"""Contact sheets, side-by-side videos, PSNR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sapnet.report import contact_sheet, psnr_y, side_by_side_video
+
+RED, BLUE = (0, 0, 255), (255, 0, 0)
+
+
+def flat(colour: tuple[int, int, int], height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def count(sheet: np.ndarray, colour: tuple[int, int, int]) -> int:
+    return int((sheet == colour).all(axis=2).sum())
+
+
+def test_contact_sheet_holds_every_picture(tmp_path: Path) -> None:
+    mask = np.full((240, 320), 255, np.uint8)
+    rows = [{"rainy": flat(RED, 240, 320), "streak mask": mask}, {"rainy": flat(BLUE, 240, 320), "streak mask": mask}]
+    contact_sheet(rows, tmp_path / "sheet.png", ["first", "second"])
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert count(sheet, RED) == count(sheet, BLUE) == 240 * 320
+    assert count(sheet, (255, 255, 255)) >= 2 * 240 * 320
+    assert sheet.shape[1] > 2 * 320
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_contact_sheet_scales_rows_and_leaves_gaps_blank(tmp_path: Path) -> None:
+    rows = [{"a": flat(RED, 160, 80)}, {"a": flat(BLUE, 480, 640), "b": flat(RED, 480, 640)}]
+    contact_sheet(rows, tmp_path / "sheet.png")
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert count(sheet, BLUE) == 240 * 320
+    assert count(sheet, RED) == 240 * 320 + 320 * 160
+
+
+def test_contact_sheet_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        contact_sheet([], tmp_path / "sheet.png")
+
+
+def test_side_by_side_video_with_unequal_and_odd_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    with side_by_side_video(path, 10.0, 61, 81) as video:
+        video.add(flat(RED, 61, 41), flat(BLUE, 61, 41))
+        video.add(flat(RED, 31, 81), flat(BLUE, 31, 81))
+        assert not path.exists()
+    capture = cv2.VideoCapture(str(path))
+    frames = [capture.read()[1] for _ in range(2)]
+    assert not capture.read()[0]
+    assert capture.get(cv2.CAP_PROP_FPS) == 10.0
+    capture.release()
+    for frame, width, height in zip(frames, (41, 81), (61, 31), strict=True):
+        blue, _, red = cv2.split(frame)
+        left, right = np.split(np.where((red > 150) & (blue < 120), 1, 0), 2, axis=1)
+        assert left.sum() == pytest.approx(width * height, rel=0.1)
+        assert right.sum() == 0
+
+
+def test_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), side_by_side_video(tmp_path / "v.mp4", 10.0, 60, 80) as video:  # noqa: PT012
+        video.add(flat(RED, 60, 80), flat(BLUE, 60, 80))
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_psnr_is_on_y() -> None:
+    black = flat((0, 0, 0), 16, 16)
+    white = flat((255, 255, 255), 16, 16)
+    assert psnr_y(white, black) == pytest.approx(10 * np.log10(255**2 / 219**2), abs=1e-3)
+    assert psnr_y(flat((0, 0, 10), 16, 16), black) == pytest.approx(20 * np.log10(255 / (10 * 65.481 / 255)))
+    assert psnr_y(white, white) == float("inf")

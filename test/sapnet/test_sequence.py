@@ -1,0 +1,74 @@
+"""Sequences to play: built-in photographs, rain, limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sapnet.errors import SapnetError
+from sapnet.sequence import BUILTIN_FRAMES, RainySequence, builtin_source, limit_width
+
+
+def test_builtin_photographs_move() -> None:
+    pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
+    frames = list(builtin_source(9))
+    assert [name for name, _ in frames] == ["rocket"] * 3 + ["chelsea"] * 3 + ["coffee"] * 3
+    assert {frame.shape for _, frame in frames} == {(240, 320, 3)}
+    assert all(not np.array_equal(frames[index][1], frames[index + 1][1]) for index in range(8))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_builtin_photographs_in_any_number(count: int) -> None:
+    pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
+    assert len(list(builtin_source(count))) == count
+
+
+def test_missing_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sapnet.sequence.find_spec", lambda name: None)
+    with pytest.raises(SapnetError, match="pip install scikit-image, or give an input"):
+        RainySequence().expected_frames()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for index, size in enumerate([(40, 60), (60, 40), (40, 60), (40, 60)]):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((*size, 3), 60, np.uint8))
+    return tmp_path
+
+
+def test_without_rain_nothing_is_known_to_be_clean(folder: Path) -> None:
+    frames = list(RainySequence(folder))
+    assert [frame.name for frame in frames] == ["0.png", "1.png", "2.png", "3.png"]
+    assert all(frame.clean is None for frame in frames)
+    assert all((frame.rainy == 60).all() for frame in frames)
+
+
+def test_rain_falls_on_every_size_and_differs_from_frame_to_frame(folder: Path) -> None:
+    frames = list(RainySequence(folder, rain="light"))
+    for frame in frames:
+        assert (frame.clean == 60).all()
+        assert frame.rainy.max() > 70
+    assert not np.array_equal(frames[0].rainy, frames[2].rainy)
+
+
+def test_again_gives_the_same_frames(folder: Path) -> None:
+    sequence = RainySequence(folder, rain="heavy")
+    for first, second in zip(sequence, sequence, strict=True):
+        np.testing.assert_array_equal(first.rainy, second.rainy)
+
+
+def test_limits(folder: Path) -> None:
+    sequence = RainySequence(folder, limit=2, max_width=30)
+    assert [frame.rainy.shape for frame in sequence] == [(20, 30, 3), (45, 30, 3)]
+    assert sequence.expected_frames() == 2
+    assert RainySequence(folder, limit=0).expected_frames() == 4
+    assert RainySequence(folder, limit=BUILTIN_FRAMES).expected_frames() == 4
+
+
+def test_limit_width_leaves_smaller_frames_alone() -> None:
+    frame = np.zeros((40, 60, 3), np.uint8)
+    assert limit_width(frame, 60) is frame
+    assert limit_width(frame, 0) is frame

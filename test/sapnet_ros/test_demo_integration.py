@@ -1,0 +1,227 @@
+"""The demo as its users run it: processes over DDS, on the fake backend unless it says otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from live import ROOT, wait_for
+
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from rosbags.highlevel import AnyReader
+
+from sapnet.errors import SapnetError
+from sapnet.messages import decode_image
+from sapnet.sequence import RainySequence
+from sapnet_ros import demo
+from sapnet_ros.demo_run import DemoError, DemoRun, DemoSettings, Recording, free_domain
+
+KEYS = ["sent", "received", "derained", "passed_through", "dropped", "latency_ms", "psnr_rainy", "psnr_derained"]
+KEYS += ["backend", "precision", "weights", "versions"]
+RESULTS = {"contact_sheet.png", "derained.mp4", "bag", "summary.json"}
+
+
+def run_demo(*words: str) -> int:
+    parser = ArgumentParser()
+    demo.add_parser(parser.add_subparsers())
+    return demo.run(parser.parse_args(["demo", *words]))
+
+
+def perform(folder: Path, node: dict[str, Any], source: Path, open_loop: bool = False, rate: float = 20.0) -> Recording:
+    settings = DemoSettings(RainySequence(source), rate, open_loop, {"backend": "fake", **node})
+    with free_domain() as domain:
+        return DemoRun(settings, folder, domain).perform(lambda done, phase: None)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Eight pictures of two sizes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(8):
+        size = (64, 48) if index % 4 == 3 else (48, 64)
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((*size, 3), 20 * index + 40, np.uint8))
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_builtin_sequence_gives_every_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "bag").mkdir()
+    (out / "bag" / "old.mcap").write_text("of an earlier run")
+    assert run_demo("--backend", "fake", "--frames", "6", "--json", "-o", str(out)) == 0
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads(capsys.readouterr().out) == summary
+    assert list(summary) == KEYS
+    counts = {name: summary[name] for name in KEYS[:5]}
+    assert counts == {"sent": 6, "received": 6, "derained": 6, "passed_through": 0, "dropped": 0}
+    latency = summary["latency_ms"]
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] < 60_000
+    # The fake backend gives frames back as they are.
+    assert 20 < summary["psnr_rainy"] == summary["psnr_derained"] < 35
+    assert (summary["backend"], summary["weights"]) == ("fake", "sapnet_fast")
+    assert {"sapnet", "rclpy", "torch"} <= set(summary["versions"])
+
+    assert {path.name for path in out.iterdir()} == RESULTS | {"notes.txt"}
+    assert {path.suffix for path in (out / "bag").iterdir()} == {".mcap", ".yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert cv2.imread(str(out / "contact_sheet.png")).shape[1] > 4 * 320
+    video = cv2.VideoCapture(str(out / "derained.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    video.release()
+
+
+def test_recording_holds_what_was_sent_and_what_came_back(photos: Path, work: Path) -> None:
+    recording = perform(work, {}, photos)
+    frames = [frame.rainy for frame in RainySequence(photos)]
+    stamps = list(recording.sent)
+    seen: dict[str, list[Any]] = {}
+    with AnyReader([recording.bag]) as reader:
+        for connection, _, data in reader.messages():
+            seen.setdefault(connection.topic, []).append(reader.deserialize(data, connection.msgtype))
+    topics = ("image", "derained/image", "derained/camera_info", "streak_mask/image", "frame_status")
+    assert set(seen) == {f"/sapnet_demo/{topic}" for topic in topics}
+    for messages in seen.values():
+        headers = [message.header for message in messages]
+        assert [header.stamp.sec * 10**9 + header.stamp.nanosec for header in headers] == stamps
+        assert {header.frame_id for header in headers} == {"camera"}
+    for topic in ("/sapnet_demo/image", "/sapnet_demo/derained/image"):
+        for message, frame in zip(seen[topic], frames, strict=True):
+            np.testing.assert_array_equal(decode_image(message).bgr, frame)
+
+
+def test_frames_of_unequal_sizes(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run_demo(str(photos), "--backend", "fake", "--rate", "20", "-o", str(out)) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["sent"], summary["derained"]) == (8, 8)
+    assert summary["psnr_rainy"] is summary["psnr_derained"] is None
+    video = cv2.VideoCapture(str(out / "derained.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 8
+    assert video.get(cv2.CAP_PROP_FRAME_WIDTH) >= 2 * 64
+    assert video.get(cv2.CAP_PROP_FRAME_HEIGHT) >= 64
+    video.release()
+
+
+def test_open_loop_shows_the_drops(photos: Path, work: Path) -> None:
+    recording = perform(work, {"fake.latency_ms": 400}, photos, open_loop=True)
+    camera = {name: int(recording.camera[name]) for name in ("received", "derained", "passed_through", "dropped")}
+    assert len(recording.sent) == camera["received"] == 8
+    assert camera["dropped"] > 0
+    assert camera["received"] == camera["derained"] + camera["passed_through"] + camera["dropped"]
+    assert len(recording.outcomes) == camera["derained"] + camera["passed_through"]
+    assert list(recording.sent)[-1] in recording.outcomes
+
+
+def test_failed_frames_are_passed_through_and_said(photos: Path, tmp_path: Path, work: Path) -> None:
+    recording = perform(work, {"fake.fail_every": 4}, photos)
+    assert list(recording.outcomes.values()).count("passed_through") == 2
+    assert recording.camera["passed_through_failure"] == "2"
+
+
+def test_weights_that_cannot_be_loaded(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = ("--backend", "torch", "--weights", str(tmp_path / "none.safetensors"))
+    assert run_demo(str(photos), *words, "-o", str(out)) == 1
+    assert "derain_node cannot derain: " in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"photos"}
+
+
+def test_wrong_input_changes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "summary.json").write_text("{}")
+    with pytest.raises(SapnetError, match="does not exist"):
+        run_demo(str(tmp_path / "nowhere.mp4"), "-o", str(out))
+    assert (out / "summary.json").read_text() == "{}"
+
+
+def test_output_that_is_a_file_is_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(SapnetError, match="out is a file; give a folder"):
+        run_demo(str(photos), "-o", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_input_that_breaks_on_the_way(photos: Path, tmp_path: Path) -> None:
+    (photos / "5.png").write_bytes(b"broken")
+    with pytest.raises(SapnetError, match=r"5\.png is not an image"):
+        run_demo(str(photos), "--backend", "fake", "-o", str(tmp_path / "out"))
+    assert {path.name for path in tmp_path.iterdir()} == {"photos"}
+
+
+def test_node_that_dies_is_named_with_its_last_lines(photos: Path, work: Path) -> None:
+    settings = DemoSettings(RainySequence(photos), 2.0, False, {"backend": "fake"})
+
+    def kill_node(done: int, phase: str) -> None:
+        if done == 1:
+            for pid in children(os.getpid()):
+                if b"sapnet_ros.derain_node" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+    with free_domain() as domain, pytest.raises(DemoError, match=r"derain_node ended with .* -9; its last lines:\n.+"):
+        DemoRun(settings, work, domain).perform(kill_node)
+    assert not [pid for pid in children(os.getpid()) if alive(pid)]
+
+
+def test_node_that_cannot_start_is_named(photos: Path, work: Path) -> None:
+    with pytest.raises(DemoError, match=r"derain_node ended with exit status 1; .*\n(.*\n)*.*mask_threshold"):
+        perform(work, {"mask_threshold": -5}, photos)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_running(number: signal.Signals, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = "import sys; from sapnet_ros import demo; import sapnet.cli as c;"
+    code += "c._loaders = lambda: {'demo': lambda: demo}; sys.exit(c.main())"
+    words = ["demo", str(photos), "--backend", "fake", "--rate", "1", "-o", str(out)]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        started = wait_for(lambda: len(found := children(process.pid)) == 3 and found, "the processes")
+        time.sleep(2.0 if number == signal.SIGINT else 0.0)
+        process.send_signal(number)
+        assert process.wait(40) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not any(alive(pid) for pid in started), "the end of the processes")
+    if number != signal.SIGKILL:
+        assert {path.name for path in tmp_path.iterdir()} == {"photos"}
+
+
+def test_every_demo_has_a_domain_of_its_own() -> None:
+    with free_domain() as first, free_domain() as second:
+        assert first != second
