@@ -80,6 +80,8 @@ def open_video(path: Path, fps: float, lossless: bool = False) -> Iterator[Video
             yield video
         finally:
             video.close()
+        if not video.is_whole():
+            raise SapnetError(f"{path} could not be written to its end; check the space on its disk")
 
 
 class VideoFile:
@@ -91,6 +93,7 @@ class VideoFile:
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
         self._shape: tuple[int, ...] = ()
+        self._count = 0
 
     def write(self, frame: Pixels) -> None:
         """Append uint8 (H, W, 3) BGR, or (H, W) gray. Raises SapnetError."""
@@ -100,10 +103,21 @@ class VideoFile:
         elif frame.shape != self._shape:
             raise SapnetError(f"the video's frames change from {_size(self._shape)} to {_size(frame.shape)}; split it")
         self._writer.write(frame)
+        self._count += 1
 
     def close(self) -> None:
+        """Finish the file."""
         if self._writer is not None:
             self._writer.release()
+
+    def is_whole(self) -> bool:
+        """Whether the closed file holds its last frame; OpenCV does not say where writing fails, as on a full disk."""
+        capture = cv2.VideoCapture(str(self._path))
+        try:
+            counted = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
+            return counted and capture.set(cv2.CAP_PROP_POS_FRAMES, self._count - 1) and capture.grab()
+        finally:
+            capture.release()
 
     def _open(self, frame: Pixels) -> cv2.VideoWriter:
         height, width = frame.shape[:2]

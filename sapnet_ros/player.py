@@ -25,7 +25,7 @@ from std_msgs.msg import Bool, Header
 from sapnet.errors import SapnetError
 from sapnet.rain import RAIN_PRESETS
 from sapnet.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
-from sapnet_ros.qos import frames_profile, latched_profile
+from sapnet_ros.qos import frames_profile, latched_profile, overridable
 
 Frame = NDArray[np.uint8]
 
@@ -55,7 +55,7 @@ class Sent:
 
 
 class Player(Node):
-    """A camera that plays frames on ``image`` with ``camera_info``; header stamps rise strictly.
+    """A camera that plays frames on ``image`` with ``camera_info``; header stamps rise strictly, ``qos_overrides`` win.
 
     It hears derain_node's readiness and ``frame_status``, both relative to the namespace. Not thread-safe: it
     spins itself while it waits.
@@ -68,8 +68,9 @@ class Player(Node):
         self._last_stamp_ns = 0
         self._returned: set[int] = set()
         self._announced: set[tuple[int, int]] = set()
-        self._images = self.create_publisher(Image, "image", frames_profile())
-        self._infos = self.create_publisher(CameraInfo, "camera_info", frames_profile())
+        overrides = {"qos_overriding_options": overridable()}
+        self._images = self.create_publisher(Image, "image", frames_profile(), **overrides)
+        self._infos = self.create_publisher(CameraInfo, "camera_info", frames_profile(), **overrides)
         self.create_subscription(DiagnosticArray, "frame_status", self._on_status, frames_profile())
         self.create_subscription(Bool, "derain_node/ready", self._on_ready, latched_profile())
         self._executor = SingleThreadedExecutor(context=self.context)

@@ -1,0 +1,190 @@
+"""The ``sapnet`` command: finds the command that was asked for, runs it, and turns its end into an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module, metadata
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+
+import sapnet
+from sapnet.commands.common import add_verbose
+from sapnet.errors import SapnetError
+
+if TYPE_CHECKING:
+    from sapnet.commands.common import Subparsers
+
+COMMANDS = ("derain", "bench", "info")
+ENTRY_POINT_GROUP = "sapnet.commands"
+ROS_INSTALL = "source ROS 2's setup file, or run pip install '.[ros]' in the repository"
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 141  # what a shell shows for SIGPIPE
+
+_EPILOG = """\
+examples:
+  sapnet derain rainy.png -o derained.png
+  sapnet info
+  sapnet derain --help
+"""
+
+
+class Command(Protocol):
+    """What a module of ``sapnet.commands``, or what an entry point of that group names, must have."""
+
+    def add_parser(self, subparsers: Subparsers) -> argparse.ArgumentParser:
+        """Describe the arguments, under the command's own name."""
+        ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do the work and return the exit status. Raises SapnetError."""
+        ...
+
+
+class _Unavailable:
+    """Stands in for a command whose package cannot be imported here: listed, and says why when it is run."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+
+    def add_parser(self, subparsers: Subparsers) -> argparse.ArgumentParser:
+        # Without a prefix character nothing is an option, so that whatever arguments follow reach ``run``.
+        parser = subparsers.add_parser(self.name, help=f"unavailable: {self.reason}", prefix_chars="\0", add_help=False)
+        parser.add_argument("ignored", nargs="*")
+        return parser
+
+    def run(self, args: argparse.Namespace) -> int:
+        raise SapnetError(f"{self.name} is unavailable: {self.reason}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what is ``sys.stderr`` at the time, which a progress bar replaces while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"sapnet: {record.levelname.lower()}: {self.format(record)}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (the process's own if None) and return the exit status.
+
+    0: success. 2: wrong usage or input, said in one line on stderr. 130: interrupted. Any other exception is
+    a fault of the program and keeps its traceback.
+    """
+    try:
+        with _sigterm_unwinds():
+            status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        print(end="", flush=True)
+    except SapnetError as err:
+        print(f"sapnet: error: {' '.join(str(err).split())}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("sapnet: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return status
+
+
+def _dispatch(argv: list[str]) -> int:
+    loaders = _loaders()
+    # The one that is named is loaded alone: the others' imports would only take time.
+    named = next((word for word in argv if not word.startswith("-")), "")
+    names = [named] if named in loaders else list(loaders)
+    commands = {name: loaders[name]() for name in names}
+    parser = _parser(commands)
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as stop:  # how argparse ends --help and wrong usage
+        return int(stop.code or 0)
+    with _logging(logging.INFO if args.verbose else logging.WARNING):
+        return commands[args.command].run(args)
+
+
+def _loaders() -> dict[str, Callable[[], Command]]:
+    """For each command's name, what imports it: this package's own, then those of entry points."""
+    loaders: dict[str, Callable[[], Command]] = {}
+    for name in COMMANDS:
+        loaders[name] = partial(_load_own, name)
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        loaders.setdefault(entry.name, partial(_load_entry, entry))
+    return loaders
+
+
+def _load_own(name: str) -> Command:
+    return cast(Command, import_module(f"sapnet.commands.{name}"))
+
+
+def _load_entry(entry: metadata.EntryPoint) -> Command:
+    try:
+        command: Command = entry.load()
+    except ImportError as err:
+        return _Unavailable(entry.name, f"{err}; {ROS_INSTALL}")
+    return command
+
+
+def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = _Parser(
+        prog="sapnet",
+        description="Takes rain out of camera images.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sapnet {sapnet.__version__}")
+    add_verbose(parser, default=False)
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for command in commands.values():
+        command.add_parser(subparsers)
+    return parser
+
+
+@contextmanager
+def _logging(level: int) -> Iterator[None]:
+    """Send the package's log to stderr from ``level`` up."""
+    logger = logging.getLogger("sapnet")
+    handler, before = _StderrHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Let SIGTERM end the program as an exception does, so that temporary files and child processes go with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

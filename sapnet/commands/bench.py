@@ -1,0 +1,126 @@
+"""``sapnet bench``: how fast weights and backends are on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
+from typing import TYPE_CHECKING
+
+from sapnet.backends import BACKENDS
+from sapnet.commands.common import (
+    PRECISIONS,
+    add_command,
+    parse_device,
+    parse_positive,
+    parse_shape,
+    parse_stages,
+)
+
+if TYPE_CHECKING:
+    from sapnet.bench import Candidate, Timing
+    from sapnet.commands.common import Subparsers
+
+_DESCRIPTION = """\
+Time the network on noise. All combinations of --weights and --backend are measured in one run, in turns, after
+a warm-up; ratio says how many times as fast as the first row a row is. Leave the machine idle meanwhile.
+"""
+
+_EXAMPLES = """\
+sapnet bench
+sapnet bench --shape 720x1280 --backend torch:fp32 openvino --frames 50
+sapnet bench --weights sapnet_fast my_weights.safetensors --json
+"""
+
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
+    """Describe the arguments of ``sapnet bench``."""
+    parser = add_command(subparsers, "bench", "time the network on this machine", _EXAMPLES, _DESCRIPTION)
+    add = parser.add_argument
+    add("--shape", type=parse_shape, default=(240, 320), metavar="HxW", help="height x width (default: 240x320)")
+    add("--batch", type=parse_positive, default=1, metavar="N", help="frames per call (default: %(default)s)")
+    add("--frames", type=parse_positive, default=20, metavar="N", help="calls timed of each (default: %(default)s)")
+    add("--json", action="store_true", help="print the figures as JSON")
+    _add_network_arguments(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time what the arguments ask for and print it. Raises SapnetError."""
+    from sapnet.bench import Candidate
+
+    candidates = [
+        Candidate(weights, backend, precision or args.precision, args.device, args.stages)
+        for weights, (backend, precision) in product(args.weights, args.backend)
+    ]
+    timings = _measure(candidates, args)
+    if args.json:
+        rows = [asdict(timing) for timing in timings]
+        setting = {"shape": list(args.shape), "batch": args.batch, "frames": args.frames}
+        print(json.dumps({**setting, "timings": rows}, indent=2))
+    else:
+        _print_table(timings, args)
+    return 0
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those that all commands share, except that weights and backends may be several."""
+    add = parser.add_argument_group("network").add_argument
+    several = "several are compared (default: %(default)s)"
+    add("--weights", nargs="+", default=["sapnet_fast"], metavar="NAME|PATH", help=f"shipped or a file; {several}")
+    add(
+        "--backend",
+        nargs="+",
+        type=_parse_backend,
+        default=[("auto", "")],
+        metavar="NAME[:PRECISION]",
+        help=f"{', '.join(BACKENDS)}; several are compared (default: auto)",
+    )
+    add("--device", default="auto", type=parse_device, metavar="DEVICE", help="cpu, cuda, cuda:N (default: auto)")
+    add("--precision", default="auto", choices=PRECISIONS, help="of backends that name none (default: %(default)s)")
+    add("--stages", default=0, type=parse_stages, metavar="N", help="recurrences (default: the preset's own)")
+
+
+def _parse_backend(text: str) -> tuple[str, str]:
+    """``openvino`` or ``openvino:bf16`` -> (backend, precision or empty)."""
+    backend, separator, precision = text.partition(":")
+    if backend not in BACKENDS or (separator and precision not in PRECISIONS):
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(BACKENDS)}, and after a colon one of {', '.join(PRECISIONS)}, got {text!r}"
+        )
+    return backend, precision
+
+
+def _measure(candidates: Sequence[Candidate], args: argparse.Namespace) -> list[Timing]:
+    """Time the candidates, with a progress bar on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from sapnet.bench import measure, steps
+
+    height, width = args.shape
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("measuring", total=steps(len(candidates), args.frames))
+        return measure(candidates, height, width, args.batch, args.frames, on_step=lambda: progress.advance(task))
+
+
+def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    height, width = args.shape
+    table = Table(title=f"{height}x{width}, batch {args.batch}, {args.frames} calls each")
+    table.add_column("weights", overflow="fold")
+    table.add_column("device", overflow="fold")
+    for heading in ("backend", "precision"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("stages", "p50 ms", "p95 ms", "frames/s", "ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for timing in timings:
+        figures = (f"{timing.p50_ms:.1f}", f"{timing.p95_ms:.1f}", f"{timing.fps:.1f}", f"{timing.ratio:.2f}")
+        names = (timing.weights, timing.device, timing.backend, timing.precision)
+        table.add_row(*names, str(timing.stages), *figures)
+    Console().print(table)

@@ -1,0 +1,119 @@
+"""Arguments that several commands share, so that they are spelled and checked once."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import TYPE_CHECKING
+
+from sapnet.backends import BACKENDS
+from sapnet.config import MAX_STAGES
+from sapnet.image import MIN_SIDE
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from sapnet.derainer import Derainer
+
+    Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def add_command(
+    subparsers: Subparsers, name: str, summary: str, examples: str, description: str = ""
+) -> argparse.ArgumentParser:
+    """Register a command.
+
+    summary: one line for the list of commands. examples: the lines that end ``--help``, shown as written.
+    description: the paragraphs that ``--help`` says before the arguments; the summary where empty.
+    """
+    indented = "\n".join(f"  {line}" for line in examples.strip().splitlines())
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description.strip() or summary,
+        epilog=f"examples:\n{indented}",
+        formatter_class=_HelpFormatter,
+    )
+    # Suppressed, as a default here would undo a -v that came before the command's name.
+    add_verbose(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def add_verbose(parser: argparse.ArgumentParser, default: bool | str) -> None:
+    """Add ``-v``, which shows the log from INFO up."""
+    parser.add_argument("-v", "--verbose", action="store_true", default=default, help="say more on stderr")
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights``, ``--backend``, ``--device``, ``--precision`` and ``--stages``."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--weights", default="sapnet_fast", metavar="NAME|PATH", help=_help("shipped weights or a file"))
+    group.add_argument("--backend", default="auto", choices=BACKENDS, help=_help("what runs the network"))
+    group.add_argument("--device", default="auto", type=parse_device, metavar="DEVICE", help=_help("cpu, cuda, cuda:N"))
+    group.add_argument("--precision", default="auto", choices=PRECISIONS, help=_help("arithmetic of the network"))
+    group.add_argument(
+        "--stages",
+        default=0,
+        type=parse_stages,
+        metavar="N",
+        help=f"recurrences, 1 to {MAX_STAGES}; fewer is faster; 0 is the preset's own (default: 0)",
+    )
+
+
+def derainer_from(args: argparse.Namespace) -> Derainer:
+    """The Derainer that the arguments of ``add_network_arguments`` ask for. Raises SapnetError."""
+    from sapnet.derainer import Derainer
+
+    return Derainer(
+        weights=args.weights,
+        backend=args.backend,
+        device=args.device,
+        precision=args.precision,
+        stages=args.stages,
+    )
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """``HxW``, height first as everywhere in this project: ``720x1280`` -> (720, 1280)."""
+    height, separator, width = text.lower().partition("x")
+    if not separator or not height.isdecimal() or not width.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected height x width such as 720x1280, got {text!r}")
+    if min(int(height), int(width)) < MIN_SIDE:
+        raise argparse.ArgumentTypeError(f"height and width must be at least {MIN_SIDE}, got {text!r}")
+    return int(height), int(width)
+
+
+def parse_positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def parse_stages(text: str) -> int:
+    """A number of stages, 0 to ``MAX_STAGES``."""
+    if not text.isdecimal() or int(text) > MAX_STAGES:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {MAX_STAGES}, got {text!r}")
+    return int(text)
+
+
+def parse_device(text: str) -> str:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    kind, separator, index = text.partition(":")
+    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and separator and index.isdecimal()):
+        return text
+    raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Wraps paragraphs to the terminal, but for those with indented lines, which are examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(part if "\n  " in part else textwrap.fill(part, width) for part in paragraphs)
+
+
+def _help(text: str) -> str:
+    return f"{text} (default: %(default)s)"

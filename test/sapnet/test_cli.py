@@ -1,0 +1,279 @@
+"""The command line's frame: finding commands, exit statuses, help, and the arguments that commands share."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import sapnet
+from sapnet import cli
+from sapnet.commands.common import (
+    add_network_arguments,
+    derainer_from,
+    parse_device,
+    parse_positive,
+    parse_shape,
+    parse_stages,
+)
+from sapnet.errors import BackendError, SapnetError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Run = Callable[[argparse.Namespace], int]
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Run], None]:
+    """``register(name, run)``: another package's command, registered through an entry point."""
+    entries: list[EntryPoint] = []
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda group: [e for e in entries if e.group == group])
+
+    def add(name: str, run: Run) -> None:
+        command = SimpleNamespace(add_parser=lambda subparsers: subparsers.add_parser(name, help="another's"), run=run)
+        monkeypatch.setitem(sys.modules, f"plugin_{name}", command)
+        entries.append(EntryPoint(name, f"plugin_{name}", cli.ENTRY_POINT_GROUP))
+
+    return add
+
+
+@pytest.fixture
+def without_ros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``demo`` command is registered whose package cannot be imported."""
+    entry = EntryPoint("demo", "package_without_ros.demo", cli.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda group: [entry])
+
+
+def python(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **settings)
+
+
+def test_a_registered_command_runs_and_gives_the_exit_status(register: Callable[[str, Run], None]) -> None:
+    register("greet", lambda args: 7)
+    assert cli.main(["greet"]) == 7
+
+
+def test_verbose_may_stand_before_or_after_the_command(register: Callable[[str, Run], None]) -> None:
+    levels = []
+    register("greet", lambda args: levels.append(logging.getLogger("sapnet").level) or 0)
+    before = logging.getLogger("sapnet").level
+    assert [cli.main(["greet"]), cli.main(["-v", "greet"])] == [0, 0]
+    assert levels == [logging.WARNING, logging.INFO]
+    assert logging.getLogger("sapnet").level == before
+    assert logging.getLogger("sapnet").handlers == []
+
+
+def test_warnings_of_the_package_reach_stderr(
+    register: Callable[[str, Run], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        logging.getLogger("sapnet.part").info("a detail")
+        logging.getLogger("sapnet.part").warning("mind this")
+        return 0
+
+    register("greet", run)
+    cli.main(["greet"])
+    assert capsys.readouterr().err == "sapnet: warning: mind this\n"
+    cli.main(["-v", "greet"])
+    assert capsys.readouterr().err == "sapnet: info: a detail\nsapnet: warning: mind this\n"
+
+
+def test_an_error_of_the_package_is_one_line_and_exit_status_2(
+    register: Callable[[str, Run], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise BackendError("no such thing;\n  install it")
+
+    register("greet", run)
+    assert cli.main(["greet"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == "sapnet: error: no such thing; install it\n"
+
+
+def test_ctrl_c_is_exit_status_130_without_a_traceback(
+    register: Callable[[str, Run], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    register("greet", run)
+    assert cli.main(["greet"]) == 130
+    assert capsys.readouterr().err == "sapnet: interrupted\n"
+
+
+def test_sigterm_unwinds(register: Callable[[str, Run], None]) -> None:
+    cleaned = []
+
+    def run(args: argparse.Namespace) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+        return 0
+
+    register("greet", run)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["greet"])
+    assert stop.value.code == 143
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(register: Callable[[str, Run], None]) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise ZeroDivisionError("a bug")
+
+    register("greet", run)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        cli.main(["greet"])
+
+
+@pytest.mark.usefixtures("without_ros")
+def test_a_command_that_cannot_be_imported_is_listed_with_how_to_install_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    assert f"unavailable: No module named 'package_without_ros'; {cli.ROS_INSTALL}" in listed
+
+
+@pytest.mark.usefixtures("without_ros")
+@pytest.mark.parametrize("arguments", [[], ["--frames", "3", "in.mp4"], ["--help"], ["-v"]])
+def test_a_command_that_cannot_be_imported_says_why_whatever_follows(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["demo", *arguments]) == 2
+    assert capsys.readouterr().err == (
+        f"sapnet: error: demo is unavailable: No module named 'package_without_ros'; {cli.ROS_INSTALL}\n"
+    )
+
+
+@pytest.mark.usefixtures("without_ros")
+def test_commands_of_this_package_come_before_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("info", "package_without_ros.info", cli.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda group: [entry])
+    assert cli.main(["info", "--help"]) == 0
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_with_examples_that_fits_the_terminal(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"examples:\n  sapnet {name}" in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n    {name} " in text for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["polish"], ["info", "--colour"], ["info", "--js"], ["-x", "info"]])
+def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("sapnet")
+    assert output.err.count("\n") == 1
+
+
+def test_python_m_sapnet_is_the_same_command() -> None:
+    done = python("-m", "sapnet", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"sapnet {sapnet.__version__}\n", "")
+
+
+def test_help_starts_without_torch_and_opencv() -> None:
+    check = (
+        "import sys; from sapnet.cli import main; main(['--help']); sys.exit(len({'torch', 'cv2'} & {*sys.modules}))"
+    )
+    assert python("-c", check).returncode == 0
+
+
+def test_a_reader_that_has_left_is_no_fault() -> None:
+    program = """
+import sys
+from types import SimpleNamespace
+from sapnet import cli
+talk = SimpleNamespace(add_parser=lambda subparsers: subparsers.add_parser("talk"), run=lambda args: print("word") or 0)
+cli._loaders = lambda: {"talk": lambda: talk}
+sys.exit(cli.main(["talk"]))
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, check=False
+        )
+    assert done.stderr == b""
+    assert done.returncode == 141
+
+
+def test_shapes_are_height_by_width() -> None:
+    assert parse_shape("720x1280") == (720, 1280)
+    assert parse_shape("16X17") == (16, 17)
+
+
+@pytest.mark.parametrize("text", ["", "720", "x", "720x", "x1280", "720x1280x3", "-720x1280", "7.5x20", "720 1280"])
+def test_what_is_no_shape_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="height x width such as 720x1280"):
+        parse_shape(text)
+
+
+def test_shapes_below_the_smallest_frame_are_refused() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="at least 16"):
+        parse_shape("15x100")
+
+
+@pytest.mark.parametrize("text", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices(text: str) -> None:
+    assert parse_device(text) == text
+
+
+@pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:x", "cpu:0", "cuda:-1", ""])
+def test_what_is_no_device_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="cuda:N"):
+        parse_device(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", ""])
+def test_what_is_no_positive_number_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
+        parse_positive(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "13", "two"])
+def test_what_is_no_number_of_stages_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="from 0 to 12"):
+        parse_stages(text)
+
+
+def test_the_network_arguments_make_a_derainer() -> None:
+    parser = argparse.ArgumentParser()
+    add_network_arguments(parser)
+    with derainer_from(parser.parse_args(["--backend", "fake", "--stages", "3"])) as derainer:
+        assert derainer.backend_name == "fake"
+        assert derainer.stages == 3
+        assert derainer.weights == "sapnet_fast"
+
+
+def test_a_derainer_that_cannot_run_is_an_error_of_the_package() -> None:
+    parser = argparse.ArgumentParser()
+    add_network_arguments(parser)
+    with pytest.raises(SapnetError, match="tensorrt"):
+        derainer_from(parser.parse_args(["--backend", "tensorrt"]))

@@ -1,0 +1,345 @@
+"""``sapnet derain``: what goes in, what comes out under which name, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sapnet.cli import main
+from sapnet.commands import derain
+from sapnet.derainer import Derained, Derainer
+
+Frame = NDArray[np.uint8]
+MakeFrame = Callable[..., Frame]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, make_frame: MakeFrame) -> Path:
+    """A folder with images of two sizes in two levels, and with what is not to be derained."""
+    folder = tmp_path / "photos"
+    for index, name in enumerate(("a.png", "B.PNG", "trip/a.png", "trip/day 2/ü.bmp")):
+        save(folder / name, make_frame(20 + index % 2, 30, index))
+    for name in (".hidden.png", ".thumbnails/a.png"):
+        save(folder / name, make_frame(20, 30))
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Seven smooth 48x64 frames at 12.5 per second."""
+    path = tmp_path / "clip.mp4"
+    save_clip(path)
+    return path
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third inference fails."""
+    failing = lambda args: Derainer(backend="fake", options={"fail_every": 3})  # noqa: E731
+    monkeypatch.setattr(derain, "derainer_from", failing)
+
+
+def run(*arguments: object) -> int:
+    return main(["derain", *map(str, arguments), "--backend", "fake"])
+
+
+def save(path: Path, image: Frame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, data = cv2.imencode(path.suffix, image)
+    path.write_bytes(data.tobytes())
+
+
+def save_clip(path: Path, count: int = 7) -> None:
+    rows, columns = np.mgrid[:48, :64]
+    codec = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), codec, 12.5, (64, 48))
+    for index in range(count):
+        writer.write(np.stack([rows * 4, columns * 3, 90 + rows + columns + index], 2).astype(np.uint8))
+    writer.release()
+
+
+def read(path: Path) -> Frame:
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image
+
+
+def read_clip(path: Path) -> tuple[float, list[Frame]]:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        success, frame = capture.read()
+        if not success:
+            return capture.get(cv2.CAP_PROP_FPS), frames
+        frames.append(frame)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def refused(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("sapnet: error: ")
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+def test_an_image_to_a_file(tmp_path: Path, make_frame: MakeFrame, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "rainy.png", make_frame(20, 30))
+    assert run(tmp_path / "rainy.png", "-o", tmp_path / "new/derained.png") == 0
+    np.testing.assert_array_equal(read(tmp_path / "new/derained.png"), make_frame(20, 30))
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert output.out.startswith("derained 1 file, 1 frame in ")
+
+
+def test_an_image_to_a_file_of_another_format(tmp_path: Path) -> None:
+    save(tmp_path / "rainy.bmp", np.full((20, 30, 3), 90, np.uint8))
+    assert run(tmp_path / "rainy.bmp", "-o", tmp_path / "derained.JPG") == 0
+    assert (tmp_path / "derained.JPG").read_bytes().startswith(b"\xff\xd8")
+    np.testing.assert_array_equal(read(tmp_path / "derained.JPG"), np.full((20, 30, 3), 90))
+
+
+def test_an_image_to_a_folder_keeps_its_name(tmp_path: Path, make_frame: MakeFrame) -> None:
+    save(tmp_path / "rainy.png", make_frame(20, 30))
+    assert run(tmp_path / "rainy.png", "-o", tmp_path / "out.d") == 0
+    assert files(tmp_path / "out.d") == ["rainy.png"]
+
+
+def test_a_folder_that_exists_is_a_folder_whatever_its_name(tmp_path: Path, make_frame: MakeFrame) -> None:
+    save(tmp_path / "rainy.png", make_frame(20, 30))
+    (tmp_path / "out.png").mkdir()
+    assert run(tmp_path / "rainy.png", "-o", tmp_path / "out.png") == 0
+    assert files(tmp_path / "out.png") == ["rainy.png"]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_a_folder_keeps_names_and_layout(tmp_path: Path, photos: Path, batch: int) -> None:
+    assert run(photos, "-o", tmp_path / "out", "--batch", batch) == 0
+    assert files(tmp_path / "out") == ["B.PNG", "a.png", "trip/a.png", "trip/day 2/ü.bmp"]
+    for name in files(tmp_path / "out"):
+        np.testing.assert_array_equal(read(tmp_path / "out" / name), read(photos / name))
+
+
+def test_an_output_folder_inside_the_input_is_not_input_again(photos: Path) -> None:
+    assert run(photos, "-o", photos / "out") == 0
+    first = files(photos / "out")
+    assert run(photos, "-o", photos / "out", "--overwrite") == 0
+    assert files(photos / "out") == first
+
+
+def test_no_more_frames_than_a_batch_are_derained_at_once(
+    tmp_path: Path, photos: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    class Counting(Derainer):
+        def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
+            calls.append(len(frames))
+            return super().__call__(frames)
+
+    monkeypatch.setattr(derain, "derainer_from", lambda args: Counting(backend="fake"))
+    assert run(photos, clip, "-o", tmp_path / "out", "--batch", 3) == 0
+    assert calls == [3, 1, 3, 3, 1]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".mov"])
+def test_a_video_keeps_name_rate_size_and_frames(tmp_path: Path, suffix: str) -> None:
+    save_clip(tmp_path / f"clip{suffix}")
+    assert run(tmp_path / f"clip{suffix}", "-o", tmp_path / "out", "--batch", 2) == 0
+    assert files(tmp_path / "out") == [f"clip{suffix}"]
+    fps, frames = read_clip(tmp_path / "out" / f"clip{suffix}")
+    _, before = read_clip(tmp_path / f"clip{suffix}")
+    assert fps == pytest.approx(12.5)
+    assert np.stack(frames).shape == (7, 48, 64, 3)
+    assert np.abs(np.stack(frames).astype(int) - np.stack(before)).mean() < 4
+
+
+def test_masks_stand_beside_the_outputs(tmp_path: Path, clip: Path, make_frame: MakeFrame) -> None:
+    save(tmp_path / "a.jpg", make_frame(20, 30))
+    assert run(tmp_path / "a.jpg", clip, "-o", tmp_path / "out", "--masks") == 0
+    assert files(tmp_path / "out") == ["a.jpg", "a_streak_mask.png", "clip.mp4", "clip_streak_mask.mkv"]
+    np.testing.assert_array_equal(read(tmp_path / "out/a_streak_mask.png"), np.zeros((20, 30)))
+    fps, masks = read_clip(tmp_path / "out/clip_streak_mask.mkv")
+    assert fps == pytest.approx(12.5)
+    np.testing.assert_array_equal(np.stack(masks), np.zeros((7, 48, 64, 3)))
+
+
+def test_the_shipped_network_derains_as_derainer_does(tmp_path: Path, make_frame: MakeFrame) -> None:
+    frame = cv2.GaussianBlur(make_frame(33, 50), (3, 3), 0)
+    save(tmp_path / "rainy.png", frame)
+    network = ["--weights", "sapnet_fast", "--backend", "torch", "--device", "cpu", "--precision", "fp32"]
+    arguments = [str(tmp_path / "rainy.png"), "-o", str(tmp_path / "out"), "--masks", *network]
+    assert main(["derain", *arguments]) == 0
+    with Derainer("sapnet_fast", "torch", "cpu", "fp32") as derainer:
+        [expected] = derainer([frame])
+    np.testing.assert_array_equal(read(tmp_path / "out/rainy.png"), expected.image)
+    np.testing.assert_array_equal(read(tmp_path / "out/rainy_streak_mask.png"), expected.streak_mask)
+    assert expected.streak_mask.any()
+
+
+def test_gray_deep_and_transparent_images_become_8_bit_colour(tmp_path: Path, make_frame: MakeFrame) -> None:
+    gray = make_frame(20, 30)[..., 0]
+    save(tmp_path / "gray.png", gray)
+    save(tmp_path / "deep.png", gray.astype(np.uint16) * 257)
+    save(tmp_path / "alpha.png", np.dstack([gray, gray, gray, np.full_like(gray, 9)]))
+    assert run(*(tmp_path / f"{name}.png" for name in ("gray", "deep", "alpha")), "-o", tmp_path / "out") == 0
+    for name in ("gray", "deep", "alpha"):
+        np.testing.assert_array_equal(read(tmp_path / "out" / f"{name}.png"), np.dstack([gray] * 3))
+
+
+def test_photos_come_out_upright(tmp_path: Path) -> None:
+    frame = np.zeros((16, 48, 3), np.uint8)
+    frame[:, :24] = 255
+    save(tmp_path / "plain.jpg", frame)
+    data = (tmp_path / "plain.jpg").read_bytes()
+    # EXIF with one entry: orientation 6, to be turned by 90 degrees clockwise.
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    exif = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
+    (tmp_path / "turned.jpg").write_bytes(data[:2] + exif + data[2:])
+    assert run(tmp_path / "turned.jpg", "-o", tmp_path / "derained.png") == 0
+    derained = read(tmp_path / "derained.png")
+    assert derained.shape == (48, 16, 3)
+    assert derained[:20].mean() > 250
+    assert derained[28:].mean() < 5
+
+
+def test_json_reports_every_file(tmp_path: Path, photos: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(photos / "a.png", clip, "-o", tmp_path / "out", "--masks", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["files"] == [
+        {
+            "input": str(photos / "a.png"),
+            "output": str(tmp_path / "out/a.png"),
+            "streak_mask": str(tmp_path / "out/a_streak_mask.png"),
+            "frames": 1,
+            "rain_score": 0.0,
+        },
+        {
+            "input": str(clip),
+            "output": str(tmp_path / "out/clip.mp4"),
+            "streak_mask": str(tmp_path / "out/clip_streak_mask.mkv"),
+            "frames": 7,
+            "rain_score": 0.0,
+        },
+    ]
+    assert report["failed"] == []
+    assert report["frames"] == 8
+    assert report["fps"] == pytest.approx(8 / report["seconds"], rel=0.2)
+    assert (report["backend"], report["precision"], report["weights"]) == ("fake", "fp32", "sapnet_fast")
+    assert (report["stages"], report["device"]) == (4, "fake")
+
+
+def test_an_output_that_exists_needs_overwrite(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("a.png", "B.PNG"):
+        (tmp_path / "out" / name).write_text("earlier")
+    assert run(photos, "-o", tmp_path / "out") == 2
+    assert "B.PNG exists (and 1 more); give another output, or --overwrite to replace" in refused(capsys)
+    assert files(tmp_path / "out") == ["B.PNG", "a.png"]
+    assert run(photos, "-o", tmp_path / "out", "--overwrite") == 0
+    np.testing.assert_array_equal(read(tmp_path / "out/a.png"), read(photos / "a.png"))
+
+
+def test_wrong_input_is_refused_before_anything_is_written(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(photos, tmp_path / "missing.png", "-o", tmp_path / "out") == 2
+    assert "missing.png does not exist; check the path" in refused(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["in.png"], ["-o", "out"], ["in.png", "-o", "out", "--batch", "0"]])
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["derain", *arguments]) == 2
+    assert capsys.readouterr().err.startswith("sapnet derain: error: ")
+
+
+def test_an_input_that_cannot_be_read_does_not_stop_the_others(
+    tmp_path: Path, photos: Path, make_frame: MakeFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.png").write_bytes(b"no image")
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / "broken.mp4").write_bytes(b"no video")
+    save(photos / "small.png", make_frame(15, 40))
+    assert run(photos, "-o", tmp_path / "out", "--batch", 4, "--json") == 2
+    output = capsys.readouterr()
+    report = json.loads(output.out)
+    assert files(tmp_path / "out") == ["B.PNG", "a.png", "trip/a.png", "trip/day 2/ü.bmp"]
+    assert len(report["files"]) == 4
+    failed = {Path(failure["input"]).name: failure["error"] for failure in report["failed"]}
+    assert sorted(failed) == ["broken.mp4", "broken.png", "empty.jpg", "small.png"]
+    assert all(name in error for name, error in failed.items())
+    assert "at least 16x16" in failed["small.png"]
+    assert "4 of 8 inputs could not be read" in output.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["broken.png", "broken.mp4"])
+def test_the_only_input_that_cannot_be_read_is_one_line(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(b"neither")
+    assert run(tmp_path / name, "-o", tmp_path / "out") == 2
+    assert str(tmp_path / name) in refused(capsys)
+
+
+def test_a_video_that_is_cut_off_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_clip(tmp_path / "clip.avi", 40)
+    data = (tmp_path / "clip.avi").read_bytes()
+    (tmp_path / "clip.avi").write_bytes(data[: len(data) // 2])
+    assert run(tmp_path / "clip.avi", "-o", tmp_path / "out", "--masks") == 2
+    assert "clip.avi" in refused(capsys)
+    assert files(tmp_path / "out") == []
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_backend_that_fails_ends_the_run_and_keeps_what_is_done(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(photos, "-o", tmp_path / "out") == 2
+    assert "fake failure" in refused(capsys)
+    assert len(files(tmp_path / "out")) == 2
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_video_that_fails_half_way_leaves_the_earlier_one(tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/clip.mp4").write_text("earlier")
+    assert run(clip, "-o", tmp_path / "out", "--masks", "--overwrite") == 2
+    assert files(tmp_path / "out") == ["clip.mp4"]
+    assert (tmp_path / "out/clip.mp4").read_text() == "earlier"
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Derainer):
+        calls = 0
+
+        def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
+            self.calls += 1
+            if self.calls == 4:
+                raise KeyboardInterrupt
+            return super().__call__(frames)
+
+    monkeypatch.setattr(derain, "derainer_from", lambda args: Interrupted(backend="fake"))
+    assert run(clip, "-o", tmp_path / "out", "--masks") == 130
+    assert files(tmp_path / "out") == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    assert run(photos / "a.png", "-o", tmp_path / "taken/out") == 2
+    assert "cannot be written" in refused(capsys)

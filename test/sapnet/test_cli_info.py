@@ -1,0 +1,138 @@
+"""``sapnet info``: weights, backends, versions."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import sapnet
+from sapnet import backends
+from sapnet.cli import main
+from sapnet.commands import info
+from sapnet.config import PRESETS
+from sapnet.model import SAPNet
+
+Info = Callable[[], dict[str, Any]]
+
+
+@pytest.fixture
+def run_json(capsys: pytest.CaptureFixture[str]) -> Info:
+    """Runs ``sapnet info --json`` and gives what it prints."""
+
+    def run() -> dict[str, Any]:
+        assert main(["info", "--json"]) == 0
+        facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return facts
+
+    return run
+
+
+@pytest.fixture
+def few_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only ``fake`` runs; making the real ones takes seconds."""
+    why = {"tensorrt": "no GPU; buy one", "torch": "", "fake": ""}
+    monkeypatch.setattr(backends, "available_backends", lambda: why)
+    monkeypatch.setattr(info, "_auto", lambda: None)
+
+
+def test_the_real_thing(run_json: Info) -> None:
+    facts = run_json()
+    assert facts["sapnet"] == sapnet.__version__
+    assert set(facts["backends"]) == {*backends.BACKENDS} - {"auto"}
+    assert facts["backends"]["torch"] == {"available": True, "why_not": ""}
+    assert facts["backends"]["tensorrt"]["available"] == (not facts["backends"]["tensorrt"]["why_not"])
+    assert facts["auto"]["backend"] in facts["backends"]
+    assert facts["auto"]["weights"] == "sapnet_fast"
+    assert facts["hardware"]["cores"] >= 1
+    assert facts["hardware"]["cpu"]
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_shipped_weights_have_their_numbers_and_provenance(run_json: Info) -> None:
+    shipped = run_json()["weights"]["sapnet_fast"]
+    network = SAPNet(PRESETS["sapnet_fast"])
+    assert shipped["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert shipped["stages"] == PRESETS["sapnet_fast"].stages
+    assert shipped["path"].endswith("sapnet_fast.safetensors")
+    assert shipped["provenance"]
+    assert "model_config" not in shipped["provenance"]
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_versions_are_those_that_run(run_json: Info) -> None:
+    versions = run_json()["versions"]
+    assert versions["python"] == platform.python_version()
+    assert versions["numpy"] == np.__version__
+    assert versions["opencv"] == cv2.__version__
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_what_is_not_installed_is_said(
+    run_json: Info, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(info, "_PACKAGES", {"left_pad": ("left-pad-for-python-which-is-not", "nor-is-this")})
+    monkeypatch.setattr(info, "find_spec", lambda name: None)
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    facts = run_json()
+    assert facts["versions"]["left_pad"] is None
+    assert facts["ros"] == {"available": False, "distro": None}
+    main(["info"])
+    text = capsys.readouterr().out
+    assert "\n  left_pad      not installed\n" in text
+    assert "\n  ros 2         not found\n" in text
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_ros_is_found(run_json: Info, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(info, "find_spec", lambda name: name == "rclpy" or None)
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert run_json()["ros"] == {"available": True, "distro": "jazzy"}
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_without_torch_the_rest_is_still_told(
+    run_json: Info, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    facts = run_json()
+    assert facts["weights"] == {}
+    assert facts["hardware"]["gpus"] == []
+    main(["info"])
+    assert "cannot be read without torch: pip install torch" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_text_names_every_backend_and_why_it_cannot_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert "\n  auto          no backend runs here\n" in output.out
+    assert "\n  tensorrt      no GPU; buy one\n" in output.out
+    assert "\n  torch         runs\n" in output.out
+    assert "\n  fake          runs (for tests" in output.out
+
+
+@pytest.mark.usefixtures("few_backends")
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_text_fits_a_terminal_and_is_whole_in_a_pipe(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = {"tensorrt": "it is missing " * 20}
+    monkeypatch.setattr(backends, "available_backends", lambda: why)
+    monkeypatch.setenv("COLUMNS", columns)
+    main(["info"])
+    piped = capsys.readouterr().out
+    assert f"  tensorrt      {why['tensorrt'].strip()}\n" in piped
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(["info"])
+    shown = capsys.readouterr().out
+    paths = [line for line in shown.splitlines() if ".safetensors" in line]
+    assert [line for line in shown.splitlines() if len(line) > int(columns) and line not in paths] == []
+    assert shown.split() == piped.split()

@@ -1,0 +1,135 @@
+"""What is read and written under which name, and what is refused before any work starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sapnet.commands.plan import Job, plan_jobs
+from sapnet.errors import SapnetError
+
+Touch = Callable[..., list[Path]]
+
+
+@pytest.fixture
+def touch(tmp_path: Path) -> Touch:
+    """``touch(name, ...)``: empty files in ``tmp_path``, which is all that a plan looks at."""
+
+    def make(*names: str) -> list[Path]:
+        paths = [tmp_path / name for name in names]
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return paths
+
+    return make
+
+
+def outputs(jobs: list[Job], folder: Path) -> list[str]:
+    return [str(job.output.relative_to(folder)) for job in jobs]
+
+
+def test_files_and_folders_keep_names_and_layout(tmp_path: Path, touch: Touch) -> None:
+    touch("in/b.jpg", "in/A.MP4", "in/trip/day 2/b.webp", "c.png")
+    jobs = plan_jobs([tmp_path / "in", tmp_path / "c.png"], tmp_path / "out")
+    assert outputs(jobs, tmp_path / "out") == ["A.MP4", "b.jpg", "trip/day 2/b.webp", "c.png"]
+    assert [job.source for job in jobs][-1] == tmp_path / "c.png"
+    assert [job.is_video for job in jobs] == [True, False, False, False]
+    assert [job.mask for job in jobs] == [None] * 4
+
+
+def test_hidden_and_other_files_in_a_folder_are_left_out(tmp_path: Path, touch: Touch) -> None:
+    touch("in/a.png", "in/.b.png", "in/.thumbnails/c.png", "in/notes.txt")
+    (tmp_path / "in/folder.png").mkdir()
+    assert outputs(plan_jobs([tmp_path / "in"], tmp_path / "out"), tmp_path / "out") == ["a.png"]
+
+
+def test_a_hidden_folder_that_is_named_is_searched(tmp_path: Path, touch: Touch) -> None:
+    touch(".in/a.png")
+    assert outputs(plan_jobs([tmp_path / ".in"], tmp_path / "out"), tmp_path / "out") == ["a.png"]
+
+
+def test_the_output_folder_inside_an_input_is_left_out(tmp_path: Path, touch: Touch) -> None:
+    touch("in/a.png", "in/out/old.png")
+    assert outputs(plan_jobs([tmp_path / "in"], tmp_path / "in/out"), tmp_path / "in/out") == ["a.png"]
+
+
+def test_one_file_to_a_file(tmp_path: Path, touch: Touch) -> None:
+    [image, video] = touch("a.png", "a.avi")
+    assert plan_jobs([image], tmp_path / "b.jpg", masks=True) == [
+        Job(image, tmp_path / "b.jpg", tmp_path / "b_streak_mask.png")
+    ]
+    assert plan_jobs([video], tmp_path / "b.mp4", masks=True) == [
+        Job(video, tmp_path / "b.mp4", tmp_path / "b_streak_mask.mkv")
+    ]
+
+
+def test_an_input_given_twice_is_one_job(tmp_path: Path, touch: Touch) -> None:
+    touch("in/a.png", "in/b.png")
+    assert len(plan_jobs([tmp_path / "in", tmp_path / "in/a.png"], tmp_path / "out")) == 2
+
+
+def test_a_mask_that_exists_needs_overwrite(tmp_path: Path, touch: Touch) -> None:
+    image, _ = touch("a.png", "out/a_streak_mask.png")
+    with pytest.raises(SapnetError, match=r"a_streak_mask\.png exists; give another output, or --overwrite"):
+        plan_jobs([image], tmp_path / "out", masks=True)
+    assert len(plan_jobs([image], tmp_path / "out", masks=True, overwrite=True)) == 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("out", ["in", "in/trip/../", "link", "in/a.png"])
+def test_inputs_are_never_overwritten(tmp_path: Path, touch: Touch, out: str, overwrite: bool) -> None:
+    image, _ = touch("in/a.png", "in/trip/a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    with pytest.raises(SapnetError, match=r"in/a\.png is an input and would be overwritten"):
+        plan_jobs([image], tmp_path / out, overwrite=overwrite)
+
+
+def test_an_input_is_known_under_another_name(tmp_path: Path, touch: Touch) -> None:
+    _, image = touch("in/a.png", "in/trip/a.png")
+    (tmp_path / "out").mkdir()
+    os.link(image, tmp_path / "out/a.png")
+    with pytest.raises(SapnetError, match=r"trip/a\.png is an input"):
+        plan_jobs([tmp_path / "in"], tmp_path / "out", overwrite=True)
+
+
+def test_two_inputs_for_one_output(tmp_path: Path, touch: Touch) -> None:
+    inputs = touch("a.png", "trip/a.png")
+    with pytest.raises(
+        SapnetError, match=r"a\.png and .*trip/a\.png would both be written to .*out/a\.png; rename one"
+    ):
+        plan_jobs(inputs, tmp_path / "out")
+
+
+def test_two_inputs_for_one_mask(tmp_path: Path, touch: Touch) -> None:
+    inputs = touch("a.png", "a.jpg")
+    assert len(plan_jobs(inputs, tmp_path / "out")) == 2
+    with pytest.raises(SapnetError, match=r"would both be written to .*a_streak_mask\.png"):
+        plan_jobs(inputs, tmp_path / "out", masks=True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "message"),
+    [
+        (["missing.png"], "out", r"missing\.png does not exist; check the path"),
+        (
+            ["notes.txt"],
+            "out",
+            r"notes\.txt is neither an image nor a video by its name; expected a folder or \.avi \.bmp",
+        ),
+        (["empty"], "out", r"empty holds no image or video; looked for \.avi \.bmp"),
+        (["in"], "out.png", r"out\.png names a file, which takes one image or one video; give a folder"),
+        (["in/a.png", "clip.mp4"], "out.png", r"out\.png names a file, which takes one image or one video"),
+        (["in/a.png"], "out.mp4", "an image is written as an image and a video as a video"),
+        (["clip.mp4"], "out.png", "an image is written as an image and a video as a video"),
+        (["missing.png"], "out.png", r"missing\.png does not exist; check the path"),
+        (["in"], "notes.txt", r"notes\.txt is a file of no known type; give a folder for the output"),
+    ],
+)
+def test_wrong_inputs_and_outputs(tmp_path: Path, touch: Touch, inputs: list[str], out: str, message: str) -> None:
+    touch("in/a.png", "clip.mp4", "notes.txt", "empty/notes.txt")
+    with pytest.raises(SapnetError, match=message):
+        plan_jobs([tmp_path / name for name in inputs], tmp_path / out)
