@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 MAX_STAGES = 12
+# Far beyond any sensible network; refuses numbers that torch itself fails on.
+_LARGEST = 4096
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class ModelConfig:
 
 
 def _check_whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+        raise ValueError(f"{name} must be a whole number from 1 to {_LARGEST}, got {value!r}")
 
 
 PRESETS: Mapping[str, ModelConfig] = MappingProxyType(

@@ -71,9 +71,13 @@ def open_source(path: str | Path) -> FrameSource:
 def read_image(path: Path) -> Frame:
     """An image file as uint8 (H, W, 3) BGR, upright; alpha is dropped, 16 bit scaled to 8. Raises ImageFormatError."""
     data = np.fromfile(path, np.uint8)
-    frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    trouble = "it may be damaged"
+    try:
+        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as err:  # a size in the header that is beyond OpenCV's limits
+        frame, trouble = None, str(err)
     if frame is None:
-        raise ImageFormatError(f"{path} is not an image that OpenCV can read; it may be damaged", "decode")
+        raise ImageFormatError(f"{path} is not an image that OpenCV can read; {trouble}", "decode")
     return cast(Frame, frame)
 
 

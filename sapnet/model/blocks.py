@@ -46,8 +46,9 @@ class ChannelResidualAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        # The sum over a camera frame exceeds what fp16 can hold (65,504), so the mean is float32 always.
-        mean = x.mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)  # (B, C, 1, 1)
+        # The sum over a camera frame exceeds what fp16 can hold (65,504), so the mean is float32 always. The cast
+        # stands alone because an export to ONNX puts that of mean(dtype=...) behind the sum.
+        mean = x.to(torch.float32).mean((2, 3), keepdim=True).to(x.dtype)  # (B, C, 1, 1)
         gate = self.expand(torch.relu(self.squeeze(mean))) + self.skip(mean)
         return x * torch.sigmoid(gate)
 

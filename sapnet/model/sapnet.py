@@ -10,8 +10,6 @@ from sapnet.config import ModelConfig
 from sapnet.model.blocks import ResidualBlock, make_conv
 from sapnet.model.conv_lstm import ConvLSTM
 
-LUMA_BGR = (0.114, 0.587, 0.299)
-
 
 class SAPNet(nn.Module):
     """Segmentation-aware progressive network for single image deraining (Zheng et al., WACV 2022).
@@ -30,45 +28,61 @@ class SAPNet(nn.Module):
         self.tail = make_conv(config, config.channels, config.image_channels)
 
     def forward(self, rainy: Tensor) -> Tensor:
-        """Derain.
+        """Derain, and show every step.
 
         rainy: (B, 3, H, W), RGB in [0, 1], floating point, any device; H and W are free.
         Returns (S, B, 3, H, W): the estimate after every stage, unclamped; the last is the result.
         """
         height, width = rainy.shape[-2:]
-        scale = self.config.downscale
-        if scale > 1:
-            rainy = F.pixel_unshuffle(pad_to_multiple(rainy, scale), scale)
+        return torch.stack([self._to_image(estimate, height, width) for estimate in self._estimates(rainy)])
+
+    def derain(self, rainy: Tensor) -> Tensor:
+        """The last stage of ``forward`` alone, (B, 3, H, W), without the work of showing the others."""
+        height, width = rainy.shape[-2:]
+        return self._to_image(self._estimates(rainy)[-1], height, width)
+
+    def _estimates(self, rainy: Tensor) -> list[Tensor]:
+        """The estimate of every stage as the network works on it, (B, 3 * scale^2, H / scale, W / scale)."""
+        rainy = self._from_image(rainy)
         # Zeros that take their shape from the input, so that exported graphs keep it dynamic.
         hidden = torch.zeros_like(rainy[:, :1]).repeat(1, self.config.channels, 1, 1)
         cell = hidden
-        estimate = rainy
-        estimates = []
+        estimates = [rainy]
         for _ in range(self.config.stages):
-            x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
+            x = torch.relu(self.head(torch.cat((rainy, estimates[-1]), 1)))
             hidden, cell = self.lstm(x, hidden, cell)
             x = hidden
             for block in self.blocks:
                 x = block(x)
-            estimate = rainy + self.tail(x)
-            estimates.append(estimate)
-        stages = torch.stack(estimates)  # (S, B, 3 * scale^2, H / scale, W / scale)
-        if scale > 1:
-            stages = F.pixel_shuffle(stages, scale)[..., :height, :width]
-        return stages
+            estimates.append(rainy + self.tail(x))
+        return estimates[1:]
+
+    def _from_image(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3 * scale^2, H / scale, W / scale), the last row and column repeated where needed."""
+        scale = self.config.downscale
+        if scale == 1:
+            return image
+        height, width = image.shape[-2:]
+        rows = (height + scale - 1) // scale * scale
+        columns = (width + scale - 1) // scale * scale
+        return F.pixel_unshuffle(take(image, rows, columns), scale)
+
+    def _to_image(self, x: Tensor, height: int, width: int) -> Tensor:
+        """The inverse of ``_from_image``."""
+        scale = self.config.downscale
+        return x if scale == 1 else take(F.pixel_shuffle(x, scale), height, width)
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W) with the last row and column repeated until height and width divide by ``multiple``.
+def take(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, rows, columns): cropped, or grown by repeating the last row and column.
 
-    Written as a gather because that is the one form whose amount of padding may stay symbolic in an export.
+    Written as a gather: padding or slicing by a symbolic amount would tie an export to sizes as odd or even
+    as the example's.
     """
     height, width = x.shape[-2:]
-    padded_height = (height + multiple - 1) // multiple * multiple
-    padded_width = (width + multiple - 1) // multiple * multiple
-    rows = torch.arange(padded_height, device=x.device).clamp(max=height - 1)
-    columns = torch.arange(padded_width, device=x.device).clamp(max=width - 1)
-    return x.index_select(2, rows).index_select(3, columns)
+    row = torch.arange(rows, device=x.device).clamp(max=height - 1)
+    column = torch.arange(columns, device=x.device).clamp(max=width - 1)
+    return x.index_select(2, row).index_select(3, column)
 
 
 class DeployNet(nn.Module):
@@ -78,12 +92,9 @@ class DeployNet(nn.Module):
     TensorRT allows a uint8 tensor to feed. The network itself runs in the precision of its parameters.
     """
 
-    luma: Tensor
-
     def __init__(self, network: SAPNet) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("luma", torch.tensor(LUMA_BGR).reshape(3, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Derain frames.
@@ -94,10 +105,10 @@ class DeployNet(nn.Module):
         """
         dtype = next(self.network.parameters()).dtype
         rainy = frames.to(torch.float32).permute(0, 3, 1, 2) / 255.0  # (B, 3, H, W) BGR
-        estimate = self.network(rainy.flip(1).to(dtype))[-1].flip(1)
+        estimate = self.network.derain(rainy.flip(1).to(dtype)).flip(1)
         derained = estimate.to(torch.float32).clamp(0.0, 1.0)
-        luma = self.luma.to(torch.float32)
-        streaks = ((rainy - derained) * luma).sum(1).clamp(0.0, 1.0)  # (B, H, W)
+        blue, green, red = (rainy - derained).unbind(1)
+        streaks = (0.114 * blue + 0.587 * green + 0.299 * red).clamp(0.0, 1.0)  # (B, H, W)
         return (
             (derained.permute(0, 2, 3, 1) * 255.0).round().to(torch.uint8),
             (streaks * 255.0).round().to(torch.uint8),

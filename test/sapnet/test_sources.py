@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,15 @@ def test_folder_in_natural_order_with_unequal_sizes(tmp_path: Path) -> None:
         ("f2.png", (30, 20)),
         ("f10.png", (20, 30)),
     ]
+
+
+def test_a_png_that_claims_more_pixels_than_opencv_takes_is_an_error(tmp_path: Path) -> None:
+    content = bytearray(cv2.imencode(".png", flat(9))[1].tobytes())
+    content[16:24] = struct.pack(">II", 65000, 65000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "huge.png").write_bytes(content)
+    with pytest.raises(ImageFormatError, match=r"huge\.png is not an image that OpenCV can read"):
+        read_image(tmp_path / "huge.png")
 
 
 def test_natural_key() -> None:

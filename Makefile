@@ -1,0 +1,82 @@
+# make demo: rain vanishes from a live ROS 2 camera topic.   make help: the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The interpreter that makes the environments; one that exists is kept, whatever this says.
+PYTHON ?= python3
+
+VENV := .venv
+VENV_KILTED := .venv-kilted
+BIN := $(VENV)/bin
+
+# The environments bring their own ROS 2: one that the shell has sourced would be found first.
+ifdef AMENT_PREFIX_PATH
+unexport LD_LIBRARY_PATH
+endif
+unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH ROS_DISTRO ROS_VERSION RMW_IMPLEMENTATION
+# Set by the ROS wheels once they have found their libraries: those of another environment would stay in use.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+# Passed through the environment, so that spaces and quotes in a path survive.
+export INPUT RAIN RATE FRAMES SIZE OPEN_LOOP OUT
+
+# $(1): environment; $(2): requirement files. The stamp $@ is written last, so that an interrupted install is resumed.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo >&2 \
+		"Python 3.10 or later is needed, and $(PYTHON) is not: name one, as in make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo >&2 \
+		"$(PYTHON) cannot make environments: on Debian and Ubuntu, sudo apt install python3-venv"; exit 1; }
+	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install $(addprefix -r ,$(2))
+	$(1)/bin/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+endef
+
+.PHONY: help venv venv-kilted demo test test-kilted lint clean distclean
+
+help: ## list what can be made
+	@echo "make TARGET [VARIABLE=value ...]"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
+
+$(VENV)/.runtime: requirements/base.txt requirements/cpu.txt requirements/ros-jazzy.txt setup.py
+	$(call install,$(VENV),requirements/cpu.txt requirements/ros-jazzy.txt)
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	$(BIN)/python -m pip install -r requirements/cpu.txt -r requirements/dev.txt
+	@touch $@
+
+$(VENV_KILTED)/.dev: requirements/base.txt requirements/cpu.txt requirements/ros-kilted.txt requirements/dev.txt setup.py
+	$(call install,$(VENV_KILTED),requirements/cpu.txt requirements/ros-kilted.txt requirements/dev.txt)
+
+venv: $(VENV)/.dev ## make .venv, the environment of test and lint
+venv-kilted: $(VENV_KILTED)/.dev
+
+demo: $(VENV)/.runtime ## derain a live topic; INPUT=video|folder|bag RAIN=none|light|heavy RATE= FRAMES= SIZE= OPEN_LOOP=1 OUT=
+	@set --; \
+	for option in rain:"$$RAIN" rate:"$$RATE" frames:"$$FRAMES" size:"$$SIZE" output:"$$OUT"; do \
+		[ -z "$${option#*:}" ] || set -- "$$@" "--$${option%%:*}" "$${option#*:}"; \
+	done; \
+	case "$$OPEN_LOOP" in ''|0) ;; *) set -- "$$@" --open-loop ;; esac; \
+	[ -z "$$INPUT" ] || set -- "$$@" "$$INPUT"; \
+	exec $(BIN)/sapnet demo "$$@"
+
+test: venv ## run all tests on ROS 2 Jazzy; TESTS="test/sapnet -k name" for some
+	$(BIN)/python -m pytest $(TESTS)
+
+test-kilted: venv-kilted ## run the node's tests on ROS 2 Kilted
+	$(VENV_KILTED)/bin/python -m pytest $(or $(TESTS),test/sapnet_ros)
+
+lint: venv ## ruff and mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+clean: ## remove what builds, tests and the demo wrote; the environments stay
+	rm -rf build install log dist demo_out .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path './.*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environments too
+	rm -rf $(VENV) $(VENV_KILTED) sapnet_ros.egg-info

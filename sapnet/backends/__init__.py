@@ -1,0 +1,98 @@
+"""What runs the network: one module per backend, each with ``create(spec) -> Backend``, and the choice between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+
+from sapnet.backends.base import Backend, BackendSpec
+from sapnet.errors import BackendError, SapnetError
+
+__all__ = ["BACKENDS", "Backend", "BackendSpec", "available_backends", "create_backend"]
+
+BACKENDS = ("auto", "tensorrt", "torch", "openvino", "fake")
+_INSTALL: Mapping[str, str] = MappingProxyType(
+    {
+        "tensorrt": "pip install torch-tensorrt-rtx",
+        "torch": "pip install torch",
+        "openvino": "pip install openvino torch",
+        "fake": "reinstall sapnet",
+    }
+)
+# Present where a driver for an NVIDIA GPU is: on a PC or server, and on Jetson.
+_GPU_NODES = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/nvgpu"))
+
+log = logging.getLogger("sapnet")
+
+
+def create_backend(name: str, spec: BackendSpec) -> Backend:
+    """The backend of that name, or for ``auto`` the fastest that runs here; the log says which.
+
+    Raises BackendError that says what is missing and how to install it, CheckpointError for bad weights.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"got backend {name!r}, expected {', '.join(BACKENDS)}")
+    if spec.options and name != "fake":
+        raise BackendError(f"got options {', '.join(spec.options)}, but only backend 'fake' takes options")
+    return _create_fastest(spec) if name == "auto" else _create(name, spec)
+
+
+def available_backends() -> dict[str, str]:
+    """For each backend that can be asked for by name: empty if it runs here, else why not."""
+    return {name: _why_not(name) for name in BACKENDS if name != "auto"}
+
+
+def _why_not(name: str) -> str:
+    try:
+        _create(name, BackendSpec()).close()
+    except SapnetError as err:
+        return str(err)
+    return ""
+
+
+def _create(name: str, spec: BackendSpec) -> Backend:
+    try:
+        module = import_module(f"sapnet.backends.{name}")
+    # A library that is there but broken raises OSError from its shared objects.
+    except (ImportError, OSError) as err:
+        raise BackendError(f"backend {name!r} cannot be loaded ({err}); install it: {_INSTALL[name]}") from err
+    backend: Backend = module.create(spec)
+    return backend
+
+
+def _create_fastest(spec: BackendSpec) -> Backend:
+    missed: list[tuple[str, BackendError]] = []
+    for name, device in _by_speed(spec.device):
+        try:
+            backend = _create(name, replace(spec, device=device))
+        except BackendError as err:
+            missed.append((device, err))
+            continue
+        log.info("backend %s, %s, on %s", backend.name, backend.precision, backend.device)
+        _warn_of_faster(backend, missed, has_gpu=device != "cpu" or _has_gpu_driver())
+        return backend
+    _, last = missed[-1]
+    raise BackendError(f"no backend can run on device {spec.device!r}: {last}") from last
+
+
+def _by_speed(device: str) -> list[tuple[str, str]]:
+    """Backends that suit ``device`` and the device to ask them for, the fastest first."""
+    cuda = "cuda" if device == "auto" else device
+    on_gpu = [("tensorrt", cuda), ("torch", cuda)] if device != "cpu" else []
+    on_cpu = [("openvino", "cpu"), ("torch", "cpu")] if device in ("auto", "cpu") else []
+    return on_gpu + on_cpu
+
+
+def _warn_of_faster(backend: Backend, missed: list[tuple[str, BackendError]], has_gpu: bool) -> None:
+    """Say which faster backend cannot run although it was to be expected here: without a GPU none that needs one."""
+    for device, reason in missed:
+        if device == "cpu" or has_gpu:
+            log.warning("running on %s (%s), a faster one is missing: %s", backend.name, backend.device, reason)
+
+
+def _has_gpu_driver() -> bool:
+    return any(node.exists() for node in _GPU_NODES)

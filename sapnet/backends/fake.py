@@ -1,0 +1,110 @@
+"""A backend without a network, for tests of everything around one: it is as slow and as faulty as its options say.
+
+options:
+  latency_ms  how long an inference takes; 0
+  fail_every  every so many-th inference raises BackendError; 0 is never
+  mode        identity     the frames come back as they are, without streaks
+              hang         an inference does not end until the backend is closed
+              nan          frames of NaN
+              wrong_shape  frames and streaks that lack a column
+              oom          out of memory at every inference
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sapnet.backends.base import BackendSpec, Frames
+from sapnet.config import PRESETS, ModelConfig
+from sapnet.errors import BackendError
+
+MODES = ("identity", "hang", "nan", "wrong_shape", "oom")
+_DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "identity"}
+
+
+def create(spec: BackendSpec) -> FakeBackend:
+    """Weights, device and precision of ``spec`` are not looked at. Raises BackendError for wrong options."""
+    return FakeBackend(spec)
+
+
+class FakeBackend:
+    """Runs nothing, with the latency and the faults that were asked for."""
+
+    name = "fake"
+    precision = "fp32"
+    device = "fake"
+
+    def __init__(self, spec: BackendSpec) -> None:
+        options = _check_options(spec.options)
+        self.stages = spec.stages or PRESETS.get(spec.weights, ModelConfig()).stages
+        self._latency_s = options["latency_ms"] / 1000.0
+        self._fail_every: int = options["fail_every"]
+        self._mode: str = options["mode"]
+        self._count = 0
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def is_ready(self, batch: int, height: int, width: int) -> bool:
+        """Always."""
+        return True
+
+    def prepare(self, batch: int, height: int, width: int) -> None:
+        """Nothing to compile. Raises BackendError once closed."""
+        self._require_open()
+
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""
+        self._require_open()
+        if self._mode == "hang":
+            self._closed.wait()
+        if self._latency_s:
+            self._closed.wait(self._latency_s)
+        self._require_open()
+        number = self._next_number()
+        if self._fail_every and number % self._fail_every == 0:
+            raise BackendError(f"fake failure: inference {number}, fail_every is {self._fail_every}")
+        return self._result(frames)
+
+    def close(self) -> None:
+        """End what waits; further inferences raise."""
+        self._closed.set()
+
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise BackendError("this fake backend is closed; create another")
+
+    def _next_number(self) -> int:
+        with self._lock:
+            self._count += 1
+            return self._count
+
+    def _result(self, frames: Frames) -> tuple[Frames, Frames]:
+        streaks = np.zeros(frames.shape[:3], np.uint8)
+        if self._mode == "oom":
+            raise BackendError("fake failure: out of memory") from MemoryError()
+        if self._mode == "nan":
+            # What a broken network gives; that the type is wrong is the point.
+            return np.full(frames.shape, np.nan, np.float32), streaks
+        if self._mode == "wrong_shape":
+            return frames[:, :, 1:].copy(), streaks[:, :, 1:].copy()
+        return frames.copy(), streaks
+
+
+def _check_options(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    unknown = sorted(set(given) - set(_DEFAULTS))
+    if unknown:
+        raise BackendError(f"got fake option {unknown[0]!r}, expected {', '.join(_DEFAULTS)}")
+    options = {**_DEFAULTS, **given}
+    latency, every, mode = options["latency_ms"], options["fail_every"], options["mode"]
+    if isinstance(latency, bool) or not isinstance(latency, (int, float)) or not 0 <= latency < math.inf:
+        raise BackendError(f"got fake option latency_ms {latency!r}, expected milliseconds of at least 0")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+        raise BackendError(f"got fake option fail_every {every!r}, expected a whole number of at least 0")
+    if mode not in MODES:
+        raise BackendError(f"got fake option mode {mode!r}, expected {', '.join(MODES)}")
+    return options

@@ -1,0 +1,157 @@
+"""OpenVINO on the CPU: the fastest there, where it has bf16 above all."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import openvino as ov
+import torch
+
+from sapnet.backends.base import BackendSpec, Frames
+from sapnet.backends.network import load_deploy_network
+from sapnet.backends.processor import processor_name
+from sapnet.errors import BackendError
+from sapnet.model import DeployNet
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+# Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
+_EXAMPLE_SHAPE = (2, 17, 19, 3)
+
+Shape = tuple[int, int, int]
+
+
+def create(spec: BackendSpec) -> OpenVinoBackend:
+    """The network of ``spec`` on the CPU. Raises BackendError, CheckpointError."""
+    return OpenVinoBackend(spec)
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A network compiled for one shape. Its one request serves one caller at a time: it has all cores anyway."""
+
+    request: ov.InferRequest
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class OpenVinoBackend:
+    """The deploy network compiled for each shape (batch, height, width), the last ``max_shapes`` of them kept.
+
+    The conversion from torch takes seconds and is done once, with free sizes; a shape is a copy with sizes set.
+    """
+
+    name = "openvino"
+
+    def __init__(self, spec: BackendSpec) -> None:
+        self._core = ov.Core()
+        self.precision = _choose_precision(self._core, spec)
+        self.device = processor_name()
+        network = load_deploy_network(spec)
+        self.stages = network.network.config.stages
+        self._network: DeployNet | None = network  # None once closed
+        self._model: ov.Model | None = None
+        self._compiled: OrderedDict[Shape, _Compiled] = OrderedDict()
+        self._max_shapes = spec.max_shapes
+        self._lock = threading.Lock()  # of the fields above, held for moments
+        self._compile_lock = threading.Lock()  # held for the seconds that a compilation takes
+
+    def is_ready(self, batch: int, height: int, width: int) -> bool:
+        """Whether this shape is compiled."""
+        with self._lock:
+            return (batch, height, width) in self._compiled
+
+    def prepare(self, batch: int, height: int, width: int) -> None:
+        """Compile for a shape. Raises BackendError."""
+        self._get((batch, height, width))
+
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
+        batch, height, width, _ = frames.shape
+        compiled = self._get((batch, height, width))
+        try:
+            with compiled.lock:
+                outputs = compiled.request.infer([frames], share_inputs=True, share_outputs=False)
+        except (RuntimeError, MemoryError) as err:
+            raise BackendError(f"OpenVINO failed on {batch} frame(s) of {height}x{width}: {err}") from err
+        return outputs[0], outputs[1]
+
+    def close(self) -> None:
+        """Free the network and what was compiled; does not wait for a compilation under way."""
+        with self._lock:
+            self._network = self._model = None
+            self._compiled.clear()
+
+    def _get(self, shape: Shape) -> _Compiled:
+        compiled = self._find(shape)
+        if compiled:
+            return compiled
+        with self._compile_lock:
+            # Another thread may have compiled it meanwhile.
+            compiled = self._find(shape) or self._compile(shape)
+            with self._lock:
+                if self._network is not None:
+                    self._compiled[shape] = compiled
+                if len(self._compiled) > self._max_shapes:
+                    self._compiled.popitem(last=False)
+        return compiled
+
+    def _find(self, shape: Shape) -> _Compiled | None:
+        with self._lock:
+            if self._network is None:
+                raise _closed()
+            if shape in self._compiled:
+                self._compiled.move_to_end(shape)
+            return self._compiled.get(shape)
+
+    def _compile(self, shape: Shape) -> _Compiled:
+        batch, height, width = shape
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[self.precision]}
+        try:
+            model = self._convert_once().clone()
+            model.reshape([batch, height, width, 3])
+            return _Compiled(self._core.compile_model(model, "CPU", hints).create_infer_request())
+        except (RuntimeError, MemoryError) as err:
+            raise BackendError(f"OpenVINO cannot compile for {batch} frame(s) of {height}x{width}: {err}") from err
+
+    def _convert_once(self) -> ov.Model:
+        """The converted network, its batch, height and width free. Only under the compile lock."""
+        network, model = self._network, self._model
+        if network is None:
+            raise _closed()
+        if model is None:
+            model = self._model = _convert(network)
+        return model
+
+
+def _convert(network: DeployNet) -> ov.Model:
+    example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.no_grad():
+        # OpenVINO's own way in is torch.jit.trace, which newer versions of torch call deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # Checking the trace takes as long as all the rest, and parity is tested.
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+    return ov.convert_model(traced, input=[-1, -1, -1, 3])
+
+
+def _choose_precision(core: ov.Core, spec: BackendSpec) -> str:
+    """The precision to run in. Raises BackendError for what OpenVINO cannot do on this processor."""
+    if spec.device not in ("auto", "cpu"):
+        raise BackendError(
+            f"backend 'openvino' runs on the CPU, got device {spec.device!r}; use device 'cpu', or another backend"
+        )
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if spec.precision == "auto":
+        return "bf16" if has_bf16 else "fp32"
+    possible = ["fp32", "bf16"] if has_bf16 else ["fp32"]
+    if spec.precision not in possible:
+        raise BackendError(
+            f"got precision {spec.precision!r}, but backend 'openvino' runs {' or '.join(possible)} on this processor "
+            f"({processor_name()}); use one of these, or backend 'torch'"
+        )
+    return spec.precision
+
+
+def _closed() -> BackendError:
+    return BackendError("this OpenVINO backend is closed; create another")

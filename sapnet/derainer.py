@@ -1,0 +1,140 @@
+"""Frames in, derained frames and streaks out: the one entry to the network for everything that has images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from sapnet.backends import BackendSpec, create_backend
+from sapnet.errors import BackendError, ImageFormatError
+from sapnet.image import Frame, require_frame
+from sapnet.streaks import DEFAULT_MASK_THRESHOLD, Plane, rain_score, streak_mask
+
+# Bounds the memory of a long list of frames; a batch that fills the processor gains nothing from more.
+MAX_BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Derained:
+    """What came out for one frame.
+
+    image: uint8 (H, W, 3) BGR. streaks: uint8 (H, W), how much luma was taken out.
+    mask_threshold: streaks above it are in the mask.
+    """
+
+    image: Frame
+    streaks: Plane
+    mask_threshold: int = DEFAULT_MASK_THRESHOLD
+
+    @property
+    def streak_mask(self) -> Plane:
+        """uint8 (H, W), 0 or 255: streaks above the threshold."""
+        return streak_mask(self.streaks, self.mask_threshold)
+
+    @property
+    def rain_score(self) -> float:
+        """How much rain there was, in [0, 1]."""
+        return rain_score(self.streaks)
+
+
+class Derainer:
+    """Takes rain out of frames. May be called from several threads; close it, or use it in a ``with`` statement.
+
+    weights: a preset with shipped weights, or the path of a checkpoint.
+    backend: ``auto`` (the fastest that runs here), ``tensorrt``, ``torch``, ``openvino`` or ``fake``.
+    device, precision, stages, options: as in BackendSpec.
+    mask_threshold: 0 to 255.
+    Raises BackendError, CheckpointError; ValueError for the threshold.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path = "sapnet_fast",
+        backend: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        stages: int = 0,
+        mask_threshold: int = DEFAULT_MASK_THRESHOLD,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if isinstance(mask_threshold, bool) or not isinstance(mask_threshold, int) or not 0 <= mask_threshold <= 255:
+            raise ValueError(f"got mask_threshold {mask_threshold!r}, expected a whole number from 0 to 255")
+        self.weights = str(weights)
+        self.mask_threshold = mask_threshold
+        spec = BackendSpec(self.weights, device, precision, stages, options=MappingProxyType(dict(options or {})))
+        self._backend = create_backend(backend, spec)
+        self.backend_name = self._backend.name
+        self.precision = self._backend.precision
+        self.device = self._backend.device
+        self.stages = self._backend.stages
+
+    def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
+        """Derain frames, uint8 (H, W, 3) BGR from 16x16 up, of one size or several; results in the same order.
+
+        Frames of equal size share a batch. The results share no memory with the frames or each other.
+        Raises ImageFormatError before anything is run, BackendError.
+        """
+        if isinstance(frames, np.ndarray) and frames.ndim < 4:
+            raise ImageFormatError(f"got one array of shape {frames.shape}, expected a list of frames: [frame]")
+        checked = [require_frame(frame) for frame in frames]
+        results: dict[int, Derained] = {}
+        for indices in _batches(checked):
+            derained = self._run([checked[index] for index in indices])
+            results.update(zip(indices, derained, strict=True))
+        return [results[index] for index in range(len(checked))]
+
+    def is_ready(self, height: int, width: int, batch: int = 1) -> bool:
+        """Whether so many frames of that size would be derained at once, with nothing left to compile."""
+        return all(self._backend.is_ready(size, height, width) for size in set(_batch_sizes(batch)))
+
+    def prepare(self, height: int, width: int, batch: int = 1) -> None:
+        """Compile for so many frames of that size; may take seconds. Raises BackendError."""
+        for size in set(_batch_sizes(batch)):
+            self._backend.prepare(size, height, width)
+
+    def close(self) -> None:
+        """Free the backend; an inference under way ends or raises, further ones raise BackendError."""
+        self._backend.close()
+
+    def __enter__(self) -> Derainer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, frames: Sequence[Frame]) -> list[Derained]:
+        """Derain one batch of equal-sized frames."""
+        batch = np.stack(frames)
+        images, streaks = self._backend.infer(batch)
+        self._require_result("frames", images, batch.shape)
+        self._require_result("streaks", streaks, batch.shape[:3])
+        # Copied, so that keeping one result does not keep its whole batch.
+        pairs = zip(images, streaks, strict=True)
+        return [Derained(image.copy(), streak.copy(), self.mask_threshold) for image, streak in pairs]
+
+    def _require_result(self, what: str, got: object, shape: tuple[int, ...]) -> None:
+        if not isinstance(got, np.ndarray) or got.dtype != np.uint8 or got.shape != shape:
+            said = f"{got.dtype} {got.shape}" if isinstance(got, np.ndarray) else type(got).__name__
+            raise BackendError(
+                f"backend {self.backend_name!r} returned {what} as {said}, expected uint8 {shape}; use another backend"
+            )
+
+
+def _batches(frames: Sequence[Frame]) -> list[list[int]]:
+    """Indices of frames that share a batch: equal sizes, at most ``MAX_BATCH``."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, frame in enumerate(frames):
+        groups.setdefault(frame.shape, []).append(index)
+    return [group[at : at + MAX_BATCH] for group in groups.values() for at in range(0, len(group), MAX_BATCH)]
+
+
+def _batch_sizes(count: int) -> list[int]:
+    """Sizes of the batches that so many equal-sized frames are run in."""
+    return [min(MAX_BATCH, count - at) for at in range(0, count, MAX_BATCH)]

@@ -1,0 +1,56 @@
+"""Frames: their one form at every boundary, uint8 (H, W, 3) BGR, and its conversion to tensors and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sapnet.errors import ImageFormatError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MIN_SIDE = 16
+
+Frame = NDArray[np.uint8]
+
+
+def require_frame(frame: object) -> Frame:
+    """``frame`` itself if it is uint8 (H, W, 3) with both sides at least ``MIN_SIDE``; views of any strides will do.
+
+    Raises ImageFormatError.
+    """
+    wanted = "expected a numpy array of uint8 (H, W, 3), BGR"
+    if not isinstance(frame, np.ndarray):
+        raise ImageFormatError(f"got a {type(frame).__name__}, {wanted}", kind="encoding")
+    if frame.dtype != np.uint8:
+        raise ImageFormatError(f"got an array of {frame.dtype}, {wanted}; scale it to 0..255 and cast it", "encoding")
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        hint = "; cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) makes a gray frame fit" if frame.ndim == 2 else ""
+        raise ImageFormatError(f"got an array of shape {frame.shape}, {wanted}{hint}", kind="encoding")
+    height, width, _ = frame.shape
+    if min(height, width) < MIN_SIDE:
+        raise ImageFormatError(
+            f"got a frame of {height}x{width}, expected at least {MIN_SIDE}x{MIN_SIDE}; enlarge or leave it out", "size"
+        )
+    return frame
+
+
+def to_tensor(frames: Frame) -> Tensor:
+    """uint8 (H, W, 3) or (B, H, W, 3) BGR -> float32 (B, 3, H, W) RGB in [0, 1], on the CPU."""
+    import torch
+
+    batch = frames if frames.ndim == 4 else frames[None]
+    rgb = np.ascontiguousarray(batch[..., ::-1].transpose(0, 3, 1, 2))
+    return torch.from_numpy(rgb).to(torch.float32) / 255.0
+
+
+def to_frames(tensor: Tensor) -> Frame:
+    """Float (B, 3, H, W) RGB, any device and precision -> uint8 (B, H, W, 3) BGR: clamped to [0, 1] and rounded."""
+    import torch
+
+    scaled = (tensor.detach().to(torch.float32).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    rgb: Frame = scaled.cpu().numpy()
+    return np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)[..., ::-1])

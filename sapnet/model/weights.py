@@ -1,0 +1,251 @@
+"""Weights in and out of files: safetensors of this project's layout, and the two foreign layouts that load too."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sapnet.config import PRESETS, ModelConfig
+from sapnet.errors import CheckpointError
+from sapnet.model.sapnet import SAPNet
+
+CONFIG_KEY = "model_config"
+_FOLDER = Path(__file__).resolve().parents[1] / "weights"
+_SUFFIXES = (".safetensors", ".pth")
+
+State = Mapping[str, Tensor]
+Layout = Mapping[str, tuple[str, ...]]
+
+
+def _layout(ends: Mapping[str, tuple[str, ...]], blocks: Mapping[str, str], block: str, first: int) -> Layout:
+    """Names of modules: ours -> the file's; ``block`` is the file's prefix of a residual block by its number."""
+    return dict(ends) | {
+        f"blocks.{index}.{ours}": (f"{block.format(index + first)}.{theirs}",)
+        for index in range(5)
+        for ours, theirs in blocks.items()
+    }
+
+
+_OFFICIAL = _layout(
+    {"head": ("conv0.0",), "lstm.gates": ("conv_i.0", "conv_f.0", "conv_g.0", "conv_o.0"), "tail": ("conv.0",)},
+    {
+        "conv1": "0",
+        "attention1.squeeze": "1.conv_du.0",
+        "attention1.expand": "1.conv_du.2",
+        "attention1.skip": "1.conv_1_1",
+        "conv2": "3",
+        "attention2.squeeze": "4.conv_du.0",
+        "attention2.expand": "4.conv_du.2",
+        "attention2.skip": "4.conv_1_1",
+    },
+    block="res_conv{}",
+    first=1,
+)
+_BOOTSTRAP = _layout(
+    {"head": ("c0",), "lstm.gates": ("g",), "tail": ("o",)},
+    {
+        "conv1": "a",
+        "attention1.squeeze": "ca.d",
+        "attention1.expand": "ca.u",
+        "attention1.skip": "ca.k",
+        "conv2": "b",
+        "attention2.squeeze": "cb.d",
+        "attention2.expand": "cb.u",
+        "attention2.skip": "cb.k",
+    },
+    block="r.{}",
+    first=0,
+)
+_OFFICIAL_SEPARABLE = {
+    f"{ours}.{our_half}": tuple(f"{name}.{their_half}" for name in theirs)
+    for ours, theirs in _OFFICIAL.items()
+    for our_half, their_half in (("depthwise", "depth_conv"), ("pointwise", "point_conv"))
+}
+_PUBLISHED = {**_OFFICIAL, **_OFFICIAL_SEPARABLE}
+# DataParallel, which the official files were saved from, puts "module." before every name.
+_PARALLEL = {ours: tuple(f"module.{name}" for name in theirs) for ours, theirs in _PUBLISHED.items()}
+_LAYOUTS: tuple[Layout, ...] = ({}, _PARALLEL, _PUBLISHED, _BOOTSTRAP)
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The presets that have weights in this package, and their files."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors")) if path.stem in PRESETS}
+
+
+def load_weights(weights: str | Path) -> SAPNet:
+    """The network with its weights, float32 on the CPU, in evaluation mode, without gradients.
+
+    weights: a preset with shipped weights, or the path of a .safetensors or official .pth file. A file
+    without a ModelConfig in its metadata is taken for the preset that it fits best.
+    Raises CheckpointError, which names the file and the first tensor that is wrong.
+    """
+    path = _find(weights)
+    state = _read_state(path)
+    config = _read_config(path)
+    # Made without memory and without drawing random numbers: every tensor comes from the file.
+    with torch.device("meta"):
+        networks = [SAPNet(choice) for choice in ([config] if config else PRESETS.values())]
+    problems, network = min(((_problems(state, network), network) for network in networks), key=lambda fit: len(fit[0]))
+    if problems:
+        more = f" (and {len(problems) - 1} more such faults)" if len(problems) > 1 else ""
+        raise CheckpointError(
+            f"{path}: {problems[0]}{more}; give undamaged weights of SAPNet, saved by this package or the official .pth"
+        )
+    names = key_map(network.state_dict(), state)
+    network.load_state_dict({key: torch.cat([state[name] for name in names[key]]) for key in names}, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str]) -> None:
+    """Write ``network`` as float32 safetensors with its ModelConfig and ``provenance`` in the metadata.
+
+    The file appears whole or not at all, and equal weights give equal bytes. Raises CheckpointError.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: weights are saved as .safetensors, got {path.suffix!r}; change the name")
+    state = {key: tensor.detach().to("cpu", torch.float32).contiguous() for key, tensor in network.state_dict().items()}
+    if problems := _problems(state, network):
+        raise CheckpointError(f"{path}: not saved, {problems[0]}; an earlier file of that name is left as it was")
+    metadata = {**provenance, CONFIG_KEY: json.dumps(network.config.to_dict())}
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(_with_metadata(save(state), metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as err:
+        raise CheckpointError(f"{path}: cannot be written ({err.strerror}); check the folder and its rights") from err
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Safetensors bytes with ``metadata`` in sorted order; the library writes it in a different order every time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8:end])}).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+def read_metadata(weights: str | Path) -> dict[str, str]:
+    """Metadata of a preset's or path's weights: ``model_config`` as JSON and the provenance; empty for a .pth."""
+    path = _find(weights)
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as err:
+        raise _unreadable(path, err) from err
+
+
+def key_map(keys: Iterable[str], state: State) -> dict[str, tuple[str, ...]]:
+    """For each key of the network, the names of the tensors in ``state`` that make it, joined on dimension 0.
+
+    Knows this project's names, the official checkpoint's (with and without ``module.``; its four gates are
+    tensors of their own) and the bootstrap file's, and takes the layout that shares most names with ``state``.
+    """
+    keys = list(keys)
+    candidates = [{key: _names(key, layout) for key in keys} for layout in _LAYOUTS]
+    return max(candidates, key=lambda names: sum(name in state for group in names.values() for name in group))
+
+
+def _names(key: str, layout: Layout) -> tuple[str, ...]:
+    module, _, parameter = key.rpartition(".")
+    return tuple(f"{name}.{parameter}" for name in layout.get(module, (module,)))
+
+
+def _problems(state: State, network: SAPNet) -> list[str]:
+    """What keeps ``state`` from being the weights of ``network``, in the network's order, by the file's names."""
+    problems = []
+    unexpected = dict(state)
+    expected = network.state_dict()
+    for key, names in key_map(expected, state).items():
+        rows, *rest = expected[key].shape
+        wanted = f"float32 {(rows // len(names), *rest)}"
+        for name in names:
+            if name not in state:
+                problems.append(f"tensor {name!r} is missing, expected {wanted}")
+                continue
+            tensor = unexpected.pop(name)
+            if (got := _describe(tensor)) != wanted:
+                problems.append(f"tensor {name!r} is {got}, expected {wanted}")
+            elif not torch.isfinite(tensor).all():
+                problems.append(f"tensor {name!r} holds NaN or infinite values, expected finite ones")
+    extra = [f"tensor {name!r} ({_describe(value)}) is not one of this network's" for name, value in unexpected.items()]
+    return problems + extra
+
+
+def _describe(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    kind = "" if value.layout is torch.strided and not value.is_meta else f"{value.device} {value.layout} "
+    return f"{kind}{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
+def _find(weights: str | Path) -> Path:
+    """The file that ``weights`` means."""
+    name = str(weights)
+    shipped = shipped_weights()
+    if name in shipped:
+        return shipped[name]
+    have = ", ".join(shipped) or "none"
+    if name in PRESETS:
+        raise CheckpointError(f"preset {name!r} has no weights in this package (have: {have}); give the path of a file")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give the path of a .safetensors or .pth file in it")
+    if path.suffix not in _SUFFIXES:
+        raise CheckpointError(
+            f"{name!r} is neither a preset with shipped weights (have: {have}) "
+            "nor a path that ends in .safetensors or .pth; correct the name"
+        )
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; check the path, relative ones start at {Path.cwd()}")
+    return path
+
+
+def _read_state(path: Path) -> State:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged pickle can make the unpickler raise nearly anything.
+    except Exception as err:
+        raise _unreadable(path, err) from err
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a state dict of named tensors")
+    return content
+
+
+def _unreadable(path: Path, err: Exception) -> CheckpointError:
+    reason = str(err).strip().partition("\n")[0] or type(err).__name__
+    return CheckpointError(
+        f"{path}: cannot be read as {path.suffix} weights ({reason}); copy the file again, "
+        "and if it holds more than tensors save its state dict alone"
+    )
+
+
+def _read_config(path: Path) -> ModelConfig | None:
+    """The ModelConfig of a file that says it."""
+    text = read_metadata(path).get(CONFIG_KEY)
+    if text is None:
+        return None
+    try:
+        return ModelConfig.from_dict(json.loads(text))
+    except (ValueError, TypeError) as err:
+        raise CheckpointError(
+            f"{path}: metadata {CONFIG_KEY!r} is no ModelConfig ({err}); save the weights again"
+        ) from err

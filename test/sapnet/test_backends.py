@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from sapnet import backends
+from sapnet.backends import BACKENDS, BackendSpec, available_backends, create_backend
+from sapnet.backends.processor import has_bf16, processor_name
+from sapnet.errors import BackendError, CheckpointError
+
+torch = pytest.importorskip("torch")
+REAL = ("torch", "openvino")
+
+
+def batch(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_weights):
+    def make(**settings):
+        return BackendSpec(weights=str(tiny_weights), **{"device": "cpu", "precision": "fp32", **settings})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def backend(name, spec):
+    """One backend for many tests: OpenVINO's conversion takes a second."""
+    return create_backend(name, spec())
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backends, "_GPU_NODES", ())
+
+
+def hide(monkeypatch, library, backend):
+    """Make ``import library`` fail, and the backend's module be imported anew."""
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"sapnet.backends.{backend}", raising=False)
+
+
+def warnings_of(caplog):
+    return [record for record in caplog.records if record.name == "sapnet" and record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("name", REAL, scope="module")
+class TestRealBackends:
+    def test_describes_itself(self, name, backend):
+        assert (backend.name, backend.precision, backend.stages) == (name, "fp32", 2)
+        assert backend.device == processor_name() != ""
+
+    def test_shapes_and_types(self, backend):
+        derained, streaks = backend.infer(batch(3, 19, 22))
+        assert derained.dtype == streaks.dtype == np.uint8
+        assert derained.shape == (3, 19, 22, 3)
+        assert streaks.shape == (3, 19, 22)
+
+    def test_batch_is_the_same_as_one_by_one(self, backend):
+        frames = batch(3, 19, 22)
+        together, _ = backend.infer(frames)
+        alone = np.concatenate([backend.infer(frames[index : index + 1])[0] for index in range(3)])
+        assert np.abs(together.astype(int) - alone).max() <= 1
+
+    def test_results_stay_when_the_next_ones_come(self, backend):
+        derained, streaks = backend.infer(batch(1, 19, 22, seed=1))
+        kept = derained.copy(), streaks.copy()
+        backend.infer(batch(1, 19, 22, seed=2))
+        assert np.array_equal(derained, kept[0])
+        assert np.array_equal(streaks, kept[1])
+
+    def test_frames_are_left_alone(self, backend):
+        frames = batch(1, 19, 22)
+        kept = frames.copy()
+        backend.infer(frames)
+        assert np.array_equal(frames, kept)
+
+    def test_from_several_threads(self, name, backend, spec):
+        inputs = [batch(1, 19, 22 + 2 * (seed % 2), seed=seed) for seed in range(6)]
+        expected = [backend.infer(frames)[0] for frames in inputs]
+        fresh = create_backend(name, spec())
+        results = {}
+
+        def work(index):
+            if index % 2:
+                fresh.prepare(*inputs[index].shape[:3])
+            results[index] = [fresh.infer(inputs[index])[0] for _ in range(4)]
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(results) == list(range(6))
+        assert all(np.array_equal(one, expected[index]) for index in range(6) for one in results[index])
+
+    def test_stages(self, name, backend, spec):
+        one = create_backend(name, spec(stages=1))
+        assert one.stages == 1
+        assert not np.array_equal(one.infer(batch(1, 19, 22))[0], backend.infer(batch(1, 19, 22))[0])
+
+    def test_bf16_is_close_to_fp32(self, name, backend, spec):
+        try:
+            coarse = create_backend(name, spec(precision="bf16"))
+        except BackendError as err:
+            pytest.skip(f"no bf16 here: {err}")
+        assert coarse.precision == "bf16"
+        frames = batch(1, 19, 22)
+        error = coarse.infer(frames)[0].astype(float) - backend.infer(frames)[0]
+        assert 10 * np.log10(255**2 / (error**2).mean()) > 45
+
+    def test_closed(self, name, spec):
+        backend = create_backend(name, spec())
+        backend.close()
+        backend.close()
+        with pytest.raises(BackendError, match="closed"):
+            backend.infer(batch(1, 16, 16))
+
+    def test_cuda_is_refused_where_it_cannot_be(self, name, spec, no_gpu):
+        with pytest.raises(BackendError, match=r"'cuda'.*'cpu'"):
+            create_backend(name, spec(device="cuda"))
+
+
+class TestTorch:
+    def test_fp16_on_the_cpu(self, spec):
+        backend = create_backend("torch", spec(precision="fp16"))
+        exact, _ = create_backend("torch", spec()).infer(batch(1, 32, 48))
+        assert np.abs(backend.infer(batch(1, 32, 48))[0].astype(int) - exact).max() <= 2
+
+    def test_chooses_what_the_processor_is_fast_at(self, spec):
+        assert create_backend("torch", spec(precision="auto")).precision == ("bf16" if has_bf16() else "fp32")
+
+    def test_is_always_ready_on_the_cpu(self, spec):
+        backend = create_backend("torch", spec())
+        backend.prepare(1, 4000, 4000)
+        assert backend.is_ready(1, 4000, 4000)
+
+    @pytest.mark.parametrize("fault", [RuntimeError("CUDA out of memory. Tried"), MemoryError()])
+    def test_faults_of_torch_are_chained(self, spec, monkeypatch, fault):
+        backend = create_backend("torch", spec())
+
+        def fail(*_):
+            raise fault
+
+        monkeypatch.setattr(torch.nn.functional, "pixel_unshuffle", fail)
+        with pytest.raises(BackendError, match=r"1 frame.* of 16x18") as caught:
+            backend.infer(batch(1, 16, 18))
+        assert caught.value.__cause__ is fault
+
+
+@pytest.mark.parametrize("name", ["openvino"], scope="module")
+class TestOpenVino:
+    @pytest.mark.parametrize("shape", [(1, 16, 16), (1, 17, 33), (2, 48, 31), (1, 64, 96)])
+    def test_gives_what_torch_gives(self, backend, spec, shape):
+        theirs = backend.infer(batch(*shape))
+        ours = create_backend("torch", spec()).infer(batch(*shape))
+        for got, expected in zip(theirs, ours, strict=True):
+            assert np.abs(got.astype(int) - expected).max() <= 1
+
+    def test_the_least_recently_used_shape_goes_first(self, name, spec):
+        backend = create_backend("openvino", spec(max_shapes=2))
+        assert not backend.is_ready(1, 16, 16)
+        backend.prepare(1, 16, 16)
+        assert backend.is_ready(1, 16, 16)
+        assert not backend.is_ready(2, 16, 16)
+        backend.prepare(1, 16, 18)
+        backend.infer(batch(1, 16, 16))
+        backend.prepare(1, 16, 20)
+        assert [backend.is_ready(1, 16, width) for width in (16, 18, 20)] == [True, False, True]
+
+    def test_closed_backends_compile_nothing(self, name, spec):
+        backend = create_backend("openvino", spec())
+        backend.close()
+        with pytest.raises(BackendError, match="closed"):
+            backend.prepare(1, 16, 16)
+        assert not backend.is_ready(1, 16, 16)
+
+    def test_fp16_is_refused(self, name, spec):
+        with pytest.raises(BackendError, match=r"'fp16'.*fp32"):
+            create_backend("openvino", spec(precision="fp16"))
+
+    def test_what_cannot_be_compiled_is_an_error(self, backend):
+        with pytest.raises(BackendError, match=r"1 frame.* of 0x16"):
+            backend.prepare(1, 0, 16)
+
+
+class TestTensorRt:
+    def test_says_what_to_use_instead(self):
+        with pytest.raises(BackendError, match=r"not in this version.*'torch'.*pip install torch-tensorrt-rtx"):
+            create_backend("tensorrt", BackendSpec())
+
+
+class TestAuto:
+    def test_openvino_on_the_cpu(self, spec, no_gpu, caplog):
+        with caplog.at_level(logging.DEBUG, logger="sapnet"):
+            assert create_backend("auto", spec(device="auto")).name == "openvino"
+        assert not warnings_of(caplog)
+        assert [record.levelno for record in caplog.records if record.name == "sapnet"] == [logging.INFO]
+
+    def test_torch_where_openvino_is_missing(self, spec, no_gpu, monkeypatch, caplog):
+        hide(monkeypatch, "openvino", "openvino")
+        backend = create_backend("auto", spec(device="cpu"))
+        assert (backend.name, backend.device) == ("torch", processor_name())
+        (warning,) = warnings_of(caplog)
+        assert "pip install openvino" in warning.getMessage()
+
+    def test_says_that_a_gpu_lies_idle(self, spec, no_gpu, monkeypatch, caplog, tmp_path):
+        monkeypatch.setattr(backends, "_GPU_NODES", (tmp_path,))
+        assert create_backend("auto", spec(device="auto")).name == "openvino"
+        assert len(warnings_of(caplog)) == 2  # TensorRT and CUDA torch
+
+    def test_does_not_leave_the_gpu_that_was_asked_for(self, spec, no_gpu):
+        with pytest.raises(BackendError, match=r"no backend can run on device 'cuda:1'.*finds no CUDA GPU"):
+            create_backend("auto", spec(device="cuda:1"))
+
+    def test_a_precision_that_only_torch_has(self, spec, no_gpu, caplog):
+        backend = create_backend("auto", spec(device="cpu", precision="fp16"))
+        assert (backend.name, backend.precision) == ("torch", "fp16")
+        assert len(warnings_of(caplog)) == 1
+
+    def test_never_picks_the_fake_one(self, spec, no_gpu, monkeypatch):
+        hide(monkeypatch, "openvino", "openvino")
+        hide(monkeypatch, "torch", "torch")
+        with pytest.raises(BackendError, match="pip install torch"):
+            create_backend("auto", spec(device="auto"))
+
+    def test_bad_weights_are_not_taken_for_a_missing_backend(self, no_gpu, tmp_path):
+        with pytest.raises(CheckpointError, match=r"none\.safetensors"):
+            create_backend("auto", BackendSpec(weights=str(tmp_path / "none.safetensors")))
+
+
+class TestByName:
+    def test_unknown(self):
+        with pytest.raises(BackendError, match="'caffe', expected auto, tensorrt, torch, openvino, fake"):
+            create_backend("caffe", BackendSpec())
+
+    @pytest.mark.parametrize(("name", "library"), [("torch", "torch"), ("openvino", "openvino")])
+    def test_missing_library(self, name, library, monkeypatch):
+        hide(monkeypatch, library, name)
+        with pytest.raises(BackendError, match=f"'{name}'.*pip install {library}") as caught:
+            create_backend(name, BackendSpec())
+        assert isinstance(caught.value.__cause__, ImportError)
+
+    @pytest.mark.parametrize("max_shapes", [0, -1, 1.5, None])
+    def test_wrong_max_shapes(self, max_shapes):
+        with pytest.raises(BackendError, match="max_shapes"):
+            BackendSpec(max_shapes=max_shapes)
+
+
+class TestAvailable:
+    def test_names_every_backend(self):
+        available = available_backends()
+        assert set(available) == set(BACKENDS) - {"auto"}
+        assert available["torch"] == available["openvino"] == available["fake"] == ""
+        assert "pip install" in available["tensorrt"]
+
+    def test_says_what_is_missing(self, monkeypatch):
+        hide(monkeypatch, "openvino", "openvino")
+        assert "pip install openvino" in available_backends()["openvino"]
+
+
+class TestProcessor:
+    def test_name(self):
+        assert processor_name()
+        assert "\n" not in processor_name()

@@ -1,0 +1,84 @@
+"""Parity of backends and precisions on real photographs (../shared/data), and on a GPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from sapnet import Derainer
+from sapnet.errors import BackendError
+
+torch = pytest.importorskip("torch")
+
+# Parts of the pictures do: what differs between backends is arithmetic, pixel by pixel.
+CROP = (slice(30, 190), slice(40, 241))
+
+
+@pytest.fixture(scope="module", params=["sapnet_fast", "weights/sapnet_wacv2022.pth"])
+def weights(request, shared_data):
+    return str(shared_data / request.param) if "/" in request.param else request.param
+
+
+@pytest.fixture(scope="module")
+def frames(shared_data):
+    files = [sorted((shared_data / name / "rainy").iterdir())[0] for name in ("rain100l_dev", "heavy_dev")]
+    return [np.ascontiguousarray(cv2.imread(str(file))[CROP]) for file in files]
+
+
+@pytest.fixture(scope="module")
+def exact(weights, frames) -> Iterator[list]:
+    with Derainer(weights, backend="torch", device="cpu", precision="fp32") as derainer:
+        return derainer(frames)
+
+
+def psnr(image, expected):
+    return 10 * np.log10(255**2 / max(((image.astype(float) - expected) ** 2).mean(), 1e-9))
+
+
+def make(weights, backend, **settings):
+    try:
+        return Derainer(weights, backend=backend, **settings)
+    except BackendError as err:
+        pytest.skip(f"cannot run here: {err}")
+
+
+def test_openvino_fp32_equals_torch_fp32(weights, frames, exact):
+    with make(weights, "openvino", precision="fp32") as derainer:
+        results = derainer(frames)
+    for result, expected in zip(results, exact, strict=True):
+        differs = np.abs(result.image.astype(int) - expected.image) > 1
+        assert differs.any(axis=2).mean() <= 0.001
+        assert (np.abs(result.streaks.astype(int) - expected.streaks) > 1).mean() <= 0.001
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_bf16_is_within_48_db(weights, frames, exact, backend):
+    with make(weights, backend, device="cpu", precision="bf16") as derainer:
+        results = derainer(frames)
+    for result, expected in zip(results, exact, strict=True):
+        assert psnr(result.image, expected.image) >= 48
+        assert psnr(result.streaks, expected.streaks) >= 48
+
+
+def test_the_mean_of_a_camera_frame_survives_bf16(shared_data):
+    """The attention's mean is over 230,400 values here; summed up in bf16 it would be far off."""
+    still = cv2.imread(str(sorted((shared_data / "driving").glob("*.jpg"))[0]))
+    with (
+        make("sapnet_fast", "openvino", precision="bf16", stages=1) as coarse,
+        make("sapnet_fast", "openvino", precision="fp32", stages=1) as fine,
+    ):
+        assert psnr(coarse([still])[0].image, fine([still])[0].image) >= 48
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
+@pytest.mark.parametrize(("precision", "floor"), [("fp32", 55), ("fp16", 50), ("bf16", 48)])
+def test_cuda_torch_is_close_to_the_cpu(weights, frames, exact, precision, floor):
+    with make(weights, "torch", device="cuda", precision=precision) as derainer:
+        derainer.prepare(*frames[0].shape[:2], batch=2)
+        results = derainer(frames)
+    for result, expected in zip(results, exact, strict=True):
+        assert psnr(result.image, expected.image) >= floor

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sapnet import Derained, Derainer
+from sapnet.errors import BackendError, CheckpointError, ImageFormatError
+from sapnet.streaks import DEFAULT_MASK_THRESHOLD, rain_score
+
+
+@pytest.fixture
+def derainer():
+    with Derainer(backend="fake") as derainer:
+        yield derainer
+
+
+@pytest.fixture(scope="module")
+def idle(idle_weights):
+    with Derainer(idle_weights, backend="torch", device="cpu", precision="fp32") as derainer:
+        yield derainer
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_weights):
+    with Derainer(tiny_weights, backend="torch", device="cpu", precision="fp32") as derainer:
+        yield derainer
+
+
+class TestCall:
+    def test_no_frames(self, derainer):
+        assert derainer([]) == []
+
+    def test_results_are_in_the_order_of_the_frames(self, derainer, make_frame):
+        sizes = [(20, 30), (16, 16), (20, 30), (31, 17), (16, 16), (20, 30)]
+        frames = [make_frame(*size, seed=seed) for seed, size in enumerate(sizes)]
+        results = derainer(frames)
+        assert all(np.array_equal(result.image, frame) for result, frame in zip(results, frames, strict=True))
+
+    def test_equal_sizes_share_a_batch(self, make_frame):
+        with Derainer(backend="fake", options={"fail_every": 2}) as derainer:
+            assert len(derainer([make_frame(16, 16), make_frame(16, 16)])) == 2
+            with pytest.raises(BackendError, match="inference 2"):
+                derainer([make_frame(16, 16), make_frame(16, 18)])
+
+    def test_long_lists_are_split(self, tiny, make_frame):
+        frames = [make_frame(16, 18, seed) for seed in range(19)]
+        together = tiny(frames)
+        assert len(together) == 19
+        assert np.abs(together[18].image.astype(int) - tiny([frames[18]])[0].image).max() <= 1
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.integers(16, 60), st.integers(16, 60))
+    def test_sizes_are_padded_and_cropped_as_inverses(self, idle, make_frame, height, width):
+        frame = make_frame(height, width)
+        (result,) = idle([frame])
+        assert np.array_equal(result.image, frame)
+        assert result.streaks.shape == (height, width)
+        assert not result.streaks.any()
+
+    def test_streaks_are_the_luma_that_was_taken_out(self, tiny, make_frame):
+        frame = make_frame(33, 47)
+        (result,) = tiny([frame])
+        luma = (frame.astype(float) - result.image) @ (0.114, 0.587, 0.299)
+        assert np.abs(np.maximum(luma, 0.0) - result.streaks).max() <= 1.01
+        assert result.streaks.any()
+
+    def test_a_batch_of_frames_in_one_array(self, derainer, make_frame):
+        frames = np.stack([make_frame(16, 20, seed) for seed in range(3)])
+        assert [result.image.tolist() for result in derainer(frames)] == frames.tolist()
+
+    @pytest.mark.parametrize("change", [lambda f: f[::2, ::-1], lambda f: f[..., ::-1], np.asfortranarray])
+    def test_views_are_accepted(self, derainer, make_frame, change):
+        frame = change(make_frame(40, 50))
+        assert np.array_equal(derainer([frame])[0].image, frame)
+
+    def test_read_only_frames_are_accepted(self, tiny, make_frame):
+        frame = make_frame(16, 16)
+        frame.flags.writeable = False
+        assert tiny([frame])[0].image.flags.writeable
+
+    def test_results_own_their_memory(self, derainer, make_frame):
+        frame = make_frame(16, 16)
+        first, second = derainer([frame, frame])
+        kept = second.image.copy()
+        first.image[:] = 0
+        frame[:] = 1
+        assert np.array_equal(second.image, kept)
+        assert first.image.base is None
+        assert first.streaks.base is None
+
+    def test_one_frame_without_a_list_is_refused(self, derainer, make_frame):
+        with pytest.raises(ImageFormatError, match="list of frames"):
+            derainer(make_frame(16, 16))
+
+    def test_one_wrong_frame_stops_all_before_anything_runs(self, make_frame):
+        derainer = Derainer(backend="fake", options={"fail_every": 1})
+        with pytest.raises(ImageFormatError, match="float64"):
+            derainer([make_frame(16, 16), np.zeros((16, 16, 3))])
+
+    @pytest.mark.parametrize(
+        ("mode", "said"), [("nan", "float32.*expected uint8"), ("wrong_shape", r"\(1, 20, 29, 3\).*\(1, 20, 30, 3\)")]
+    )
+    def test_a_result_that_is_none_is_an_error(self, make_frame, mode, said):
+        derainer = Derainer(backend="fake", options={"mode": mode})
+        with pytest.raises(BackendError, match=said):
+            derainer([make_frame(20, 30)])
+
+    def test_from_several_threads(self, tiny, make_frame):
+        frames = [make_frame(16 + seed, 20, seed) for seed in range(4)]
+        expected = [tiny([frame])[0].image for frame in frames]
+        results = {}
+
+        def work(index):
+            results[index] = [tiny([frames[index]])[0].image for _ in range(5)]
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(np.array_equal(image, expected[index]) for index in range(4) for image in results[index])
+
+
+class TestDerained:
+    def test_mask_and_score_come_from_the_streaks(self):
+        streaks = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        derained = Derained(np.zeros((16, 16, 3), np.uint8), streaks, mask_threshold=100)
+        assert np.array_equal(derained.streak_mask == 255, streaks > 100)
+        assert derained.rain_score == rain_score(streaks)
+
+    def test_cannot_be_changed(self):
+        derained = Derained(np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8))
+        with pytest.raises(AttributeError):
+            derained.mask_threshold = 3
+
+
+class TestSettings:
+    def test_describes_itself(self, derainer):
+        assert derainer.backend_name == "fake"
+        assert derainer.precision == "fp32"
+        assert derainer.weights == "sapnet_fast"
+        assert derainer.stages == 4
+        assert derainer.mask_threshold == DEFAULT_MASK_THRESHOLD
+
+    def test_weights_may_be_a_path(self, tiny_weights):
+        with Derainer(tiny_weights, backend="torch", device="cpu") as derainer:
+            assert derainer.weights == str(tiny_weights)
+            assert derainer.stages == 2
+
+    def test_fewer_stages_change_the_result(self, tiny, tiny_weights, make_frame):
+        with Derainer(tiny_weights, backend="torch", device="cpu", precision="fp32", stages=1) as one:
+            assert one.stages == 1
+            assert not np.array_equal(one([make_frame(16, 16)])[0].image, tiny([make_frame(16, 16)])[0].image)
+
+    def test_mask_threshold_reaches_the_results(self, make_frame):
+        with Derainer(backend="fake", mask_threshold=77) as derainer:
+            assert derainer([make_frame(16, 16)])[0].mask_threshold == 77
+
+    @pytest.mark.parametrize("threshold", [-1, 256, 12.0, "12", True])
+    def test_wrong_mask_threshold(self, threshold):
+        with pytest.raises(ValueError, match=r"mask_threshold.*0 to 255"):
+            Derainer(backend="fake", mask_threshold=threshold)
+
+    @pytest.mark.parametrize(
+        ("setting", "said"),
+        [
+            ({"backend": "onnx"}, "'onnx'.*auto, tensorrt, torch, openvino, fake"),
+            ({"device": "gpu"}, "'gpu'.*cuda:N"),
+            ({"device": "cuda:"}, "'cuda:'"),
+            ({"device": 0}, "device 0"),
+            ({"precision": "int8"}, "'int8'.*fp16"),
+            ({"stages": -1}, "-1.*1 to 12"),
+            ({"stages": 13}, "13"),
+            ({"stages": 2.0}, "2.0"),
+            ({"stages": True}, "True"),
+        ],
+    )
+    def test_wrong_backend_settings(self, setting, said):
+        with pytest.raises(BackendError, match=said):
+            Derainer(**{"backend": "fake", **setting})
+
+    def test_options_are_for_the_fake_backend_only(self):
+        with pytest.raises(BackendError, match=r"latency_ms.*fake"):
+            Derainer(backend="torch", options={"latency_ms": 1})
+
+    @pytest.mark.parametrize("backend", ["auto", "torch", "openvino"])
+    def test_missing_weights(self, backend, tmp_path):
+        with pytest.raises(CheckpointError, match=r"absent\.safetensors"):
+            Derainer(tmp_path / "absent.safetensors", backend=backend)
+
+
+class TestLife:
+    def test_ready_by_batch(self, tiny):
+        tiny.prepare(16, 16, batch=20)
+        assert tiny.is_ready(16, 16, batch=20)
+
+    def test_closed(self, make_frame):
+        with Derainer(backend="fake") as derainer:
+            assert derainer([make_frame(16, 16)])
+        with pytest.raises(BackendError, match="closed"):
+            derainer([make_frame(16, 16)])

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from sapnet.errors import ImageFormatError
+from sapnet.image import MIN_SIDE, require_frame, to_frames, to_tensor
+
+SIDES = st.integers(MIN_SIDE, 40)
+FRAMES = st.tuples(SIDES, SIDES).flatmap(lambda size: arrays(np.uint8, (*size, 3)))
+
+
+class TestRequireFrame:
+    @pytest.mark.parametrize("shape", [(16, 16, 3), (17, 31, 3), (720, 1280, 3)])
+    def test_returns_the_frame_itself(self, shape):
+        frame = np.zeros(shape, np.uint8)
+        assert require_frame(frame) is frame
+
+    def test_accepts_a_view(self):
+        view = np.zeros((40, 50, 3), np.uint8)[::2, ::-1, ::-1]
+        assert require_frame(view) is view
+
+    @pytest.mark.parametrize(
+        ("frame", "kind", "said"),
+        [
+            (np.zeros((20, 20), np.uint8), "encoding", r"\(20, 20\).*GRAY2BGR"),
+            (np.zeros((20, 20, 1), np.uint8), "encoding", r"\(20, 20, 1\)"),
+            (np.zeros((20, 20, 4), np.uint8), "encoding", r"\(20, 20, 4\)"),
+            (np.zeros((1, 20, 20, 3), np.uint8), "encoding", r"\(1, 20, 20, 3\)"),
+            (np.zeros((20, 20, 3), np.float32), "encoding", "float32"),
+            (np.zeros((20, 20, 3), np.uint16), "encoding", "uint16"),
+            (np.zeros((20, 20, 3), bool), "encoding", "bool"),
+            (np.zeros((15, 20, 3), np.uint8), "size", "15x20.*16x16"),
+            (np.zeros((20, 15, 3), np.uint8), "size", "20x15.*16x16"),
+            (np.zeros((0, 0, 3), np.uint8), "size", "0x0"),
+            (None, "encoding", "NoneType"),
+            ("frame.png", "encoding", "str"),
+            ([[[0, 0, 0]] * 20] * 20, "encoding", "list"),
+            (torch.zeros(20, 20, 3, dtype=torch.uint8), "encoding", "Tensor"),
+        ],
+    )
+    def test_refuses_what_is_not_a_frame(self, frame, kind, said):
+        with pytest.raises(ImageFormatError, match=said) as caught:
+            require_frame(frame)
+        assert caught.value.kind == kind
+
+
+class TestTensors:
+    def test_layout_and_range(self):
+        frame = np.zeros((16, 18, 3), np.uint8)
+        frame[2, 5] = (255, 0, 51)  # B, G, R
+        tensor = to_tensor(frame)
+        assert tensor.shape == (1, 3, 16, 18)
+        assert tensor.dtype == torch.float32
+        assert tensor[0, :, 2, 5].tolist() == pytest.approx([0.2, 0.0, 1.0])
+
+    def test_takes_a_batch(self):
+        assert to_tensor(np.zeros((2, 16, 18, 3), np.uint8)).shape == (2, 3, 16, 18)
+
+    def test_clamps_and_rounds(self):
+        values = torch.tensor([-0.5, 1.5, 0.6 / 255, 0.4 / 255]).reshape(1, 1, 1, 4).repeat(1, 3, 1, 1)
+        assert to_frames(values)[0, 0, :, 0].tolist() == [0, 255, 1, 0]
+
+    @settings(max_examples=25, deadline=None)
+    @given(FRAMES)
+    def test_there_and_back_is_the_same(self, frame):
+        back = to_frames(to_tensor(frame))
+        assert np.array_equal(back, frame[None])
+        assert back.flags.c_contiguous

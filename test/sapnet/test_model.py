@@ -1,0 +1,188 @@
+"""The network's shapes, dtypes, sizes and arithmetic, against plain restatements of the maths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sapnet.config import PRESETS, ModelConfig
+from sapnet.model import DeployNet, SAPNet
+from sapnet.model.blocks import ChannelResidualAttention, SeparableConv
+from sapnet.model.sapnet import take
+
+SMALL = ModelConfig(channels=8, reduction=4, dilations=(1, 2), stages=3)
+SIZES = [(16, 16), (17, 23), (16, 31), (33, 20)]
+
+
+def make(config: ModelConfig) -> SAPNet:
+    torch.manual_seed(0)
+    return SAPNet(config).eval().requires_grad_(False)
+
+
+def small(**changes) -> SAPNet:
+    return make(ModelConfig(**{**SMALL.to_dict(), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("preset", "count"), [("sapnet", 180_483), ("sapnet_separable", 36_863), ("sapnet_fast", 188_268)]
+)
+def test_parameter_counts_are_the_published_ones(preset, count):
+    assert sum(parameter.numel() for parameter in SAPNet(PRESETS[preset]).parameters()) == count
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 19)])
+def test_presets_return_every_stage(preset, height, width):
+    config = PRESETS[preset]
+    stages = make(config)(torch.rand(2, 3, height, width))
+    assert stages.shape == (config.stages, 2, 3, height, width)
+    assert torch.isfinite(stages).all()
+
+
+@pytest.mark.parametrize("downscale", [1, 2, 3])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_any_size_comes_back(downscale, height, width):
+    network = small(downscale=downscale)
+    rainy = torch.rand(1, 3, height, width)
+    stages = network(rainy)
+    assert stages.shape == (3, 1, 3, height, width)
+    assert torch.equal(network.derain(rainy), stages[-1])
+
+
+@pytest.mark.parametrize("downscale", [1, 2])
+def test_without_a_correction_every_stage_is_the_rainy_image(downscale):
+    network = small(downscale=downscale)
+    torch.nn.init.zeros_(network.tail.weight)
+    torch.nn.init.zeros_(network.tail.bias)
+    rainy = torch.rand(2, 3, 17, 21)
+    assert torch.equal(network(rainy), rainy.expand(3, -1, -1, -1, -1))
+
+
+def test_frames_of_a_batch_do_not_mix():
+    network = small()
+    rainy = torch.rand(3, 3, 16, 20)
+    alone = torch.cat([network.derain(frame[None]) for frame in rainy])
+    torch.testing.assert_close(network.derain(rainy), alone)
+
+
+def test_fewer_stages_are_the_first_ones():
+    rainy = torch.rand(1, 3, 16, 18)
+    assert torch.equal(small(stages=2)(rainy), small(stages=3)(rainy)[:2])
+
+
+def test_later_stages_use_the_state_of_earlier_ones():
+    stages = small()(torch.rand(1, 3, 16, 18))
+    assert (stages[1] - stages[0]).abs().max() > 1e-4
+    assert (stages[2] - stages[1]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_precision_is_that_of_the_input(dtype):
+    network = small(downscale=2)
+    rainy = torch.rand(1, 3, 17, 20)
+    expected = network(rainy)
+    stages = network.to(dtype)(rainy.to(dtype))
+    assert stages.dtype == dtype
+    torch.testing.assert_close(stages.float(), expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_device_is_that_of_the_input(preset):
+    """The meta device refuses any tensor that was made elsewhere."""
+    network = SAPNet(PRESETS[preset]).to("meta")
+    assert network(torch.empty(1, 3, 17, 19, device="meta")).device.type == "meta"
+
+
+def test_gradients_reach_every_parameter():
+    network = small(downscale=2).requires_grad_(True)
+    network(torch.rand(1, 3, 16, 16)).sum().backward()
+    assert [name for name, value in network.named_parameters() if value.grad is None] == []
+
+
+def test_separable_heads_equal_convolutions_side_by_side():
+    torch.manual_seed(0)
+    fused = SeparableConv(6, 4, heads=4)
+    x = torch.rand(1, 6, 9, 10)
+    heads = []
+    for depthwise, depthwise_bias, pointwise, pointwise_bias in zip(
+        fused.depthwise.weight.chunk(4),
+        fused.depthwise.bias.chunk(4),
+        fused.pointwise.weight.chunk(4),
+        fused.pointwise.bias.chunk(4),
+        strict=True,
+    ):
+        y = F.conv2d(x, depthwise, depthwise_bias, padding=1, groups=6)
+        heads.append(F.conv2d(y, pointwise, pointwise_bias))
+    torch.testing.assert_close(fused(x), torch.cat(heads, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_attention_of_a_camera_frame_does_not_overflow(dtype):
+    """Channel means of 3 over three million pixels: a sum in fp16 would be infinite."""
+    torch.manual_seed(0)
+    attention = ChannelResidualAttention(4, 2).requires_grad_(False)
+    x = torch.rand(1, 4, 1500, 2000) + 2.5
+    expected = attention(x)
+    got = attention.to(dtype)(x.to(dtype))
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.01)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (3, 4), (8, 9), (5, 8), (1, 1)])
+def test_take_crops_or_repeats_the_edge(rows, columns):
+    x = torch.rand(2, 3, 5, 7)
+    grown = F.pad(x, (0, 4, 0, 4), mode="replicate")
+    assert torch.equal(take(x, rows, columns), grown[..., :rows, :columns])
+
+
+class TestDeployNet:
+    @pytest.mark.parametrize("downscale", [1, 2])
+    def test_is_the_network_on_bgr_bytes(self, downscale):
+        network = small(downscale=downscale)
+        frames = torch.randint(0, 256, (2, 17, 22, 3), dtype=torch.uint8)
+        derained, streaks = DeployNet(network)(frames)
+
+        rainy = frames.numpy()[..., ::-1].astype(np.float32) / 255  # RGB
+        estimate = network(torch.from_numpy(rainy).permute(0, 3, 1, 2))[-1].permute(0, 2, 3, 1).numpy().clip(0, 1)
+        luma = (rainy - estimate) @ np.array([0.299, 0.587, 0.114])
+        self.assert_rounds_to(derained, 255 * estimate[..., ::-1])
+        self.assert_rounds_to(streaks, 255 * luma.clip(0, 1))
+        assert (luma < 0).any()
+        assert streaks.any()
+
+    @staticmethod
+    def assert_rounds_to(got, exact):
+        assert got.dtype == torch.uint8
+        assert np.abs(got.numpy() - exact).max() <= 0.501
+
+    def test_estimates_outside_the_range_are_clamped(self):
+        network = small()
+        torch.nn.init.zeros_(network.tail.weight)
+        network.tail.bias.copy_(torch.tensor([-2.0, 2.0, 0.0]))  # R, G, B
+        derained, streaks = DeployNet(network)(torch.full((1, 16, 16, 3), 100, dtype=torch.uint8))
+        assert derained[0, 0, 0].tolist() == [100, 255, 0]
+        assert (streaks == 0).all()  # G went up by more luma than R lost
+
+    def test_streaks_are_luma_taken_out(self):
+        network = small()
+        torch.nn.init.zeros_(network.tail.weight)
+        network.tail.bias.copy_(torch.tensor([-1.0, 0.0, 0.0]))
+        _, streaks = DeployNet(network)(torch.full((1, 16, 16, 3), 200, dtype=torch.uint8))
+        assert (streaks == round(0.299 * 200)).all()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_lower_precision_stays_close(self, dtype):
+        deploy = DeployNet(small(downscale=2))
+        frames = torch.randint(0, 256, (1, 18, 21, 3), dtype=torch.uint8)
+        expected = deploy(frames)
+        for got, exact in zip(deploy.to(dtype)(frames), expected, strict=True):
+            assert got.dtype == torch.uint8
+            assert (got.int() - exact.int()).abs().max() <= 4
+
+    def test_does_not_write_to_its_input(self):
+        frames = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8)
+        before = frames.clone()
+        DeployNet(small())(frames)
+        assert torch.equal(frames, before)

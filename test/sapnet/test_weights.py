@@ -1,0 +1,155 @@
+"""Weights in and out of files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from state_dicts import make, official_state
+
+from sapnet.config import PRESETS
+from sapnet.errors import CheckpointError
+from sapnet.model import SAPNet
+from sapnet.model.weights import load_weights, read_metadata, save_weights, shipped_weights
+
+
+def same_weights(one: SAPNet, other: SAPNet) -> bool:
+    other_state = other.state_dict()
+    return all(torch.equal(tensor, other_state[key]) for key, tensor in one.state_dict().items())
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    save_weights(make(), path, {"training": "none, a test"})
+    return path
+
+
+class TestShipped:
+    def test_the_vehicles_default_is_in_the_box(self):
+        network = load_weights("sapnet_fast")
+        assert network.config == PRESETS["sapnet_fast"]
+        assert shipped_weights()["sapnet_fast"].name == "sapnet_fast.safetensors"
+
+    def test_every_file_says_its_config_and_how_it_was_trained(self):
+        for preset, path in shipped_weights().items():
+            metadata = read_metadata(preset)
+            assert json.loads(metadata["model_config"]) == PRESETS[preset].to_dict()
+            assert metadata["training"]
+            assert path.with_name("README.md").is_file()
+
+    def test_preset_without_weights(self):
+        with pytest.raises(CheckpointError, match=r"preset 'sapnet' has no weights .*have: sapnet_fast.* the path"):
+            load_weights("sapnet")
+
+    @pytest.mark.parametrize("name", ["sapnet_fats", "", "weights.onnx"])
+    def test_unknown_name(self, name, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(CheckpointError, match=r"sapnet_fast|is a folder"):
+            load_weights(name)
+
+
+class TestLoad:
+    def test_is_ready_to_run(self, saved):
+        network = load_weights(saved)
+        assert not network.training
+        for parameter in network.parameters():
+            assert (parameter.dtype, parameter.device.type) == (torch.float32, "cpu")
+            assert not parameter.requires_grad
+            assert parameter.is_contiguous()
+        assert network(torch.rand(1, 3, 16, 16)).shape == (3, 1, 3, 16, 16)
+
+    def test_draws_no_random_numbers(self, saved):
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        load_weights(saved)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_holds_on_to_nothing_in_the_file(self, saved):
+        network = load_weights(saved)
+        with saved.open("r+b") as file:
+            file.seek(-4096, os.SEEK_END)
+            file.write(b"\xff" * 4096)
+        assert same_weights(network, make())
+
+    def test_a_path_may_be_text(self, saved):
+        assert same_weights(load_weights(str(saved)), make())
+
+    @pytest.mark.parametrize("prefix", ["module.", ""])
+    @pytest.mark.parametrize("preset", ["sapnet", "sapnet_separable"])
+    def test_official_layout(self, preset, prefix, tmp_path):
+        network = make(PRESETS[preset])
+        torch.save(official_state(network, prefix), tmp_path / "official.pth")
+        loaded = load_weights(tmp_path / "official.pth")
+        assert loaded.config == PRESETS[preset]
+        assert same_weights(loaded, network)
+
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_config_is_deduced_where_the_file_does_not_say_it(self, preset, tmp_path):
+        save_file(make(PRESETS[preset]).state_dict(), tmp_path / "bare.safetensors")
+        assert load_weights(tmp_path / "bare.safetensors").config == PRESETS[preset]
+
+
+class TestSave:
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_comes_back_equal(self, preset, tmp_path):
+        network = make(PRESETS[preset].with_stages(2))
+        save_weights(network, tmp_path / "a.safetensors", {"training": "3 steps"})
+        loaded = load_weights(tmp_path / "a.safetensors")
+        assert loaded.config == network.config
+        assert same_weights(loaded, network)
+        assert read_metadata(tmp_path / "a.safetensors")["training"] == "3 steps"
+
+    def test_equal_weights_give_equal_bytes(self, tmp_path):
+        provenance = {name: name * 3 for name in "hgfedcba"}
+        for attempt in range(8):
+            save_weights(make(), tmp_path / f"{attempt}.safetensors", provenance)
+        assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+    def test_other_readers_understand_it(self, saved):
+        assert load_file(saved).keys() == make().state_dict().keys()
+
+    def test_half_precision_is_saved_as_float32(self, tmp_path):
+        save_weights(make().half(), tmp_path / "half.safetensors", {})
+        loaded = load_weights(tmp_path / "half.safetensors")
+        assert same_weights(loaded, make().half().float())
+
+    def test_replaces_an_earlier_file_and_leaves_nothing_else(self, saved):
+        save_weights(make(seed=1), saved, {})
+        assert same_weights(load_weights(saved), make(seed=1))
+        assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+    def test_nan_is_not_saved_over_a_good_file(self, saved):
+        network = make(seed=1)
+        with torch.no_grad():
+            network.tail.bias[0] = float("nan")
+        with pytest.raises(CheckpointError, match=r"weights\.safetensors: not saved, tensor 'tail\.bias' holds NaN"):
+            save_weights(network, saved, {})
+        assert same_weights(load_weights(saved), make())
+
+    def test_failure_leaves_the_earlier_file(self, saved, monkeypatch):
+        def full(_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(CheckpointError, match=r"cannot be written .No space left on device"):
+            save_weights(make(seed=1), saved, {})
+        assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+        assert same_weights(load_weights(saved), make())
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"cannot be written .No such file or directory"):
+            save_weights(make(), tmp_path / "none" / "a.safetensors", {})
+
+    def test_other_endings_are_refused(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"are saved as \.safetensors, got '\.pth'"):
+            save_weights(make(), tmp_path / "a.pth", {})
+
+
+def test_metadata_of_a_pth_is_empty(tmp_path):
+    torch.save(official_state(make(PRESETS["sapnet"])), tmp_path / "official.pth")
+    assert read_metadata(tmp_path / "official.pth") == {}

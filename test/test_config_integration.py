@@ -1,0 +1,94 @@
+"""The files in config/: they say what the node does, and their readers take them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+import yaml  # noqa: E402, comes with ROS 2
+
+from sapnet_ros.params import PARAMETERS  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+DERAIN_YAML = ROOT / "config" / "derain.yaml"
+PROFILE = ROOT / "config" / "fastdds.xml"
+SEGMENT = 32 * 2**20
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def shared_memory(pid: int) -> int:
+    """Size of the largest segment of Fast DDS that a process has mapped, in bytes."""
+    segment = r"^(\w+)-(\w+) .* /dev/shm/fast(?:rtps|dds)_[0-9a-f]{16}$"
+    spans = re.findall(segment, Path(f"/proc/{pid}/maps").read_text(), re.MULTILINE)
+    return max((int(end, 16) - int(start, 16) for start, end in spans), default=0)
+
+
+def test_derain_yaml_gives_every_parameter_its_default_in_the_documented_order() -> None:
+    sections = yaml.safe_load(DERAIN_YAML.read_text())
+    assert list(sections) == ["/**"]
+    assert list(flat(sections["/**"]["ros__parameters"])) == [
+        (parameter.name, parameter.default) for parameter in PARAMETERS if parameter.default is not None
+    ]
+
+
+def test_derain_yaml_shows_the_parameters_that_are_unset() -> None:
+    for parameter in PARAMETERS:
+        if parameter.default is None:
+            (example,) = re.findall(rf"^ +# ({parameter.name}: .+)$", DERAIN_YAML.read_text(), re.MULTILINE)
+            parameter.check(yaml.safe_load(example)[parameter.name])
+
+
+def test_derain_yaml_explains_every_parameter() -> None:
+    lines = DERAIN_YAML.read_text().splitlines()
+    entries = [index for index, line in enumerate(lines) if re.match(r"    +\w+: \S", line)]
+    assert len(entries) == sum(parameter.default is not None for parameter in PARAMETERS)
+    assert all(lines[index - 1].strip().startswith("# ") for index in entries)
+
+
+def test_the_node_takes_derain_yaml_under_a_namespace(tmp_path: Path) -> None:
+    from rcl_interfaces.srv import GetParameters
+
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        DERAIN_YAML.read_text().replace("backend: auto", "backend: fake").replace("mode: identity", "mode: oom")
+    )
+    names = ["-r", "__ns:=/front", "-r", "__node:=cleaner", "--params-file", str(mine)]
+    node = live.NodeProcess(*names, log=tmp_path / "log")
+    peer = live.Peer()
+    try:
+        request = GetParameters.Request(names=["backend", "fake.mode"])
+        backend, mode = peer.call(GetParameters, "/front/cleaner/get_parameters", request).values
+        assert (backend.string_value, mode.string_value) == ("fake", "oom")
+        assert node.stop() == 0
+    finally:
+        peer.close()
+        node.process.kill()
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["with", "without"])
+def test_fast_dds_takes_the_profile(given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+        if given:
+            monkeypatch.setenv(variable, str(PROFILE))
+    node = live.NodeProcess(log=tmp_path / "log", backend="fake")
+    try:
+        live.wait_for(lambda: shared_memory(node.process.pid), "shared memory of the node")
+        assert (shared_memory(node.process.pid) >= SEGMENT) == given
+        assert node.stop() == 0
+        assert "XMLPARSER" not in (tmp_path / "log").read_text()
+    finally:
+        node.process.kill()

@@ -1,0 +1,105 @@
+"""How good a derained image and a streak mask are. Images are uint8 (H, W, 3) BGR."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
+
+from sapnet.report import psnr_y
+
+__all__ = ["MaskCounts", "psnr_y", "ssim_y", "true_streaks", "y_channel"]
+
+Image = NDArray[np.uint8]
+
+# Luma 0.299 R + 0.587 G + 0.114 B in BGR order, and what rain must add to it to count as a streak (10/255): in
+# whole thousandths, because gray rain often adds exactly 10, which a rounded sum puts on either side.
+_LUMA_BGR = np.array((114, 587, 299))
+_STREAK = 10_000
+
+
+def y_channel(image: Image) -> NDArray[np.float64]:
+    """(H, W): ``Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255`` (BT.601), not rounded."""
+    y: NDArray[np.float64] = 16.0 + image @ np.array((24.966, 128.553, 65.481)) / 255.0
+    return y
+
+
+def ssim_y(image: Image, clean: Image) -> float:
+    """Structural similarity on Y, at most 1: Gaussian 11x11 window, sigma 1.5, mean over the valid region."""
+    _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
+        y_channel(image),
+        y_channel(clean),
+        data_range=255.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    return float(similarity[5:-5, 5:-5].mean())
+
+
+def true_streaks(rainy: Image, clean: Image) -> NDArray[np.bool_]:
+    """(H, W): where rain added more than 10/255 of luma, ``luma(rainy) - luma(clean) > 10/255``."""
+    added: NDArray[np.int64] = (rainy.astype(np.int64) - clean) @ _LUMA_BGR
+    return added > _STREAK
+
+
+@dataclass(frozen=True)
+class MaskCounts:
+    """Pixels of predicted against true streak masks; add them up to pool images."""
+
+    true_positive: int = 0
+    false_positive: int = 0
+    false_negative: int = 0
+    true_negative: int = 0
+
+    @classmethod
+    def of(cls, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> MaskCounts:
+        """Count two boolean masks of one shape."""
+        if predicted.shape != truth.shape:
+            raise ValueError(f"masks differ in shape: predicted {predicted.shape}, truth {truth.shape}")
+        both = int(np.count_nonzero(predicted & truth))
+        positive, actual = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
+        return cls(both, positive - both, actual - both, truth.size - positive - actual + both)
+
+    def __add__(self, other: MaskCounts) -> MaskCounts:
+        return MaskCounts(
+            self.true_positive + other.true_positive,
+            self.false_positive + other.false_positive,
+            self.false_negative + other.false_negative,
+            self.true_negative + other.true_negative,
+        )
+
+    @property
+    def precision(self) -> float:
+        """Share of predicted streak pixels that are true; 0 where none was predicted."""
+        return _ratio(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def recall(self) -> float:
+        """Share of true streak pixels that were predicted; 0 where there are none."""
+        return _ratio(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return _ratio(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
+
+    @property
+    def f1_all_ones(self) -> float:
+        """F1 of a mask that calls every pixel a streak: what any useful mask must beat."""
+        actual = self.true_positive + self.false_negative
+        return _ratio(2 * actual, 2 * actual + self.false_positive + self.true_negative)
+
+    @property
+    def matthews(self) -> float:
+        """Matthews correlation in [-1, 1]; 0 for a mask that says nothing, all ones included."""
+        tp, fp, fn, tn = self.true_positive, self.false_positive, self.false_negative, self.true_negative
+        return _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
