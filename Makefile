@@ -44,15 +44,16 @@ help: ## list what can be made
 $(VENV)/.runtime: requirements/base.txt requirements/cpu.txt requirements/ros-jazzy.txt setup.py
 	$(call install,$(VENV),requirements/cpu.txt requirements/ros-jazzy.txt)
 
-$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.runtime requirements/test.txt requirements/dev.txt
 	$(BIN)/python -m pip install -r requirements/cpu.txt -r requirements/dev.txt
 	@touch $@
 
-$(VENV_KILTED)/.dev: requirements/base.txt requirements/cpu.txt requirements/ros-kilted.txt requirements/dev.txt setup.py
-	$(call install,$(VENV_KILTED),requirements/cpu.txt requirements/ros-kilted.txt requirements/dev.txt)
+# Without torch: the node's tests run on the fake backend.
+$(VENV_KILTED)/.test: requirements/base.txt requirements/ros-kilted.txt requirements/test.txt setup.py
+	$(call install,$(VENV_KILTED),requirements/base.txt requirements/ros-kilted.txt requirements/test.txt)
 
 venv: $(VENV)/.dev ## make .venv, the environment of test and lint
-venv-kilted: $(VENV_KILTED)/.dev
+venv-kilted: $(VENV_KILTED)/.test
 
 demo: $(VENV)/.runtime ## derain a live topic; INPUT=video|folder|bag RAIN=none|light|heavy RATE= FRAMES= SIZE= OPEN_LOOP=1 OUT=
 	@set --; \

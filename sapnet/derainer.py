@@ -47,7 +47,7 @@ class Derainer:
 
     weights: a preset with shipped weights, or the path of a checkpoint.
     backend: ``auto`` (the fastest that runs here), ``tensorrt``, ``torch``, ``openvino`` or ``fake``.
-    device, precision, stages, options: as in BackendSpec.
+    device, precision, stages, max_shapes, options: as in BackendSpec.
     mask_threshold: 0 to 255.
     Raises BackendError, CheckpointError; ValueError for the threshold.
     """
@@ -60,13 +60,15 @@ class Derainer:
         precision: str = "auto",
         stages: int = 0,
         mask_threshold: int = DEFAULT_MASK_THRESHOLD,
+        max_shapes: int = 4,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(mask_threshold, bool) or not isinstance(mask_threshold, int) or not 0 <= mask_threshold <= 255:
             raise ValueError(f"got mask_threshold {mask_threshold!r}, expected a whole number from 0 to 255")
         self.weights = str(weights)
         self.mask_threshold = mask_threshold
-        spec = BackendSpec(self.weights, device, precision, stages, options=MappingProxyType(dict(options or {})))
+        given = MappingProxyType(dict(options or {}))
+        spec = BackendSpec(self.weights, device, precision, stages, max_shapes, given)
         self._backend = create_backend(backend, spec)
         self.backend_name = self._backend.name
         self.precision = self._backend.precision

@@ -13,13 +13,12 @@ from sapnet_ros.params import Size
 if TYPE_CHECKING:
     from sapnet.derainer import Derainer
 
-MAX_SIZES = 4  # frame sizes kept ready at once; a camera has one
-
 
 class Loader:
     """Owns the Derainer: loads it, and compiles it for every size that is asked for, on a thread of its own.
 
-    load: makes a Derainer for a number of stages; may take seconds.
+    load: makes a Derainer for a number of stages, one that keeps ``max_sizes`` compiled; may take seconds.
+    max_sizes: frame sizes kept ready at once; the one not seen for longest is given up for another.
     on_change: called, from any thread, whenever ``ready`` may have changed.
     on_error: called with a text when loading or compiling failed.
     """
@@ -29,6 +28,7 @@ class Loader:
         load: Callable[[int], Derainer],
         stages: int,
         sizes: Iterable[Size],
+        max_sizes: int,
         on_change: Callable[[], None],
         on_error: Callable[[str], None],
     ) -> None:
@@ -42,7 +42,7 @@ class Loader:
         self._loaded_stages: int | None = None
         self._error = ""
         self._sizes: OrderedDict[Size, None] = OrderedDict.fromkeys(sizes)
-        self._max_sizes = max(MAX_SIZES, len(self._sizes))
+        self._max_sizes = max_sizes
         self._failed: dict[Size, str] = {}
         self._thread = Thread(target=self._run, name="loader", daemon=True)
         self._thread.start()

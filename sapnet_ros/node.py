@@ -32,6 +32,7 @@ from sapnet_ros.worker import Worker
 if TYPE_CHECKING:
     from sapnet.derainer import Derainer
 
+MIN_SIZES = 4  # frame sizes kept ready at once, or more where as many are configured
 STOP_TIMEOUT_S = 2.0  # a frame in hand is waited for this long when the node is deactivated
 
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
@@ -104,10 +105,12 @@ class DerainNode(LifecycleNode):
             for name, camera in self._cameras.items()
             if name
         ]
+        max_sizes = max(MIN_SIZES, len(names), len(current.warmup_sizes))
         self._loader = Loader(
-            functools.partial(_load_derainer, current),
+            functools.partial(_load_derainer, current, max_sizes),
             current.stages,
             current.warmup_sizes,
+            max_sizes,
             on_change=self._publish_ready,
             on_error=lambda text: self.get_logger().error(text),
         )
@@ -295,7 +298,7 @@ class DerainNode(LifecycleNode):
         self._diagnostics.publish(message)
 
 
-def _load_derainer(current: NodeParams, stages: int) -> Derainer:
+def _load_derainer(current: NodeParams, max_sizes: int, stages: int) -> Derainer:
     from sapnet.derainer import Derainer
 
     options = {}
@@ -306,6 +309,11 @@ def _load_derainer(current: NodeParams, stages: int) -> Derainer:
             "mode": current.fake_mode,
         }
     return Derainer(
-        current.weights, current.backend, device=current.device, precision=current.precision, stages=stages,
+        current.weights,
+        current.backend,
+        device=current.device,
+        precision=current.precision,
+        stages=stages,
+        max_shapes=max_sizes,
         options=options,
-    )  # fmt: skip
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-import openvino as ov
 import torch
 
 from sapnet.backends.base import BackendSpec, Frames
@@ -15,6 +15,11 @@ from sapnet.backends.network import load_deploy_network
 from sapnet.backends.processor import processor_name
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet
+
+# When imported, OpenVINO reports that to its makers and keeps an identity for it in the home folder, unless its
+# telemetry package is absent. A vehicle reports nothing unasked.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
@@ -126,6 +131,7 @@ class OpenVinoBackend:
 
 
 def _convert(network: DeployNet) -> ov.Model:
+    """The network as OpenVINO's, its batch, height and width free."""
     example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         # OpenVINO's own way in is torch.jit.trace, which newer versions of torch call deprecated.

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sapnet.backends import BACKENDS
@@ -69,8 +70,13 @@ def run(args: argparse.Namespace) -> int:
 def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Those that all commands share, except that weights and backends may be several."""
     add = parser.add_argument_group("network").add_argument
-    several = "several are compared (default: %(default)s)"
-    add("--weights", nargs="+", default=["sapnet_fast"], metavar="NAME|PATH", help=f"shipped or a file; {several}")
+    add(
+        "--weights",
+        nargs="+",
+        default=["sapnet_fast"],
+        metavar="NAME|PATH",
+        help="shipped weights or files; several are compared (default: sapnet_fast)",
+    )
     add(
         "--backend",
         nargs="+",
@@ -108,19 +114,21 @@ def _measure(candidates: Sequence[Candidate], args: argparse.Namespace) -> list[
 
 
 def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     height, width = args.shape
-    table = Table(title=f"{height}x{width}, batch {args.batch}, {args.frames} calls each")
-    table.add_column("weights", overflow="fold")
-    table.add_column("device", overflow="fold")
-    for heading in ("backend", "precision"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("stages", "p50 ms", "p95 ms", "frames/s", "ratio"):
+    machine = "; ".join(sorted({f"{timing.backend} on {timing.device}" for timing in timings}))
+    table = Table(
+        title=f"{height}x{width}, batch {args.batch}, {args.frames} calls each", caption=machine, box=box.SIMPLE_HEAD
+    )
+    table.add_column("weights", overflow="fold", min_width=12)
+    table.add_column("backend", no_wrap=True)
+    for heading in ("stages", "p50 ms", "p95 ms", "fps", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
     for timing in timings:
         figures = (f"{timing.p50_ms:.1f}", f"{timing.p95_ms:.1f}", f"{timing.fps:.1f}", f"{timing.ratio:.2f}")
-        names = (timing.weights, timing.device, timing.backend, timing.precision)
+        names = (Path(timing.weights).name, f"{timing.backend} {timing.precision}")
         table.add_row(*names, str(timing.stages), *figures)
     Console().print(table)

@@ -7,6 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from sapnet.backends import BACKENDS
+from sapnet.backends.base import PRECISIONS
 from sapnet.config import MAX_STAGES
 from sapnet.image import MIN_SIDE
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from sapnet.derainer import Derainer
 
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def add_command(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 import threading
 
@@ -188,6 +190,13 @@ class TestOpenVino:
     def test_what_cannot_be_compiled_is_an_error(self, backend):
         with pytest.raises(BackendError, match=r"1 frame.* of 0x16"):
             backend.prepare(1, 0, 16)
+
+
+def test_openvino_leaves_the_home_folder_alone(tmp_path):
+    code = "from sapnet.backends import BackendSpec, create_backend; create_backend('openvino', BackendSpec())"
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**environment, "HOME": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
 
 
 class TestTensorRt:

@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
 from sapnet.errors import BackendError
-from sapnet_ros.loader import MAX_SIZES, Loader
+from sapnet_ros.loader import Loader
 
 Size = tuple[int, int]
+MAX_SIZES = 4
 
 
 class StubDerainer:
@@ -55,7 +56,7 @@ def make() -> Iterator[Callable[..., Loader]]:
         load: Callable[[int], object], sizes: list[Size] | None = None, **callbacks: Callable[..., None]
     ) -> Loader:
         defaults = {"on_change": lambda: None, "on_error": lambda text: None}
-        made.append(Loader(load, 0, sizes or [], **(defaults | callbacks)))
+        made.append(Loader(load, 0, sizes or [], MAX_SIZES, **(defaults | callbacks)))
         return made[-1]
 
     yield make

@@ -1,0 +1,44 @@
+"""The published network's figures, reproduced (../shared/data)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sapnet import Derainer
+from sapnet.model.weights import load_weights
+from training.evaluate import evaluate
+
+
+@pytest.mark.parametrize("crop", ["a", "b"])
+def test_official_checkpoint_reproduces_every_stage(crop, shared_data):
+    reference = np.load(shared_data / "weights" / "sapnet_wacv2022_reference.npz")
+    network = load_weights(shared_data / "weights" / "sapnet_wacv2022.pth")
+    rainy_rgb = np.ascontiguousarray(reference[f"rainy_bgr_{crop}"][..., ::-1])
+    stages = network(torch.from_numpy(rainy_rgb).permute(2, 0, 1)[None].float() / 255)[:, 0].numpy()
+    expected = reference[f"stages_rgb_{crop}"]
+    assert stages.shape == expected.shape == (6, 3, *rainy_rgb.shape[:2])
+    assert (np.abs(stages - expected).max(axis=(1, 2, 3)) <= 1e-4).all()
+
+
+def test_shipped_weights_are_the_starter_weights(shared_data):
+    shipped = load_weights("sapnet_fast")
+    starter = load_weights(shared_data / "weights" / "sapnet_fast_bootstrap.safetensors")
+    assert shipped.config == starter.config
+    expected = starter.state_dict()
+    for key, tensor in shipped.state_dict().items():
+        assert torch.equal(tensor, expected[key]), key
+
+
+def test_shipped_weights_on_heavy_rain(shared_data):
+    """Against the reference figures of the data's README and the mask figures of the model card."""
+    with Derainer("sapnet_fast", backend="torch", device="cpu", precision="fp32") as derainer:
+        figures = evaluate(derainer, shared_data / "heavy_dev")
+    assert figures["images"] == 10
+    assert figures["psnr_rainy"] == pytest.approx(13.27, abs=0.01)
+    assert figures["psnr"] == pytest.approx(21.63, abs=0.03)
+    assert figures["ssim"] == pytest.approx(0.629, abs=0.001)
+    assert figures["f1"] == pytest.approx(0.924, abs=0.002)
+    assert figures["matthews"] == pytest.approx(0.607, abs=0.002)
+    assert figures["f1"] > figures["f1_all_ones"]

@@ -1,0 +1,150 @@
+"""PSNR, SSIM and mask figures against plain restatements and known values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from training.metrics import MaskCounts, psnr_y, ssim_y, true_streaks, y_channel
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def plain(value, height: int = 16, width: int = 16) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+class TestY:
+    @pytest.mark.parametrize(
+        ("bgr", "y"),
+        [
+            ((0, 0, 0), 16.0),
+            ((255, 255, 255), 235.0),
+            ((255, 0, 0), 16 + 24.966),
+            ((0, 255, 0), 16 + 128.553),
+            ((0, 0, 255), 16 + 65.481),
+        ],
+    )
+    def test_of_known_colours(self, bgr, y):
+        assert y_channel(plain(bgr)) == pytest.approx(y, abs=1e-9)
+
+    def test_is_not_rounded(self):
+        assert y_channel(plain((0, 1, 0)))[0, 0] == pytest.approx(16 + 128.553 / 255, abs=1e-9)
+
+
+class TestPsnr:
+    def test_of_a_known_difference(self):
+        step = 10 * 219 / 255  # what 10 levels of gray are on Y
+        assert psnr_y(plain(110), plain(100)) == pytest.approx(20 * math.log10(255 / step))
+
+    def test_of_equal_images_is_infinite(self):
+        assert psnr_y(noise(20, 20), noise(20, 20)) == math.inf
+
+    def test_darker_counts_as_brighter_does(self):
+        assert psnr_y(plain(90), plain(100)) == pytest.approx(psnr_y(plain(110), plain(100)))
+
+
+class TestSsim:
+    def restated(self, one: np.ndarray, other: np.ndarray) -> float:
+        """Wang et al. 2004: every 11x11 window that lies in the image, weighted by a Gaussian."""
+        ramp = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+        weights = np.outer(ramp, ramp) / ramp.sum() ** 2
+        x, y = (np.lib.stride_tricks.sliding_window_view(y_channel(image), (11, 11)) for image in (one, other))
+        mean_x, mean_y = (np.einsum("hwij,ij->hw", window, weights) for window in (x, y))
+        xx, yy, xy = (np.einsum("hwij,ij->hw", product, weights) for product in (x * x, y * y, x * y))
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        above = (2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2)
+        below = (mean_x**2 + mean_y**2 + c1) * (xx - mean_x**2 + yy - mean_y**2 + c2)
+        return float((above / below).mean())
+
+    @pytest.mark.parametrize(("height", "width"), [(24, 31), (16, 16), (11, 40)])
+    def test_is_the_published_formula(self, height, width):
+        one = noise(height, width)
+        other = np.clip(one.astype(int) + np.random.default_rng(1).integers(-60, 60, one.shape), 0, 255)
+        other = other.astype(np.uint8)
+        assert ssim_y(one, other) == pytest.approx(self.restated(one, other), abs=1e-6)
+
+    def test_of_equal_images_is_one(self):
+        assert ssim_y(noise(20, 20), noise(20, 20)) == pytest.approx(1.0)
+
+
+class TestTrueStreaks:
+    def test_gray_rain_counts_above_ten_levels(self):
+        for level in range(245):
+            clean = plain(level, 1, 1)
+            assert not true_streaks(plain(level + 10, 1, 1), clean).any()
+            assert true_streaks(plain(level + 11, 1, 1), clean).all()
+
+    def test_darker_is_not_rain(self):
+        assert not true_streaks(plain(0), plain(255)).any()
+
+    @pytest.mark.parametrize(("bgr", "streak"), [((100, 0, 0), True), ((0, 17, 0), False), ((0, 18, 0), True)])
+    def test_colours_count_by_their_luma(self, bgr, streak):
+        mask = true_streaks(plain(bgr), plain(0))
+        assert mask.shape == (16, 16)
+        assert (mask == streak).all()
+
+
+def masks():
+    return arrays(np.bool_, (6, 7))
+
+
+class TestMaskCounts:
+    def test_of_a_known_case(self):
+        predicted = np.array([True, True, True, False, False, False, False, False])
+        truth = np.array([True, True, False, True, False, False, False, False])
+        counts = MaskCounts.of(predicted, truth)
+        assert counts == MaskCounts(2, 1, 1, 4)
+        assert counts.precision == pytest.approx(2 / 3)
+        assert counts.recall == pytest.approx(2 / 3)
+        assert counts.f1 == pytest.approx(2 / 3)
+        assert counts.matthews == pytest.approx((2 * 4 - 1) / 15)
+        assert counts.f1_all_ones == pytest.approx(2 * 3 / (8 + 3))
+
+    @given(masks(), masks())
+    def test_matthews_is_the_correlation_of_the_masks(self, predicted, truth):
+        got = MaskCounts.of(predicted, truth).matthews
+        if predicted.all() or truth.all() or not predicted.any() or not truth.any():
+            assert got == 0.0
+        else:
+            expected = np.corrcoef(predicted.ravel(), truth.ravel())[0, 1]
+            assert got == pytest.approx(expected, abs=1e-9)
+
+    @given(masks(), masks(), masks(), masks())
+    def test_pooling_equals_counting_at_once(self, one, one_truth, other, other_truth):
+        pooled = MaskCounts.of(one, one_truth) + MaskCounts.of(other, other_truth)
+        assert pooled == MaskCounts.of(np.stack([one, other]), np.stack([one_truth, other_truth]))
+
+    @given(masks())
+    def test_all_ones(self, truth):
+        ones = np.ones_like(truth)
+        counts = MaskCounts.of(ones, truth)
+        assert counts.f1 == counts.f1_all_ones
+        assert counts.matthews == 0.0
+
+    def test_of_camera_sized_pools_does_not_overflow(self):
+        many = MaskCounts(10**10, 10**9, 10**9, 10**10)
+        assert many.matthews == pytest.approx(9 / 11)
+
+    @pytest.mark.parametrize("value", [False, True])
+    def test_constant_masks_divide_by_nothing(self, value):
+        mask = np.full((4, 4), value)
+        counts = MaskCounts.of(mask, ~mask)
+        assert (counts.precision, counts.recall, counts.f1, counts.matthews) == (0.0, 0.0, 0.0, 0.0)
+
+    def test_shapes_must_agree(self):
+        with pytest.raises(ValueError, match=r"predicted \(4, 5\), truth \(5, 4\)"):
+            MaskCounts.of(np.zeros((4, 5), bool), np.zeros((5, 4), bool))
+
+
+@given(st.integers(0, 255), st.integers(0, 255))
+def test_psnr_of_gray_images(one, other):
+    expected = math.inf if one == other else 20 * math.log10(255 / (abs(one - other) * 219 / 255))
+    assert psnr_y(plain(one), plain(other)) == pytest.approx(expected, rel=1e-6)
