@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sapnet.backends import BACKENDS
+from sapnet.backends.base import PRECISIONS
 from sapnet.commands.common import (
-    PRECISIONS,
     add_command,
     parse_device,
     parse_positive,
