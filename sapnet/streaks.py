@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +18,10 @@ Plane = NDArray[np.uint8]
 
 def streak_mask(streaks: Plane, threshold: int = DEFAULT_MASK_THRESHOLD) -> Plane:
     """Streaks, uint8 (H, W), 0 to 255 -> uint8 (H, W): 255 where they are above ``threshold``, else 0."""
-    return np.where(streaks > threshold, np.uint8(255), np.uint8(0))
+    return cast(Plane, cv2.threshold(streaks, threshold, 255, cv2.THRESH_BINARY)[1])
 
 
 def rain_score(streaks: Plane) -> float:
     """How much rain was taken out of a frame, in [0, 1]: ``mean(min(streaks, 64)) / 64``."""
-    total = int(np.minimum(streaks, _SCORE_CEILING).sum(dtype=np.uint64))
-    return total / (_SCORE_CEILING * streaks.size)
+    capped = cv2.threshold(streaks, _SCORE_CEILING, _SCORE_CEILING, cv2.THRESH_TRUNC)[1]
+    return float(cv2.mean(capped)[0]) / _SCORE_CEILING

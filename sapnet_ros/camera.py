@@ -15,10 +15,10 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 
-from sapnet.messages import Decoded, encode_compressed, encode_image, output_encoding
+from sapnet.messages import encode_compressed, encode_image, output_encoding
 from sapnet.streaks import streak_mask
 from sapnet_ros.failopen import Outcome
-from sapnet_ros.params import NodeParams
+from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import CameraSubscription, ReliabilityOverrides, frames_profile, overridable
 from sapnet_ros.stats import CameraStats
 
@@ -26,30 +26,43 @@ REMEMBERED_INFOS = 16
 
 
 class Topics:
-    """Resolved topic names of one camera. One remap of ``image`` moves its compressed and camera_info siblings too."""
+    """Topic names of one camera, as they are given to rcl, which applies the remap rules to each once.
+
+    One remap of ``image`` moves its compressed and camera_info siblings too; those of ``derained/image`` likewise.
+    Raises ParameterError where an output would be an input: the node would derain its own frames.
+    """
 
     def __init__(self, node: LifecycleNode, camera: str, transport: str) -> None:
         self._node = node
-        self._prefix = f"{camera}/" if camera else ""
-        image = self._resolve("image")
-        self.image = f"{image}/compressed" if transport == "compressed" else image
-        self.camera_info = self._sibling("camera_info", image)
-        self.derained = self._resolve("derained/image")
-        self.derained_compressed = f"{self.derained}/compressed"
-        self.derained_camera_info = self._sibling("derained/camera_info", self.derained)
-        self.streak_mask = self._resolve("streak_mask/image")
-        self.frame_status = self._resolve("frame_status")
-        self.rain_score = self._resolve("rain_score")
+        prefix = f"{camera}/" if camera else ""
+        self.image = f"{prefix}image"
+        self.derained = f"{prefix}derained/image"
+        self.camera_info = self._sibling(f"{prefix}camera_info", self.image)
+        self.derained_camera_info = self._sibling(f"{prefix}derained/camera_info", self.derained)
+        self.derained_compressed = f"{self.final(self.derained)}/compressed"
+        self.streak_mask = f"{prefix}streak_mask/image"
+        self.frame_status = f"{prefix}frame_status"
+        self.rain_score = f"{prefix}rain_score"
+        if transport == "compressed":
+            self.image = f"{self.final(self.image)}/compressed"
+        for output in (self.derained, self.derained_compressed, self.streak_mask):
+            if self.final(output) == self.final(self.image):
+                raise ParameterError(f"output {output} and input {self.image} are both {self.final(output)}: remap one")
 
-    def _resolve(self, name: str) -> str:
-        return str(self._node.resolve_topic_name(self._prefix + name))
+    def final(self, name: str) -> str:
+        """Where a topic really is."""
+        return str(self._node.resolve_topic_name(name))
+
+    @property
+    def shares_camera_info(self) -> bool:
+        """Whether derained frames stand beside the camera_info that comes in, which then serves both."""
+        return self.final(self.derained_camera_info) == self.final(self.camera_info)
 
     def _sibling(self, name: str, image: str) -> str:
         """The camera_info beside an image topic, unless it has a remap of its own."""
-        resolved = self._resolve(name)
-        if resolved != self._node.resolve_topic_name(self._prefix + name, only_expand=True):
-            return resolved
-        return f"{image.rpartition('/')[0]}/camera_info"
+        if self.final(name) != self._node.resolve_topic_name(name, only_expand=True):
+            return name
+        return f"{self.final(image).rpartition('/')[0]}/camera_info"
 
 
 class Camera:
@@ -58,20 +71,14 @@ class Camera:
     def __init__(self, node: LifecycleNode, name: str, params: NodeParams) -> None:
         self.name = name
         self.enabled = True
+        self.seen_frame = False
         self.stats = CameraStats()
         self.topics = Topics(node, name, params.image_transport)
         self._node = node
         self._infos: OrderedDict[tuple[int, int], CameraInfo] = OrderedDict()  # by stamp, oldest first
         self._infos_lock = Lock()
         self._subscriptions: list[CameraSubscription] = []
-        self._image = self._publisher(Image, self.topics.derained)
-        self._compressed = (
-            self._publisher(CompressedImage, self.topics.derained_compressed) if params.publish_compressed else None
-        )
-        self._info = self._publisher(CameraInfo, self.topics.derained_camera_info)
-        self._mask = self._publisher(Image, self.topics.streak_mask)
-        self._status = self._publisher(DiagnosticArray, self.topics.frame_status)
-        self._score = self._publisher(Float32, self.topics.rain_score)
+        self._publishers: dict[str, LifecyclePublisher] = {}
 
     @property
     def label(self) -> str:
@@ -82,6 +89,24 @@ class Camera:
     def best_effort(self) -> bool:
         """Whether an input fell back to best effort."""
         return any(subscription.best_effort for subscription in self._subscriptions)
+
+    def advertise(self, params: NodeParams) -> None:
+        """Make the publishers."""
+        topics = self.topics
+        outputs: dict[str, type] = {
+            topics.derained: Image,
+            topics.streak_mask: Image,
+            topics.frame_status: DiagnosticArray,
+            topics.rain_score: Float32,
+        }
+        if params.publish_compressed:
+            outputs[topics.derained_compressed] = CompressedImage
+        if not topics.shares_camera_info:
+            outputs[topics.derained_camera_info] = CameraInfo
+        for topic, message_type in outputs.items():
+            self._publishers[topic] = self._node.create_lifecycle_publisher(
+                message_type, topic, frames_profile(), qos_overriding_options=overridable()
+            )
 
     def subscribe(
         self,
@@ -102,71 +127,71 @@ class Camera:
             on_info(info)
 
         message_type = CompressedImage if params.image_transport == "compressed" else Image
-        inputs = (
-            (message_type, self.topics.image, on_image, self.stats.count_lost),
-            (CameraInfo, self.topics.camera_info, keep_info, lambda messages: None),
+        self._subscriptions.append(
+            CameraSubscription(self._node, message_type, self.topics.image, on_image, overrides, self.stats.count_lost)
         )
-        self._subscriptions = [
-            CameraSubscription(self._node, kind, topic, callback, topic not in overrides, on_lost)
-            for kind, topic, callback, on_lost in inputs
-        ]
+        self._subscriptions.append(
+            CameraSubscription(self._node, CameraInfo, self.topics.camera_info, keep_info, overrides)
+        )
 
     def unsubscribe(self) -> None:
         """Stop receiving."""
-        for subscription in self._subscriptions:
-            subscription.destroy()
-        self._subscriptions = []
-        with self._infos_lock:
-            self._infos.clear()
+        while self._subscriptions:
+            self._subscriptions.pop().destroy()
 
     def destroy(self) -> None:
         """Free the publishers."""
-        for publisher in (self._image, self._compressed, self._info, self._mask, self._status, self._score):
-            if publisher is not None:
-                self._node.destroy_lifecycle_publisher(publisher)
+        while self._publishers:
+            self._node.destroy_lifecycle_publisher(self._publishers.popitem()[1])
 
-    def publish(self, header: Header, outcome: Outcome, params: NodeParams, received_s: float) -> None:
-        """Send what ``outcome`` holds, every message with the frame's own header; frame_status goes last."""
+    def publish(self, header: Header, outcome: Outcome, params: NodeParams, received_s: float, score: float) -> None:
+        """Send what ``outcome`` holds, every message with the frame's own header; frame_status goes last.
+
+        score: of a derained frame. All is made before anything is sent, so that a frame goes out whole or not at all.
+        Raises ImageFormatError for a frame that cannot be written as JPEG.
+        """
         assert outcome.decoded is not None
-        bgr = outcome.decoded.bgr if outcome.derained is None else outcome.derained.image
-        self._publish_image(header, bgr, outcome.decoded, params)
-        self._publish_info(header)
-        if self._mask.get_subscription_count():
-            self._mask.publish(image_message(header, _mask(outcome, params), "mono8"))
+        topics, derained = self.topics, outcome.derained
+        bgr = outcome.decoded.bgr if derained is None else derained.image
+        encoding = output_encoding(params.output_encoding, outcome.decoded.encoding)
+        messages: dict[str, Any] = {topics.derained: image_message(header, bgr, encoding, outcome.decoded.alpha)}
+        if self._is_wanted(topics.derained_compressed):
+            packed = encode_compressed(bgr, quality=params.jpeg_quality)
+            messages[topics.derained_compressed] = CompressedImage(
+                header=header, format=packed.format, data=as_array(packed.data)
+            )
+        info = self._info_for(header)
+        if info is not None and topics.derained_camera_info in self._publishers:
+            messages[topics.derained_camera_info] = info
+        if self._is_wanted(topics.streak_mask):
+            messages[topics.streak_mask] = image_message(header, _mask(outcome, params), "mono8")
+        if derained is not None:
+            messages[topics.rain_score] = Float32(data=score)
+        for topic, message in messages.items():
+            self._publishers[topic].publish(message)
         values = {"reason": outcome.reason, "latency_ms": f"{1e3 * (time.monotonic() - received_s):.3f}"}
-        if outcome.derained is not None:
-            score = outcome.derained.rain_score
-            self._score.publish(Float32(data=score))
+        if derained is not None:
             values["rain_score"] = f"{score:.4f}"
         status = DiagnosticStatus(
-            level=DiagnosticStatus.OK if outcome.derained is not None else DiagnosticStatus.WARN,
+            level=DiagnosticStatus.OK if derained is not None else DiagnosticStatus.WARN,
             name=f"{self._node.get_name()}: {self.label}",
-            message="derained" if outcome.derained is not None else "passed_through",
+            message="derained" if derained is not None else "passed_through",
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
-        self._status.publish(DiagnosticArray(header=header, status=[status]))
+        self._publishers[topics.frame_status].publish(DiagnosticArray(header=header, status=[status]))
 
-    def _publisher(self, message_type: type, topic: str) -> LifecyclePublisher:
-        return self._node.create_lifecycle_publisher(
-            message_type, topic, frames_profile(), qos_overriding_options=overridable()
-        )
+    def _is_wanted(self, topic: str) -> bool:
+        return topic in self._publishers and self._publishers[topic].get_subscription_count() > 0
 
-    def _publish_image(self, header: Header, bgr: np.ndarray, decoded: Decoded, params: NodeParams) -> None:
-        encoding = output_encoding(params.output_encoding, decoded.encoding)
-        self._image.publish(image_message(header, bgr, encoding, decoded.alpha))
-        if self._compressed is not None and self._compressed.get_subscription_count():
-            packed = encode_compressed(bgr, quality=params.jpeg_quality)
-            self._compressed.publish(CompressedImage(header=header, format=packed.format, data=as_array(packed.data)))
-
-    def _publish_info(self, header: Header) -> None:
-        """The camera_info of the frame's stamp, else the newest, under the frame's header."""
+    def _info_for(self, header: Header) -> CameraInfo | None:
+        """The camera_info of the frame's stamp, else the newest, under the frame's header; None if none ever came."""
         with self._infos_lock:
             if not self._infos:
-                return
+                return None
             stamp = (header.stamp.sec, header.stamp.nanosec)
             info = self._infos.get(stamp) or next(reversed(self._infos.values()))
         info.header = header
-        self._info.publish(info)
+        return info
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str, alpha: np.ndarray | None = None) -> Image:

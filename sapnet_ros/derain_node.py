@@ -7,23 +7,26 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
-from threading import Event, Thread
-from threading import enumerate as all_threads
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sapnet_ros.node import DerainNode
 
 JOIN_TIMEOUT_S = 5.0
+AFTER_ERROR_S = 0.1
 
 
 def main(args: list[str] | None = None) -> int:
     """Run derain_node until SIGINT or SIGTERM. Returns 0 then, and 1 if it cannot start."""
-    stop = Event()
+    # A queue, for its put is safe in a signal handler, also in one that interrupts another.
+    ends: SimpleQueue[int] = SimpleQueue()
     # Before the imports, which take a while: a signal during them must end the process cleanly too.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: ends.put(0))
 
     import rclpy
     from rclpy.signals import SignalHandlerOptions
@@ -31,24 +34,18 @@ def main(args: list[str] | None = None) -> int:
     from sapnet_ros.logs import RosHandler
     from sapnet_ros.node import DerainNode
 
-    failed = Event()
-
-    def give_up() -> None:
-        failed.set()
-        stop.set()
-
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = DerainNode(on_autostart_failed=give_up)
+        node = DerainNode(on_autostart_failed=lambda: ends.put(1))
     except Exception as err:
-        print(f"derain_node: {err}", file=sys.stderr)
+        print(f"derain_node cannot start: {type(err).__name__}: {err}", file=sys.stderr)
+        rclpy.try_shutdown()
         return 1
     logger = logging.getLogger("sapnet")
     logger.setLevel(logging.INFO)
     logger.addHandler(RosHandler(node.get_logger()))
-    all_ended = _run(node, stop)
+    code, all_ended = _run(node, ends)
     rclpy.try_shutdown()
-    code = 1 if failed.is_set() else 0
     if not all_ended:
         # A thread inside a library that does not return would crash the interpreter's end.
         sys.stdout.flush()
@@ -57,8 +54,8 @@ def main(args: list[str] | None = None) -> int:
     return code
 
 
-def _run(node: DerainNode, stop: Event) -> bool:
-    """Spin until ``stop``, then shut the node down. Returns whether every thread of ours has ended.
+def _run(node: DerainNode, ends: SimpleQueue[int]) -> tuple[int, bool]:
+    """Spin until an exit code comes, then shut the node down. Returns the code, and whether all threads have ended.
 
     The node spins on a thread of its own, so that the main thread is free for Python's signal handlers.
     """
@@ -66,31 +63,34 @@ def _run(node: DerainNode, stop: Event) -> bool:
 
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    spinning = True
 
     def spin() -> None:
-        while not stop.is_set():
+        while spinning:
             try:
                 executor.spin_once(timeout_sec=1.0)
             except (ExternalShutdownException, ShutdownException):
-                stop.set()
+                ends.put(0)
+                return
             except Exception:  # one bad request or callback must not end the node
                 node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
+                time.sleep(AFTER_ERROR_S)
 
     spinner = Thread(target=spin, name="executor", daemon=True)
     spinner.start()
-    stop.wait()
+    code = ends.get()
+    spinning = False
     executor.wake()
     spinner.join(JOIN_TIMEOUT_S)
-    ended = not spinner.is_alive()
-    if ended:
+    if not spinner.is_alive():
         with contextlib.suppress(Exception):  # already shut down, by a transition
             node.trigger_shutdown()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
-    background = [thread for thread in all_threads() if thread.name in ("worker", "loader")]
-    for thread in background:
+    threads = [spinner, *node.threads]
+    for thread in threads:
         thread.join(1.0)
-    return ended and not any(thread.is_alive() for thread in background)
+    return code, not any(thread.is_alive() for thread in threads)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sapnet
 from sapnet_ros.camera import Camera
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
+from sapnet_ros.stats import Snapshot
 
 SILENT_AFTER_S = 5.0
 
@@ -23,7 +24,7 @@ def camera_status(node: str, camera: Camera, active_for_s: float | None, hardwar
 
     active_for_s: how long the node has been active, which bounds the silence; None while it is not.
     """
-    figures, topic = camera.stats.snapshot(), camera.topics.image
+    figures, topic = camera.stats.snapshot(), camera.topics.final(camera.topics.image)
     values: dict[str, Any] = {
         "topic": topic,
         "received": figures.received,
@@ -39,26 +40,32 @@ def camera_status(node: str, camera: Camera, active_for_s: float | None, hardwar
     values |= {f"latency_ms_{quantile}": value for quantile, value in figures.latency_ms.items()}
     if figures.rain_score is not None:
         values["rain_score"] = figures.rain_score
-    level, message = OK, "inactive"
-    if active_for_s is not None:
-        silent_s = active_for_s if figures.silent_s is None else min(figures.silent_s, active_for_s)
-        if silent_s > SILENT_AFTER_S:
-            level, message = ERROR, f"no frame on {topic} for {silent_s:.0f} s"
-        elif figures.silent_s is None:
-            level, message = WARN, f"waiting for the first frame on {topic}"
-        else:
-            message = "receiving"
+    level, message = _camera_level(figures, topic, active_for_s)
     return _status(f"{node}: {camera.label}", level, message, hardware_id, values)
 
 
-def backend_status(node: str, loader: Loader, params: NodeParams) -> DiagnosticStatus:
+def _camera_level(figures: Snapshot, topic: str, active_for_s: float | None) -> tuple[bytes, str]:
+    """How the camera is, by its silence and by what became of its last frame."""
+    if active_for_s is None:
+        return OK, "inactive"
+    silent_s = active_for_s if figures.silent_s is None else min(figures.silent_s, active_for_s)
+    if silent_s > SILENT_AFTER_S:
+        return ERROR, f"no frame on {topic} for {silent_s:.0f} s"
+    if figures.silent_s is None:
+        return WARN, f"waiting for the first frame on {topic}"
+    if figures.last_error:
+        return ERROR, figures.last_error
+    if figures.last_reason:
+        return WARN, f"the last frame was not derained: {figures.last_reason}"
+    return OK, "deraining"
+
+
+def backend_status(node: str, loader: Loader, params: NodeParams, hardware_id: str) -> DiagnosticStatus:
     """State of what runs the network. ``fake`` is never OK, for no vehicle may drive with it unnoticed."""
     derainer = loader.derainer
     backend = derainer.backend_name if derainer is not None else params.backend
     values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
-    hardware_id = ""
     if derainer is not None:
-        hardware_id = derainer.device
         values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
     if loader.error:
         level, message = ERROR, loader.error
@@ -71,11 +78,11 @@ def backend_status(node: str, loader: Loader, params: NodeParams) -> DiagnosticS
     return _status(f"{node}: backend", level, message, hardware_id, values)
 
 
-def process_status(node: str, state: str, problems: Sequence[str]) -> DiagnosticStatus:
+def process_status(node: str, state: str, problems: Sequence[str], hardware_id: str) -> DiagnosticStatus:
     """Lifecycle state of the process, and what keeps it from being configured."""
     level, message = (ERROR, "; ".join(problems)) if problems else (OK, state)
     values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__}
-    return _status(f"{node}: process", level, message, "", values)
+    return _status(f"{node}: process", level, message, hardware_id, values)
 
 
 def _status(name: str, level: bytes, message: str, hardware_id: str, values: Mapping[str, Any]) -> DiagnosticStatus:

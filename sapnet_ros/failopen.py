@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError, SapnetError
 from sapnet.image import MIN_SIDE
-from sapnet.messages import Decoded
+from sapnet.messages import Decoded, decode_compressed, decode_image
+from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
@@ -32,9 +35,16 @@ class Outcome:
     kind: str = ""
 
 
+def make_decoder(params: NodeParams) -> Callable[[Any], Decoded]:
+    """What takes the frame out of a message of the transport that is subscribed to."""
+    if params.image_transport == "compressed":
+        return functools.partial(decode_compressed, max_pixels=params.max_pixels)
+    return functools.partial(decode_image, max_pixels=params.max_pixels, fallback=cv_bridge_fallback())
+
+
 def decide(
     frame: Received,
-    decode: Callable[[object], Decoded],
+    decode: Callable[[Any], Decoded],
     loader: Loader,
     params: NodeParams,
     enabled: bool,
@@ -46,13 +56,15 @@ def decide(
         return Outcome(reason=UNSUPPORTED if err.kind == "encoding" else INVALID, error=str(err), kind=err.kind)
     height, width = decoded.bgr.shape[:2]
     size = (height, width)
-    if min(size) < MIN_SIDE:
-        return _failed(decoded, f"the frame is {height}x{width}; {MIN_SIDE}x{MIN_SIDE} is the least", params)
-    loader.request(size)
+    too_small = min(size) < MIN_SIDE
+    if not too_small:
+        loader.request(size)
     if frame.overtaken:
         return Outcome(decoded, reason=OVERLOAD)
     if not enabled:
         return Outcome(decoded, reason=DISABLED)
+    if too_small:
+        return _failed(decoded, f"the frame is {height}x{width}; {MIN_SIDE}x{MIN_SIDE} is the least", params)
     derainer = loader.derainer
     if derainer is None or not derainer.is_ready(*size):
         error = loader.error_for(size)

@@ -8,7 +8,7 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 from sapnet.errors import SapnetError
-from sapnet_ros.params import Size
+from sapnet_ros.params import NodeParams, Size
 
 if TYPE_CHECKING:
     from sapnet.derainer import Derainer
@@ -44,8 +44,8 @@ class Loader:
         self._sizes: OrderedDict[Size, None] = OrderedDict.fromkeys(sizes)
         self._max_sizes = max_sizes
         self._failed: dict[Size, str] = {}
-        self._thread = Thread(target=self._run, name="loader", daemon=True)
-        self._thread.start()
+        self.thread = Thread(target=self._run, name="loader", daemon=True)
+        self.thread.start()
 
     @property
     def derainer(self) -> Derainer | None:
@@ -62,7 +62,7 @@ class Loader:
     @property
     def error(self) -> str:
         """Why nothing can be derained, or not every size; empty if all is well."""
-        return self._error or "; ".join(self._failed.values())
+        return self._error or "; ".join(list(self._failed.values()))
 
     @property
     def building(self) -> str:
@@ -71,7 +71,8 @@ class Loader:
             return ""
         if self._derainer is None or self._loaded_stages != self._stages:
             return "loading the network"
-        missing = self._next_size()
+        with self._changed:
+            missing = self._next_size()
         return f"compiling for {missing[0]}x{missing[1]}" if missing else ""
 
     def ready_for(self, size: Size) -> bool:
@@ -129,7 +130,10 @@ class Loader:
                 self._reload(stages)
             elif size is not None:
                 self._compile(size)
-            self._on_change()
+            try:
+                self._on_change()
+            except Exception as err:  # telling others must not end the loading
+                self._on_error(_describe(err))
 
     def _reload(self, stages: int) -> None:
         try:
@@ -138,7 +142,10 @@ class Loader:
             self._error = _describe(err)
             self._on_error(self._error)
         else:
-            failed = {size: reason for size in list(self._sizes) if (reason := self._prepare(derainer, size))}
+            # What is loaded serves until the new one can take over; where nothing is, the sizes come one by one.
+            with self._changed:
+                sizes = list(self._sizes) if self._derainer is not None else []
+            failed = {size: reason for size in sizes if not self._closed and (reason := self._prepare(derainer, size))}
             with self._changed:
                 if self._closed:
                     derainer.close()
@@ -160,6 +167,28 @@ class Loader:
             self._on_error(reason)
             return reason
         return ""
+
+
+def load_derainer(current: NodeParams, max_sizes: int, stages: int) -> Derainer:
+    """The Derainer that the parameters ask for. Raises BackendError, CheckpointError."""
+    from sapnet.derainer import Derainer
+
+    options = {}
+    if current.backend == "fake":
+        options = {
+            "latency_ms": current.fake_latency_ms,
+            "fail_every": current.fake_fail_every,
+            "mode": current.fake_mode,
+        }
+    return Derainer(
+        current.weights,
+        current.backend,
+        device=current.device,
+        precision=current.precision,
+        stages=stages,
+        max_shapes=max_sizes,
+        options=options,
+    )
 
 
 def _describe(err: Exception) -> str:

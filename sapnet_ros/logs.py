@@ -19,7 +19,7 @@ class RosHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log at the severity of the record."""
-        text = record.getMessage()
+        text = self.format(record)
         # Each severity needs its own call site: rclpy refuses one whose severity changes.
         if record.levelno >= logging.ERROR:
             self._logger.error(text)

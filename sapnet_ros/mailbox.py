@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Condition
 from typing import Any
 
-MAX_OVERTAKEN = 16
+MAX_OVERTAKEN = 4  # a frame may take a hundred megabytes
 
 
 @dataclass

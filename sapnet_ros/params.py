@@ -117,15 +117,22 @@ def _text(default: str, description: str, allowed: str, **more: Any) -> Any:
     return _parameter(default, description, convert, allowed, **more)
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    """An array of strings; a lone string, which is one of letters to Python, is not."""
+    if isinstance(value, str):
+        raise TypeError
+    return tuple(value or ())
+
+
 def _camera_names(value: Any) -> tuple[str, ...]:
-    names = tuple(value or ())
+    names = _texts(value)
     if len(set(names)) != len(names) or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) for name in names):
         raise ValueError
     return names
 
 
 def _sizes(value: Any) -> tuple[Size, ...]:
-    matches = [re.fullmatch(r"(\d{1,5})x(\d{1,5})", text) for text in value or ()]
+    matches = [re.fullmatch(r"(\d{1,5})x(\d{1,5})", text) for text in _texts(value)]
     sizes = tuple((int(match[1]), int(match[2])) for match in matches if match)
     if len(sizes) != len(matches) or any(min(size) < MIN_SIDE for size in sizes):
         raise ValueError
@@ -241,6 +248,8 @@ def declare(node: Node) -> dict[str, str]:
             continue
         except ParameterError as err:
             refused[declaration.name] = str(err)
+            if descriptor.read_only:
+                continue  # rclpy takes it back no more
             node.undeclare_parameter(declaration.name)
         except (InvalidParameterTypeException, InvalidParameterValueException) as err:
             refused[declaration.name] = f"parameter {declaration.name!r} must be {declaration.allowed}: {err}"
@@ -259,6 +268,10 @@ def refusal(node: Node, changes: Iterable[Parameter], configured: bool) -> str:
     known = [change for change in changes if change.name in BY_NAME]
     if not known:
         return ""
+    for change in known:
+        # rclpy would undeclare it, and every later change would fail for the missing one.
+        if change.type_ == Parameter.Type.NOT_SET:
+            return f"parameter {change.name!r} cannot be deleted"
     try:
         current(node, known)
     except ParameterError as err:

@@ -49,7 +49,8 @@ class ReliabilityOverrides:
         self._node = node
         self._overridden: dict[str, bool] = {}
 
-    def __contains__(self, topic: str) -> bool:
+    def chosen_by_user(self, topic: str) -> bool:
+        """For a fully resolved topic, before or after its first subscription."""
         if topic not in self._overridden:
             name = f"qos_overrides.{topic}.subscription.reliability"
             value = self._node.declare_parameter(name, Parameter.Type.STRING).value
@@ -61,7 +62,7 @@ class ReliabilityOverrides:
 class CameraSubscription:
     """A reliable subscription that is made anew as best effort when a publisher offers no more than that.
 
-    may_fall_back: False where the user has chosen the reliability.
+    topic: as given to rcl, which applies the remap rules; the attribute of that name is what came of it.
     on_lost: called with the number of messages that the middleware reports lost.
     """
 
@@ -71,14 +72,15 @@ class CameraSubscription:
         message_type: type,
         topic: str,
         callback: Callable[[Any], None],
-        may_fall_back: bool,
+        overrides: ReliabilityOverrides,
         on_lost: Callable[[int], None] = lambda messages: None,
     ) -> None:
         self._node = node
         self._type = message_type
-        self.topic = topic
+        self._name = topic
+        self.topic = str(node.resolve_topic_name(topic))
         self._callback = callback
-        self._may_fall_back = may_fall_back
+        self._may_fall_back = not overrides.chosen_by_user(self.topic)
         self._on_lost = on_lost
         self.best_effort = False
         self._subscription = self._create(frames_profile(), overridable())
@@ -90,7 +92,7 @@ class CameraSubscription:
     def _create(self, profile: QoSProfile, overrides: QoSOverridingOptions | None) -> Any:
         return self._node.create_subscription(
             self._type,
-            self.topic,
+            self._name,
             self._callback,
             profile,
             event_callbacks=SubscriptionEventCallbacks(
@@ -115,7 +117,11 @@ class CameraSubscription:
             "lost in transport; a reliable publisher, or a larger shared-memory segment on its side, avoids that."
         )
         self.destroy()
-        depth = self._node.get_parameter(f"qos_overrides.{self.topic}.subscription.depth").value
-        profile = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+        prefix = f"qos_overrides.{self.topic}.subscription"
+        profile = QoSProfile(
+            history=HistoryPolicy.get_from_short_key(self._node.get_parameter(f"{prefix}.history").value),
+            depth=self._node.get_parameter(f"{prefix}.depth").value,
+            reliability=ReliabilityPolicy.BEST_EFFORT,
+        )
         # Without overrides: the declared reliability would win over this profile.
         self._subscription = self._create(profile, None)

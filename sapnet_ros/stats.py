@@ -17,6 +17,7 @@ class Snapshot:
     """A camera's figures at one moment. Latencies are milliseconds from receipt to the last publish.
 
     received = derained + passed through + dropped + in_flight.
+    last_reason, last_error: why the last frame was not derained, and what went wrong with it; empty if it was.
     """
 
     received: int
@@ -27,6 +28,8 @@ class Snapshot:
     latency_ms: Mapping[str, float]
     rain_score: float | None
     silent_s: float | None
+    last_reason: str
+    last_error: str
 
     @property
     def in_flight(self) -> int:
@@ -47,6 +50,7 @@ class CameraStats:
         self._latencies_s: deque[float] = deque(maxlen=WINDOW)
         self._rain_score: float | None = None
         self._last_received_s: float | None = None
+        self._last_reason = self._last_error = ""
 
     def count_received(self, now_s: float) -> None:
         """A frame came in."""
@@ -60,16 +64,19 @@ class CameraStats:
             self._derained += 1
             self._rain_score = rain_score
             self._latencies_s.append(latency_s)
+            self._last_reason = self._last_error = ""
 
-    def count_passed_through(self, reason: str) -> None:
+    def count_passed_through(self, reason: str, error: str = "") -> None:
         """The original of a frame went out."""
         with self._lock:
             self._passed_through[reason] += 1
+            self._last_reason, self._last_error = reason, error
 
-    def count_dropped(self, reason: str) -> None:
+    def count_dropped(self, reason: str, error: str = "") -> None:
         """Nothing went out for a frame."""
         with self._lock:
             self._dropped[reason] += 1
+            self._last_reason, self._last_error = reason, error
 
     def count_lost(self, frames: int) -> None:
         """The middleware says that frames never arrived."""
@@ -90,6 +97,8 @@ class CameraStats:
                 latency_ms={f"p{q}": 1e3 * _quantile(latencies, q) for q in (50, 95, 99)} if latencies else {},
                 rain_score=self._rain_score,
                 silent_s=None if last is None else time.monotonic() - last,
+                last_reason=self._last_reason,
+                last_error=self._last_error,
             )
 
 

@@ -75,6 +75,7 @@ class Peer:
         self._executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._running = True
+        self._clients: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
 
@@ -109,7 +110,9 @@ class Peer:
 
     def call(self, service_type: type, name: str, request: Any) -> Any:
         """Call a service; returns its response."""
-        client = self.node.create_client(service_type, name)
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        client = self._clients[name]
         assert client.wait_for_service(TIMEOUT_S), f"no service {name}"
         future = client.call_async(request)
         wait_for(future.done, f"an answer of {name}")

@@ -21,7 +21,10 @@ def peer() -> Iterator[Peer]:
 
 @pytest.fixture
 def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
-    """Starts derain_node processes, on the fake backend unless told otherwise, and ends them after the test."""
+    """Starts derain_node processes, on the fake backend unless told otherwise.
+
+    After the test they must end with code 0 and have logged no traceback.
+    """
     started: list[NodeProcess] = []
 
     def start(*ros_args: str, **params: Any) -> NodeProcess:
@@ -32,5 +35,5 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     yield start
     for node in started:
         if node.process.poll() is None:
-            node.process.kill()
-            node.process.wait()
+            assert node.stop() == 0
+        assert "Traceback" not in node.log.read_text()

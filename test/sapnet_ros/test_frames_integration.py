@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Bool, Float32
+from std_srvs.srv import SetBool
 
 from live import NodeProcess, Peer, image, millis, status_values, wait_for
 
@@ -94,10 +95,15 @@ def test_camera_info_falls_back_to_the_newest_under_the_frames_header(peer: Peer
     sent = CameraInfo(height=48, width=64, distortion_model="newest")
     sent.header.frame_id = "elsewhere"
     peer.publisher(CameraInfo, "/camera_info").publish(sent)
-    time.sleep(0.3)
-    camera.publish(image(noise(48, 64), 2))
+    for stamp in range(2, 50):  # until it has arrived
+        camera.publish(image(noise(48, 64), stamp))
+        wait_for(lambda n=stamp: len(status) == n, f"frame {stamp}")
+        if infos:
+            break
+        time.sleep(0.1)
     wait_for(lambda: infos, "camera_info")
-    assert (millis(infos[0]), infos[0].header.frame_id, infos[0].distortion_model) == (2, "camera_optical", "newest")
+    assert millis(infos[0]) in (stamp - 1, stamp)
+    assert (infos[0].header.frame_id, infos[0].distortion_model) == ("camera_optical", "newest")
 
 
 def test_camera_info_makes_a_size_ready_before_the_first_frame(peer: Peer, start_node: Start) -> None:
@@ -123,6 +129,48 @@ def test_one_remap_moves_all_inputs_and_outputs(peer: Peer, start_node: Start) -
     wait_for(lambda: derained and infos, "the derained frame")
     np.testing.assert_array_equal(pixels(derained[0]), frame)
     assert millis(derained[0]) == millis(infos[0]) == 9
+
+
+def test_the_output_may_take_the_inputs_old_name(peer: Peer, start_node: Start) -> None:
+    start_node("-r", "image:=/image_raw", "-r", "derained/image:=/image", warmup_sizes="[48x64]")
+    wait_ready(peer)
+    derained = peer.collect(Image, "/image")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    info = peer.publisher(CameraInfo, "/camera_info")
+    camera = peer.publisher(Image, "/image_raw")
+    info.publish(CameraInfo(height=48, width=64))
+    camera.publish(image(noise(48, 64), 3))
+    wait_for(lambda: derained, "the derained frame")
+    time.sleep(1.0)
+    assert [millis(m) for m in derained] == [3]
+    wait_for(lambda: counts(diagnostics).get("derained") == 1, "the count")
+    assert counts(diagnostics)["received"] == 1
+    assert peer.node.count_publishers("/camera_info") == 1  # the driver's serves both
+
+
+def test_an_output_that_is_the_input_is_refused(start_node: Start) -> None:
+    node = start_node("-r", "image:=/camera", "-r", "derained/image:=/camera")
+    assert node.wait() == 1
+    assert "/camera: remap one" in node.log.read_text()
+
+
+def test_failures_and_pass_through_show_in_diagnostics(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[48x64]", fake__mode="oom")
+    wait_ready(peer)
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera = peer.publisher(Image, "/image")
+
+    def level_after(frame: Any) -> bytes:
+        before = counts(diagnostics).get("received", 0)
+        camera.publish(frame)
+        wait_for(lambda: counts(diagnostics).get("received", 0) > before and not counts(diagnostics)["in_flight"], "it")
+        return status_values(diagnostics, "derain_node: camera")["level"]
+
+    assert level_after(image(noise(48, 64), 1)) == b"\x02"
+    assert "memory" in status_values(diagnostics, "derain_node: camera")["message"]
+    assert level_after(image(noise(48, 64), 2, encoding="plasma")) == b"\x02"
+    assert peer.call(SetBool, "/derain_node/enable", SetBool.Request(data=False)).success
+    assert level_after(image(noise(48, 64), 3)) == b"\x01"
 
 
 def test_in_lockstep_nothing_is_lost_and_order_holds(peer: Peer, start_node: Start) -> None:
@@ -269,7 +317,7 @@ def test_a_failing_backend_costs_no_frame_its_account(
     frame = noise(48, 64)
     for stamp in range(1, 7):
         camera.publish(image(frame, stamp))
-        time.sleep(0.05)
+        time.sleep(0.3)
     done = wait_for(lambda: (c := counts(diagnostics)) and c["received"] == 6 and c["in_flight"] == 0 and c, "all six")
     failed = 3 if "fake__fail_every" in fault else 6
     assert done["derained"] == 6 - failed

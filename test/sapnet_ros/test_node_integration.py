@@ -66,17 +66,19 @@ def test_lifecycle_by_hand(peer: Peer, start_node: Start) -> None:
         peer.node.destroy_publisher(camera)
         assert change(peer, Transition.TRANSITION_DEACTIVATE)
         assert state(peer) == "inactive"
-        assert peer.node.count_subscribers("/image") == 0
+        wait_for(lambda: peer.node.count_subscribers("/image") == 0, "the subscription to go")
     assert change(peer, Transition.TRANSITION_CLEANUP)
     assert state(peer) == "unconfigured"
-    assert peer.node.count_publishers("/derained/image") == 0
+    wait_for(lambda: not ready[-1].data, "~/ready to be taken back")
+    wait_for(lambda: peer.node.count_publishers("/derained/image") == 0, "the publisher to go")
     assert change(peer, Transition.TRANSITION_CONFIGURE)
     assert change(peer, Transition.TRANSITION_ACTIVATE)
     assert state(peer) == "active"
 
 
-def test_an_impossible_transition_does_not_kill_the_node(peer: Peer, start_node: Start) -> None:
-    node = start_node(autostart="false")
+def test_an_impossible_transition_does_not_kill_the_node(peer: Peer, tmp_path: Path) -> None:
+    # Not by the fixture: Jazzy's rclpy raises in the service, and the traceback is in the log.
+    node = NodeProcess(log=tmp_path / "node.log", backend="fake", autostart="false")
     assert state(peer) == "unconfigured"
     client = peer.node.create_client(ChangeState, "/derain_node/change_state")
     assert client.wait_for_service(10)
@@ -98,13 +100,34 @@ def test_signals_end_it_with_code_0_in_every_state(peer: Peer, start_node: Start
     assert node.stop(number) == 0
 
 
-def test_a_signal_during_a_call_that_hangs_ends_it(peer: Peer, start_node: Start) -> None:
+def start_hanging(peer: Peer, start_node: Start) -> tuple[NodeProcess, list[Any]]:
+    """A node with one frame in a call that does not return; its diagnostics."""
     node = start_node(fake__mode="hang", warmup_sizes="[48x64]")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     ready = peer.collect(Bool, "/derain_node/ready", latched=True)
     wait_for(lambda: ready and ready[-1].data, "ready")
-    peer.publisher(Image, "/image").publish(image(GRAY, 1))
-    time.sleep(0.5)
+    camera = peer.publisher(Image, "/image")
+    camera.publish(image(GRAY, 1))
+    wait_for(lambda: status_values(diagnostics, "derain_node: camera").get("in_flight") == "1", "the frame in hand")
+    return node, diagnostics
+
+
+def test_a_signal_during_a_call_that_hangs_ends_it(peer: Peer, start_node: Start) -> None:
+    node, _ = start_hanging(peer, start_node)
     assert node.stop(signal.SIGTERM) == 0
+
+
+def test_a_frame_given_up_on_deactivate_is_counted(peer: Peer, start_node: Start) -> None:
+    _, diagnostics = start_hanging(peer, start_node)
+    assert change(peer, Transition.TRANSITION_DEACTIVATE)
+
+    def counted() -> bool:
+        values = status_values(diagnostics, "derain_node: camera")
+        return (values.get("dropped_shutdown", "0"), values["in_flight"]) == ("1", "0")
+
+    wait_for(counted, "the frame to be counted as dropped")
+    assert change(peer, Transition.TRANSITION_CLEANUP)
+    assert state(peer) == "unconfigured"
 
 
 def catches(process: int, number: int) -> bool:
@@ -156,6 +179,36 @@ def test_live_parameters_change_and_others_are_refused(peer: Peer, start_node: S
     refused = set_parameter(peer, "weights", string_value="sapnet")
     assert not refused.successful
     assert "reconfigure" in refused.reason
+
+
+def test_a_parameter_cannot_be_deleted(peer: Peer, start_node: Start) -> None:
+    start_node()
+    wait_for(lambda: state(peer) == "active", "the node to be active")
+    request = SetParameters.Request(parameters=[ParameterMessage(name="warmup_sizes")])
+    refused = peer.call(SetParameters, "/derain_node/set_parameters", request).results[0]
+    assert not refused.successful
+    assert "cannot be deleted" in refused.reason
+    assert set_parameter(peer, "mask_threshold", integer_value=20).successful
+
+
+def test_a_wrong_qos_override_fails_activate_and_leaves_nothing_behind(peer: Peer, tmp_path: Path) -> None:
+    # Not by the fixture: rclpy's reason is logged with its traceback.
+    name = "qos_overrides./camera_info.subscription.reliability"
+    node = NodeProcess("-p", f"{name}:=sometimes", log=tmp_path / "node.log", backend="fake", autostart="false")
+    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    for _ in range(2):
+        assert not change(peer, Transition.TRANSITION_ACTIVATE)
+    assert state(peer) == "inactive"
+    wait_for(lambda: peer.node.count_subscribers("/image") == 0, "no subscription to be left")
+    assert node.stop() == 0
+
+
+def test_shutdown_by_service_is_told(peer: Peer, start_node: Start) -> None:
+    start_node()
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    wait_for(lambda: state(peer) == "active", "the node to be active")
+    assert change(peer, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    wait_for(lambda: status_values(diagnostics, "derain_node: process").get("state") == "finalized", "the last state")
 
 
 def test_enable_service_switches_deraining(peer: Peer, start_node: Start) -> None:

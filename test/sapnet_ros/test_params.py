@@ -51,6 +51,7 @@ def test_a_whole_double_is_accepted_where_an_integer_is_meant() -> None:
         ("cameras", ["front", "front"], "unique"),
         ("cameras", ["2nd"], "start with a letter"),
         ("cameras", ["a/b"], "letters"),
+        ("cameras", "front", "unset, or unique names"),
         ("fake.mode", "slow", "identity, hang"),
     ],
 )
