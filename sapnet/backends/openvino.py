@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
@@ -50,7 +51,7 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, spec: BackendSpec) -> None:
-        self._core = ov.Core()
+        self._core = _core()
         self.precision = _choose_precision(self._core, spec)
         self.device = processor_name()
         network = load_deploy_network(spec)
@@ -128,6 +129,16 @@ class OpenVinoBackend:
         if model is None:
             model = self._model = _convert(network)
         return model
+
+
+@cache
+def _core() -> ov.Core:
+    """One for the process, kept to its end.
+
+    OpenVINO gives the thread that first uses a Core a stack for signal handlers of its own and, where Cores come and
+    go, leaves the thread with one that is freed: the next Ctrl-C or SIGTERM would crash the process.
+    """
+    return ov.Core()
 
 
 def _convert(network: DeployNet) -> ov.Model:
