@@ -96,7 +96,7 @@ def open_loop(count: int, height: int, width: int, bare_p50_ms: float) -> dict[s
             sent.append(player.send(frames[number % len(frames)]))
             next_s += period_s
         player.spin_until(lambda: len(returned) == count, RETURN_S)
-        player.spin_until(lambda: int(values.get("received", 0)) == count, 3.0)
+        player.spin_until(lambda: int(values.get("received", 0)) == count and values["in_flight"] == "0", 3.0)
         live = [returned[s.stamp_ns] - s.steady_ns / 1e9 for s in sent if s.stamp_ns in returned]
         counts = {key: int(values[key]) for key in ("received", "derained", "passed_through", "dropped")}
     ratio = round(milliseconds(live)["p50"] / bare_p50_ms, 3)

@@ -55,7 +55,7 @@ class LaunchProcess:
             self.process = subprocess.Popen(
                 [*in_workspace, sys.executable, "-c", LAUNCHER, str(launch_file), *arguments],
                 cwd=folder,
-                env=environment | {"ROS_LOG_DIR": str(folder)},
+                env=environment | {"ROS_LOG_DIR": str(folder), "TMPDIR": str(folder)},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
