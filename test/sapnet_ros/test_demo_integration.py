@@ -75,6 +75,7 @@ def alive(pid: int) -> bool:
 
 
 def test_builtin_sequence_gives_every_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="runs the real network")
     pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
     out = tmp_path / "out"
     out.mkdir()
@@ -202,13 +203,19 @@ def test_node_that_cannot_start_is_named(photos: Path, work: Path) -> None:
         perform(work, {"mask_threshold": -5}, photos)
 
 
+def heed_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would all that the tests start from one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(number: signal.Signals, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = "import sys; from sapnet_ros import demo; import sapnet.cli as c;"
     code += "c._loaders = lambda: {'demo': lambda: demo}; sys.exit(c.main())"
     words = ["demo", str(photos), "--backend", "fake", "--rate", "1", "-o", str(out)]
-    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", code, *words]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c)
     try:
         started = wait_for(lambda: len(found := children(process.pid)) == 3 and found, "the processes")
         time.sleep(2.0 if number == signal.SIGINT else 0.0)
