@@ -348,17 +348,17 @@ def test_real_network_derains_while_it_passes_frames_through_before(peer: Peer, 
     start_node(backend="openvino")
     status = peer.collect(DiagnosticArray, "/frame_status")
     derained = peer.collect(Image, "/derained/image")
-    soft = peer.collect(Float32, "/rain_score")
+    scores = peer.collect(Float32, "/rain_score")
     camera = peer.publisher(Image, "/image")
     rainy = np.full((64, 96, 3), 80, np.uint8)
     rainy[:, ::12] = 200
     camera.publish(image(rainy, 1))
-    wait_for(lambda: status, "the first frame")
+    wait_for(lambda: status and derained, "the first frame")
     assert status_values(status, "derain_node: camera")["reason"] == "building"
     np.testing.assert_array_equal(pixels(derained[0]), rainy)
     wait_ready(peer)
     camera.publish(image(rainy, 2))
-    wait_for(lambda: len(derained) == 2, "the derained frame")
+    wait_for(lambda: len(derained) == len(status) == 2 and scores, "the derained frame")
     assert status[-1].status[0].message == "derained"
     assert (pixels(derained[1]) != rainy).any()
-    assert len(soft) == 1
+    assert len(scores) == 1
