@@ -12,7 +12,11 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from sapnet.backends import BACKENDS
+from sapnet.backends.base import PRECISIONS
+from sapnet.backends.fake import MODES
 from sapnet.image import MIN_SIDE
+from sapnet.messages import OUTPUT_ENCODINGS
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 
 Size = tuple[int, int]  # height, width
@@ -151,9 +155,9 @@ class NodeParams:
     )
     image_transport: str = _choice("raw", ("raw", "compressed"), "Subscribe to `image` or to `image/compressed`.")
     weights: str = _text("sapnet_fast", "Preset with shipped weights, or path of a checkpoint.", "a preset or a path")
-    backend: str = _choice("auto", ("auto", "tensorrt", "torch", "openvino", "fake"), "What runs the network.")
+    backend: str = _choice("auto", BACKENDS, "What runs the network.")
     device: str = _text("auto", "Processor that the backend uses.", "auto, cpu, cuda or cuda:N")
-    precision: str = _choice("auto", ("auto", "fp32", "bf16", "fp16"), "Arithmetic of the network.")
+    precision: str = _choice("auto", PRECISIONS, "Arithmetic of the network.")
     stages: int = _number(0, 0, 12, "Recurrences of the network, fewer for speed; 0: the preset's.", changes="live")
     warmup_sizes: tuple[Size, ...] = _parameter(
         None,
@@ -163,7 +167,7 @@ class NodeParams:
     )
     enabled: bool = _switch(True, "Whether frames are derained; if not, they pass through.", changes="live")
     output_encoding: str = _choice(
-        "bgr8", ("bgr8", "same"), "Encoding of derained/image; `same` follows the input where it is an 8-bit format."
+        "bgr8", OUTPUT_ENCODINGS, "Encoding of derained/image; `same` follows the input where it is an 8-bit format."
     )
     publish_compressed: bool = _switch(False, "Whether derained/image/compressed is published too.")
     jpeg_quality: int = _number(95, 1, 100, "Quality of derained/image/compressed.")
@@ -205,9 +209,7 @@ class NodeParams:
     fake_fail_every: int = _number(
         0, 0, 1000000, "Backend `fake`: every Nth call fails; 0: none.", name="fake.fail_every"
     )
-    fake_mode: str = _choice(
-        "identity", ("identity", "hang", "nan", "wrong_shape", "oom"), "Backend `fake`: behaviour.", name="fake.mode"
-    )
+    fake_mode: str = _choice("identity", MODES, "Backend `fake`: behaviour.", name="fake.mode")
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> NodeParams:
