@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from threading import Condition
 from typing import Any
 
-MAX_OVERTAKEN = 4  # a frame may take a hundred megabytes
+# Of the frames that a camera may have in line: most of a second of 1280x720 at 30 Hz.
+MAX_WAITING_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -36,8 +37,9 @@ class Mailbox:
     def put(self, frame: Received, keep_overtaken: bool) -> Received | None:
         """Store the newest frame of its camera.
 
-        keep_overtaken: the frame that it overtakes stays in line, to pass through, in order (at most
-        MAX_OVERTAKEN of them). Returns the frame that is lost, if any; a closed mailbox returns ``frame``.
+        keep_overtaken: the frame that it overtakes stays in line, to pass through, in order, as long as the line
+        is within MAX_WAITING_BYTES; two frames always are. Returns the frame that is lost, if any; a closed
+        mailbox returns ``frame``.
         """
         with self._changed:
             if self._closed:
@@ -46,7 +48,8 @@ class Mailbox:
             lost = None
             if waiting and keep_overtaken:
                 waiting[-1].overtaken = True
-                if len(waiting) > MAX_OVERTAKEN:
+                held = sum(len(one.message.data) for one in waiting) + len(frame.message.data)
+                if len(waiting) > 1 and held > MAX_WAITING_BYTES:
                     lost = waiting.popleft()
             elif waiting:
                 lost = waiting.pop()
