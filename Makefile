@@ -44,7 +44,7 @@ help: ## list what can be made
 $(VENV)/.runtime: requirements/base.txt requirements/cpu.txt requirements/ros-jazzy.txt setup.py
 	$(call install,$(VENV),requirements/cpu.txt requirements/ros-jazzy.txt)
 
-$(VENV)/.dev: $(VENV)/.runtime requirements/test.txt requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.runtime requirements/test.txt requirements/train.txt requirements/dev.txt
 	$(BIN)/python -m pip install -r requirements/cpu.txt -r requirements/dev.txt
 	@touch $@
 
@@ -55,7 +55,7 @@ $(VENV_KILTED)/.test: requirements/base.txt requirements/ros-kilted.txt requirem
 venv: $(VENV)/.dev ## make .venv, the environment of test and lint
 venv-kilted: $(VENV_KILTED)/.test
 
-demo: $(VENV)/.runtime ## derain a live topic; INPUT=video|folder|bag RAIN=none|light|heavy RATE= FRAMES= SIZE= OPEN_LOOP=1 OUT=
+demo: $(VENV)/.runtime ## derain a live topic; INPUT=video|folder|bag RAIN=none|light|medium|heavy RATE= FRAMES= SIZE= OPEN_LOOP=1 OUT=
 	@set --; \
 	for option in rain:"$$RAIN" rate:"$$RATE" frames:"$$FRAMES" size:"$$SIZE" output:"$$OUT"; do \
 		[ -z "$${option#*:}" ] || set -- "$$@" "--$${option%%:*}" "$${option#*:}"; \

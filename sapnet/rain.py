@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -16,7 +16,8 @@ Frame = NDArray[np.uint8]
 # A streak thinner than this is drawn at this width and fainter: it covers only a part of its pixels.
 _THINNEST_SIGMA = 0.5
 _FWHM_PER_SIGMA = 2.355
-_VARIANTS = 32
+_VARIANTS = 24
+_AIRLIGHT = 190
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,17 @@ class StreakLayer:
     count: streaks per square of the image's height; a 4:3 image shows 4/3 of it.
     length, width: mean size of a streak over the image's height; width is at half brightness.
     brightness: mean peak of a streak, 0 to 255.
+    angle: degrees by which this layer's streaks cross the rain's direction.
+    flat: hard-edged streaks of one brightness, no brighter where two of them cross, as if drawn with a ruler;
+        otherwise they are soft across, fade towards their ends and add up.
     """
 
     count: float
     length: float
     width: float
     brightness: float
+    angle: float = 0.0
+    flat: bool = False
 
     def __post_init__(self) -> None:
         for name in ("count", "length", "width", "brightness"):
@@ -47,12 +53,14 @@ class RainConfig:
     directions: range in degrees from the vertical, positive falls to the right; one is drawn per seed.
     spread: standard deviation in degrees of single streaks around the direction.
     blend: ``add`` (light on light, clipped at white) or ``screen`` (fainter where the scene is bright).
+    mist: share of the scene's light, 0 to 1, that gray airlight replaces before streaks fall on it.
     """
 
     layers: tuple[StreakLayer, ...]
     directions: tuple[float, float] = (-25.0, 25.0)
     spread: float = 1.0
     blend: str = "add"
+    mist: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -61,6 +69,8 @@ class RainConfig:
             raise ValueError(f"directions must be a range within -90 to 90 degrees, got {self.directions!r}")
         if self.blend not in ("add", "screen"):
             raise ValueError(f"blend must be 'add' or 'screen', got {self.blend!r}")
+        if not 0 <= self.mist <= 1:
+            raise ValueError(f"mist must be 0 to 1, got {self.mist!r}")
 
 
 RAIN_PRESETS: Mapping[str, RainConfig] = MappingProxyType(
@@ -72,6 +82,15 @@ RAIN_PRESETS: Mapping[str, RainConfig] = MappingProxyType(
                 StreakLayer(count=110, length=0.13, width=0.0044, brightness=56),
                 StreakLayer(count=12, length=0.18, width=0.0060, brightness=90),
             ),
+        ),
+        # A shower: more of the same, and a thin veil.
+        "medium": RainConfig(
+            layers=(
+                StreakLayer(count=600, length=0.08, width=0.0040, brightness=36),
+                StreakLayer(count=300, length=0.15, width=0.0048, brightness=60),
+                StreakLayer(count=40, length=0.22, width=0.0065, brightness=100),
+            ),
+            spread=1.5,
         ),
         # Dense, with a veil of far drops, as in Rain100H.
         "heavy": RainConfig(
@@ -90,14 +109,19 @@ RAIN_PRESETS: Mapping[str, RainConfig] = MappingProxyType(
 class RainSynthesizer:
     """Rain for frames of one size: streaks change with every frame, their direction stays.
 
-    ``rain`` is a name of ``RAIN_PRESETS`` or a RainConfig. Equal (rain, size, seed, index) give equal rain.
+    rain: a name of ``RAIN_PRESETS`` or a RainConfig.
+    image_height: height of the image that streaks are sized by, where frames are only a part of it; else ``height``.
+    Equal (rain, sizes, seed, index) give equal rain.
     """
 
-    def __init__(self, rain: str | RainConfig, height: int, width: int, seed: int = 0) -> None:
+    def __init__(
+        self, rain: str | RainConfig, height: int, width: int, seed: int = 0, image_height: float | None = None
+    ) -> None:
         if height < 1 or width < 1:
             raise ValueError(f"a frame has at least 1x1 pixels, got {height}x{width}")
         self.config = _preset(rain) if isinstance(rain, str) else rain
         self.height, self.width, self.seed = height, width, seed
+        self.image_height = image_height or height
         rng = np.random.default_rng(seed)
         self.direction = float(rng.uniform(*self.config.directions))
         self._sprites = [self._render_layer(layer, rng) for layer in self.config.layers]
@@ -106,8 +130,8 @@ class RainSynthesizer:
     def add(self, clean: Frame, index: int) -> tuple[Frame, Frame]:
         """Rain on frame ``index`` of a sequence.
 
-        clean: uint8 (H, W, 3), any channel order. Returns the rainy frame, nowhere darker than ``clean``, and the
-        strength of the rain before blending, uint8 (H, W).
+        clean: uint8 (H, W, 3), any channel order. Returns the rainy frame, nowhere darker than ``clean`` unless
+        there is mist, and the strength of the streaks before blending, uint8 (H, W).
         """
         if clean.dtype != np.uint8 or clean.shape != (self.height, self.width, 3):
             raise ValueError(
@@ -117,53 +141,91 @@ class RainSynthesizer:
         strength = self.strength(index)
         veil = cast(Frame, cv2.merge([strength, strength, strength]))
         blend = _add if self.config.blend == "add" else _screen
-        return blend(clean, veil), strength
+        return blend(self._add_mist(clean), veil), strength
 
     def strength(self, index: int) -> Frame:
-        """The rain of frame ``index`` alone, uint8 (H, W)."""
+        """The streaks of frame ``index`` alone, uint8 (H, W)."""
         rng = np.random.default_rng([self.seed, index])
-        canvas = np.zeros((self.height + 2 * self._margin, self.width + 2 * self._margin), np.uint8)
+        size = self.height + 2 * self._margin, self.width + 2 * self._margin
+        canvas = np.zeros(size, np.uint8)
         for layer, sprites in zip(self.config.layers, self._sprites, strict=True):
-            self._stamp(canvas, layer, sprites, rng)
+            if layer.flat:
+                alone = np.zeros(size, np.uint8)
+                self._stamp(alone, layer, sprites, rng, cv2.max)
+                cv2.add(canvas, alone, dst=canvas)
+            else:
+                self._stamp(canvas, layer, sprites, rng, cv2.add)
         inner = slice(self._margin, -self._margin)
         return np.ascontiguousarray(canvas[inner, inner])
 
-    def _stamp(self, canvas: Frame, layer: StreakLayer, sprites: list[Frame], rng: np.random.Generator) -> None:
+    def _stamp(
+        self,
+        canvas: Frame,
+        layer: StreakLayer,
+        sprites: list[Frame],
+        rng: np.random.Generator,
+        combine: Callable[..., Any],
+    ) -> None:
         """Let a layer's streaks fall everywhere, also partly outside the frame, where it has a margin for them."""
         reach = _reach(sprites)
         first, rows, columns = self._margin - reach, self.height + reach, self.width + reach
-        count = rng.poisson(layer.count * rows * columns / self.height**2)
+        count = rng.poisson(layer.count * rows * columns / self.image_height**2)
         tops, lefts = first + rng.integers(rows, size=count), first + rng.integers(columns, size=count)
         kinds = rng.integers(len(sprites), size=count)
         for top, left, kind in zip(tops.tolist(), lefts.tolist(), kinds.tolist(), strict=True):
             sprite = sprites[kind]
             under = canvas[top : top + sprite.shape[0], left : left + sprite.shape[1]]
-            cv2.add(under, sprite, dst=under)
+            combine(under, sprite, dst=under)
 
     def _render_layer(self, layer: StreakLayer, rng: np.random.Generator) -> list[Frame]:
         """Streaks of a layer that differ in length, width, brightness, direction and place within the pixel."""
-        lengths = layer.length * self.height * rng.lognormal(-0.06, 0.35, _VARIANTS)
-        sigmas = layer.width * self.height / _FWHM_PER_SIGMA * rng.uniform(0.7, 1.3, _VARIANTS)
-        peaks = layer.brightness * rng.uniform(0.4, 1.6, _VARIANTS)
-        angles = np.radians(rng.normal(self.direction, self.config.spread, _VARIANTS))
+        lengths = layer.length * self.image_height * rng.lognormal(-0.06, 0.35, _VARIANTS)
+        widths = layer.width * self.image_height * rng.uniform(0.7, 1.3, _VARIANTS)
+        peaks = layer.brightness * (np.ones(_VARIANTS) if layer.flat else rng.uniform(0.4, 1.6, _VARIANTS))
+        angles = np.radians(rng.normal(self.direction + layer.angle, self.config.spread, _VARIANTS))
         phases = rng.uniform(-0.5, 0.5, (2, _VARIANTS))
-        streaks = zip(lengths, sigmas, peaks, angles, *phases, strict=True)
-        return [_render_streak(*streak) for streak in streaks]
+        render = _render_flat if layer.flat else _render_soft
+        return [render(*streak) for streak in zip(lengths, widths, peaks, angles, *phases, strict=True)]
+
+    def _add_mist(self, clean: Frame) -> Frame:
+        if not self.config.mist:
+            return clean
+        share = self.config.mist
+        return cast(Frame, cv2.convertScaleAbs(clean, alpha=1 - share, beta=share * _AIRLIGHT))
 
 
-def _render_streak(length: float, sigma: float, peak: float, angle: float, dx: float, dy: float) -> Frame:
+def _render_soft(length: float, width: float, peak: float, angle: float, dx: float, dy: float) -> Frame:
     """One streak: Gaussian across, fading towards both ends along its way; uint8, as small as holds it."""
+    sigma = width / _FWHM_PER_SIGMA
     peak *= min(1.0, sigma / _THINNEST_SIGMA)
     sigma = max(sigma, _THINNEST_SIGMA)
     half = length / 2 + 3 * sigma
-    half_height = int(np.ceil(abs(np.cos(angle)) * half)) + 1
-    half_width = int(np.ceil(abs(np.sin(angle)) * half + 3 * sigma)) + 1
-    y, x = np.mgrid[-half_height : half_height + 1, -half_width : half_width + 1].astype(np.float64)
-    along = (x - dx) * np.sin(angle) + (y - dy) * np.cos(angle)
-    across = (x - dx) * np.cos(angle) - (y - dy) * np.sin(angle)
-    fade = np.cos(np.clip(along / half, -1, 1) * np.pi / 2) ** 0.7
-    light = peak * fade * np.exp(-0.5 * (across / sigma) ** 2)
-    return np.asarray(np.rint(np.clip(light, 0, 255)), np.uint8)
+    along, across = _streak_axes(half, 3 * sigma, angle, dx, dy)
+    # The cosine's arch to a power below 1 stays bright for most of the way.
+    way = np.minimum(np.abs(along / np.float32(half)), 1)
+    fade = np.maximum(np.cos(way * np.float32(np.pi / 2)), 0) ** np.float32(0.7)
+    light = fade * np.exp((across / np.float32(sigma)) ** 2 * np.float32(-0.5)) * np.float32(peak)
+    return np.asarray(np.rint(np.minimum(light, 255)), np.uint8)
+
+
+def _render_flat(length: float, width: float, peak: float, angle: float, dx: float, dy: float) -> Frame:
+    """One streak without shades: all of its pixels have the peak's brightness."""
+    half_width = max(width, 1.0) / 2
+    along, across = _streak_axes(length / 2, half_width, angle, dx, dy)
+    inside = (np.abs(along) <= length / 2) & (np.abs(across) <= half_width)
+    return inside * np.uint8(np.clip(round(peak), 0, 255))
+
+
+def _streak_axes(
+    half_length: float, half_width: float, angle: float, dx: float, dy: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distances in pixels along and across a streak, on a grid that holds it; ``dx``, ``dy`` is its middle."""
+    rows = int(np.ceil(abs(np.cos(angle)) * half_length + abs(np.sin(angle)) * half_width)) + 1
+    columns = int(np.ceil(abs(np.sin(angle)) * half_length + abs(np.cos(angle)) * half_width)) + 1
+    y = np.arange(-rows, rows + 1, dtype=np.float32)[:, None] - np.float32(dy)
+    x = np.arange(-columns, columns + 1, dtype=np.float32)[None, :] - np.float32(dx)
+    sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
+    return x * sine + y * cosine, x * cosine - y * sine
 
 
 def _reach(sprites: list[Frame]) -> int:

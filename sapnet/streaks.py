@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# The largest Matthews correlation of sapnet_fast over light and heavy rain; see the model card.
-DEFAULT_MASK_THRESHOLD = 8
+# Where Matthews correlation is about the largest in light and in heavy rain alike; see the model card.
+DEFAULT_MASK_THRESHOLD = 13
 # Luma taken out of a pixel counts towards the rain score up to here, so that a few bright spots do not make a storm.
 _SCORE_CEILING = 64
 

@@ -1,85 +1,233 @@
-"""Image quality and streak masks on folders of image pairs: ``python -m training.evaluate --data FOLDER...``."""
+"""Scores derained images and streak masks against paired data sets, the way papers do."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
-import cv2
-import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sapnet import Derainer
-from sapnet.errors import ImageFormatError, SapnetError
+from sapnet.backends import BACKENDS
+from sapnet.backends.base import PRECISIONS
+from sapnet.commands.common import parse_device, parse_stages
+from sapnet.errors import SapnetError
+from sapnet.outputs import replacing
+from sapnet.sources import IMAGE_SUFFIXES
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
-from training.metrics import Image, MaskCounts, psnr_y, ssim_y, true_streaks
+from training.datasets.paired import check_pairs, find_pairs
+from training.methods import Method, network, rainy_input, results
+from training.scores import MASK, SetReport, score
+from training.sheet import Sheet
+from training.tables import print_tables, to_csv, to_json, to_markdown
 
-COLUMNS = ("psnr_rainy", "ssim_rainy", "psnr", "ssim", "precision", "recall", "f1", "matthews", "f1_all_ones")
+_DESCRIPTION = """\
+Score weights, or images that another program wrote, on paired data sets: PSNR (dB) and SSIM on Y and on RGB, means
+over images; precision, recall, F1 and Matthews correlation of the streak masks, pixels of all images pooled.
+
+Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255; SSIM with a Gaussian window of 11x11, sigma 1.5, valid region.
+Streaks are where rain added more than 10/255 of luma.
+"""
+_EXAMPLES = """\
+examples:
+  python -m training.evaluate --data Rain100L Rain100H
+  python -m training.evaluate --weights sapnet_fast mine.safetensors --data Rain100L --sheet sheet.png
+  python -m training.evaluate --weights sapnet_fast --data Rain12 --every-stage --markdown
+  python -m training.evaluate --results derained/ --data Rain1400 --json scores.json --csv scores.csv
+"""
+_STDOUT = "-"
+_FORMATS: Mapping[str, Callable[[Sequence[SetReport]], str]] = MappingProxyType(
+    {"json": to_json, "csv": to_csv, "markdown": to_markdown}
+)
 
 
 def evaluate(derainer: Derainer, folder: Path) -> dict[str, float]:
-    """Figures of the pairs in ``folder``: means of PSNR (dB) and SSIM on Y over images, mask figures over all pixels.
+    """The figures on Y of a data set in one call.
 
-    folder: ``rainy/`` and ``clean/`` hold images of equal names, the endings aside.
-    Raises ImageFormatError for a folder that has no such pairs.
+    ``images``, how many; ``psnr_rainy`` (dB), ``ssim_rainy`` of the input, ``psnr``, ``ssim`` of the result, means over
+    images; ``precision``, ``recall``, ``f1``, ``matthews`` of the masks, and ``f1_all_ones`` of a mask of everything,
+    all pixels pooled. Raises ImageFormatError where the data do not pair up, BackendError.
     """
-    quality = []
-    masks = MaskCounts()
-    for rainy_path, clean_path in _pairs(folder):
-        rainy, clean = _read(rainy_path), _read(clean_path)
-        derained = derainer([rainy])[0]
-        quality.append([score(image, clean) for image in (rainy, derained.image) for score in (psnr_y, ssim_y)])
-        masks += MaskCounts.of(derained.streak_mask > 0, true_streaks(rainy, clean))
-    figures = (*np.mean(quality, axis=0), masks.precision, masks.recall, masks.f1, masks.matthews, masks.f1_all_ones)
-    return {"images": len(quality), **{name: float(figure) for name, figure in zip(COLUMNS, figures, strict=True)}}
-
-
-def _pairs(folder: Path) -> list[tuple[Path, Path]]:
-    clean = {path.stem: path for path in (folder / "clean").glob("*")}
-    rainy = sorted((folder / "rainy").glob("*"))
-    if not rainy:
-        raise ImageFormatError(f"{folder}: no images in its folder rainy; expected rainy/ and clean/ of equal names")
-    if lonely := [path for path in rainy if path.stem not in clean]:
-        raise ImageFormatError(f"{lonely[0]}: no clean image of that name in {folder / 'clean'}")
-    return [(path, clean[path.stem]) for path in rainy]
-
-
-def _read(path: Path) -> Image:
-    image = cv2.imread(str(path))
-    if image is None:
-        raise ImageFormatError(f"{path}: not an image that OpenCV reads", kind="decode")
-    return image  # type: ignore[return-value]
+    pairs = find_pairs(folder)
+    rainy, derained = score(rainy_input(), pairs), score(network(derainer), pairs)
+    return {
+        "images": len(pairs),
+        "psnr_rainy": rainy.figures["psnr_y"],
+        "ssim_rainy": rainy.figures["ssim_y"],
+        "psnr": derained.figures["psnr_y"],
+        "ssim": derained.figures["ssim_y"],
+        **{name: derained.figures[name] for name in MASK},
+        "f1_all_ones": derained.mask.f1_all_ones,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument("--data", nargs="+", required=True, type=Path, help="folders with rainy/ and clean/")
-    parser.add_argument("--weights", default="sapnet_fast", help="preset or path (default: %(default)s)")
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--precision", default="fp32", help="default: %(default)s")
-    parser.add_argument("--mask-threshold", type=int, default=DEFAULT_MASK_THRESHOLD, help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser = _parser()
     args = parser.parse_args(argv)
+    if [getattr(args, name) for name in _FORMATS].count(_STDOUT) > 1:
+        parser.error(f"only one of --{', --'.join(_FORMATS)} can be printed; give the others a FILE")
     try:
-        with Derainer(
-            args.weights, args.backend, precision=args.precision, mask_threshold=args.mask_threshold
-        ) as derainer:
-            report = {str(folder): evaluate(derainer, folder) for folder in args.data}
+        _write(_measure(args), args)
     except (SapnetError, ValueError) as err:
         print(f"evaluate: {err}", file=sys.stderr)
         return 2
-    print(json.dumps(report, indent=2) if args.json else _table(report))
     return 0
 
 
-def _table(report: dict[str, dict[str, float]]) -> str:
-    lines = [" ".join(f"{name:>11}" for name in ("images", *COLUMNS)) + "  data"]
-    for folder, figures in report.items():
-        cells = (f"{figures['images']:11.0f}", *(f"{figures[name]:11.3f}" for name in COLUMNS))
-        lines.append(" ".join(cells) + f"  {folder}")
-    return "\n".join(lines)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        nargs="+",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="data sets of pairs, as published, or RAINY:CLEAN",
+    )
+    add("--weights", nargs="+", default=[], metavar="NAME|PATH", help="shipped weights or files (default: sapnet_fast)")
+    add(
+        "--results",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="derained images named as the rainy ones; of several data sets in a folder of each one's name",
+    )
+    add("--backend", default="auto", choices=BACKENDS, help="what runs the network (default: %(default)s)")
+    add("--device", default="auto", type=parse_device, help="cpu, cuda, cuda:N (default: %(default)s)")
+    add("--precision", default="fp32", choices=PRECISIONS, help="arithmetic of the network (default: %(default)s)")
+    stages = parser.add_mutually_exclusive_group().add_argument
+    stages("--stages", default=0, type=parse_stages, metavar="N", help="recurrences (default: the weights' own)")
+    stages("--every-stage", action="store_true", help="score the result after each of the weights' stages")
+    add(
+        "--mask-threshold",
+        type=_parse_threshold,
+        default=DEFAULT_MASK_THRESHOLD,
+        metavar="T",
+        help="luma, 0 to 255, that must be taken out of a pixel to mark it as a streak (default: %(default)s)",
+    )
+    for name in _FORMATS:
+        add(f"--{name}", nargs="?", const=_STDOUT, metavar="FILE", help="write it to FILE, or print it, not the table")
+    add("--sheet", type=_parse_sheet, metavar="PNG", help="write pictures of the best, the median and the worst image")
+    return parser
+
+
+def _parse_threshold(text: str) -> int:
+    if not text.isdecimal() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 255, got {text!r}")
+    return int(text)
+
+
+def _parse_sheet(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"expected a file that ends in .png, got {text!r}")
+    return path
+
+
+def _measure(args: argparse.Namespace) -> list[SetReport]:
+    """Score all that was asked for, and write the sheet. Raises SapnetError, ValueError."""
+    reports = _open_data(args.data)
+    sheet = Sheet()
+    with _progress() as progress:
+        for report, method, is_shown in _methods(args, reports):
+            task = progress.add_task(f"{report.name}: {method.name}", total=len(report.pairs))
+            report.scores.append(score(method, report.pairs, on_image=partial(progress.advance, task)))
+            progress.remove_task(task)
+            if args.sheet and is_shown:
+                sheet.add(report, report.scores[-1])
+    if args.sheet:
+        sheet.write(args.sheet)
+    return reports
+
+
+def _open_data(folders: Sequence[Path]) -> list[SetReport]:
+    """The data sets, every image of them read once. Raises ImageFormatError."""
+    names = _names(map(str, folders))
+    reports = [SetReport(name, folder, find_pairs(Path(folder))) for folder, name in names.items()]
+    check_pairs([pair for report in reports for pair in report.pairs])
+    return reports
+
+
+def _methods(args: argparse.Namespace, reports: Sequence[SetReport]) -> Iterator[tuple[SetReport, Method, bool]]:
+    """What is to be scored on which data set, networks open as long as they are needed, and whether the sheet shows it.
+
+    Raises SapnetError, ValueError.
+    """
+    yield from ((report, rainy_input(), False) for report in reports)
+    weights = args.weights or ([] if args.results else ["sapnet_fast"])
+    names = _names([*map(str, args.results), *weights])
+    for folder in args.results:
+        for report in reports:
+            inside = folder / Path(report.folder).resolve().name
+            place = inside if inside.is_dir() or len(reports) > 1 else folder
+            yield report, results(place, report.pairs, names[str(folder)], args.mask_threshold), True
+    for source in dict.fromkeys(weights):
+        counts = _stage_counts(args, source)
+        for stages in counts:
+            with _open_network(args, source, stages) as derainer:
+                method = network(derainer, names[source])
+                yield from ((report, method, stages == counts[-1]) for report in reports)
+
+
+def _stage_counts(args: argparse.Namespace, weights: str) -> Sequence[int]:
+    if not args.every_stage:
+        return [args.stages]
+    with _open_network(args, weights, 0) as derainer:
+        return range(1, derainer.stages + 1)
+
+
+def _open_network(args: argparse.Namespace, weights: str, stages: int) -> Derainer:
+    return Derainer(weights, args.backend, args.device, args.precision, stages, args.mask_threshold)
+
+
+def _names(sources: Iterable[str]) -> dict[str, str]:
+    """Weights or folders as given -> what tables call them: the ends of their paths, as long as it takes to differ."""
+    parts = {source: _parts(source) for source in sources}
+    for depth in range(1, max(map(len, parts.values())) + 1):
+        names = {source: "/".join(some[-depth:]) for source, some in parts.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
+
+
+def _parts(source: str) -> tuple[str, ...]:
+    path = Path(source)
+    if path.is_dir():
+        return path.resolve().parts
+    return path.resolve().with_suffix("").parts if path.is_file() else (source,)
+
+
+def _progress() -> Progress:
+    """A progress bar on stderr, where that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def _write(reports: Sequence[SetReport], args: argparse.Namespace) -> None:
+    """Print one format, and write those that were asked for as files. Raises SapnetError."""
+    wanted = {name: file for name in _FORMATS if (file := getattr(args, name))}
+    for name, file in wanted.items():
+        text = _FORMATS[name](reports)
+        if file == _STDOUT:
+            print(text, end="")
+        else:
+            with replacing(Path(file)) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    if _STDOUT not in wanted.values():
+        print_tables(reports)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from skimage.metrics import structural_similarity
 
 from sapnet.report import psnr_y
 
-__all__ = ["MaskCounts", "psnr_y", "ssim_y", "true_streaks", "y_channel"]
+__all__ = ["MaskCounts", "psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y", "streak_strength", "true_streaks", "y_channel"]
 
 Image = NDArray[np.uint8]
+Plane = NDArray[np.uint8]
 
 # Luma 0.299 R + 0.587 G + 0.114 B in BGR order, and what rain must add to it to count as a streak (10/255): in
 # whole thousandths, because gray rain often adds exactly 10, which a rounded sum puts on either side.
@@ -27,11 +28,26 @@ def y_channel(image: Image) -> NDArray[np.float64]:
     return y
 
 
+def psnr_rgb(image: Image, clean: Image) -> float:
+    """PSNR in dB, peak 255, of the mean square error over all pixels of all three channels; infinite where equal."""
+    mean_square = float(np.mean((image.astype(np.float64) - clean) ** 2))
+    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
+
+
 def ssim_y(image: Image, clean: Image) -> float:
     """Structural similarity on Y, at most 1: Gaussian 11x11 window, sigma 1.5, mean over the valid region."""
+    return _ssim(y_channel(image), y_channel(clean))
+
+
+def ssim_rgb(image: Image, clean: Image) -> float:
+    """The mean of what ``ssim_y`` computes, on each of the three channels in its place."""
+    return float(np.mean([_ssim(image[..., c].astype(float), clean[..., c].astype(float)) for c in range(3)]))
+
+
+def _ssim(plane: NDArray[np.float64], clean: NDArray[np.float64]) -> float:
     _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
-        y_channel(image),
-        y_channel(clean),
+        plane,
+        clean,
         data_range=255.0,
         gaussian_weights=True,
         sigma=1.5,
@@ -45,6 +61,13 @@ def true_streaks(rainy: Image, clean: Image) -> NDArray[np.bool_]:
     """(H, W): where rain added more than 10/255 of luma, ``luma(rainy) - luma(clean) > 10/255``."""
     added: NDArray[np.int64] = (rainy.astype(np.int64) - clean) @ _LUMA_BGR
     return added > _STREAK
+
+
+def streak_strength(rainy: Image, derained: Image) -> Plane:
+    """uint8 (H, W): ``round(max(0, luma(rainy) - luma(derained)))``, the ``streaks`` of the deployed network."""
+    removed = (rainy.astype(np.int64) - derained) @ _LUMA_BGR / 1000.0
+    strength: Plane = np.rint(removed).clip(0, 255).astype(np.uint8)
+    return strength
 
 
 @dataclass(frozen=True)
@@ -72,6 +95,12 @@ class MaskCounts:
             self.false_negative + other.false_negative,
             self.true_negative + other.true_negative,
         )
+
+    @property
+    def streak_share(self) -> float:
+        """Share of all pixels that truly are streaks."""
+        actual = self.true_positive + self.false_negative
+        return _ratio(actual, actual + self.false_positive + self.true_negative)
 
     @property
     def precision(self) -> float:

@@ -98,9 +98,43 @@ def test_rain_covers_the_same_share_at_every_size(preset: str) -> None:
     assert max(shares) - min(shares) < 0.06
 
 
-def test_heavy_covers_more_than_light() -> None:
-    light, heavy = (RainSynthesizer(preset, 240, 320).strength(0) for preset in ("light", "heavy"))
-    assert (heavy > 10).mean() > 3 * (light > 10).mean()
+def test_presets_cover_more_and_more() -> None:
+    shares = [(RainSynthesizer(preset, 240, 320).strength(0) > 10).mean() for preset in ("light", "medium", "heavy")]
+    assert shares[1] > 1.5 * shares[0]
+    assert shares[2] > 1.5 * shares[1]
+
+
+def test_flat_streaks_have_one_brightness_and_hard_edges() -> None:
+    flat = StreakLayer(count=200, length=0.2, width=0.02, brightness=70, flat=True)
+    strength = RainSynthesizer(RainConfig((flat,)), 120, 160, seed=1).strength(0)
+    assert set(np.unique(strength)) == {0, 70}
+    layers = RainConfig((flat, StreakLayer(count=100, length=0.2, width=0.02, brightness=30, flat=True)))
+    assert set(np.unique(RainSynthesizer(layers, 120, 160, seed=1).strength(0))) == {0, 30, 70, 100}
+
+
+def test_layers_may_cross() -> None:
+    crossing = StreakLayer(count=100, length=0.3, width=0.02, brightness=100, angle=90.0)
+    config = RainConfig((crossing,), directions=(0.0, 0.0), spread=0.0)
+    strength = RainSynthesizer(config, 200, 200, seed=0).strength(0).astype(int)
+    assert np.abs(np.diff(strength, axis=0)).mean() > 3 * np.abs(np.diff(strength, axis=1)).mean()
+
+
+def test_mist_takes_contrast_before_streaks_fall() -> None:
+    clean = np.dstack([np.tile(np.array([10, 250], np.uint8), (40, 20))] * 3)
+    thin = StreakLayer(count=1e-6, length=0.1, width=0.01, brightness=10)
+    misty, _ = RainSynthesizer(RainConfig((thin,), mist=0.5), 40, 40).add(clean, 0)
+    assert set(np.unique(misty)) == {100, 220}
+    with pytest.raises(ValueError, match="mist must be 0 to 1"):
+        RainConfig((thin,), mist=1.5)
+
+
+def test_a_part_of_an_image_has_the_streaks_of_the_whole() -> None:
+    def across(image_height: float) -> float:
+        parts = [RainSynthesizer(config, 100, 100, seed, image_height).strength(0) > 20 for seed in range(20)]
+        return float(np.sum(parts) / np.count_nonzero(np.diff(np.array(parts, int), axis=2) > 0))
+
+    config = RainConfig((LAYER,), directions=(0.0, 0.0))
+    assert across(800) > 2 * across(200)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +164,7 @@ def test_frame_of_another_size_is_refused() -> None:
 
 
 def test_unknown_preset_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown rain 'drizzle'; expected one of light, heavy"):
+    with pytest.raises(ValueError, match="unknown rain 'drizzle'; expected one of light, medium, heavy"):
         RainSynthesizer("drizzle", 60, 80)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 
 import cv2
 import numpy as np
@@ -10,59 +12,230 @@ import pytest
 
 from sapnet import Derainer
 from sapnet.errors import ImageFormatError
-from training.evaluate import COLUMNS, evaluate, main
+from sapnet.streaks import DEFAULT_MASK_THRESHOLD
+from training.datasets.paired import find_pairs
+from training.evaluate import evaluate, main
+from training.methods import results
+from training.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from training.scores import FIGURES, score
+
+# 20 levels of rain on half of an image.
+PSNR_RGB = 20 * math.log10(255 / 20) + 10 * math.log10(2)
+PSNR_Y = PSNR_RGB + 20 * math.log10(255 / 219)
+
+
+def write(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
 
 
 @pytest.fixture
 def pairs(tmp_path):
     """Two pairs, 20 levels of rain on the upper half; endings differ as in real sets."""
-    for name in ("rainy", "clean"):
-        (tmp_path / name).mkdir()
+    folder = tmp_path / "pairs"
     for index in range(2):
         clean = np.full((20, 24, 3), 100 + index, np.uint8)
         rainy = clean.copy()
         rainy[:10] += 20
-        cv2.imwrite(str(tmp_path / "clean" / f"{index}.bmp"), clean)
-        cv2.imwrite(str(tmp_path / "rainy" / f"{index}.png"), rainy)
-    return tmp_path
+        write(folder / "clean" / f"{index}.bmp", clean)
+        write(folder / "rainy" / f"{index}.png", rainy)
+    return folder
+
+
+@pytest.fixture
+def derained(tmp_path, pairs):
+    """What another program made of the pairs: the first is perfect, of the second the left half is."""
+    folder = tmp_path / "derained"
+    for index in range(2):
+        result = cv2.imread(str(pairs / "clean" / f"{index}.bmp"))
+        if index == 1:
+            result[:10, 12:] += 20
+        write(folder / f"{index}.tif", result)
+    return folder
+
+
+def run(capsys, *arguments) -> str:
+    """The command's output, the fake backend in the network's place."""
+    assert main([*map(str, arguments), "--backend", "fake"]) == 0
+    return capsys.readouterr().out
 
 
 def test_a_derainer_that_does_nothing_changes_nothing(pairs):
     with Derainer(backend="fake") as derainer:
         figures = evaluate(derainer, pairs)
     assert figures["images"] == 2
-    assert (
-        figures["psnr"]
-        == figures["psnr_rainy"]
-        == pytest.approx(20 * np.log10(255 / (20 * 219 / 255)) + 3.01, abs=0.01)
-    )
+    assert figures["psnr"] == figures["psnr_rainy"] == pytest.approx(PSNR_Y)
     assert figures["ssim"] == figures["ssim_rainy"] < 1
     assert (figures["precision"], figures["recall"], figures["matthews"]) == (0, 0, 0)
     assert figures["f1_all_ones"] == pytest.approx(2 / 3)
 
 
-def test_prints_a_table_or_json(pairs, capsys):
-    assert main(["--data", str(pairs), "--backend", "fake", "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)[str(pairs)]
-    assert figures.keys() == {"images", *COLUMNS}
-    assert main(["--data", str(pairs), "--backend", "fake"]) == 0
-    head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["images", *COLUMNS, "data"]
-    assert row.split()[3] == f"{figures['psnr']:.3f}"
+class TestScore:
+    def test_of_each_image_and_of_all(self, pairs, derained):
+        found = find_pairs(pairs)
+        scored = score(results(derained, found), found)
+        perfect, half = (image.figures for image in scored.images)
+        assert [image.name for image in scored.images] == ["0", "1"]
+        assert (perfect["psnr_y"], perfect["psnr_rgb"], perfect["f1"]) == (math.inf, math.inf, 1.0)
+        assert perfect["ssim_y"] == perfect["ssim_rgb"] == pytest.approx(1.0)
+        result, clean = cv2.imread(str(derained / "1.tif")), cv2.imread(str(pairs / "clean" / "1.bmp"))
+        expected = [measure(result, clean) for measure in (psnr_y, ssim_y, psnr_rgb, ssim_rgb)]
+        assert [half[name] for name in FIGURES[:4]] == pytest.approx(expected)
+        assert (half["precision"], half["recall"]) == (1.0, 0.5)
+        assert scored.figures["psnr_y"] == math.inf
+        assert scored.figures["ssim_y"] == pytest.approx((perfect["ssim_y"] + half["ssim_y"]) / 2)
+
+    def test_masks_are_pooled_over_pixels(self, pairs, derained):
+        for place, value in (("clean/2.png", 50), ("rainy/2.png", 80)):  # larger, all of it rain that stays
+            write(pairs / place, np.full((20, 240, 3), value, np.uint8))
+        write(derained / "2.png", np.full((20, 240, 3), 80, np.uint8))
+        found = find_pairs(pairs)
+        figures = score(results(derained, found), found).figures
+        assert figures["recall"] == pytest.approx((240 + 120) / (240 + 240 + 4800))
+        assert figures["precision"] == 1.0
+
+    def test_counts_the_images(self, pairs, derained):
+        found, seen = find_pairs(pairs), []
+        score(results(derained, found), found, on_image=lambda: seen.append(1))
+        assert len(seen) == 2
 
 
-def test_missing_clean_image(pairs):
-    (pairs / "clean" / "1.bmp").unlink()
-    with Derainer(backend="fake") as derainer, pytest.raises(ImageFormatError, match=r"1\.png: no clean image"):
-        evaluate(derainer, pairs)
+class TestResults:
+    @pytest.mark.parametrize(("threshold", "recall"), [(19, 0.75), (20, 0.0)])
+    def test_the_mask_is_what_was_taken_out_above_the_threshold(self, threshold, recall, pairs, derained):
+        found = find_pairs(pairs)
+        assert score(results(derained, found, "other", threshold), found).figures["recall"] == recall
+
+    def test_the_rainy_images_own_name_comes_first(self, pairs, derained):
+        write(derained / "0.png", cv2.imread(str(pairs / "rainy" / "0.png")))
+        found = find_pairs(pairs)
+        assert score(results(derained, found), found).images[0].psnr_y == pytest.approx(PSNR_Y)
+
+    def test_lists_what_is_missing(self, pairs, tmp_path):
+        write(tmp_path / "some" / "1.png", np.zeros((20, 24, 3), np.uint8))
+        with pytest.raises(ImageFormatError, match=r"some lacks results(.|\n)*no result for 0\.png$"):
+            results(tmp_path / "some", find_pairs(pairs))
+
+    def test_lists_what_cannot_be_scored(self, pairs, derained):
+        (derained / "0.tif").write_text("no image")
+        write(derained / "1.tif", np.zeros((20, 25, 3), np.uint8))
+        with pytest.raises(ImageFormatError, match=r"0\.tif is not an image(.|\n)*1\.tif is 20x25, .*1\.bmp is 20x24"):
+            results(derained, find_pairs(pairs))
+
+    def test_of_several_data_sets_lie_in_folders_of_their_names(self, pairs, derained, tmp_path, capsys):
+        other = tmp_path / "other"
+        for name in ("rainy", "clean"):
+            write(other / name / "0.png", np.full((20, 24, 3), 7, np.uint8))
+        write(tmp_path / "all" / "other" / "0.png", np.full((20, 24, 3), 9, np.uint8))
+        derained.rename(tmp_path / "all" / "pairs")
+        first, second = json.loads(run(capsys, "--data", pairs, other, "--results", tmp_path / "all", "--json"))
+        assert [method["name"] for method in first["methods"]] == ["rainy input", "all"]
+        assert first["methods"][1]["recall"] == 0.75
+        assert second["methods"][1]["psnr_rgb"] == pytest.approx(20 * math.log10(255 / 2))
 
 
-def test_wrong_input_is_one_line_and_status_2(tmp_path, capsys):
-    assert main(["--data", str(tmp_path), "--backend", "fake"]) == 2
-    assert "expected rainy/ and clean/" in capsys.readouterr().err
+class TestOutput:
+    def test_table(self, pairs, capsys):
+        lines = run(capsys, "--data", pairs).splitlines()
+        [row] = [line.split() for line in lines if "sapnet_fast" in line]
+        assert row[:4] == ["sapnet_fast", "4", f"{PSNR_Y:.2f}", row[3]]
+        assert len(row) == 2 + len(FIGURES)
+        assert any("50.0% of the pixels are streaks" in line for line in lines)
+
+    def test_markdown(self, pairs, derained, capsys):
+        lines = run(capsys, "--data", pairs, "--results", derained, "--markdown").splitlines()
+        assert lines[0] == "### pairs"
+        table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+        assert {len(row) for row in table} == {2 + len(FIGURES)}
+        assert [row[0] for row in table] == ["method", "---", "rainy input", "derained"]
+        assert table[2][2] == f"{PSNR_Y:.2f}"
+        assert table[2][-4:] == [""] * 4
+        assert (table[3][1], table[3][2], table[3][-3]) == ("", "inf", "0.750")
+
+    def test_csv(self, pairs, derained, capsys):
+        rows = list(csv.DictReader(run(capsys, "--data", pairs, "--results", derained, "--csv").splitlines()))
+        assert [(row["method"], row["image"]) for row in rows] == [
+            (method, image) for method in ("rainy input", "derained") for image in ("(mean)", "0", "1")
+        ]
+        assert float(rows[0]["psnr_rgb"]) == pytest.approx(PSNR_RGB)
+        assert rows[4]["psnr_y"] == "inf"
+        assert (rows[5]["recall"], rows[5]["mask_threshold"], rows[5]["stages"]) == ("0.5", str(DEFAULT_MASK_THRESHOLD), "")
+
+    def test_json_is_valid_where_images_are_equal(self, pairs, derained, capsys):
+        def refuse(constant):
+            raise AssertionError(constant)
+
+        text = run(capsys, "--data", pairs, "--results", derained, "--weights", "sapnet_fast", "--json")
+        [report] = json.loads(text, parse_constant=refuse)
+        assert (report["name"], report["pairs"], report["streak_share"]) == ("pairs", 2, 0.5)
+        assert [method["name"] for method in report["methods"]] == ["rainy input", "derained", "sapnet_fast"]
+        _, other, network = report["methods"]
+        assert other["psnr_y"] is None
+        assert [image["psnr_y"] for image in other["images"]] == [None, pytest.approx(PSNR_Y + 3.0103, abs=1e-4)]
+        assert (network["stages"], network["backend"], network["source"]) == (4, "fake fp32", "sapnet_fast")
+
+    def test_files_beside_the_table(self, pairs, tmp_path, capsys):
+        files = [tmp_path / "out" / name for name in ("a.json", "a.csv", "a.md")]
+        out = run(capsys, "--data", pairs, "--json", files[0], "--csv", files[1], "--markdown", files[2])
+        assert "Matthews" in out
+        assert json.loads(files[0].read_text())[0]["name"] == "pairs"
+        assert files[1].read_text().startswith("data,method,")
+        assert files[2].read_text().startswith("### pairs")
+
+    def test_sheet(self, pairs, derained, tmp_path, capsys):
+        run(capsys, "--data", pairs, "--weights", "sapnet_fast", "--results", derained, "--sheet", tmp_path / "s.png")
+        sheet = cv2.imread(str(tmp_path / "s.png"))
+        # Two rows, best and worst; rainy, two methods with masks, clean, true streaks.
+        assert 7 * 320 <= sheet.shape[1] < 8 * 320
+        assert 2 * 267 <= sheet.shape[0] < 3 * 267
+
+    def test_several_weights_are_told_apart_by_as_much_of_their_paths_as_it_takes(self, pairs, tmp_path, capsys):
+        weights = [tmp_path / name / "best.pth" for name in ("a", "b")]
+        for path in weights:
+            path.parent.mkdir()
+            path.touch()
+        [report] = json.loads(run(capsys, "--data", pairs, "--weights", *weights, "--json"))
+        assert [method["name"] for method in report["methods"]] == ["rainy input", "a/best", "b/best"]
+
+    def test_every_stage(self, pairs, capsys):
+        [report] = json.loads(run(capsys, "--data", pairs, "--every-stage", "--json"))
+        assert [method["stages"] for method in report["methods"]] == [None, 1, 2, 3, 4]
+
+    def test_fewer_stages(self, pairs, capsys):
+        [report] = json.loads(run(capsys, "--data", pairs, "--stages", "2", "--json"))
+        assert [method["stages"] for method in report["methods"]] == [None, 2]
 
 
-def test_not_an_image(pairs, capsys):
-    (pairs / "rainy" / "0.png").write_text("no image")
-    assert main(["--data", str(pairs), "--backend", "fake"]) == 2
-    assert "0.png: not an image" in capsys.readouterr().err
+class TestWrongUse:
+    def error(self, capsys, *arguments) -> str:
+        assert main([*map(str, arguments), "--backend", "fake"]) == 2
+        return capsys.readouterr().err
+
+    def test_data_that_do_not_pair_up(self, pairs, capsys):
+        (pairs / "clean" / "1.bmp").unlink()
+        assert "1.png: no clean image" in self.error(capsys, "--data", pairs)
+
+    def test_data_without_a_known_layout(self, tmp_path, capsys):
+        assert "expected rainy/ and clean/" in self.error(capsys, "--data", tmp_path)
+
+    def test_not_an_image_is_found_before_anything_is_scored(self, pairs, capsys):
+        (pairs / "rainy" / "1.png").write_text("no image")
+        assert "1.png is not an image" in self.error(capsys, "--data", pairs)
+
+    def test_no_results(self, pairs, tmp_path, capsys):
+        assert "no such folder of results" in self.error(capsys, "--data", pairs, "--results", tmp_path / "none")
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("--json", "--csv"), "only one of"),
+            (("--mask-threshold", "256"), "from 0 to 255"),
+            (("--sheet", "sheet"), "ends in .png"),
+            (("--stages", "2", "--every-stage"), "not allowed with"),
+        ],
+    )
+    def test_options(self, options, said, pairs, capsys):
+        with pytest.raises(SystemExit) as stop:
+            main(["--data", str(pairs), *options])
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from training.metrics import MaskCounts, psnr_y, ssim_y, true_streaks, y_channel
+from training.metrics import (
+    MaskCounts,
+    psnr_rgb,
+    psnr_y,
+    ssim_rgb,
+    ssim_y,
+    streak_strength,
+    true_streaks,
+    y_channel,
+)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -51,12 +60,26 @@ class TestPsnr:
         assert psnr_y(plain(90), plain(100)) == pytest.approx(psnr_y(plain(110), plain(100)))
 
 
+class TestPsnrRgb:
+    def test_of_a_known_difference(self):
+        assert psnr_rgb(plain(110), plain(100)) == pytest.approx(20 * math.log10(255 / 10))
+
+    def test_pools_the_error_of_all_channels(self):
+        assert psnr_rgb(plain((130, 100, 100)), plain(100)) == pytest.approx(10 * math.log10(255**2 / 300))
+
+    def test_of_equal_images_is_infinite(self):
+        assert psnr_rgb(noise(20, 20), noise(20, 20)) == math.inf
+
+
 class TestSsim:
     def restated(self, one: np.ndarray, other: np.ndarray) -> float:
-        """Wang et al. 2004: every 11x11 window that lies in the image, weighted by a Gaussian."""
+        return self.restated_on(y_channel(one), y_channel(other))
+
+    def restated_on(self, one: np.ndarray, other: np.ndarray) -> float:
+        """Wang et al. 2004: every 11x11 window that lies in the plane, weighted by a Gaussian."""
         ramp = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
         weights = np.outer(ramp, ramp) / ramp.sum() ** 2
-        x, y = (np.lib.stride_tricks.sliding_window_view(y_channel(image), (11, 11)) for image in (one, other))
+        x, y = (np.lib.stride_tricks.sliding_window_view(plane, (11, 11)) for plane in (one, other))
         mean_x, mean_y = (np.einsum("hwij,ij->hw", window, weights) for window in (x, y))
         xx, yy, xy = (np.einsum("hwij,ij->hw", product, weights) for product in (x * x, y * y, x * y))
         c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -71,8 +94,17 @@ class TestSsim:
         other = other.astype(np.uint8)
         assert ssim_y(one, other) == pytest.approx(self.restated(one, other), abs=1e-6)
 
+    def test_on_rgb_is_the_mean_over_channels(self):
+        one, other = noise(24, 31), noise(24, 31, seed=1) // 2
+        other[..., 0] = one[..., 0]
+        planes = (one.astype(float), other.astype(float))
+        of_channels = [self.restated_on(*(plane[..., channel] for plane in planes)) for channel in range(3)]
+        assert of_channels[0] == pytest.approx(1.0)
+        assert ssim_rgb(one, other) == pytest.approx(np.mean(of_channels), abs=1e-6)
+
     def test_of_equal_images_is_one(self):
         assert ssim_y(noise(20, 20), noise(20, 20)) == pytest.approx(1.0)
+        assert ssim_rgb(noise(20, 20), noise(20, 20)) == pytest.approx(1.0)
 
 
 class TestTrueStreaks:
@@ -92,6 +124,23 @@ class TestTrueStreaks:
         assert (mask == streak).all()
 
 
+class TestStreakStrength:
+    def test_is_what_the_deployed_network_computes(self):
+        rainy, derained = noise(16, 20), noise(16, 20, seed=1)
+        luma = [image.astype(float) @ (0.114, 0.587, 0.299) for image in (rainy, derained)]
+        strength = streak_strength(rainy, derained)
+        assert (strength.shape, strength.dtype) == ((16, 20), np.uint8)
+        assert np.abs(strength - np.clip(luma[0] - luma[1], 0, None)).max() <= 0.5 + 1e-9
+
+    def test_rounds_to_the_nearest_level(self):
+        assert (streak_strength(plain((0, 14, 0)), plain(0)) == 8).all()  # 8.218
+        assert (streak_strength(plain((0, 15, 0)), plain(0)) == 9).all()  # 8.805
+
+    def test_darker_is_not_rain_and_white_is_all_of_it(self):
+        assert not streak_strength(plain(0), plain(255)).any()
+        assert (streak_strength(plain(255), plain(0)) == 255).all()
+
+
 def masks():
     return arrays(np.bool_, (6, 7))
 
@@ -107,6 +156,7 @@ class TestMaskCounts:
         assert counts.f1 == pytest.approx(2 / 3)
         assert counts.matthews == pytest.approx((2 * 4 - 1) / 15)
         assert counts.f1_all_ones == pytest.approx(2 * 3 / (8 + 3))
+        assert counts.streak_share == pytest.approx(3 / 8)
 
     @given(masks(), masks())
     def test_matthews_is_the_correlation_of_the_masks(self, predicted, truth):

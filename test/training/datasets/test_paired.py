@@ -1,0 +1,208 @@
+"""Published layouts as trees of small files, and what is said of broken ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sapnet.errors import ImageFormatError
+from training.datasets.paired import ImagePair, check_pairs, find_pairs, read_pair
+
+
+def make(folder: Path, *names: str) -> Path:
+    """Files of those names, which only their names make images."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return folder
+
+
+def write(path: Path, height: int = 16, width: int = 20, value: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((height, width, 3), value, np.uint8))
+    return path
+
+
+def named(folder: Path) -> list[tuple[str, str, str]]:
+    """The pairs of a folder, with paths relative to it."""
+    return [
+        (pair.name, str(pair.rainy.relative_to(folder)), str(pair.clean.relative_to(folder)))
+        for pair in find_pairs(folder)
+    ]
+
+
+def problems(folder: Path) -> list[str]:
+    with pytest.raises(ImageFormatError) as caught:
+        find_pairs(folder)
+    return str(caught.value).split("\n  ")
+
+
+LAYOUTS = {
+    "rainy and clean": (("rainy/1.png", "clean/1.jpg"), ("1", "rainy/1.png", "clean/1.jpg")),
+    "input and target": (("input/1.png", "target/1.png"), ("1", "input/1.png", "target/1.png")),
+    "capitals": (("Rain/A.PNG", "GT/a.png"), ("A", "Rain/A.PNG", "GT/a.png")),
+    "one known name": (("data/1.png", "gt/1.png"), ("1", "data/1.png", "gt/1.png")),
+    "masks beside it": (
+        ("rainy/1.png", "clean/1.png", "streak_mask/1.png"),
+        ("1", "rainy/1.png", "clean/1.png"),
+    ),
+    "Rain100 flat": (
+        ("rain-001.png", "norain-001.png", "rainstreak-001.png", "rainregion-001.png", "readme.txt"),
+        ("rain-001", "rain-001.png", "norain-001.png"),
+    ),
+    "Rain100 published": (
+        ("rainy/rain-001.png", "norain-001.png", "rain-001.png"),
+        ("rain-001", "rainy/rain-001.png", "norain-001.png"),
+    ),
+    "Rain100 in two folders": (
+        ("rain/rain-001.png", "norain/norain-001.png"),
+        ("rain-001", "rain/rain-001.png", "norain/norain-001.png"),
+    ),
+    "Rain100 as renamed": (
+        ("rain/norain-1.png", "norain/norain-1.png"),
+        ("norain-1", "rain/norain-1.png", "norain/norain-1.png"),
+    ),
+    "Rain12": (("rainy/1.png", "groundtruth/1.png"), ("1", "rainy/1.png", "groundtruth/1.png")),
+    "Rain12 flat": (("001_in.png", "001_GT.png"), ("001_in", "001_in.png", "001_GT.png")),
+    "Rain200H": (
+        ("rain/norain-1x2.png", "norain/norain-1.png"),
+        ("norain-1x2", "rain/norain-1x2.png", "norain/norain-1.png"),
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_layouts(layout, tmp_path):
+    files, pair = LAYOUTS[layout]
+    assert named(make(tmp_path, *files)) == [pair]
+
+
+def test_several_rainy_images_of_one_clean_one(tmp_path):
+    make(tmp_path, "norain-1.png", "rain-1.png", "rain-1x2.png")
+    assert [(pair.name, pair.clean.name) for pair in find_pairs(tmp_path)] == [
+        ("rain-1", "norain-1.png"),
+        ("rain-1x2", "norain-1.png"),
+    ]
+
+
+def test_rain1400_has_fourteen_of_each_in_natural_order(tmp_path):
+    rainy = [f"rainy_image/{scene}_{kind}.jpg" for scene in (1, 2, 10) for kind in range(1, 15)]
+    make(tmp_path, *rainy, *(f"ground_truth/{scene}.jpg" for scene in (1, 2, 10)))
+    assert named(tmp_path) == [
+        (f"{scene}_{kind}", f"rainy_image/{scene}_{kind}.jpg", f"ground_truth/{scene}.jpg")
+        for scene in (1, 2, 10)
+        for kind in range(1, 15)
+    ]
+
+
+def test_two_folders_of_any_name(tmp_path):
+    make(tmp_path, "a/x/1.png", "b/y/1.png")
+    [pair] = find_pairs(Path(f"{tmp_path / 'a' / 'x'}{os.pathsep}{tmp_path / 'b' / 'y'}"))
+    assert pair == ImagePair("1", tmp_path / "a" / "x" / "1.png", tmp_path / "b" / "y" / "1.png")
+
+
+def test_hidden_files_and_others_are_passed_over(tmp_path):
+    make(tmp_path, "rainy/1.png", "clean/1.png", "rainy/._1.png", "rainy/.DS_Store", "clean/Thumbs.db", ".cache/1.png")
+    assert named(tmp_path) == [("1", "rainy/1.png", "clean/1.png")]
+
+
+def test_lists_everything_that_does_not_pair_up(tmp_path):
+    make(tmp_path, "rainy/1.png", "clean/1.png", "rainy/2.png", "clean/3.png", "rainy/4.png", "rainy/1.jpg")
+    title, *lines = problems(tmp_path)
+    assert title.startswith(f"{tmp_path} does not pair up")
+    assert lines == [
+        f"{tmp_path}/rainy/2.png: no clean image of that name",
+        f"{tmp_path}/rainy/4.png: no clean image of that name",
+        f"{tmp_path}/clean/3.png: no rainy image of that name",
+        f"{tmp_path}/rainy/1.png: 1.jpg lies beside it",
+    ]
+
+
+def test_a_missing_clean_image_is_not_replaced_by_one_of_a_similar_name(tmp_path):
+    make(tmp_path, "rainy/1.png", "clean/1.png", "rainy/2_1.png", "rainy/3.png", "clean/2.png", "clean/3.png")
+    assert problems(tmp_path)[1:] == [
+        f"{tmp_path}/rainy/2_1.png: no clean image of that name",
+        f"{tmp_path}/clean/2.png: no rainy image of that name",
+    ]
+
+
+def test_long_lists_end_with_a_count(tmp_path):
+    make(tmp_path, "rainy/x.png", "clean/x.png", *(f"rainy/{index}.png" for index in range(25)))
+    lines = problems(tmp_path)
+    assert len(lines) == 22
+    assert lines[-1] == "and 5 more"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ((), "holds 0 images"),
+        (("1.png", "2.png"), "holds 2 images"),
+        (("train/1.png", "test/1.png"), "holds 0 images, test/ with 1, train/ with 1"),
+        (("rainy/1.png", "input/1.png", "clean/1.png"), "input/ with 1, rainy/ with 1"),
+    ],
+)
+def test_a_folder_without_a_known_layout(files, said, tmp_path):
+    [line] = problems(make(tmp_path, *files))
+    assert said in line
+    assert "expected rainy/ and clean/" in line
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(ImageFormatError, match="missing: no such folder"):
+        find_pairs(tmp_path / "missing")
+
+
+class TestCheck:
+    def pair(self, folder: Path, name: str = "1") -> ImagePair:
+        return ImagePair(name, folder / "rainy" / f"{name}.png", folder / "clean" / f"{name}.png")
+
+    def whole(self, folder: Path, name: str = "1") -> ImagePair:
+        pair = self.pair(folder, name)
+        write(pair.rainy)
+        write(pair.clean)
+        return pair
+
+    def test_whole_pairs_pass(self, tmp_path):
+        check_pairs([self.whole(tmp_path), self.whole(tmp_path, "2")])
+
+    def test_lists_all_that_is_wrong(self, tmp_path):
+        pairs = [self.whole(tmp_path, name) for name in "12345"]
+        write(pairs[1].rainy, 20, 20)
+        pairs[2].clean.write_bytes(pairs[2].clean.read_bytes()[:40])
+        pairs[3].rainy.write_text("no image")
+        pairs[4].rainy.unlink()
+        with pytest.raises(ImageFormatError) as caught:
+            check_pairs(pairs)
+        _, *lines = str(caught.value).split("\n  ")
+        assert [line.partition(" ")[0] for line in lines] == [
+            str(path) for path in (pairs[2].clean, pairs[3].rainy, pairs[4].rainy, pairs[1].rainy)
+        ]
+        assert "is 20x20, its clean image" in lines[-1]
+        assert lines[-1].endswith("is 16x20")
+
+    def test_too_small_for_the_network(self, tmp_path):
+        pair = self.pair(tmp_path)
+        write(pair.rainy, 15, 40)
+        write(pair.clean, 15, 40)
+        with pytest.raises(ImageFormatError, match="is 15x40, expected at least 16x16"):
+            check_pairs([pair])
+
+    def test_read(self, tmp_path):
+        pair = self.whole(tmp_path)
+        write(pair.rainy, value=9)
+        rainy, clean = read_pair(pair)
+        assert (rainy.shape, rainy.dtype) == ((16, 20, 3), np.uint8)
+        assert (rainy == 9).all()
+        assert not clean.any()
+
+    def test_read_refuses_unequal_sizes(self, tmp_path):
+        pair = self.whole(tmp_path)
+        write(pair.clean, 17, 20)
+        with pytest.raises(ImageFormatError, match=r"is 16x20, its clean image .* is 17x20"):
+            read_pair(pair)

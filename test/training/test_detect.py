@@ -1,0 +1,184 @@
+"""The detection command on made-up frames, with a detector of colours and the fake backend in place of a network."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from colour_detector import NAMES, SIDE, write_colour_detector
+
+from sapnet import Derainer
+from sapnet.outputs import open_video
+from training.detect import main, summarise, table
+from training.detection_experiment import Setting, run_experiment
+from training.detection_picture import draw_detections
+from training.detector import Detections, Detector
+
+
+class Undoing:
+    """Derains perfectly: knows the clean frame of every size."""
+
+    def __init__(self, *clean: np.ndarray) -> None:
+        self._clean = {frame.shape: frame for frame in clean}
+
+    def __call__(self, frames):
+        return [type("Derained", (), {"image": self._clean[frame.shape]}) for frame in frames]
+
+
+@pytest.fixture
+def detector_file(tmp_path):
+    return write_colour_detector(tmp_path / "colour.onnx")
+
+
+def scene(height: int = SIDE, width: int = SIDE) -> np.ndarray:
+    """Gray with a red and a magenta patch, each a cell of the detector; rain spares the first and hides the other."""
+    frame = np.full((height, width, 3), 60, np.uint8)
+    rows, columns = height // 4, width // 4
+    frame[rows : 2 * rows, columns : 2 * columns] = 0, 0, 255
+    frame[rows : 2 * rows, 3 * columns :] = 255, 195, 255
+    return frame
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, size in enumerate([(SIDE, SIDE), (96, 128)]):
+        cv2.imwrite(str(folder / f"{index}.png"), scene(*size))
+    return folder
+
+
+def test_what_is_undone_is_won_back_and_what_is_left_is_not(detector_file, photos):
+    undoing = Undoing(scene(), scene(96, 128))
+    with Derainer(backend="fake") as idle:
+        outcome = run_experiment(
+            Setting((photos,), seeds=(1, 2, 3, 4)), Detector(detector_file), {"idle": idle, "undoing": undoing}
+        )
+    assert outcome.clean_detections == [2, 2]
+    assert {version: counts[:, 0].tolist() for version, counts in outcome.counts.items()} == {
+        version: [8, 8] for version in ("clean", "rainy", "idle", "undoing")
+    }
+    figures = summarise(outcome)
+    assert figures["rainy"]["recall"]["value"] == 0.5
+    assert figures["idle"]["recall"] == figures["rainy"]["recall"]
+    assert figures["idle"]["won_back"] == {"value": 0, "interval": [0, 0]}
+    assert figures["undoing"]["recall"] == {"value": 1, "interval": [1, 1]}
+    assert figures["undoing"]["won_back"] == {"value": 1, "interval": [1, 1]}
+    assert figures["undoing"]["confidence"] == figures["clean"]["confidence"] == figures["clean"]["confidence_of_all"]
+    assert "won_back" not in figures["clean"].keys() | figures["rainy"].keys()
+
+
+def test_takes_every_image_and_some_frames_of_videos(tmp_path, photos):
+    with open_video(tmp_path / "drive.mp4", 10.0) as video:
+        for level in range(7):
+            video.write(np.full((48, 64, 3), 30 * level, np.uint8))
+    setting = Setting((tmp_path / "drive.mp4", photos, photos / "1.png"), stride=3, max_width=64)
+    names, frames = zip(*setting.frames(), strict=True)
+    assert names == (
+        *(f"drive.mp4 00000{index}" for index in (0, 3, 6)), "photos 0.png", "photos 1.png", "1.png"
+    )  # fmt: skip
+    assert [frame.shape[:2] for frame in frames] == [(48, 64)] * 3 + [(64, 64), (48, 64), (48, 64)]
+    assert [round(frame.mean() / 30) for frame in frames[:3]] == [0, 3, 6]
+
+
+def test_rain_differs_between_frames_and_seeds(detector_file, photos):
+    seen = []
+
+    def derain(frames):
+        seen.extend(frames)
+        return [type("Derained", (), {"image": frame}) for frame in frames]
+
+    run_experiment(
+        Setting((photos / "0.png", photos / "0.png"), seeds=(1, 2)), Detector(detector_file), {"derained": derain}
+    )
+    assert len(seen) == 4
+    assert len({frame.tobytes() for frame in seen}) == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"confidence": 0}, "confidence 0"),
+        ({"iou": 1.5}, r"iou 1\.5"),
+        ({"seeds": (1, -1)}, r"seeds \(1, -1\)"),
+        ({"seeds": (3, 3)}, r"seeds \(3, 3\)"),
+    ],
+)
+def test_settings_out_of_range(setting, said):
+    with pytest.raises(ValueError, match=f"got {said}, expected"):
+        Setting((), **setting)
+
+
+class TestCommand:
+    @pytest.fixture
+    def arguments(self, detector_file, photos):
+        return ["--detector", str(detector_file), "--clips", str(photos), "--backend", "fake", "--seeds", "1", "2"]
+
+    def test_writes_a_picture_and_the_report(self, arguments, tmp_path, capsys):
+        (tmp_path / "names.txt").write_text("\n".join(NAMES))
+        output = tmp_path / "new" / "out"
+        assert main([*arguments, "--names", str(tmp_path / "names.txt"), "--output", str(output), "--json"]) == 0
+        out, err = capsys.readouterr()
+        report = json.loads(out)
+        assert report == json.loads((output / "detect.json").read_text())
+        assert (report["frames"], report["clean_detections"], report["seeds"]) == (2, 4, [1, 2])
+        assert report["networks"]["sapnet_fast"]["backend"] == "fake"
+        assert list(report["figures"]) == ["clean", "rainy", "sapnet_fast"]
+        assert "4 objects on the clean frames, expected at least 200" in err
+        sheet = cv2.imread(str(output / "detect.png"))
+        assert sheet.shape[0] > 2 * 240
+        assert sheet.shape[1] > 3 * 320
+
+    def test_prints_a_table(self, arguments, capsys):
+        assert main([*arguments, "--weights", "sapnet_fast", "clean.safetensors"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("4 objects on 2 clean frames; heavy rain, seeds 1, 2")
+        assert [line.split("|")[1].strip() for line in lines[4:]] == [
+            "clean", "rainy", "sapnet_fast", "clean.safetensors"
+        ]  # fmt: skip
+        assert {line.count("|") for line in lines[2:]} == {7}
+        assert lines[4].split("|")[2].strip() == "1.000 [1.000, 1.000]"
+
+    def test_nothing_found_on_the_clean_frames(self, arguments, tmp_path, capsys):
+        gray = tmp_path / "gray.png"
+        cv2.imwrite(str(gray), np.full((SIDE, SIDE, 3), 60, np.uint8))
+        assert main([*arguments, "--clips", str(gray)]) == 2
+        assert "finds nothing on the 1 clean frames at confidence 0.4" in capsys.readouterr().err
+
+    def test_an_output_that_is_no_folder_is_said_before_any_work(self, arguments, detector_file, capsys):
+        assert main([*arguments, "--clips", "/no/clip", "--output", str(detector_file)]) == 2
+        assert "colour.onnx cannot be made a folder to write to" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("more", "said"), [(["--clips", "/no/clip"], "/no/clip does not exist"), (["--iou", "2"], "got iou 2")]
+    )
+    def test_wrong_input_is_one_line_and_status_2(self, arguments, more, said, capsys):
+        assert main([*arguments, *more]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert len(err.splitlines()) == 1
+
+
+def test_a_figure_that_is_not_defined_is_a_dash():
+    undefined = {"value": None, "interval": [None, None]}
+    report = {"clean_detections": 1, "frames": 1, "rain": "heavy", "seeds": [1], "confidence": 0.4, "iou": 0.5}
+    row = table({**report, "figures": {"rainy": {"recall": undefined}}}).splitlines()[-1]
+    assert row == "| rainy | - | - | - | - | - |"
+
+
+def test_boxes_are_drawn_by_what_became_of_them():
+    expected = Detections(
+        np.array([[10.0, 100, 60, 160], [200, 100, 260, 160]]), np.array([0.9, 0.8]), np.array([0, 1])
+    )
+    found = Detections(np.array([[12.0, 100, 60, 160], [100, 20, 150, 70]]), np.array([0.7, 0.6]), np.array([0, 1]))
+    frame = np.zeros((180, 320, 3), np.uint8)
+    picture = draw_detections(frame, found, expected, NAMES, 0.5)
+    assert picture.shape == (360, 640, 3)
+    assert not frame.any()
+    again, missed, new = (picture[round(2 * y), round(2 * x)] for x, y in ((12, 130), (200, 130), (100, 45)))
+    assert again.argmax() == 1  # green
+    assert missed.argmax() == 2  # red
+    assert new[1] > 150  # yellow: green and red
+    assert new[2] > 150

@@ -1,0 +1,145 @@
+"""Decoding of FastestDet's output, overlaps, and the refusal of other networks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from colour_detector import CELL, NAMES, SIDE, save_network, write_colour_detector
+
+from sapnet.errors import SapnetError
+from training.detector import Detector, decode, overlaps
+
+CLASSES = 3
+
+
+def grid(*cells, rows: int = 4, columns: int = 8) -> np.ndarray:
+    """An output without objects but for ``cells``: (row, column, objectness, x, y, w, h, class, its probability)."""
+    prediction = np.zeros((5 + CLASSES, rows, columns), np.float32)
+    prediction[5:] = 1 / CLASSES
+    for row, column, objectness, x, y, w, h, index, probability in cells:
+        prediction[:5, row, column] = objectness, x, y, w, h
+        prediction[5:, row, column] = (1 - probability) / (CLASSES - 1)
+        prediction[5 + index, row, column] = probability
+    return prediction
+
+
+class TestDecode:
+    def test_a_cell_is_a_box_in_pixels(self):
+        x, y, w, h = 0.3, -0.2, -1.5, -0.4
+        found = decode(grid((1, 2, 0.9, x, y, w, h, 1, 0.8)), height=100, width=400, confidence=0.4)
+        middle = (2 + math.tanh(x)) / 8 * 400, (1 + math.tanh(y)) / 4 * 100
+        size = 400 / (1 + math.exp(-w)), 100 / (1 + math.exp(-h))
+        expected = [m + sign * s / 2 for sign in (-1, 1) for m, s in zip(middle, size, strict=True)]
+        assert found.boxes[0] == pytest.approx(np.clip(expected, 0, (400, 100, 400, 100)), abs=1e-3)
+        assert found.confidences == pytest.approx([0.9**0.6 * 0.8**0.4])
+        assert found.classes.tolist() == [1]
+
+    def test_nothing_found(self):
+        found = decode(grid(), 100, 400, 0.4)
+        assert (len(found), found.boxes.shape, found.classes.shape) == (0, (0, 4), (0,))
+
+    def test_the_threshold_is_included(self):
+        cells = grid((0, 1, 1.0, 0, 0, -3, -3, 0, 1.0), (2, 5, 0.5, 0, 0, -3, -3, 0, 1.0))
+        assert len(decode(cells, 100, 400, 1.0)) == 1
+        assert len(decode(cells, 100, 400, 0.5)) == 2
+
+    def test_boxes_end_at_the_border(self):
+        found = decode(grid((0, 7, 0.9, 0.9, -0.9, 2, 2, 0, 0.9)), 100, 400, 0.4)
+        assert found.boxes[0, [1, 2]].tolist() == [0, 400]
+
+    def test_one_object_seen_by_two_cells_is_one_by_the_surer(self):
+        cells = grid((1, 2, 0.7, 0.5, 0, -1, -1, 0, 0.9), (1, 3, 0.9, -0.5, 0, -1, -1, 0, 0.9))
+        found = decode(cells, 100, 400, 0.4)
+        assert found.confidences == pytest.approx([0.9], rel=1e-6)
+
+    def test_two_classes_on_one_place_are_two_objects_the_surer_first(self):
+        cells = grid((1, 2, 0.7, 0.5, 0, -1, -1, 0, 0.9), (1, 3, 0.9, -0.5, 0, -1, -1, 2, 0.9))
+        assert decode(cells, 100, 400, 0.4).classes.tolist() == [2, 0]
+
+
+class TestOverlaps:
+    def test_of_known_boxes(self):
+        boxes = np.array([[0, 0, 4, 4], [10, 10, 12, 12]], np.float64)
+        others = np.array([[0, 0, 4, 4], [2, 0, 6, 4], [4, 0, 8, 4]], np.float64)
+        assert overlaps(boxes, others) == pytest.approx(np.array([[1, 1 / 3, 0], [0, 0, 0]]))
+
+    def test_of_empty_boxes_is_nothing(self):
+        flat = np.array([[3, 3, 3, 9]], np.float64)
+        assert overlaps(flat, flat).tolist() == [[0]]
+        assert overlaps(np.empty((0, 4)), flat).shape == (0, 1)
+
+
+class TestDetector:
+    @pytest.fixture
+    def path(self, tmp_path):
+        return write_colour_detector(tmp_path / "colour.onnx")
+
+    def test_finds_what_is_there(self, path, tmp_path):
+        (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+        detector = Detector(path, tmp_path / "names.txt")
+        frame = np.zeros((2 * SIDE, 4 * SIDE, 3), np.uint8)  # cells of 32 x 64 pixels
+        frame[32:64, 64:128] = 0, 0, 255
+        frame[96:128, 192:256] = 255, 0, 255
+        found = detector(frame, 0.4)
+        assert [detector.names[index] for index in found.classes] == ["red", "magenta"]
+        assert found.confidences == pytest.approx([1, 1])
+        assert found.boxes == pytest.approx(np.array([[32, 16, 96, 48], [160, 80, 224, 112]]), abs=1e-3)
+
+    def test_classes_without_names_have_numbers(self, path):
+        assert Detector(path).names == ["class 0", "class 1"]
+
+    def test_names_must_be_as_many_as_classes(self, path, tmp_path):
+        (tmp_path / "names.txt").write_text("red\n")
+        with pytest.raises(SapnetError, match=r"names\.txt has 1 names, but .*colour\.onnx knows 2 classes"):
+            Detector(path, tmp_path / "names.txt")
+
+    def test_names_that_cannot_be_read(self, path, tmp_path):
+        with pytest.raises(SapnetError, match="cannot be read as a list of class names"):
+            Detector(path, tmp_path / "none.txt")
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(SapnetError, match=r"none\.onnx is not a file"):
+            Detector(tmp_path / "none.onnx")
+
+    def test_no_onnx(self, tmp_path):
+        (tmp_path / "wrong.onnx").write_text("no network")
+        with pytest.raises(SapnetError, match=r"wrong\.onnx is not a network that onnxruntime can run"):
+            Detector(tmp_path / "wrong.onnx")
+
+
+def flatten(helper):
+    return [helper.make_node("Flatten", ["frame"], ["cells"])]
+
+
+def copy(helper):
+    return [helper.make_node("Identity", ["frame"], ["cells"])]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "got", "made", "kind"),
+    [
+        (flatten, [1, 3, 32, 32], [1, 3072], 1),
+        (copy, [1, 8, 32, 32], [1, 8, 32, 32], 1),
+        (copy, [1, 3, 32, 32], [1, 3, 32, 32], 1),
+        (copy, [1, 3, 32, 32], [1, 3, 32, 32], 10),
+        (copy, ["N", 3, "H", "W"], ["N", 3, "H", "W"], 1),
+    ],
+)
+def test_another_layout_says_both_shapes(tmp_path, nodes, got, made, kind):
+    onnx = pytest.importorskip("onnx")
+    path = save_network(tmp_path / "other.onnx", nodes(onnx.helper), got, made, kind=kind)
+    with pytest.raises(SapnetError) as raised:
+        Detector(path)
+    said = str(raised.value)
+    assert f"inputs ({', '.join(map(str, got))}) of tensor(float" in said
+    assert f"outputs ({', '.join(map(str, made))})" in said
+    assert "expected one input (1, 3, H, W)" in said
+    assert "(1, 5 + classes, H/16, W/16)" in said
+
+
+def test_cells_of_another_size_are_another_layout(tmp_path):
+    path = write_colour_detector(tmp_path / "coarse.onnx", cell=2 * CELL)
+    with pytest.raises(SapnetError, match=r"outputs \(1, 7, 2, 2\)"):
+        Detector(path)

@@ -1,0 +1,81 @@
+"""Paired sets on disk, their statistics, and the sheet of samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sapnet.errors import SapnetError
+from sapnet.sources import read_image
+from training.datasets.paired import ImagePair, check_pairs, read_pair
+from training.datasets.synthetic import RainySample
+from training.metrics import true_streaks
+from training.synthesize import RainStatistics, main, synthesize, write_set
+
+
+def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_path: Path) -> None:
+    assert main([str(photographs), str(tmp_path), "--rain", "heavy", "--copies", "2"]) == 0
+    names = [f"{stem}_{copy}" for stem in range(5) for copy in (1, 2)]
+    pairs = [ImagePair(name, tmp_path / "rainy" / f"{name}.png", tmp_path / "clean" / f"{name}.png") for name in names]
+    check_pairs(pairs)
+    assert sorted(path.stem for path in (tmp_path / "streaks").iterdir()) == names
+    for pair in pairs:
+        rainy, clean = read_pair(pair)
+        mask = cv2.imread(str(tmp_path / "streaks" / f"{pair.name}.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(mask, true_streaks(rainy, clean) * 255)
+        assert np.array_equal(clean, read_image(photographs / f"{pair.name[0]}.png"))
+
+
+def test_equal_seeds_make_equal_sets(photographs: Path) -> None:
+    paths = sorted(photographs.iterdir())
+    one, again, other = ([sample.rainy for _, sample in synthesize(paths, "light", seed)] for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_statistics_leave_dry_samples_out() -> None:
+    clean = np.full((20, 20, 3), 50, np.uint8)
+    rainy = clean.copy()
+    rainy[:5] += 20
+    samples = [
+        RainySample(rainy, clean, true_streaks(rainy, clean)),
+        RainySample(clean, clean, np.zeros((20, 20), bool)),
+    ]
+    found = RainStatistics.of(samples)
+    assert (found.images, found.share, found.brightness) == (1, 0.25, 20.0)
+    assert found.psnr == pytest.approx(10 * np.log10(255**2 / (0.25 * (20 * 218.98 / 255) ** 2)), abs=0.01)
+
+
+def test_sheet_shows_24_samples(photographs: Path, tmp_path: Path) -> None:
+    assert main([str(photographs), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert read_image(tmp_path / "sheet.png").shape == (4 * 240, 6 * 240, 3)
+
+
+def test_sets_are_compared(pairs: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(photographs), str(tmp_path / "out"), "--compare", str(pairs)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 3
+    assert rows[2].split()[1] == "2"
+
+
+def test_an_earlier_set_is_not_mixed_with(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(SapnetError, match="is not empty"):
+        write_set(synthesize(sorted(photographs.iterdir()), "light", 0), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["nowhere", "out"], "no such folder"), (["."], "nothing to write"), ([".", "out", "--copies", "0"], "--copies")],
+)
+def test_wrong_arguments_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main(arguments)
+    except SystemExit as exit_:
+        status = exit_.code
+    assert status == 2
+    assert message in capsys.readouterr().err

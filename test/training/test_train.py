@@ -1,0 +1,197 @@
+"""Training runs of a few steps: every configuration, resuming, several processes, wrong settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sapnet.errors import ImageFormatError
+from sapnet.model.weights import load_weights, read_metadata
+from training.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from training.module import DerainingModule
+from training.run import train
+from training.train import main
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "training" / "configs"
+
+Settings = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def settings(photographs: Path, pairs: Path, tmp_path: Path) -> Settings:
+    """A TrainConfig of a tiny run in its own folder, with changes."""
+
+    def make(output: str = "run", steps: int = 4, **changes: Any) -> TrainConfig:
+        data = {"clean": str(photographs), "validation": (str(pairs),), "crop": 32, "final_crop": 32, "workers": 0}
+        data |= {"batch": 2, **changes.pop("data", {})}
+        fields: dict[str, Any] = {"precision": "32-true", "validate_every": 2, "checkpoint_every": 2, **changes}
+        optimizer = OptimizerConfig(steps=steps, warmup=1)
+        return TrainConfig(output=str(tmp_path / output), data=DataConfig(**data), optimizer=optimizer, **fields)
+
+    return make
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return dict(load_weights(path).state_dict())
+
+
+def assert_equal(one: Path, other: Path, tolerance: float = 0.0) -> None:
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], atol=tolerance, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("preset", ["sapnet_fast", "sapnet", "sapnet_separable"])
+def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs: Path, tmp_path: Path) -> None:
+    arguments = ["--config", str(CONFIGS / f"{preset}.yaml"), "--config", str(CONFIGS / "cpu.yaml")]
+    arguments += ["--data.clean", str(photographs), "--data.validation", json.dumps([str(pairs)])]
+    arguments += ["--data.crop", "32", "--data.final_crop", "32", "--data.batch", "2", "--data.workers", "0"]
+    assert main([*arguments, "--optimizer.steps", "2", "--output", str(tmp_path / "run")]) == 0
+    path = tmp_path / "run" / "weights.safetensors"
+    network = load_weights(path)
+    metadata = read_metadata(path)
+    assert json.loads(metadata["training_config"])["preset"] == preset
+    assert metadata["training"].startswith("2 of 2 steps of 2 crops of 32x32")
+    assert metadata["command"].startswith("python -m training.train --config")
+    assert json.loads(metadata["metrics"])["val/psnr"] > 5
+    start = DerainingModule(TrainConfig(preset=preset)).network.state_dict()
+    assert any(not torch.equal(value, start[name]) for name, value in network.state_dict().items())
+
+
+def test_every_term_of_the_loss_is_logged(settings: Settings) -> None:
+    config = settings(steps=2, loss=LossConfig(edge=0.1, urss=0.1, streaks=0.1, distill=0.1, teacher="sapnet_fast"))
+    train(config)
+    events = EventAccumulator(str(Path(config.output) / "tensorboard"))
+    events.Reload()
+    terms = {"loss", "ssim", "l1", "edge", "urss", "streaks", "distill"}
+    assert {tag for tag in events.Tags()["scalars"] if tag.startswith("train/")} == {f"train/{name}" for name in terms}
+    assert {"val/psnr", "time/data_share", "time/steps_per_s"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"]
+
+
+class Crash(Exception):
+    """Stands for power that fails."""
+
+
+@pytest.mark.parametrize("how", ["crash", "interrupt"])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    whole = train(settings("whole", steps=5))
+    config = settings("parts", steps=5)
+    step = DerainingModule.training_step
+    # After a crash the run goes on from the last checkpoint, of step 2; after Ctrl-C from where it stopped.
+    fatal = 3 if how == "crash" else 2
+
+    def interrupted(module: DerainingModule, *arguments: Any) -> torch.Tensor:
+        if module.global_step == fatal:
+            if how == "crash":
+                raise Crash
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(module, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DerainingModule, "training_step", interrupted)
+        if how == "crash":
+            with pytest.raises(Crash):
+                train(config)
+        else:
+            assert read_metadata(train(config))["training"].startswith("3 of 5 steps")
+    resumed = train(config, resume=True)
+    assert read_metadata(resumed)["training"].startswith("5 of 5 steps")
+    assert_equal(whole, resumed)
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+    one = settings("one", steps=2, data={"batch": 2})
+    train(one)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "training.train"]
+    command += [
+        "--config",
+        str(tmp_path / "one" / "config.yaml"),
+        "--data.batch",
+        "1",
+        "--output",
+        str(tmp_path / "two"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_equal(tmp_path / "one" / "weights.safetensors", tmp_path / "two" / "weights.safetensors", 1e-6)
+
+
+def test_training_starts_from_given_weights(settings: Settings) -> None:
+    config = settings(steps=1, init="sapnet_fast")
+    optimizer = OptimizerConfig(steps=1, lr=1e-9, final_lr=1e-9, warmup=0, weight_decay=0)
+    path = train(TrainConfig(**{**vars(config), "optimizer": optimizer}))
+    start = load_weights("sapnet_fast").state_dict()
+    assert all(torch.allclose(value, start[name], atol=1e-6) for name, value in tensors(path).items())
+
+
+def test_weights_of_another_preset_are_refused(settings: Settings) -> None:
+    with pytest.raises(ValueError, match="expected weights of the preset 'sapnet'"):
+        train(settings(preset="sapnet", init="sapnet_fast"))
+
+
+def test_a_run_is_not_overwritten(settings: Settings) -> None:
+    config = settings(steps=1)
+    train(config)
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(config)
+    with pytest.raises(ValueError, match="no checkpoint at"):
+        train(settings("elsewhere"), resume=True)
+
+
+def test_wrong_data_fail_before_training(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(ImageFormatError, match="no such folder"):
+        train(settings(data={"clean": str(tmp_path / "nowhere")}))
+    with pytest.raises(ImageFormatError, match="expected at least 256x256"):
+        train(settings(data={"crop": 256}))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "a.png").write_bytes(b"no image")
+    with pytest.raises(ImageFormatError, match=r"a\.png"):
+        train(settings(data={"clean": str(tmp_path / "damaged")}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_arguments_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert "datasets/train" in said
+    assert "--config training/configs/sapnet_fast.yaml" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "sapnet_slow"], "preset must be one of"),
+        (["--optimizer.steps", "many"], "optimizer.steps"),
+        (["--optimizer.momentum", "1"], "momentum"),
+        (["--data.rain", "snow"], "data.rain must be one of"),
+        (["--loss.distill", "1"], "go together"),
+        (["--optimizer.final_lr", "1"], "expected 0 < optimizer.final_lr <= optimizer.lr"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_wrong_settings_are_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    try:
+        status = main([*arguments, "--output", str(tmp_path / "run")])
+    except SystemExit as exit_:
+        status = exit_.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

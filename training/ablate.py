@@ -1,0 +1,104 @@
+"""What a term of the loss is worth: short runs with and without it, over several seeds."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from sapnet.errors import SapnetError
+from sapnet.model.weights import read_metadata
+from training.config import TrainConfig
+from training.train import read_config
+
+DEFAULT_TERMS = ("edge=0.2", "urss=0.05", "streaks=0.05")
+NEEDED_DB = 0.1
+EPILOG = f"""
+Each seed is trained once without and once with every term; a term's worth is the mean difference of val/psnr. One that
+wins less than {NEEDED_DB} dB does not pay for itself. A run that has finished in OUTPUT is not repeated.
+"""
+
+
+def ablate(
+    config: TrainConfig, terms: Mapping[str, float], seeds: Sequence[int], command: str
+) -> dict[str, list[float]]:
+    """val/psnr in dB of the run of each seed: ``none`` without any of ``terms``, and each term alone with its weight.
+
+    config: of the runs, which go to folders in its output. Raises SapnetError or ValueError.
+    """
+    from training.losses.combined import TERMS
+
+    if unknown := [name for name in terms if name not in TERMS]:
+        raise ValueError(f"unknown term {unknown[0]!r}; expected one of {', '.join(TERMS)}")
+    none: dict[str, Any] = dict.fromkeys(terms, 0.0)
+    losses = {"none": none, **{name: {**none, name: weight} for name, weight in terms.items()}}
+    scores: dict[str, list[float]] = {name: [] for name in losses}
+    for seed in seeds:
+        for name, loss in losses.items():
+            output = str(Path(config.output) / f"{name}_seed{seed}")
+            changed = replace(config, loss=replace(config.loss, **loss), seed=seed, output=output)
+            scores[name].append(_psnr(changed, command))
+    return scores
+
+
+def _psnr(config: TrainConfig, command: str) -> float:
+    from training.run import WEIGHTS, train
+
+    path = Path(config.output) / WEIGHTS
+    if not path.is_file():
+        train(config, command=command)
+    return float(json.loads(read_metadata(path)["metrics"])["val/psnr"])
+
+
+def _term(text: str) -> tuple[str, float]:
+    name, _, weight = text.partition("=")
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise ValueError(f"--terms: got {text!r}, expected NAME=WEIGHT, as in {DEFAULT_TERMS[0]}") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = ArgumentParser(prog="python -m training.ablate", description=__doc__, epilog=EPILOG)
+    parser.add_argument("--config", action="config", help="YAML file of settings; a later one wins over an earlier")
+    parser.add_argument("--terms", nargs="+", default=list(DEFAULT_TERMS), metavar="NAME=WEIGHT", help="what to try")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--json", default="", metavar="FILE", help="write the figures here, too")
+    parser.add_class_arguments(TrainConfig)
+    settings = parser.parse_args(argv)
+    try:
+        terms = dict(_term(text) for text in settings.terms)
+        command = shlex.join(["python", "-m", "training.ablate", *argv])
+        scores = ablate(read_config(parser, settings), terms, settings.seeds, command)
+    except (SapnetError, ValueError) as err:
+        print(f"ablate: {err}", file=sys.stderr)
+        return 2
+    if settings.json:
+        Path(settings.json).write_text(json.dumps(scores, indent=2) + "\n")
+    _print(scores)
+    return 0
+
+
+def _print(scores: Mapping[str, Sequence[float]]) -> None:
+    table = Table("term", "val/psnr (dB)", "won (dB)", "of each seed", "worth it", box=None)
+    for name, values in scores.items():
+        won = np.subtract(values, scores["none"])
+        worth = "" if name == "none" else ("yes" if won.mean() >= NEEDED_DB else "no")
+        each = " ".join(f"{value:+.2f}" for value in won)
+        table.add_row(name, f"{np.mean(values):.2f}", f"{won.mean():+.2f}", each, worth)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

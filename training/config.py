@@ -1,0 +1,145 @@
+"""Every setting of a training run: typed, checked before anything starts, written in YAML (training/configs)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from sapnet.config import PRESETS
+from training.datasets.augment import Augmentation
+from training.datasets.curriculum import RAIN_KINDS
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to learn from.
+
+    clean: folder of clean photographs that rain is synthesised on; empty for none.
+    paired: folders of rainy and clean pairs (``training.datasets.paired``); one sample in ``1 + len(paired)`` comes
+        from each where there are photographs too.
+    validation: folders of pairs to validate on; validation_images of each, evenly spread.
+    rain: kind of synthetic rain (``training.datasets.curriculum``).
+    crop, batch: side of a crop in pixels, crops per step and process. final_crop: side in the last tenth of the steps,
+        because the attention pools over the whole image and a camera frame is larger than a crop.
+    workers: processes that prepare samples; 0 prepares them in between.
+    """
+
+    clean: str = "datasets/train/clean"
+    paired: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ("datasets/test",)
+    validation_images: int = 8
+    rain: str = "mixed"
+    crop: int = 128
+    final_crop: int = 192
+    batch: int = 16
+    workers: int = 8
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if not (self.clean or self.paired):
+            raise ValueError("data.clean and data.paired are both empty: name photographs or pairs to learn from")
+        if self.rain not in RAIN_KINDS:
+            raise ValueError(f"data.rain must be one of {', '.join(RAIN_KINDS)}, got {self.rain!r}")
+        for name in ("crop", "final_crop"):
+            _check(f"data.{name}", getattr(self, name), 32)
+        _check("data.batch", self.batch, 1)
+        _check("data.workers", self.workers, 0)
+        _check("data.validation_images", self.validation_images, 1)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weight of each term; 0 leaves it out. ``training.losses`` says what they are.
+
+    first_stage, last_stage: weight of the first and the last stage's estimate in ssim and l1, those between on a line:
+        early stages are usable on their own.
+    segmenter: weights of the StreakFPN that ``streaks`` uses; empty for those of this package.
+    teacher: weights whose derained images ``distill`` follows (a preset or a path).
+    """
+
+    ssim: float = 1.0
+    l1: float = 1.0
+    edge: float = 0.0
+    urss: float = 0.0
+    streaks: float = 0.0
+    distill: float = 0.0
+    first_stage: float = 0.5
+    last_stage: float = 1.5
+    segmenter: str = ""
+    teacher: str = ""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float | int) and value < 0:
+                raise ValueError(f"loss.{one.name} must not be negative, got {value!r}")
+        if not (self.ssim or self.l1):
+            raise ValueError("loss.ssim and loss.l1 are both 0: nothing would pull towards the clean image")
+        if bool(self.distill) != bool(self.teacher):
+            raise ValueError("loss.distill and loss.teacher go together: give both or neither")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, warmed up over ``warmup`` steps and then on a cosine from ``lr`` down to ``final_lr``.
+
+    clip: largest norm of the gradient. ema: decay of the averaged weights, the ones that are kept; 0 for none.
+    """
+
+    steps: int = 60_000
+    lr: float = 1e-3
+    final_lr: float = 1e-6
+    warmup: int = 500
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        _check("optimizer.steps", self.steps, 1)
+        _check("optimizer.warmup", self.warmup, 0)
+        if not 0 < self.final_lr <= self.lr:
+            raise ValueError(f"expected 0 < optimizer.final_lr <= optimizer.lr, got {self.final_lr!r} and {self.lr!r}")
+        if self.clip <= 0 or self.weight_decay < 0:
+            raise ValueError("optimizer.clip must be above 0 and optimizer.weight_decay not below it")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"optimizer.ema must be 0 or more and below 1, got {self.ema!r}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run.
+
+    preset: the network. init: weights to start from (a preset with shipped weights or a path); empty for none.
+    output: folder of the run: ``weights.safetensors``, checkpoints and TensorBoard's events.
+    validate_every, checkpoint_every: in steps.
+    """
+
+    preset: str = "sapnet_fast"
+    init: str = ""
+    output: str = "runs/sapnet_fast"
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        _check("validate_every", self.validate_every, 1)
+        _check("checkpoint_every", self.checkpoint_every, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON and YAML."""
+        return asdict(self)
+
+
+def _check(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, got {value!r}")

@@ -1,0 +1,56 @@
+"""What varies besides rain: mirrored scenes, exposure, sensor noise and JPEG. Images are uint8 (h, w, 3) BGR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Probabilities in [0, 1], and how far each goes.
+
+    mirror: left and right, and upside down, each. gamma: exponents up to 1.4 either way.
+    noise: of the scene, up to ``noise_sigma`` of 255. jpeg: of the rainy image alone, quality 70 to 95.
+    """
+
+    mirror: float = 0.5
+    gamma: float = 0.3
+    noise: float = 0.1
+    noise_sigma: float = 4.0
+    jpeg: float = 0.08
+
+    def __post_init__(self) -> None:
+        for name in ("mirror", "gamma", "noise", "jpeg"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability and must be 0 to 1, got {getattr(self, name)!r}")
+        if self.noise_sigma < 0:
+            raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma!r}")
+
+
+def augment_scene(clean: Image, augmentation: Augmentation, rng: np.random.Generator) -> Image:
+    """The clean image as it might have been: before rain falls, so that pairs stay pairs."""
+    flips = tuple(slice(None, None, -1 if rng.random() < augmentation.mirror else 1) for _ in range(2))
+    clean = np.ascontiguousarray(clean[flips])
+    if rng.random() < augmentation.gamma:
+        exponent = np.exp(rng.uniform(-1, 1) * np.log(1.4))
+        table = np.rint(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
+        clean = cast(Image, cv2.LUT(clean, table))
+    if rng.random() < augmentation.noise:
+        noise = rng.normal(0, rng.uniform(0, augmentation.noise_sigma), clean.shape)
+        clean = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+    return clean
+
+
+def compress(rainy: Image, augmentation: Augmentation, rng: np.random.Generator) -> Image:
+    """What a JPEG transport may leave of it."""
+    if rng.random() >= augmentation.jpeg:
+        return rainy
+    _, data = cv2.imencode(".jpg", rainy, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 96))])
+    return cast(Image, cv2.imdecode(data, cv2.IMREAD_COLOR))

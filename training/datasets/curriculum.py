@@ -1,0 +1,106 @@
+"""What rain training shows: each kind is a range of RainConfigs, drawn anew for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from sapnet.rain import RainConfig, StreakLayer
+
+Rng = np.random.Generator
+
+DRY = "dry"
+# Share of each kind in mixed rain. Dry samples teach that there may be nothing to do.
+MIXED: Mapping[str, float] = MappingProxyType({DRY: 0.08, "light": 0.40, "medium": 0.12, "heavy": 0.40})
+# The largest kinds also cross it with streaks from other sides.
+_CROSSING_DEGREES = 14.0
+
+
+def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
+    """A rain of this kind, None for a dry sample.
+
+    kind: ``light``, ``medium``, ``heavy``, ``dry``, or ``mixed``, which draws one of them by the shares of ``MIXED``.
+    """
+    if kind == "mixed":
+        kind = str(rng.choice(list(MIXED), p=list(MIXED.values())))
+    if kind == DRY:
+        return None
+    if kind not in _KINDS:
+        raise ValueError(f"unknown kind of rain {kind!r}; expected one of {', '.join(RAIN_KINDS)}")
+    layers = _KINDS[kind](rng)
+    return RainConfig(
+        layers=layers,
+        directions=(-40.0, 40.0) if kind == "light" else (-28.0, 28.0),
+        spread=float(rng.uniform(0.2, 2.5)),
+        blend="screen" if rng.random() < 0.1 else "add",
+        mist=float(rng.uniform(0.0, 0.15)) if rng.random() < 0.08 else 0.0,
+    )
+
+
+def _light(rng: Rng) -> tuple[StreakLayer, ...]:
+    """One to three soft layers, few to many streaks, as in Rain100L."""
+    dense = float(rng.lognormal(-0.3, 0.6))
+    bright = float(rng.lognormal(0.0, 0.35))
+    return tuple(
+        StreakLayer(
+            count=dense * count * rng.lognormal(0.0, 0.4),
+            length=length * rng.lognormal(0.0, 0.35),
+            width=width * rng.uniform(0.7, 1.5),
+            brightness=bright * brightness * rng.lognormal(0.0, 0.25),
+        )
+        for count, length, width, brightness in (
+            (220, 0.08, 0.0045, 42),
+            (90, 0.14, 0.0060, 65),
+            (14, 0.18, 0.0080, 115),
+        )[: rng.integers(1, 4)]
+    )
+
+
+def _medium(rng: Rng) -> tuple[StreakLayer, ...]:
+    """A light rain over a sparse one of the heavy kind."""
+    return (*_heavy(rng, dense=0.3)[:2], *_light(rng))
+
+
+def _heavy(rng: Rng, dense: float = 1.0) -> tuple[StreakLayer, ...]:
+    """Soft streaks that cross over one or two layers of flat ones, as in Rain100H; sometimes one sort alone."""
+    sort = rng.random()
+    flat = [_flat(rng, dense) for _ in range(rng.integers(1, 3))] if sort < 0.85 else []
+    soft = [_soft(rng, dense) for _ in range(rng.integers(1, 4))] if sort > 0.12 else []
+    return (*flat, *soft)
+
+
+def _flat(rng: Rng, dense: float) -> StreakLayer:
+    """Covers 20 to 75 percent of the image where ``dense`` is 1."""
+    length, width = float(rng.uniform(0.06, 0.35)), float(rng.uniform(0.0035, 0.0095))
+    covered = dense * rng.uniform(0.2, 0.75)
+    return StreakLayer(
+        count=-np.log1p(-covered) / (length * width),
+        length=length,
+        width=width,
+        brightness=rng.uniform(18, 85),
+        angle=_angle(rng),
+        flat=True,
+    )
+
+
+def _soft(rng: Rng, dense: float) -> StreakLayer:
+    length, width = float(rng.uniform(0.06, 0.30)), float(rng.uniform(0.004, 0.011))
+    return StreakLayer(
+        count=dense * rng.uniform(0.15, 0.8) / (length * width),
+        length=length,
+        width=width,
+        brightness=rng.uniform(20, 95),
+        angle=_angle(rng),
+    )
+
+
+def _angle(rng: Rng) -> float:
+    return float(rng.normal(0.0, _CROSSING_DEGREES)) if rng.random() < 0.5 else float(rng.normal(0.0, 2.0))
+
+
+_KINDS: Mapping[str, Callable[[Rng], tuple[StreakLayer, ...]]] = MappingProxyType(
+    {"light": _light, "medium": _medium, "heavy": _heavy}
+)
+RAIN_KINDS = ("mixed", DRY, *_KINDS)

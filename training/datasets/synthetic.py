@@ -1,0 +1,145 @@
+"""Clean photographs with rain synthesised on the fly: the same sample for the same seed and number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sapnet.errors import ImageFormatError
+from sapnet.image import to_tensor
+from sapnet.rain import RainConfig, RainSynthesizer
+from sapnet.sources import IMAGE_SUFFIXES, read_image
+from training.datasets.augment import Augmentation, augment_scene, compress
+from training.datasets.curriculum import draw_rain
+from training.datasets.paired import refuse, sizes_or_problems
+from training.metrics import true_streaks
+
+Image = NDArray[np.uint8]
+Sample = dict[str, Tensor]
+
+# Streaks are sized as in a photograph of this height, times a factor: most benchmarks are such photographs, and a
+# crop of them must also stand for a part of a camera frame, whose streaks have more pixels.
+_PHOTOGRAPH_HEIGHT = 321
+# Of photographs that a process keeps decoded.
+_CACHE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class RainySample:
+    """rainy, clean: uint8 (h, w, 3) BGR. streaks: bool (h, w), where rain added more than 10/255 of luma."""
+
+    rainy: Image
+    clean: Image
+    streaks: NDArray[np.bool_]
+
+
+class SyntheticRain(Dataset[Sample]):
+    """Crops of clean photographs in rain, with the exact streak mask.
+
+    photographs: a folder or the files; each at least ``crop`` pixels on both sides.
+    kind: of ``training.datasets.curriculum.draw_rain``. crop: side in pixels. length: number of samples, 0 for one of
+    each photograph. Every photograph comes once in each epoch of as many samples, in an order of that epoch's own and
+    in other rain.
+
+    Items: ``rainy`` and ``clean``, float32 (3, crop, crop) RGB in [0, 1], and ``streaks``, bool (crop, crop).
+    Raises ImageFormatError where there are no photographs or one is damaged or too small.
+    """
+
+    def __init__(
+        self,
+        photographs: Path | Sequence[Path],
+        kind: str = "mixed",
+        crop: int = 112,
+        seed: int = 0,
+        length: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.paths = find_photographs(photographs) if isinstance(photographs, Path) else list(photographs)
+        check_photographs(self.paths, crop)
+        self.kind, self.crop, self.seed = kind, crop, seed
+        self.length = length or len(self.paths)
+        self.augmentation = augmentation or Augmentation()
+        self._cache: dict[Path, Image] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        sample = self.make(index)
+        return {
+            "rainy": to_tensor(sample.rainy)[0],
+            "clean": to_tensor(sample.clean)[0],
+            "streaks": torch.from_numpy(sample.streaks),
+        }
+
+    def make(self, index: int) -> RainySample:
+        """The sample as uint8 frames."""
+        epoch, place = divmod(index, len(self.paths))
+        path = self.paths[np.random.default_rng([self.seed, epoch]).permutation(len(self.paths))[place]]
+        rng = np.random.default_rng([self.seed, epoch, place])
+        clean = augment_scene(self._crop(path, rng), self.augmentation, rng)
+        rain = draw_rain(self.kind, rng)
+        image_height = _PHOTOGRAPH_HEIGHT * _draw_scale(rng)
+        sample = rain_on(clean, rain, int(rng.integers(2**31)), image_height)
+        return replace(sample, rainy=compress(sample.rainy, self.augmentation, rng))
+
+    def _crop(self, path: Path, rng: np.random.Generator) -> Image:
+        image = self._read(path)
+        top, left = (int(rng.integers(side - self.crop + 1)) for side in image.shape[:2])
+        return image[top : top + self.crop, left : left + self.crop]
+
+    def _read(self, path: Path) -> Image:
+        if path in self._cache:
+            return self._cache[path]
+        image = read_image(path)
+        if self._cached_bytes + image.nbytes <= _CACHE_BYTES:
+            self._cache[path] = image
+            self._cached_bytes += image.nbytes
+        return image
+
+
+def rain_on(clean: Image, rain: RainConfig | None, seed: int, image_height: float | None = None) -> RainySample:
+    """``clean`` in this rain, with the exact mask of its streaks; without rain as it is, with an empty one.
+
+    image_height: of the image that ``clean`` is a part of; its own if None.
+    """
+    if rain is None:
+        return RainySample(clean, clean, np.zeros(clean.shape[:2], np.bool_))
+    height, width = clean.shape[:2]
+    rainy, _ = RainSynthesizer(rain, height, width, seed, image_height).add(clean, 0)
+    return RainySample(rainy, clean, true_streaks(rainy, clean))
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """Image files under ``folder``, however deep, in the order of their names. Raises ImageFormatError without any."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        what = "holds no images" if folder.is_dir() else "no such folder"
+        raise ImageFormatError(f"{folder}: {what}; expected a folder with clean photographs", kind="decode")
+    return found
+
+
+def check_photographs(paths: Sequence[Path], crop: int) -> None:
+    """Read every photograph. Raises ImageFormatError that lists the unreadable ones and those smaller than a crop."""
+    problems = []
+    for path, found in zip(paths, sizes_or_problems(paths), strict=True):
+        if isinstance(found, str):
+            problems.append(found)
+        elif min(found) < crop:
+            problems.append(f"{path} is {found[0]}x{found[1]}, expected at least {crop}x{crop} for crops of that size")
+    refuse("photographs that cannot be used; mend or move away", problems)
+
+
+def _draw_scale(rng: np.random.Generator) -> float:
+    """Mostly around 1; one in five up to 2.2, the streaks of a 720p frame."""
+    return float(rng.uniform(1.2, 2.2) if rng.random() < 0.2 else rng.uniform(0.8, 1.3))

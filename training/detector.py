@@ -1,0 +1,165 @@
+"""An object detector in an ONNX file, as FastestDet exports it (github.com/dog-qiuqiu/FastestDet), on onnxruntime.
+
+Input: float32 (1, 3, H, W) BGR in [0, 1], the frame stretched to it bilinearly. Output: float32
+(1, 5 + classes, H/16, W/16); a cell says, channel by channel,
+
+    0       whether an object has its middle near here, after the sigmoid
+    1, 2    where that is: ((column + tanh) / columns, (row + tanh) / rows) of the frame
+    3, 4    its width and height: sigmoid, of the frame's
+    5...    of which class it is, after the softmax
+
+and its confidence is objectness^0.6 * class^0.4. Boxes of a class that overlap by more than 0.45 are one object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sapnet.errors import SapnetError
+
+Frame = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+_CELL = 16  # pixels of the input over cells of the output, each way
+_BOX_CHANNELS = 5
+_OBJECTNESS_POWER, _CLASS_POWER = 0.6, 0.4
+_SAME_OBJECT = 0.45
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Objects found in one frame, the most confident first.
+
+    boxes: (N, 4) left, top, right, bottom in pixels. confidences: (N,) in [0, 1]. classes: (N,) indices.
+    """
+
+    boxes: Floats
+    confidences: Floats
+    classes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+class Detector:
+    """Finds objects of ``names`` in frames.
+
+    path: an ONNX file of FastestDet's layout. names: a text file with a class per line; numbers without it.
+    Raises SapnetError for what is missing, no ONNX or of another layout.
+    """
+
+    def __init__(self, path: Path, names: Path | None = None) -> None:
+        self._session = _open_session(path)
+        (height, width), classes = _require_layout(self._session, path)
+        self._size = width, height
+        self.names = [f"class {index}" for index in range(classes)] if names is None else _read_names(names)
+        if len(self.names) != classes:
+            raise SapnetError(f"{names} has {len(self.names)} names, but {path} knows {classes} classes")
+
+    def __call__(self, frame: Frame, confidence: float) -> Detections:
+        """Objects of at least this confidence in a frame, uint8 (H, W, 3) BGR; boxes end at its border."""
+        stretched = cv2.resize(frame, self._size, interpolation=cv2.INTER_LINEAR)
+        batch = stretched.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(255)
+        height, width, _ = frame.shape
+        return decode(_run(self._session, batch)[0][0], height, width, confidence)
+
+
+def decode(prediction: NDArray[np.float32], height: int, width: int, confidence: float) -> Detections:
+    """Objects of at least this confidence in a frame of that size; prediction: (5 + classes, rows, columns)."""
+    rows, columns = prediction.shape[1:]
+    row, column = np.mgrid[:rows, :columns]
+    objectness, x, y, w, h = prediction[:_BOX_CHANNELS].astype(np.float64)
+    middle = np.stack([(column + np.tanh(x)) / columns, (row + np.tanh(y)) / rows], axis=-1)
+    half = np.stack([_sigmoid(w), _sigmoid(h)], axis=-1) / 2
+    likeliest = prediction[_BOX_CHANNELS:].max(axis=0).astype(np.float64)
+    confidences = objectness**_OBJECTNESS_POWER * likeliest**_CLASS_POWER
+    sure = confidences >= confidence
+    frame = np.array((width, height, width, height), np.float64)
+    boxes = np.concatenate([middle - half, middle + half], axis=-1)[sure] * frame
+    classes = prediction[_BOX_CHANNELS:].argmax(axis=0)[sure]
+    kept = _distinct(boxes, confidences[sure], classes)
+    return Detections(np.clip(boxes[kept], 0, frame), confidences[sure][kept], classes[kept])
+
+
+def overlaps(boxes: Floats, others: Floats) -> Floats:
+    """(N, M): intersection over union of each of ``boxes`` (N, 4) with each of ``others`` (M, 4)."""
+    shared = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
+    intersection = np.clip(shared, 0, None).prod(axis=-1)
+    areas, other_areas = ((each[:, 2:] - each[:, :2]).prod(axis=-1) for each in (boxes, others))
+    union = areas[:, None] + other_areas[None, :] - intersection
+    result: Floats = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return result
+
+
+def _distinct(boxes: Floats, confidences: Floats, classes: NDArray[np.int64]) -> list[int]:
+    """Indices of the boxes that no more confident one of their class covers, the most confident first."""
+    same = (overlaps(boxes, boxes) > _SAME_OBJECT) & (classes[:, None] == classes[None, :])
+    kept: list[int] = []
+    for index in np.argsort(-confidences, kind="stable").tolist():
+        if not same[index, kept].any():
+            kept.append(index)
+    return kept
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return 1 / (1 + np.exp(-x))
+
+
+def _open_session(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as err:
+        raise SapnetError("running a detector needs onnxruntime: pip install -r requirements/dev.txt") from err
+    if not path.is_file():
+        raise SapnetError(f"{path} is not a file; give a detector as an ONNX file")
+    options = onnxruntime.SessionOptions()
+    # A small network: threads of its own would spin beside the deraining network's.
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # what is wrong is in our error
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as err:  # onnxruntime's errors have no common base
+        raise SapnetError(f"{path} is not a network that onnxruntime can run: {err}") from err
+
+
+def _require_layout(session: Any, path: Path) -> tuple[tuple[int, int], int]:
+    """Height and width of the input and the number of classes. Raises SapnetError for another layout."""
+    inputs = [(node.shape, node.type) for node in session.get_inputs()]
+    outputs = [node.shape for node in session.get_outputs()]
+    match inputs:
+        case [([1, 3, int(height), int(width)], "tensor(float)")]:
+            outputs = [result.shape for result in _run(session, np.zeros((1, 3, height, width), np.float32))]
+            match outputs:
+                case [(1, channels, rows, columns)] if channels > _BOX_CHANNELS and (rows * _CELL, columns * _CELL) == (
+                    height,
+                    width,
+                ):
+                    return (height, width), channels - _BOX_CHANNELS
+    raise SapnetError(
+        f"{path} is no detector of FastestDet's layout: it has inputs {_say(shape for shape, _ in inputs)} of "
+        f"{', '.join(kind for _, kind in inputs)} and outputs {_say(outputs)}; expected one input (1, 3, H, W) of "
+        "tensor(float) with H and W fixed, and one output (1, 5 + classes, H/16, W/16)"
+    )
+
+
+def _run(session: Any, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    results: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: batch})
+    return results
+
+
+def _say(shapes: Any) -> str:
+    return ", ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise SapnetError(f"{path} cannot be read as a list of class names: {err}") from err
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,161 @@
+"""Feature pyramid networks (Lin et al., CVPR 2017) that segment for the losses: one for streaks, one on a ResNet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import ResNetModel
+
+_log = logging.getLogger(__name__)
+
+BACKGROUND, STREAK = 0, 1
+# What ImageNet backbones expect of RGB in [0, 1].
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The hub client retries for half a minute where there is no network; one question this short is asked before.
+_HUB_TIMEOUT_S = 3.0
+
+
+class StreakFPN(nn.Module):
+    """Tells rain streaks from background, pixel by pixel, at the image's own resolution.
+
+    channels: of the bottom-up levels, each half the size of the one before; the first has the image's size.
+    width: channels of the pyramid. seed: of the random start, which leaves torch's own random numbers alone.
+    """
+
+    def __init__(self, channels: Sequence[int] = (16, 32, 48, 64), width: int = 16, seed: int = 0) -> None:
+        super().__init__()
+        self.channels, self.width = tuple(channels), width
+        with _seeded(seed):
+            inputs = (3, *self.channels)
+            self.levels = nn.ModuleList(
+                nn.Sequential(
+                    *_convolution(inputs[i], inputs[i + 1], stride=min(i, 1) + 1), *_convolution(inputs[i + 1])
+                )
+                for i in range(len(self.channels))
+            )
+            self.pyramid = Pyramid(self.channels, width, classes=2)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half as fast again on a CPU
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of BACKGROUND and STREAK, (B, 2, H, W).
+
+        image: (B, 3, H, W) RGB in [0, 1], any H and W. Raises ValueError for another shape.
+        """
+        _check_image(image)
+        features = []
+        for level in self.levels:
+            image = level(image)
+            features.append(image)
+        logits: Tensor = self.pyramid(features)
+        return logits
+
+
+class ResNetFPN(nn.Module):
+    """Segments an image without having been taught to: a ResNet-18, and a pyramid with a random head.
+
+    classes: 21 as in SAPNet (WACV 2022), which takes those of VOC. width: channels of the pyramid.
+    pretrained: name on the Hugging Face hub, or folder, of the ResNet's ImageNet weights. Where they cannot be had the
+    ResNet starts at random too, and the log says so; None asks for that. seed: of everything random.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, classes: int = 21, width: int = 128, pretrained: str | None = "microsoft/resnet-18", seed: int = 0
+    ) -> None:
+        super().__init__()
+        with _seeded(seed):
+            self.backbone = (_load_resnet(pretrained) if pretrained else None) or _random_resnet()
+            self.pyramid = Pyramid(self.backbone.config.hidden_sizes or (), width, classes)
+        for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits at a quarter of the resolution, (B, classes, H / 4, W / 4), rounded up.
+
+        image: (B, 3, H, W) RGB in [0, 1], any H and W. Raises ValueError for another shape.
+        """
+        _check_image(image)
+        output = self.backbone((image - self.mean) / self.std, output_hidden_states=True)
+        logits: Tensor = self.pyramid(output.hidden_states[1:])  # the first is the stem's
+        return logits
+
+
+class Pyramid(nn.Module):
+    """The top-down half: coarse levels are enlarged and added to finer ones, the finest is classified.
+
+    channels: of the levels from fine to coarse.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, classes: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
+        self.smooth = nn.Conv2d(width, width, 3, padding=1)
+        self.classify = nn.Conv2d(width, classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """features: (B, C_i, H_i, W_i) from fine to coarse. Returns logits of the finest, (B, classes, H_0, W_0)."""
+        laterals = [lateral(level) for lateral, level in zip(self.laterals, features, strict=True)]
+        x = laterals.pop()
+        while laterals:
+            finer = laterals.pop()
+            x = finer + F.interpolate(x, finer.shape[-2:], mode="bilinear", align_corners=False)
+        logits: Tensor = self.classify(torch.relu(self.smooth(x)))
+        return logits
+
+
+def _convolution(channels: int, outputs: int | None = None, stride: int = 1) -> tuple[nn.Module, ...]:
+    outputs = outputs or channels
+    return nn.Conv2d(channels, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+def _check_image(image: Tensor) -> None:
+    if image.dim() != 4 or image.shape[1] != 3:
+        raise ValueError(f"expected images (B, 3, H, W), got {tuple(image.shape)}")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of the CPU from ``seed``; afterwards they go on as if nothing had been drawn.
+
+    torch.manual_seed would seed the GPUs as well.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _random_resnet() -> ResNetModel:
+    from transformers import ResNetConfig, ResNetModel
+
+    return ResNetModel(
+        ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic")  # ResNet-18
+    )
+
+
+def _load_resnet(name: str) -> ResNetModel | None:
+    """The ResNet with its weights; None, and a warning, where they cannot be had."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from transformers import ResNetModel
+
+    file = "model.safetensors"
+    try:
+        at_hand = Path(name).is_dir() or isinstance(try_to_load_from_cache(name, file), str)
+        if not at_hand:
+            get_hf_file_metadata(hf_hub_url(name, file), timeout=_HUB_TIMEOUT_S)
+        return ResNetModel.from_pretrained(name, use_safetensors=True, local_files_only=at_hand)
+    # A network, a proxy and a hub fail in more ways than their clients promise.
+    except Exception as err:
+        reason = str(err).strip().partition("\n")[0]
+        _log.warning("ResNet weights %s cannot be had (%s): it starts at random", name, reason)
+        return None

@@ -1,0 +1,105 @@
+"""The training loss: named terms, each with a weight of its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sapnet.model.weights import load_weights
+from training.config import LossConfig
+from training.losses.edge import edge_loss
+from training.losses.segmentation import StreakSegmentationLoss, UnsupervisedSegmentationLoss
+from training.losses.ssim import ssim_each
+from training.train_segmenter import SHIPPED, load_segmenter
+
+Term = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class DerainingLoss:
+    """Terms of a LossConfig with a weight above 0.
+
+    The networks behind some terms are frozen and belong to the loss alone: no module holds them, so that they are in
+    neither the optimizer nor the checkpoint.
+    """
+
+    def __init__(self, config: LossConfig, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self._terms: dict[str, tuple[float, Term]] = {
+            name: (weight, make(config, torch.device(device)))
+            for name, make in TERMS.items()
+            if (weight := getattr(config, name))
+        }
+
+    def __call__(self, estimates: Tensor, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """Each term as it is, and ``loss``, their weighted sum.
+
+        estimates: (S, B, 3, H, W), every stage; rainy, clean: (B, 3, H, W); RGB in [0, 1], any float type. All is
+        computed in float32.
+        """
+        with torch.autocast(estimates.device.type, enabled=False):
+            estimates, rainy, clean = estimates.float(), rainy.float(), clean.float()
+            terms = {name: term(estimates, rainy, clean) for name, (_, term) in self._terms.items()}
+        total = torch.stack([self._terms[name][0] * value for name, value in terms.items()]).sum()
+        return {"loss": total, **terms}
+
+
+def stage_weights(config: LossConfig, stages: int) -> Tensor:
+    """(S,): from the first stage's weight to the last one's on a line, scaled to a mean of 1."""
+    if stages == 1:
+        return torch.ones(1)
+    weights = torch.linspace(config.first_stage, config.last_stage, stages)
+    return weights / weights.mean()
+
+
+def _ssim(config: LossConfig, device: torch.device) -> Term:
+    def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
+        weights = stage_weights(config, len(estimates)).to(estimates.device)
+        return -(weights[:, None] * ssim_each(estimates, clean)).mean()
+
+    return term
+
+
+def _l1(config: LossConfig, device: torch.device) -> Term:
+    def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
+        weights = stage_weights(config, len(estimates)).to(estimates.device)
+        return (weights * (estimates - clean).abs().mean(dim=(1, 2, 3, 4))).mean()
+
+    return term
+
+
+def _edge(config: LossConfig, device: torch.device) -> Term:
+    return lambda estimates, rainy, clean: edge_loss(estimates[-1], clean)
+
+
+def _urss(config: LossConfig, device: torch.device) -> Term:
+    loss = UnsupervisedSegmentationLoss()
+    return lambda estimates, rainy, clean: loss(estimates[-1], rainy)
+
+
+def _streaks(config: LossConfig, device: torch.device) -> Term:
+    loss = StreakSegmentationLoss(load_segmenter(Path(config.segmenter) if config.segmenter else SHIPPED))
+    return lambda estimates, rainy, clean: loss(estimates[-1], rainy)
+
+
+def _distill(config: LossConfig, device: torch.device) -> Term:
+    teacher = load_weights(config.teacher).to(device)
+
+    def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(rainy.device.type, dtype=torch.bfloat16):
+            wanted = teacher.derain(rainy).float().clamp(0, 1)
+        return (estimates[-1] - wanted).abs().mean()
+
+    return term
+
+
+TERMS: Mapping[str, Callable[[LossConfig, torch.device], Term]] = {
+    "ssim": _ssim,
+    "l1": _l1,
+    "edge": _edge,
+    "urss": _urss,
+    "streaks": _streaks,
+    "distill": _distill,
+}

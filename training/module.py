@@ -1,0 +1,117 @@
+"""SAPNet in training, as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from sapnet.config import PRESETS
+from sapnet.image import to_frames, to_tensor
+from sapnet.model.sapnet import SAPNet
+from sapnet.model.weights import load_weights
+from training.config import OptimizerConfig, TrainConfig
+from training.datasets.paired import ImagePair, read_pair
+from training.datasets.synthetic import Sample
+from training.losses.combined import DerainingLoss
+from training.losses.edge import edge_agreement
+from training.metrics import psnr_y, ssim_y
+
+_SHOWN = 4  # images of a validation grid
+
+
+class DerainingModule(L.LightningModule):
+    """Trains a SAPNet on samples ``rainy``, ``clean``: (B, 3, H, W) RGB in [0, 1].
+
+    Logs every term of the loss as ``train/<term>``, and of each validation set, after rounding to 8 bit, ``val/<set>/``
+    ``psnr`` and ``ssim`` on Y and ``edges``, how well canny's edge map agrees with the clean image's; ``val/psnr`` is
+    the sets' mean. The state is the network's alone.
+    """
+
+    def __init__(self, config: TrainConfig, validation: Mapping[str, Sequence[ImagePair]] | None = None) -> None:
+        """validation: pairs of each validation set by its name; batches of it are their numbers."""
+        super().__init__()
+        self.config = config
+        self.network = make_network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.validation = dict(validation or {})
+        self._loss: DerainingLoss | None = None
+        self._scores: dict[str, list[tuple[float, float, float]]] = {}
+
+    def setup(self, stage: str) -> None:
+        self._loss = DerainingLoss(self.config.loss, self.device)
+
+    def training_step(self, batch: Sample, batch_index: int) -> Tensor:
+        assert self._loss is not None
+        rainy = batch["rainy"].to(memory_format=torch.channels_last)
+        terms = self._loss(self.network(rainy), rainy, batch["clean"])
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        return terms["loss"]
+
+    def on_validation_epoch_start(self) -> None:
+        self._scores = {name: [] for name in self.validation}
+
+    def validation_step(self, index: int, batch_index: int, dataloader_idx: int = 0) -> None:
+        name = list(self.validation)[dataloader_idx]
+        pair = self.validation[name][index]
+        rainy, clean = read_pair(pair)
+        derained = to_frames(self.network.derain(to_tensor(rainy).to(self.device)))[0]
+        edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
+        self._scores[name].append((psnr_y(derained, clean), ssim_y(derained, clean), edges))
+        if index < _SHOWN:
+            self._show(f"{name}/{pair.name}", np.hstack([rainy, derained, clean]))
+
+    def on_validation_epoch_end(self) -> None:
+        means = {name: np.mean(scores, axis=0) for name, scores in self._scores.items() if scores}
+        for name, figures in means.items():
+            for kind, figure in zip(("psnr", "ssim", "edges"), figures, strict=True):
+                self.log(f"val/{name}/{kind}", float(figure), sync_dist=True)
+        if means:
+            mean = float(np.mean([psnr for psnr, *_ in means.values()]))
+            self.log("val/psnr", mean, prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        settings = self.config.optimizer
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, settings) / settings.lr)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+    def _show(self, name: str, picture: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        writer = getattr(self.logger, "experiment", None)
+        if writer is not None:
+            rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            writer.add_image(f"val/{name}", rgb, self.global_step, dataformats="HWC")
+
+
+def make_network(config: TrainConfig) -> SAPNet:
+    """The network to train: from ``config.init``, or with a random start that ``config.seed`` decides.
+
+    Raises CheckpointError for weights that are damaged or of another preset.
+    """
+    preset = PRESETS[config.preset]
+    if config.init:
+        loaded = load_weights(config.init)
+        if loaded.config.with_stages(preset.stages) != preset:
+            raise ValueError(
+                f"init: {config.init} holds {loaded.config}, expected weights of the preset {config.preset!r}: {preset}"
+            )
+        network = SAPNet(preset)
+        network.load_state_dict(loaded.state_dict())
+        return network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return SAPNet(preset)
+
+
+def rate(step: int, settings: OptimizerConfig) -> float:
+    """Learning rate of a step: a line up to ``lr``, then half a cosine down to ``final_lr``."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.final_lr + (settings.lr - settings.final_lr) * (1 + math.cos(math.pi * min(1.0, done))) / 2

@@ -1,0 +1,211 @@
+"""A training run from start to finish, or from where it was left."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from sapnet.model.weights import save_weights
+from sapnet.outputs import replacing
+from training.config import TrainConfig
+from training.datasets.paired import ImagePair, check_pairs, find_pairs
+from training.datasets.stream import make_loader, make_stream
+from training.datasets.synthetic import Sample
+from training.losses.combined import TERMS
+from training.module import DerainingModule
+from training.progress import Throughput
+
+WEIGHTS = "weights.safetensors"
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+class Data(L.LightningDataModule):
+    """The stream of a run, from wherever the run has come to, and the numbers of validation images."""
+
+    def __init__(self, config: TrainConfig, validation: Mapping[str, Sequence[ImagePair]]) -> None:
+        super().__init__()
+        self.config = config
+        self.validation = validation
+        self.stream = make_stream(config.data, config.optimizer.steps, _processes(), config.seed)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        trainer = self.trainer
+        assert trainer is not None
+        return make_loader(self.stream, self.config.data, trainer.global_step, trainer.global_rank, trainer.world_size)
+
+    def val_dataloader(self) -> list[DataLoader[int]]:
+        return [DataLoader(range(len(pairs)), batch_size=None) for pairs in self.validation.values()]  # type: ignore[arg-type]
+
+
+class SaveAtEnd(L.Callback):
+    """Writes the last checkpoint, before the averaged weights take the place of those in training."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+def train(config: TrainConfig, max_time: str = "", resume: bool = False, command: str = "") -> Path:
+    """Run, or go on with, a training; returns the file of its weights, the averaged ones if there are such.
+
+    Ctrl-C and SIGTERM stop it in good order after the current step, like ``max_time`` (``DD:HH:MM:SS``): a checkpoint
+    and the weights so far are written. resume: from the newest checkpoint of ``config.output``. command: for the
+    provenance. Under torchrun this is one of its processes.
+    Raises SapnetError or ValueError before anything is trained.
+    """
+    output = Path(config.output)
+    last = output / LAST
+    if resume and not last.is_file():
+        raise ValueError(f"resume: no checkpoint at {last}; start without it, or name the run's folder as output")
+    if not resume and last.is_file():
+        raise ValueError(f"{output} holds a run already: resume it, or choose another output")
+    L.seed_everything(config.seed, verbose=False)
+    validation = validation_pairs(config)
+    module, data = DerainingModule(config, validation), Data(config, validation)
+    trainer = _trainer(config, output, max_time)
+    if trainer.is_global_zero:
+        with replacing(output / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+    with _stopping(trainer), warnings.catch_warnings():
+        # The stream starts where the run has come to, which Lightning cannot know.
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=False if resume else None)
+    return _export(trainer, module, config, command)
+
+
+def validation_pairs(config: TrainConfig) -> dict[str, list[ImagePair]]:
+    """Of each validation folder, by its name, as many pairs as are wanted, evenly spread over it.
+
+    Raises ImageFormatError for pairs that cannot be used.
+    """
+    count = config.data.validation_images
+    chosen = {}
+    for folder in map(Path, config.data.validation):
+        pairs = find_pairs(folder)
+        chosen[folder.name] = pairs[:: max(1, len(pairs) // count)][:count]
+        check_pairs(chosen[folder.name])
+    return chosen
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """Settings as YAML and JSON hold them."""
+    settings: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
+    return settings
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _trainer(config: TrainConfig, output: Path, max_time: str) -> L.Trainer:
+    processes, here = _processes(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    callbacks: list[L.Callback] = [
+        SaveAtEnd(output / LAST),
+        ModelCheckpoint(
+            (output / LAST).parent,
+            save_top_k=0,
+            save_last=True,
+            every_n_train_steps=config.checkpoint_every,
+            enable_version_counter=False,
+        ),
+        LearningRateMonitor("step"),
+        Throughput(every=min(50, config.optimizer.steps)),
+    ]
+    if config.optimizer.ema:
+        callbacks.append(EMAWeightAveraging(decay=config.optimizer.ema))
+    if sys.stderr.isatty():
+        callbacks.append(RichProgressBar())
+    # Its hints at other products of its makers.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    return L.Trainer(
+        accelerator="auto",
+        devices=here,
+        num_nodes=processes // here,
+        strategy="ddp" if processes > 1 else "auto",
+        precision=config.precision,  # type: ignore[arg-type]
+        max_steps=config.optimizer.steps,
+        max_time=max_time or None,
+        gradient_clip_val=config.optimizer.clip,
+        val_check_interval=min(config.validate_every, config.optimizer.steps),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=TensorBoardLogger(output, name="", version="tensorboard"),
+        log_every_n_steps=min(20, config.optimizer.steps),
+        callbacks=callbacks,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+    )
+
+
+@contextmanager
+def _stopping(trainer: L.Trainer) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the run after its step; a second one acts as ever."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        trainer.should_stop = True
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _export(trainer: L.Trainer, module: DerainingModule, config: TrainConfig, command: str) -> Path:
+    """Weights with everything that made them; written by the first process alone."""
+    path = Path(config.output) / WEIGHTS
+    if trainer.is_global_zero:
+        metrics = {name: round(float(value), 4) for name, value in trainer.callback_metrics.items()}
+        provenance = {
+            "training": _summary(trainer, config),
+            "training_config": json.dumps(plain(config)),
+            "metrics": json.dumps({name: value for name, value in metrics.items() if name.startswith("val/")}),
+            "commit": _commit(),
+            "command": command,
+        }
+        save_weights(module.network, path, provenance)
+    return path
+
+
+def _summary(trainer: L.Trainer, config: TrainConfig) -> str:
+    data, loss = config.data, config.loss
+    terms = {name: getattr(loss, name) for name in TERMS if getattr(loss, name)}
+    return (
+        f"{trainer.global_step} of {config.optimizer.steps} steps of {data.batch * trainer.world_size} crops of "
+        f"{data.crop}x{data.crop}, {data.final_crop}x{data.final_crop} in the last tenth; loss "
+        f"{' + '.join(f'{weight:g} {name}' for name, weight in terms.items())}; from {config.init or 'scratch'}"
+    )
+
+
+def _commit() -> str:
+    """The checkout's commit, marked if files differ from it; empty outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    root = Path(__file__).resolve().parents[1]
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""

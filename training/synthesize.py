@@ -1,0 +1,165 @@
+"""Write a paired data set of synthetic rain: ``python -m training.synthesize PHOTOGRAPHS OUT``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from sapnet.errors import SapnetError
+from sapnet.outputs import write_image
+from sapnet.sources import read_image
+from training.datasets.curriculum import RAIN_KINDS, draw_rain
+from training.datasets.paired import find_pairs, read_pair
+from training.datasets.synthetic import Image, RainySample, find_photographs, rain_on
+from training.metrics import psnr_y, true_streaks
+
+EPILOG = """
+OUT gets rainy/, clean/ and streaks/ (0 or 255: where rain added more than 10/255 of luma), as PNG of equal names.
+
+examples:
+  python -m training.synthesize photographs rain_train --rain heavy
+  python -m training.synthesize photographs rain_train --copies 4 --compare datasets/test/Rain100L
+  python -m training.synthesize photographs --sheet docs/rain.jpg
+"""
+_COLUMNS = 6
+_CELL = 240
+
+
+@dataclass(frozen=True)
+class RainStatistics:
+    """Of a paired set, means over its images: PSNR of the rainy image on Y in dB, share of streak pixels, and how much
+    luma rain added on those, 0 to 255."""
+
+    images: int
+    psnr: float
+    share: float
+    brightness: float
+
+    @classmethod
+    def of(cls, samples: Iterable[RainySample]) -> RainStatistics:
+        """Dry samples, whose PSNR is infinite, are left out."""
+        rows = []
+        for sample in samples:
+            if not np.array_equal(sample.rainy, sample.clean):
+                added = cv2.subtract(_luma(sample.rainy), _luma(sample.clean))[sample.streaks]
+                brightness = added.mean() if added.size else 0.0
+                rows.append((psnr_y(sample.rainy, sample.clean), sample.streaks.mean(), brightness))
+        means = np.mean(rows, axis=0) if rows else np.full(3, np.nan)
+        return cls(len(rows), *(float(mean) for mean in means))
+
+
+def synthesize(photographs: Sequence[Path], kind: str, seed: int, copies: int = 1) -> Iterable[tuple[str, RainySample]]:
+    """(name, sample) of every photograph, whole, ``copies`` times in different rain of this kind."""
+    for number, path in enumerate(photographs):
+        clean = read_image(path)
+        for copy in range(copies):
+            rng = np.random.default_rng([seed, number, copy])
+            name = path.stem if copies == 1 else f"{path.stem}_{copy + 1}"
+            rain = draw_rain(kind, rng)
+            yield name, rain_on(clean, rain, int(rng.integers(2**31)))
+
+
+def write_set(samples: Iterable[tuple[str, RainySample]], output: Path) -> RainStatistics:
+    """Write the samples as ``rainy``, ``clean`` and ``streaks``; returns their statistics. Raises SapnetError."""
+    if output.exists() and any(output.iterdir()):
+        raise SapnetError(f"{output} is not empty; name a new folder")
+
+    def written() -> Iterable[RainySample]:
+        for name, sample in samples:
+            for part, image in zip(("rainy", "clean", "streaks"), _images(sample), strict=True):
+                write_image(output / part / f"{name}.png", image)
+            yield sample
+
+    return RainStatistics.of(written())
+
+
+def make_sheet(photographs: Sequence[Path], seed: int, path: Path) -> None:
+    """Write 24 samples as one picture: eight each of light, medium and heavy rain."""
+    cells = []
+    for row, kind in enumerate(("light", "medium", "heavy")):
+        for column in range(8):
+            rng = np.random.default_rng([seed, row, column])
+            clean = _square(read_image(photographs[(row * 8 + column) % len(photographs)]), rng)
+            rain = draw_rain(kind, rng)
+            cells.append(rain_on(clean, rain, int(rng.integers(2**31))).rainy)
+    rows = [np.hstack(cells[start : start + _COLUMNS]) for start in range(0, len(cells), _COLUMNS)]
+    write_image(path, np.vstack(rows))
+
+
+def _square(image: Image, rng: np.random.Generator) -> Image:
+    """A square part of the image, as large as it allows, ``_CELL`` pixels wide."""
+    side = min(image.shape[:2])
+    top, left = (int(rng.integers(size - side + 1)) for size in image.shape[:2])
+    square = image[top : top + side, left : left + side]
+    return np.asarray(cv2.resize(square, (_CELL, _CELL), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _images(sample: RainySample) -> tuple[Image, Image, Image]:
+    return sample.rainy, sample.clean, sample.streaks.astype(np.uint8) * np.uint8(255)
+
+
+def _luma(image: Image) -> Image:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def _read_samples(folder: Path) -> Iterable[RainySample]:
+    for pair in find_pairs(folder):
+        rainy, clean = read_pair(pair)
+        yield RainySample(rainy, clean, true_streaks(rainy, clean))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.synthesize",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("photographs", type=Path, help="folder of clean images")
+    parser.add_argument("output", type=Path, nargs="?", help="new folder for the pairs")
+    parser.add_argument("--rain", default="mixed", choices=RAIN_KINDS, help="default: %(default)s")
+    parser.add_argument("--copies", type=int, default=1, metavar="N", help="of each photograph (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="pairs to compare with")
+    parser.add_argument("--sheet", type=Path, metavar="IMAGE", help="write a picture of 24 samples")
+    args = parser.parse_args(argv)
+    if not args.output and not args.sheet:
+        parser.error("nothing to write: name OUT, --sheet or both")
+    if args.copies < 1:
+        parser.error(f"--copies must be 1 or more, got {args.copies}")
+    try:
+        photographs = find_photographs(args.photographs)
+        statistics = {}
+        if args.sheet:
+            make_sheet(photographs, args.seed, args.sheet)
+        if args.output:
+            made = synthesize(photographs, args.rain, args.seed, args.copies)
+            statistics[str(args.output)] = write_set(made, args.output)
+        for folder in args.compare:
+            statistics[str(folder)] = RainStatistics.of(_read_samples(folder))
+    except SapnetError as err:
+        print(f"synthesize: {err}", file=sys.stderr)
+        return 2
+    if statistics:
+        _print(statistics)
+    return 0
+
+
+def _print(statistics: dict[str, RainStatistics]) -> None:
+    table = Table("set", "rainy images", "PSNR (dB)", "streak pixels", "their brightness", box=None)
+    for name, one in statistics.items():
+        table.add_row(name, str(one.images), f"{one.psnr:.2f}", f"{one.share:.3f}", f"{one.brightness:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Train SAPNet weights: ``python -m training.train --config training/configs/sapnet_fast.yaml``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+
+from sapnet.errors import SapnetError
+from training.config import TrainConfig
+
+EPILOG = """
+A run needs clean photographs (data.clean: rain is synthesised on them) or pairs (data.paired), and pairs to validate on
+(data.validation). Where nothing else is said, photographs are in datasets/train/clean and test pairs in datasets/test.
+
+examples:
+  python -m training.train --config training/configs/sapnet_fast.yaml --data.clean photographs
+  python -m training.train --config training/configs/sapnet_fast.yaml --config training/configs/cpu.yaml \\
+      --max-time 00:01:30:00
+  python -m training.train --config training/configs/sapnet.yaml --init sapnet_wacv2022.pth --optimizer.lr 2e-4
+  python -m training.train --config runs/sapnet_fast/config.yaml --resume
+  torchrun --nproc-per-node 8 -m training.train --config training/configs/sapnet_fast.yaml
+
+While it runs: tensorboard --logdir runs. Ctrl-C stops it after the current step, and --resume goes on from there.
+"""
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Keeps the lines of the examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
+def make_parser() -> ArgumentParser:
+    """Options: every field of TrainConfig by its name, files of them, and how to run."""
+    parser = ArgumentParser(
+        prog="python -m training.train",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of settings; a later one wins over an earlier")
+    parser.add_argument("--max-time", default="", metavar="DD:HH:MM:SS", help="stop in good order after this time")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser()
+    if not argv:
+        parser.print_help(sys.stderr)
+        return 2
+    settings: Namespace = parser.parse_args(argv)
+    command = shlex.join(["python", "-m", "training.train", *argv])
+    # Lightning takes seconds to import: after the arguments are known to be right.
+    from training.run import train
+
+    try:
+        config = read_config(parser, settings)
+        path = train(config, settings.max_time, settings.resume, command)
+    except (SapnetError, ValueError) as err:
+        print(f"train: {err}", file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+def read_config(parser: ArgumentParser, settings: Namespace) -> TrainConfig:
+    """The settings as a checked TrainConfig. Raises ValueError."""
+    made: Any = parser.instantiate(settings)
+    return TrainConfig(**{name: made[name] for name in TrainConfig.__dataclass_fields__})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
