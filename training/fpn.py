@@ -138,7 +138,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def _random_resnet() -> ResNetModel:
     from transformers import ResNetConfig, ResNetModel
 
-    return ResNetModel(
+    return ResNetModel(  # type: ignore[no-untyped-call]
         ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic")  # ResNet-18
     )
 

@@ -159,7 +159,11 @@ class TestOutput:
         ]
         assert float(rows[0]["psnr_rgb"]) == pytest.approx(PSNR_RGB)
         assert rows[4]["psnr_y"] == "inf"
-        assert (rows[5]["recall"], rows[5]["mask_threshold"], rows[5]["stages"]) == ("0.5", str(DEFAULT_MASK_THRESHOLD), "")
+        assert (rows[5]["recall"], rows[5]["mask_threshold"], rows[5]["stages"]) == (
+            "0.5",
+            str(DEFAULT_MASK_THRESHOLD),
+            "",
+        )
 
     def test_json_is_valid_where_images_are_equal(self, pairs, derained, capsys):
         def refuse(constant):
