@@ -15,6 +15,7 @@ from training.config import TrainConfig
 EPILOG = """
 A run needs clean photographs (data.clean: rain is synthesised on them) or pairs (data.paired), and pairs to validate on
 (data.validation). Where nothing else is said, photographs are in datasets/train/clean and test pairs in datasets/test.
+training/config.py says what each setting does.
 
 examples:
   python -m training.train --config training/configs/sapnet_fast.yaml --data.clean photographs

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from sapnet.errors import CheckpointError, ImageFormatError, SapnetError
+from training.datasets.stream import worker_options
 from training.datasets.synthetic import SyntheticRain, find_photographs
 from training.fpn import BACKGROUND, STREAK, StreakFPN
 from training.metrics import MaskCounts
@@ -68,7 +69,7 @@ def train(photographs: Sequence[Path], settings: Settings, progress: Progress | 
     """
     samples = SyntheticRain(photographs, crop=settings.crop, seed=settings.seed, length=settings.steps * settings.batch)
     loader: DataLoader[Sample] = DataLoader(
-        samples, settings.batch, num_workers=settings.workers, generator=torch.Generator()
+        samples, settings.batch, generator=torch.Generator(), **worker_options(settings.workers)
     )
     network = StreakFPN(seed=settings.seed).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
@@ -104,17 +106,26 @@ def make_loader(
         stream,
         batch_size=config.batch,
         sampler=FromStep(total, config.batch, step, rank, processes),
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        worker_init_fn=_one_thread,
         pin_memory=torch.cuda.is_available(),
         drop_last=True,
+        **worker_options(config.workers),
     )
 
 
-def _one_thread(_: int) -> None:
-    """Workers share the cores with training; OpenCV would start as many threads as there are."""
-    import cv2
+def worker_options(workers: int) -> dict[str, Any]:
+    """Options of a DataLoader for ``workers`` processes that prepare samples; 0 prepares them in between."""
+    if not workers:
+        return {"num_workers": 0}
+    return {
+        "num_workers": workers,
+        "persistent_workers": True,
+        # A forked worker hangs where OpenCV's threads have run before.
+        "multiprocessing_context": "spawn",
+        "worker_init_fn": _one_thread,
+    }
 
+
+def _one_thread(_: int) -> None:
+    """Workers share the cores with training; OpenCV would use all of them in each."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
