@@ -12,6 +12,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
@@ -29,6 +30,7 @@ from sapnet_ros.params import BY_NAME, NodeParams, ParameterError
 from sapnet_ros.qos import ReliabilityOverrides, latched_profile
 from sapnet_ros.worker import Worker
 
+LAST_WORD_TIMEOUT = Duration(seconds=0.5)
 MIN_SIZES = 4  # frame sizes kept ready at once, or more where as many are configured
 STOP_TIMEOUT_S = 2.0  # a frame in hand is waited for this long when the node is deactivated
 
@@ -184,6 +186,8 @@ class DerainNode(LifecycleNode):
         self._publish_ready()  # that it is not, now
         with self._ready_lock:
             if self._ready_publisher is not None:
+                # What a publisher has not handed over yet goes with it.
+                self._ready_publisher.wait_for_all_acked(LAST_WORD_TIMEOUT)
                 self.destroy_publisher(self._ready_publisher)
             self._ready_publisher = self._ready_sent = None
         self._params = None
