@@ -19,7 +19,7 @@ from sapnet.sources import read_image
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
 from training.datasets.paired import find_pairs, read_pair
 from training.datasets.synthetic import Image, RainySample, find_photographs, rain_on
-from training.metrics import psnr_y, true_streaks
+from training.metrics import psnr_y, streak_strength, true_streaks
 
 EPILOG = """
 OUT gets rainy/, clean/ and streaks/ (0 or 255: where rain added more than 10/255 of luma), as PNG of equal names.
@@ -49,7 +49,7 @@ class RainStatistics:
         rows = []
         for sample in samples:
             if not np.array_equal(sample.rainy, sample.clean):
-                added = cv2.subtract(_luma(sample.rainy), _luma(sample.clean))[sample.streaks]
+                added = streak_strength(sample.rainy, sample.clean)[sample.streaks]
                 brightness = added.mean() if added.size else 0.0
                 rows.append((psnr_y(sample.rainy, sample.clean), sample.streaks.mean(), brightness))
         means = np.mean(rows, axis=0) if rows else np.full(3, np.nan)
@@ -104,10 +104,6 @@ def _square(image: Image, rng: np.random.Generator) -> Image:
 
 def _images(sample: RainySample) -> tuple[Image, Image, Image]:
     return sample.rainy, sample.clean, sample.streaks.astype(np.uint8) * np.uint8(255)
-
-
-def _luma(image: Image) -> Image:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 def _read_samples(folder: Path) -> Iterable[RainySample]:

@@ -23,8 +23,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from sapnet.errors import CheckpointError, ImageFormatError, SapnetError
+from sapnet.outputs import replacing
 from training.datasets.stream import worker_options
-from training.datasets.synthetic import SyntheticRain, find_photographs
+from training.datasets.synthetic import Sample, SyntheticRain, find_photographs
 from training.fpn import BACKGROUND, STREAK, StreakFPN
 from training.metrics import MaskCounts
 
@@ -32,8 +33,6 @@ SHIPPED = Path(__file__).resolve().parent / "weights" / "streak_fpn.safetensors"
 _METADATA = "segmenter"
 _HELD_OUT_EVERY = 10
 _HELD_OUT_SAMPLES = 128
-
-Sample = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,11 @@ def save_segmenter(network: StreakFPN, path: Path, provenance: Mapping[str, obje
     """
     metadata = {"config": {"channels": network.channels, "width": network.width}, **provenance}
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(save(state, {_METADATA: json.dumps(metadata, sort_keys=True)}))
-        os.replace(temporary, path)
-    except OSError as err:
-        raise CheckpointError(f"{path}: cannot be written ({err.strerror}); check the folder and its rights") from err
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(state, {_METADATA: json.dumps(metadata, sort_keys=True)}))
+    except SapnetError as err:
+        raise CheckpointError(str(err)) from err
 
 
 def load_segmenter(path: Path = SHIPPED) -> StreakFPN:
