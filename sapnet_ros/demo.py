@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sapnet.commands.common import add_command, add_network_arguments, parse_positive
+from sapnet.commands.common import add_command, add_network_arguments, parse_positive, progress_bar
 from sapnet.errors import SapnetError
 from sapnet.rain import RAIN_PRESETS
 from sapnet.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
@@ -136,8 +136,7 @@ def _record(demo: DemoRun, on_progress: Callable[[int, str], None]) -> Recording
 
 
 def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
         SpinnerColumn(),
@@ -146,7 +145,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    return progress_bar(*columns)
 
 
 def _write_results(recording: Recording, settings: DemoSettings, folder: Path) -> dict[str, Any]:

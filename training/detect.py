@@ -15,7 +15,7 @@ from typing import Any
 from sapnet import Derainer
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
-from sapnet.commands.common import parse_positive
+from sapnet.commands.common import parse_positive, progress_bar
 from sapnet.errors import SapnetError
 from sapnet.outputs import replacing
 from sapnet.rain import RAIN_PRESETS
@@ -109,9 +109,6 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    from rich.console import Console
-    from rich.progress import Progress
-
     setting = Setting(
         tuple(args.clips), args.rain, tuple(args.seeds), args.stride, args.max_width, args.confidence, args.iou
     )
@@ -123,9 +120,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
             name: stack.enter_context(Derainer(weights, args.backend, precision=args.precision))
             for name, weights in _name_weights(args.weights).items()
         }
-        progress = stack.enter_context(
-            Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        )
+        progress = stack.enter_context(progress_bar())
         task = progress.add_task("frames", total=None)
         outcome = run_experiment(
             setting, detector, derainers, lambda done, total: progress.update(task, completed=done, total=total)

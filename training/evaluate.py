@@ -9,13 +9,10 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from sapnet import Derainer
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
-from sapnet.commands.common import parse_device, parse_stages
+from sapnet.commands.common import counting_bar, parse_device, parse_stages
 from sapnet.errors import SapnetError
 from sapnet.outputs import replacing
 from sapnet.sources import IMAGE_SUFFIXES
@@ -141,7 +138,7 @@ def _measure(args: argparse.Namespace) -> list[SetReport]:
     """Score all that was asked for, and write the sheet. Raises SapnetError, ValueError."""
     reports = _open_data(args.data)
     sheet = Sheet()
-    with _progress() as progress:
+    with counting_bar() as progress:
         for report, method, is_shown in _methods(args, reports):
             task = progress.add_task(f"{report.name}: {method.name}", total=len(report.pairs))
             report.scores.append(score(method, report.pairs, on_image=partial(progress.advance, task)))
@@ -208,12 +205,6 @@ def _parts(source: str) -> tuple[str, ...]:
     if path.is_dir():
         return path.resolve().parts
     return path.resolve().with_suffix("").parts if path.is_file() else (source,)
-
-
-def _progress() -> Progress:
-    """A progress bar on stderr, where that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _write(reports: Sequence[SetReport], args: argparse.Namespace) -> None:

@@ -14,7 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
+from sapnet.commands.common import progress_bar
 from sapnet.errors import CheckpointError, ImageFormatError, SapnetError
 from sapnet.outputs import replacing
 from training.datasets.stream import worker_options
@@ -194,7 +194,7 @@ def run(clean: Path, output: Path, settings: Settings) -> dict[str, float]:
     if len(held_out) == len(photographs):
         raise ImageFormatError(f"{clean}: holds one photograph, expected two or more: one is held out", kind="data")
     rest = [path for path in photographs if path not in set(held_out)]
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with progress_bar() as progress:
         network, steps = train(rest, settings, progress)
     samples = SyntheticRain(held_out, crop=settings.crop, seed=settings.seed + 1, length=_HELD_OUT_SAMPLES)
     figures = score(network, samples)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
@@ -19,6 +18,7 @@ from sapnet.commands.common import (
     parse_positive,
     parse_shape,
     parse_stages,
+    progress_bar,
 )
 
 if TYPE_CHECKING:
@@ -102,13 +102,10 @@ def _parse_backend(text: str) -> tuple[str, str]:
 
 def _measure(candidates: Sequence[Candidate], args: argparse.Namespace) -> list[Timing]:
     """Time the candidates, with a progress bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from sapnet.bench import measure, steps
 
     height, width = args.shape
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("measuring", total=steps(len(candidates), args.frames))
         return measure(candidates, height, width, args.batch, args.frames, on_step=lambda: progress.advance(task))
 

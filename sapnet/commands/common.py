@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from sapnet.image import MIN_SIDE
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from rich.progress import Progress, ProgressColumn
 
     from sapnet.derainer import Derainer
 
@@ -116,3 +119,18 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 def _help(text: str) -> str:
     return f"{text} (default: %(default)s)"
+
+
+def progress_bar(*columns: str | ProgressColumn) -> Progress:
+    """A progress bar on stderr, where that is a terminal, gone when it is done; rich's columns where none are given."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def counting_bar() -> Progress:
+    """A progress bar of things that are counted."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    return progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

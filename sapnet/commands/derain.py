@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sapnet.commands.common import add_command, add_network_arguments, derainer_from, parse_positive
+from sapnet.commands.common import add_command, add_network_arguments, counting_bar, derainer_from, parse_positive
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from sapnet.commands.common import Subparsers
     from sapnet.commands.derain_files import Report
     from sapnet.derainer import Derainer
@@ -74,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from sapnet.commands.plan import plan_jobs
 
     jobs = plan_jobs(args.inputs, args.output, masks=args.masks, overwrite=args.overwrite)
-    with derainer_from(args) as derainer, _progress() as progress:
+    with derainer_from(args) as derainer, counting_bar() as progress:
         report = derain_files(derainer, jobs, args.batch, progress)
     if args.json:
         print(json.dumps(_as_json(report, derainer), indent=2))
@@ -83,15 +80,6 @@ def run(args: argparse.Namespace) -> int:
     if report.failed:
         raise SapnetError(_say_failed(report))
     return 0
-
-
-def _progress() -> Progress:
-    """A progress bar on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _as_json(report: Report, derainer: Derainer) -> dict[str, object]:
