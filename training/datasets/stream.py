@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 from sapnet.image import to_tensor
 from training.config import DataConfig
 from training.datasets.paired import ImagePair, check_pairs, find_pairs, read_pair
-from training.datasets.synthetic import Sample, SyntheticRain
+from training.datasets.synthetic import Photographs, Sample, SyntheticRain
 from training.metrics import true_streaks
 
 # Crops grow in the last tenth of the steps.
@@ -85,14 +85,13 @@ def make_stream(config: DataConfig, steps: int, processes: int, seed: int) -> Da
     pairs = [find_pairs(Path(folder)) for folder in config.paired]
     for found in pairs:
         check_pairs(found, max(config.crop, config.final_crop))
+    photographs = Photographs(Path(config.clean), max(config.crop, config.final_crop)) if config.clean else None
     streams: list[Dataset[Sample]] = []
     for part_steps, crop, part_seed in parts:
         if length := part_steps * config.batch * processes:
             sources: list[Dataset[Sample]] = [PairedCrops(found, crop, part_seed, length) for found in pairs]
-            if config.clean:
-                sources.append(
-                    SyntheticRain(Path(config.clean), config.rain, crop, part_seed, length, config.augmentation)
-                )
+            if photographs:
+                sources.append(SyntheticRain(photographs, config.rain, crop, part_seed, length, config.augmentation))
             streams.append(Mixture(sources, part_seed, length))
     return ConcatDataset(streams)
 

@@ -40,10 +40,43 @@ class RainySample:
     streaks: NDArray[np.bool_]
 
 
+class Photographs:
+    """Clean images, each of them read once to see that it can be used.
+
+    folder_or_files: a folder, however deep, or the files. least: pixels that both sides must have.
+    Raises ImageFormatError that lists the unreadable ones and those that are too small, or says that there are none.
+    """
+
+    def __init__(self, folder_or_files: Path | Sequence[Path], least: int) -> None:
+        given = folder_or_files
+        self.paths = find_photographs(given) if isinstance(given, Path) else list(given)
+        problems = []
+        for path, found in zip(self.paths, sizes_or_problems(self.paths), strict=True):
+            if isinstance(found, str):
+                problems.append(found)
+            elif min(found) < least:
+                problems.append(
+                    f"{path} is {found[0]}x{found[1]}, expected at least {least}x{least} for crops of that size"
+                )
+        refuse("photographs that cannot be used; mend or move away", problems)
+        self._cache: dict[Path, Image] = {}
+        self._cached_bytes = 0
+
+    def read(self, path: Path) -> Image:
+        """uint8 (H, W, 3) BGR; kept decoded while there is room."""
+        if path in self._cache:
+            return self._cache[path]
+        image = read_image(path)
+        if self._cached_bytes + image.nbytes <= _CACHE_BYTES:
+            self._cache[path] = image
+            self._cached_bytes += image.nbytes
+        return image
+
+
 class SyntheticRain(Dataset[Sample]):
     """Crops of clean photographs in rain, with the exact streak mask.
 
-    photographs: a folder or the files; each at least ``crop`` pixels on both sides.
+    photographs: a folder, the files, or Photographs that several share; each at least ``crop`` pixels on both sides.
     kind: of ``training.datasets.curriculum.draw_rain``. crop: side in pixels. length: number of samples, 0 for one of
     each photograph. Every photograph comes once in each epoch of as many samples, in an order of that epoch's own and
     in other rain.
@@ -54,20 +87,17 @@ class SyntheticRain(Dataset[Sample]):
 
     def __init__(
         self,
-        photographs: Path | Sequence[Path],
+        photographs: Photographs | Path | Sequence[Path],
         kind: str = "mixed",
         crop: int = 112,
         seed: int = 0,
         length: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
-        self.paths = find_photographs(photographs) if isinstance(photographs, Path) else list(photographs)
-        check_photographs(self.paths, crop)
+        self.photographs = photographs if isinstance(photographs, Photographs) else Photographs(photographs, crop)
         self.kind, self.crop, self.seed = kind, crop, seed
-        self.length = length or len(self.paths)
+        self.length = length or len(self.photographs.paths)
         self.augmentation = augmentation or Augmentation()
-        self._cache: dict[Path, Image] = {}
-        self._cached_bytes = 0
 
     def __len__(self) -> int:
         return self.length
@@ -84,8 +114,9 @@ class SyntheticRain(Dataset[Sample]):
 
     def make(self, index: int) -> RainySample:
         """The sample as uint8 frames."""
-        epoch, place = divmod(index, len(self.paths))
-        path = self.paths[np.random.default_rng([self.seed, epoch]).permutation(len(self.paths))[place]]
+        paths = self.photographs.paths
+        epoch, place = divmod(index, len(paths))
+        path = paths[np.random.default_rng([self.seed, epoch]).permutation(len(paths))[place]]
         rng = np.random.default_rng([self.seed, epoch, place])
         clean = augment_scene(self._crop(path, rng), self.augmentation, rng)
         rain = draw_rain(self.kind, rng)
@@ -94,18 +125,9 @@ class SyntheticRain(Dataset[Sample]):
         return replace(sample, rainy=compress(sample.rainy, self.augmentation, rng))
 
     def _crop(self, path: Path, rng: np.random.Generator) -> Image:
-        image = self._read(path)
+        image = self.photographs.read(path)
         top, left = (int(rng.integers(side - self.crop + 1)) for side in image.shape[:2])
         return image[top : top + self.crop, left : left + self.crop]
-
-    def _read(self, path: Path) -> Image:
-        if path in self._cache:
-            return self._cache[path]
-        image = read_image(path)
-        if self._cached_bytes + image.nbytes <= _CACHE_BYTES:
-            self._cache[path] = image
-            self._cached_bytes += image.nbytes
-        return image
 
 
 def rain_on(clean: Image, rain: RainConfig | None, seed: int, image_height: float | None = None) -> RainySample:
@@ -127,17 +149,6 @@ def find_photographs(folder: Path) -> list[Path]:
         what = "holds no images" if folder.is_dir() else "no such folder"
         raise ImageFormatError(f"{folder}: {what}; expected a folder with clean photographs", kind="decode")
     return found
-
-
-def check_photographs(paths: Sequence[Path], crop: int) -> None:
-    """Read every photograph. Raises ImageFormatError that lists the unreadable ones and those smaller than a crop."""
-    problems = []
-    for path, found in zip(paths, sizes_or_problems(paths), strict=True):
-        if isinstance(found, str):
-            problems.append(found)
-        elif min(found) < crop:
-            problems.append(f"{path} is {found[0]}x{found[1]}, expected at least {crop}x{crop} for crops of that size")
-    refuse("photographs that cannot be used; mend or move away", problems)
 
 
 def _draw_scale(rng: np.random.Generator) -> float:
