@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -30,6 +27,7 @@ from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
 from training.module import DerainingModule
 from training.progress import Throughput
+from training.stopping import SaveAtEnd, StopOnSignal
 
 WEIGHTS = "weights.safetensors"
 LAST = Path("checkpoints") / "last.ckpt"
@@ -53,16 +51,6 @@ class Data(L.LightningDataModule):
         return [DataLoader(range(len(pairs)), batch_size=None) for pairs in self.validation.values()]  # type: ignore[arg-type]
 
 
-class SaveAtEnd(L.Callback):
-    """Writes the last checkpoint, before the averaged weights take the place of those in training."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
-
-
 def train(config: TrainConfig, max_time: str = "", resume: bool = False, command: str = "") -> Path:
     """Run, or go on with, a training; returns the file of its weights, the averaged ones if there are such.
 
@@ -84,7 +72,7 @@ def train(config: TrainConfig, max_time: str = "", resume: bool = False, command
     if trainer.is_global_zero:
         with replacing(output / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(plain(config), sort_keys=False))
-    with _stopping(trainer), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # The stream starts where the run has come to, which Lightning cannot know.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -119,6 +107,7 @@ def _processes() -> int:
 def _trainer(config: TrainConfig, output: Path, max_time: str) -> L.Trainer:
     processes, here = _processes(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     callbacks: list[L.Callback] = [
+        StopOnSignal(),
         SaveAtEnd(output / LAST),
         ModelCheckpoint(
             (output / LAST).parent,
@@ -155,24 +144,6 @@ def _trainer(config: TrainConfig, output: Path, max_time: str) -> L.Trainer:
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
     )
-
-
-@contextmanager
-def _stopping(trainer: L.Trainer) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the run after its step; a second one acts as ever."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        trainer.should_stop = True
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _export(trainer: L.Trainer, module: DerainingModule, config: TrainConfig, command: str) -> Path:

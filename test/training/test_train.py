@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,25 @@ class Crash(Exception):
     """Stands for power that fails."""
 
 
-@pytest.mark.parametrize("how", ["crash", "interrupt"])
+@pytest.mark.parametrize("how", ["crash", "interrupt", "terminate"])
 def test_interrupted_and_resumed_equals_uninterrupted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     whole = train(settings("whole", steps=5))
-    config = settings("parts", steps=5)
+    config = settings("parts", steps=5, data={"workers": 1 if how == "terminate" else 0})
     step = DerainingModule.training_step
-    # After a crash the run goes on from the last checkpoint, of step 2; after Ctrl-C from where it stopped.
+    # After a crash the run goes on from the last checkpoint, of step 2; after a signal from where it stopped.
     fatal = 3 if how == "crash" else 2
+    number = signal.SIGTERM if how == "terminate" else signal.SIGINT
 
     def interrupted(module: DerainingModule, *arguments: Any) -> torch.Tensor:
         if module.global_step == fatal:
             if how == "crash":
                 raise Crash
-            os.kill(os.getpid(), signal.SIGINT)
+            # A terminal and a service manager send it to all processes of the run.
+            for process in active_children():
+                os.kill(process.pid or 0, number)
+            os.kill(os.getpid(), number)
         return step(module, *arguments)
 
     with monkeypatch.context() as patch:

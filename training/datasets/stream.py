@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,15 @@ def worker_options(workers: int) -> dict[str, Any]:
         "persistent_workers": True,
         # A forked worker hangs where OpenCV's threads have run before.
         "multiprocessing_context": "spawn",
-        "worker_init_fn": _one_thread,
+        "worker_init_fn": _start_worker,
     }
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     """Workers share the cores with training; OpenCV would use all of them in each."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    # Ctrl-C, and what service managers and schedulers stop a run with, reach the whole group of processes. The run
+    # ends in good order after its step and takes its workers along: they end with it even where it is killed.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

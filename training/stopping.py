@@ -1,0 +1,48 @@
+"""A run that is told to stop does so in good order, and leaves all that it takes to go on."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopOnSignal(L.Callback):
+    """The first Ctrl-C or SIGTERM, to any process of a run, ends all of them after their step; a second acts as ever.
+
+    Set up once Lightning has set up its own handling, which would break off the run without writing anything.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        # Processes that went on without the others would wait for them for ever.
+        trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(number, self._before.pop(number))
+
+
+class SaveAtEnd(L.Callback):
+    """Writes the last checkpoint, before the averaged weights take the place of those in training."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
