@@ -45,6 +45,7 @@ setup(
     # For pip alone: colcon installs no requirements, so that a vehicle's own python3-opencv and torch stay in use.
     # The upper bounds are what the tests have not run on; requirements/ pins what they run on.
     install_requires=[
+        "filelock>=4",
         "numpy>=1.26,<3",
         "opencv-python-headless>=4.6,<5",
         "rich>=13",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -30,7 +30,7 @@ ARGUMENTS = {
     "backend": "What runs the network: auto, tensorrt, torch, openvino or fake.",
     "use_sim_time": "true: the node's clock follows /clock.",
     "autostart": "false: leave the node unconfigured.",
-    "build_only": "Reserved for building TensorRT engines; true is refused by this version.",
+    "build_only": "true: build the TensorRT engines for warmup_sizes, derain nothing, and end.",
     "fastdds_profile": "auto: config/fastdds.xml, unless you have your own or use another RMW; off; or a path.",
     "respawn": "true: start the node again, 2 s after it has ended.",
     "log_level": "debug, info, warn, error or fatal.",
@@ -65,8 +65,7 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[Node | LogInfo]:
     """The node's action, and one line on the Fast DDS profile. Raises ValueError for an argument that is no use."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    if switch(given, "build_only"):
-        raise ValueError("build_only:=true builds TensorRT engines, and this version has no TensorRT backend")
+    build_only = switch(given, "build_only")
     environment, line = profile_environment(given["fastdds_profile"], context.environment)
     node = Node(
         package="sapnet_ros",
@@ -75,10 +74,12 @@ def start(context: LaunchContext) -> list[Node | LogInfo]:
         namespace=given["namespace"] or None,
         parameters=parameter_files(given),
         remappings=[(topic, given[argument]) for argument, topic in REMAPS.items() if given[argument]],
+        arguments=["--build-only"] if build_only else None,
         ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
         additional_env=environment,
-        respawn=switch(given, "respawn"),
+        respawn=switch(given, "respawn") and not build_only,
         respawn_delay=RESPAWN_DELAY_S,
+        on_exit=[Shutdown(reason="all that was to be built is built, or cannot be")] if build_only else None,
         output="screen",
     )
     return [LogInfo(msg=line), node]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sapnet.backends import BackendSpec, create_backend
+from sapnet.backends import BackendSpec, BuildStatus, create_backend
 from sapnet.errors import BackendError, ImageFormatError
 from sapnet.image import Frame, require_frame
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, Plane, rain_score, streak_mask
@@ -47,7 +47,7 @@ class Derainer:
 
     weights: a preset with shipped weights, or the path of a checkpoint.
     backend: ``auto`` (the fastest that runs here), ``tensorrt``, ``torch``, ``openvino`` or ``fake``.
-    device, precision, stages, max_shapes, options: as in BackendSpec.
+    device, precision, stages, max_shapes, max_batch, cache_dir, engine, on_build, options: as in BackendSpec.
     mask_threshold: 0 to 255.
     Raises BackendError, CheckpointError; ValueError for the threshold.
     """
@@ -61,18 +61,29 @@ class Derainer:
         stages: int = 0,
         mask_threshold: int = DEFAULT_MASK_THRESHOLD,
         max_shapes: int = 4,
+        max_batch: int = 1,
+        cache_dir: str = "",
+        engine: str = "",
+        on_build: Callable[[BuildStatus], None] = lambda status: None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(mask_threshold, bool) or not isinstance(mask_threshold, int) or not 0 <= mask_threshold <= 255:
             raise ValueError(f"got mask_threshold {mask_threshold!r}, expected a whole number from 0 to 255")
         self.weights = str(weights)
         self.mask_threshold = mask_threshold
-        given = MappingProxyType(dict(options or {}))
-        spec = BackendSpec(self.weights, device, precision, stages, max_shapes, given)
+        spec = BackendSpec(
+            self.weights,
+            device,
+            precision,
+            stages,
+            max_shapes,
+            max_batch,
+            cache_dir,
+            engine,
+            on_build,
+            MappingProxyType(dict(options or {})),
+        )
         self._backend = create_backend(backend, spec)
-        self.backend_name = self._backend.name
-        self.precision = self._backend.precision
-        self.device = self._backend.device
         self.stages = self._backend.stages
 
     def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
@@ -89,6 +100,21 @@ class Derainer:
             derained = self._run([checked[index] for index in indices])
             results.update(zip(indices, derained, strict=True))
         return [results[index] for index in range(len(checked))]
+
+    @property
+    def backend_name(self) -> str:
+        """What runs now: ``auto`` may change over to TensorRT once an engine is built."""
+        return self._backend.name
+
+    @property
+    def precision(self) -> str:
+        """Of what runs now."""
+        return self._backend.precision
+
+    @property
+    def device(self) -> str:
+        """Of what runs now, for people."""
+        return self._backend.device
 
     def is_ready(self, height: int, width: int, batch: int = 1) -> bool:
         """Whether so many frames of that size would be derained at once, with nothing left to compile."""

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 JOIN_TIMEOUT_S = 5.0
 AFTER_ERROR_S = 0.1
+BUILD_ONLY = "--build-only"
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run derain_node until SIGINT or SIGTERM. Returns 0 then, and 1 if it cannot start."""
+    """Run derain_node until SIGINT or SIGTERM. Returns 0 then, and 1 if it cannot start.
+
+    With ``--build-only`` among the arguments it builds the engines of ``warmup_sizes`` and ends, with 1 if it cannot.
+    """
     # A queue, for its put is safe in a signal handler, also in one that interrupts another.
     ends: SimpleQueue[int] = SimpleQueue()
     # Before the imports, which take a while: a signal during them must end the process cleanly too.
@@ -31,12 +35,14 @@ def main(args: list[str] | None = None) -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
+    from sapnet_ros.build_node import BuildNode
     from sapnet_ros.logs import RosHandler
     from sapnet_ros.node import DerainNode
 
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = DerainNode(on_autostart_failed=lambda: ends.put(1))
+        build_only = BUILD_ONLY in (sys.argv if args is None else args)
+        node = (BuildNode if build_only else DerainNode)(on_end=ends.put)
     except Exception as err:
         print(f"derain_node cannot start: {type(err).__name__}: {err}", file=sys.stderr)
         rclpy.try_shutdown()

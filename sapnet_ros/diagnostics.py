@@ -9,6 +9,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 import sapnet
+from sapnet.backends.processor import processor_name
 from sapnet_ros.camera import Camera
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
@@ -19,29 +20,65 @@ SILENT_AFTER_S = 5.0
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
-def camera_status(node: str, camera: Camera, active_for_s: float | None, hardware_id: str) -> DiagnosticStatus:
-    """Counts and latency of one camera. A camera that is silent while the node is active is an ERROR.
+class Statuses:
+    """The statuses of one node, all with the hardware that derains: the backend's, the CPU until there is one."""
 
-    active_for_s: how long the node has been active, which bounds the silence; None while it is not.
-    """
-    figures, topic = camera.stats.snapshot(), camera.topics.final(camera.topics.image)
-    values: dict[str, Any] = {
-        "topic": topic,
-        "received": figures.received,
-        "derained": figures.derained,
-        "passed_through": sum(figures.passed_through.values()),
-        "dropped": sum(figures.dropped.values()),
-        "in_flight": figures.in_flight,
-        "lost_in_transport": figures.lost_in_transport,
-        "best_effort_fallback": camera.best_effort,
-    }
-    values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
-    values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
-    values |= {f"latency_ms_{quantile}": value for quantile, value in figures.latency_ms.items()}
-    if figures.rain_score is not None:
-        values["rain_score"] = figures.rain_score
-    level, message = _camera_level(figures, topic, active_for_s)
-    return _status(f"{node}: {camera.label}", level, message, hardware_id, values)
+    def __init__(self, node: str, loader: Loader | None) -> None:
+        self._node = node
+        derainer = loader.derainer if loader is not None else None
+        self._hardware_id = derainer.device if derainer is not None else processor_name()
+
+    def camera(self, camera: Camera, active_for_s: float | None) -> DiagnosticStatus:
+        """Counts and latency of one camera. A camera that is silent while the node is active is an ERROR.
+
+        active_for_s: how long the node has been active, which bounds the silence; None while it is not.
+        """
+        figures, topic = camera.stats.snapshot(), camera.topics.final(camera.topics.image)
+        values: dict[str, Any] = {
+            "topic": topic,
+            "received": figures.received,
+            "derained": figures.derained,
+            "passed_through": sum(figures.passed_through.values()),
+            "dropped": sum(figures.dropped.values()),
+            "in_flight": figures.in_flight,
+            "lost_in_transport": figures.lost_in_transport,
+            "best_effort_fallback": camera.best_effort,
+        }
+        values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
+        values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
+        values |= {f"latency_ms_{quantile}": value for quantile, value in figures.latency_ms.items()}
+        if figures.rain_score is not None:
+            values["rain_score"] = figures.rain_score
+        level, message = _camera_level(figures, topic, active_for_s)
+        return self._status(camera.label, level, message, values)
+
+    def backend(self, loader: Loader, params: NodeParams) -> DiagnosticStatus:
+        """State of what runs the network. ``fake`` is never OK, for no vehicle may drive with it unnoticed."""
+        derainer = loader.derainer
+        backend = derainer.backend_name if derainer is not None else params.backend
+        values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
+        if derainer is not None:
+            values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
+        if loader.error:
+            level, message = ERROR, loader.error
+        elif loader.building:
+            level, message = WARN, loader.building
+        elif backend == "fake":
+            level, message = WARN, "the fake backend does not derain"
+        else:
+            level, message = OK, "ready" if loader.ready else "waiting for a frame size"
+        return self._status("backend", level, message, values)
+
+    def process(self, state: str, problems: Sequence[str]) -> DiagnosticStatus:
+        """Lifecycle state of the process, and what keeps it from being configured."""
+        level, message = (ERROR, "; ".join(problems)) if problems else (OK, state)
+        values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__}
+        return self._status("process", level, message, values)
+
+    def _status(self, what: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+        pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+        name = f"{self._node}: {what}"
+        return DiagnosticStatus(name=name, level=level, message=message, hardware_id=self._hardware_id, values=pairs)
 
 
 def _camera_level(figures: Snapshot, topic: str, active_for_s: float | None) -> tuple[bytes, str]:
@@ -58,36 +95,6 @@ def _camera_level(figures: Snapshot, topic: str, active_for_s: float | None) -> 
     if figures.last_reason:
         return WARN, f"the last frame was not derained: {figures.last_reason}"
     return OK, "deraining"
-
-
-def backend_status(node: str, loader: Loader, params: NodeParams, hardware_id: str) -> DiagnosticStatus:
-    """State of what runs the network. ``fake`` is never OK, for no vehicle may drive with it unnoticed."""
-    derainer = loader.derainer
-    backend = derainer.backend_name if derainer is not None else params.backend
-    values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
-    if derainer is not None:
-        values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
-    if loader.error:
-        level, message = ERROR, loader.error
-    elif loader.building:
-        level, message = WARN, loader.building
-    elif backend == "fake":
-        level, message = WARN, "the fake backend does not derain"
-    else:
-        level, message = OK, "ready" if loader.ready else "waiting for a frame size"
-    return _status(f"{node}: backend", level, message, hardware_id, values)
-
-
-def process_status(node: str, state: str, problems: Sequence[str], hardware_id: str) -> DiagnosticStatus:
-    """Lifecycle state of the process, and what keeps it from being configured."""
-    level, message = (ERROR, "; ".join(problems)) if problems else (OK, state)
-    values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__}
-    return _status(f"{node}: process", level, message, hardware_id, values)
-
-
-def _status(name: str, level: bytes, message: str, hardware_id: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
-    return DiagnosticStatus(name=name, level=level, message=message, hardware_id=hardware_id, values=pairs)
 
 
 def _text(value: Any) -> str:

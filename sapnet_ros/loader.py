@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from threading import Condition, Thread
@@ -11,7 +12,11 @@ from sapnet.errors import SapnetError
 from sapnet_ros.params import NodeParams, Size
 
 if TYPE_CHECKING:
+    from sapnet.backends import BuildStatus
     from sapnet.derainer import Derainer
+
+# Backends tell twice a second how a build goes: one that was silent for longer has ended.
+BUILD_SILENCE_S = 3.0
 
 
 class Loader:
@@ -44,6 +49,8 @@ class Loader:
         self._sizes: OrderedDict[Size, None] = OrderedDict.fromkeys(sizes)
         self._max_sizes = max_sizes
         self._failed: dict[Size, str] = {}
+        self._build: BuildStatus | None = None
+        self._build_told_s = 0.0
         self.thread = Thread(target=self._run, name="loader", daemon=True)
         self.thread.start()
 
@@ -71,6 +78,8 @@ class Loader:
             return ""
         if self._derainer is None or self._loaded_stages != self._stages:
             return "loading the network"
+        if self._build is not None and time.monotonic() - self._build_told_s < BUILD_SILENCE_S:
+            return str(self._build)
         with self._changed:
             missing = self._next_size()
         return f"compiling for {missing[0]}x{missing[1]}" if missing else ""
@@ -83,6 +92,10 @@ class Loader:
     def error_for(self, size: Size) -> str:
         """Why frames of this size cannot be derained; empty if they can, or will be able to."""
         return self._error or self._failed.get(size, "")
+
+    def note_build(self, status: BuildStatus) -> None:
+        """How the build of an engine goes: told by a backend while it loads or compiles."""
+        self._build, self._build_told_s = status, time.monotonic()
 
     def request(self, size: Size) -> None:
         """Have a size made ready. Cheap when it is known already."""
@@ -169,7 +182,9 @@ class Loader:
         return ""
 
 
-def load_derainer(current: NodeParams, max_sizes: int, stages: int) -> Derainer:
+def load_derainer(
+    current: NodeParams, max_sizes: int, on_build: Callable[[BuildStatus], None], stages: int
+) -> Derainer:
     """The Derainer that the parameters ask for. Raises BackendError, CheckpointError."""
     from sapnet.derainer import Derainer
 
@@ -179,6 +194,7 @@ def load_derainer(current: NodeParams, max_sizes: int, stages: int) -> Derainer:
             "latency_ms": current.fake_latency_ms,
             "fail_every": current.fake_fail_every,
             "mode": current.fake_mode,
+            "build_s": current.fake_build_s,
         }
     return Derainer(
         current.weights,
@@ -187,6 +203,10 @@ def load_derainer(current: NodeParams, max_sizes: int, stages: int) -> Derainer:
         precision=current.precision,
         stages=stages,
         max_shapes=max_sizes,
+        max_batch=max(1, len(current.cameras)),
+        cache_dir=current.cache_dir,
+        engine=current.engine,
+        on_build=on_build,
         options=options,
     )
 

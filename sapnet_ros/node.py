@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from sapnet.backends.processor import processor_name
+from sapnet.backends import BuildStatus
 from sapnet.image import MIN_SIDE
 from sapnet_ros import diagnostics, failopen, params
 from sapnet_ros.camera import Camera
@@ -30,6 +30,7 @@ from sapnet_ros.params import BY_NAME, NodeParams, ParameterError
 from sapnet_ros.qos import ReliabilityOverrides, latched_profile
 from sapnet_ros.worker import Worker
 
+BUILD_LOG_S = 5.0  # between two lines on a build
 LAST_WORD_TIMEOUT = Duration(seconds=0.5)
 MIN_SIZES = 4  # frame sizes kept ready at once, or more where as many are configured
 STOP_TIMEOUT_S = 2.0  # a frame in hand is waited for this long when the node is deactivated
@@ -38,16 +39,17 @@ STOP_TIMEOUT_S = 2.0  # a frame in hand is waited for this long when the node is
 class DerainNode(LifecycleNode):
     """The lifecycle node. Topics, parameters and states are described in the README."""
 
-    def __init__(self, on_autostart_failed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_end: Callable[[int], None] = lambda code: None) -> None:
+        """on_end: gets the exit status of the process once there is nothing left to do."""
         super().__init__("derain_node")
         self.state = UNCONFIGURED
         self.threads: list[Thread] = []  # every worker and loader that may still run
-        self._on_autostart_failed = on_autostart_failed
+        self.on_end = on_end
         self._refused = params.declare(self)
-        self._params: NodeParams | None = None
+        self.params: NodeParams | None = None
         self._cameras: dict[str, Camera] = {}
         self._overrides = ReliabilityOverrides(self)
-        self._loader: Loader | None = None
+        self.loader: Loader | None = None
         self._mailbox: Mailbox | None = None
         self._worker: Worker | None = None
         self._in_hand: Received | None = None
@@ -58,14 +60,15 @@ class DerainNode(LifecycleNode):
         self._services_made: list[Any] = []
         self._active_since_s = 0.0
         self._throttle = Throttle()
+        self._build_throttle = Throttle(BUILD_LOG_S)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         # Steady: under use_sim_time without /clock a timer of the node's clock never fires.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=self.steady)
         if self.get_parameter("autostart").value:
-            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
+            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=self.steady)
 
     @transition_to(INACTIVE)
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -74,7 +77,7 @@ class DerainNode(LifecycleNode):
             self.get_logger().error(reason)
         if self._refused:
             return TransitionCallbackReturn.FAILURE
-        self._params = current = params.current(self)
+        self.params = current = self.read_params()
         self._warn_of_ineffective(current.ineffective())
         try:
             self._cameras = {name: Camera(self, name, current) for name in current.cameras or ("",)}
@@ -92,22 +95,22 @@ class DerainNode(LifecycleNode):
                 enable = functools.partial(self._enable_one, camera)
                 self._services_made.append(self.create_service(SetBool, f"~/{name}/enable", enable))
         max_sizes = max(MIN_SIZES, len(self._cameras), len(current.warmup_sizes))
-        self._loader = Loader(
-            functools.partial(load_derainer, current, max_sizes),
+        self.loader = Loader(
+            functools.partial(load_derainer, current, max_sizes, self._on_build),
             current.stages,
             current.warmup_sizes,
             max_sizes,
             on_change=self._publish_ready,
             on_error=lambda text: self.get_logger().error(text),
         )
-        self._keep_thread(self._loader.thread)
+        self._keep_thread(self.loader.thread)
         self._publish_ready()
         return super().on_configure(state)
 
     @transition_to(ACTIVE)
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
-        assert self._params is not None
+        assert self.params is not None
         result = super().on_activate(state)
         self._mailbox = Mailbox(tuple(self._cameras))
         self._worker = Worker(self._mailbox, self._handle, self._on_worker_error)
@@ -116,7 +119,7 @@ class DerainNode(LifecycleNode):
         for camera in self._cameras.values():
             on_image = functools.partial(self._receive, camera)
             on_info = functools.partial(self._receive_info, camera)
-            camera.subscribe(self._params, on_image, on_info, self._overrides)
+            camera.subscribe(self.params, on_image, on_info, self._overrides)
             topics = camera.topics
             self.get_logger().info(f"deraining {topics.final(topics.image)} to {topics.final(topics.derained)}")
         return result
@@ -149,13 +152,31 @@ class DerainNode(LifecycleNode):
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
-        if self.state != UNCONFIGURED:
-            return  # somebody was faster
-        for trigger in (self.trigger_configure, self.trigger_activate):
+        if self.state == UNCONFIGURED:  # else somebody was faster
+            self.start()
+
+    def start(self) -> None:
+        """Configure and activate."""
+        self.trigger_all(self.trigger_configure, self.trigger_activate)
+
+    def trigger_all(self, *triggers: Callable[[], TransitionCallbackReturn]) -> bool:
+        """One after another; if one does not succeed, the node is to end."""
+        for trigger in triggers:
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 self.get_logger().fatal("the node cannot start; the lines above say why")
-                self._on_autostart_failed()
-                return
+                self.on_end(1)
+                return False
+        return True
+
+    def read_params(self) -> NodeParams:
+        """What to configure with."""
+        return params.current(self)
+
+    def _on_build(self, status: BuildStatus) -> None:
+        if self.loader is not None:
+            self.loader.note_build(status)
+        if self._build_throttle.allow(f"{status.height}x{status.width}") is not None:
+            self.get_logger().info(str(status))
 
     def stop(self) -> None:
         """Unsubscribe and end the worker. Every frame received has its fate afterwards."""
@@ -175,9 +196,9 @@ class DerainNode(LifecycleNode):
 
     def free(self) -> None:
         """Free what configuring made."""
-        if self._loader is not None:
-            self._loader.close()
-            self._loader = None
+        if self.loader is not None:
+            self.loader.close()
+            self.loader = None
         for camera in self._cameras.values():
             camera.destroy()
         self._cameras = {}
@@ -190,7 +211,7 @@ class DerainNode(LifecycleNode):
                 self._ready_publisher.wait_for_all_acked(LAST_WORD_TIMEOUT)
                 self.destroy_publisher(self._ready_publisher)
             self._ready_publisher = self._ready_sent = None
-        self._params = None
+        self.params = None
 
     def _keep_thread(self, thread: Thread) -> None:
         self.threads = [*(old for old in self.threads if old.is_alive()), thread]
@@ -199,23 +220,23 @@ class DerainNode(LifecycleNode):
         now_s = time.monotonic()
         camera.stats.count_received(now_s)
         camera.seen_frame = True
-        if self._mailbox is None or self._params is None:
+        if self._mailbox is None or self.params is None:
             camera.stats.count_dropped(failopen.SHUTDOWN)
             return
-        keep_overtaken = self._params.on_overload == "passthrough"
+        keep_overtaken = self.params.on_overload == "passthrough"
         lost = self._mailbox.put(Received(camera.name, message, now_s), keep_overtaken)
         if lost is not None:
             camera.stats.count_dropped(failopen.OVERLOAD)
 
     def _receive_info(self, camera: Camera, info: Any) -> None:
         """Get the camera's frame size ready before its first frame, whose own size counts from then on."""
-        if camera.seen_frame or self._loader is None or self._params is None:
+        if camera.seen_frame or self.loader is None or self.params is None:
             return
-        if min(info.height, info.width) >= MIN_SIDE and info.height * info.width <= self._params.max_pixels:
-            self._loader.request((info.height, info.width))
+        if min(info.height, info.width) >= MIN_SIDE and info.height * info.width <= self.params.max_pixels:
+            self.loader.request((info.height, info.width))
 
     def _handle(self, mailbox: Mailbox, frame: Received) -> None:
-        camera, current, loader = self._cameras[frame.camera], self._params, self._loader
+        camera, current, loader = self._cameras[frame.camera], self.params, self.loader
         assert current is not None
         assert loader is not None
         self._in_hand = frame
@@ -252,19 +273,19 @@ class DerainNode(LifecycleNode):
             self.get_logger().error(text + more)
 
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        reason = params.refusal(self, changes, configured=self._params is not None)
+        reason = params.refusal(self, changes, configured=self.params is not None)
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _apply_parameters(self, changes: list[Parameter]) -> None:
         for change in changes:
             self._refused.pop(change.name, None)
-        if self._params is None:
+        if self.params is None:
             return
-        old, self._params = self._params, params.current(self)
+        old, self.params = self.params, params.current(self)
         changed = {change.name for change in changes if change.name in BY_NAME}
-        self._warn_of_ineffective(name for name in self._params.ineffective() if name in changed)
-        if self._loader is not None and self._params.stages != old.stages:
-            self._loader.set_stages(self._params.stages)
+        self._warn_of_ineffective(name for name in self.params.ineffective() if name in changed)
+        if self.loader is not None and self.params.stages != old.stages:
+            self.loader.set_stages(self.params.stages)
 
     def _warn_of_ineffective(self, names: Iterable[str]) -> None:
         for name in names:
@@ -282,7 +303,7 @@ class DerainNode(LifecycleNode):
 
     def _publish_ready(self) -> None:
         with self._ready_lock:
-            ready = self._loader is not None and self._loader.ready
+            ready = self.loader is not None and self.loader.ready
             if self._ready_publisher is not None and ready != self._ready_sent:
                 self._ready_publisher.publish(Bool(data=ready))
                 self._ready_sent = ready
@@ -290,14 +311,10 @@ class DerainNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        name, loader, current = self.get_name(), self._loader, self._params
-        derainer = loader.derainer if loader is not None else None
-        hardware = derainer.device if derainer is not None else processor_name()
         active_for_s = time.monotonic() - self._active_since_s if self.state == ACTIVE else None
-        message.status = [
-            diagnostics.camera_status(name, camera, active_for_s, hardware) for camera in self._cameras.values()
-        ]
-        if loader is not None and current is not None:
-            message.status.append(diagnostics.backend_status(name, loader, current, hardware))
-        message.status.append(diagnostics.process_status(name, self.state, list(self._refused.values()), hardware))
+        status = diagnostics.Statuses(self.get_name(), self.loader)
+        message.status = [status.camera(camera, active_for_s) for camera in self._cameras.values()]
+        if self.loader is not None and self.params is not None:
+            message.status.append(status.backend(self.loader, self.params))
+        message.status.append(status.process(self.state, list(self._refused.values())))
         self._diagnostics.publish(message)

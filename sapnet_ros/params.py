@@ -201,13 +201,16 @@ class NodeParams:
     )
     max_pixels: int = _number(33177600, 256, 2**31 - 1, "Largest frame, in pixels, that is decoded.")
     cache_dir: str = _text(
-        "", "Folder of compiled engines; empty: the user's cache folder.", "a folder's path or empty", effective=False
+        "", "Folder of compiled engines; empty: the user's cache folder.", "a folder's path or empty"
     )
-    engine: str = _text("", "Engine file built ahead of time; empty: none.", "a path or empty", effective=False)
+    engine: str = _text("", "Engine file built ahead of time; empty: none.", "a path or empty")
     autostart: bool = _switch(True, "Whether the node configures and activates itself.", changes="read-only")
     fake_latency_ms: float = _number(0.0, 0.0, 60000.0, "Backend `fake`: duration of a call.", name="fake.latency_ms")
     fake_fail_every: int = _number(
         0, 0, 1000000, "Backend `fake`: every Nth call fails; 0: none.", name="fake.fail_every"
+    )
+    fake_build_s: float = _number(
+        0.0, 0.0, 3600.0, "Backend `fake`: duration of building an engine.", name="fake.build_s"
     )
     fake_mode: str = _choice("identity", MODES, "Backend `fake`: behaviour.", name="fake.mode")
 

@@ -31,7 +31,7 @@ class Processes:
 
     def start(self, name: str, module: str, arguments: Sequence[str]) -> None:
         """Run ``python -m module arguments``."""
-        command = [sys.executable, "-m", "sapnet_ros.tethered", str(os.getpid()), module, *arguments]
+        command = [sys.executable, "-m", "sapnet.tethered", str(os.getpid()), module, *arguments]
         with self._log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(
                 command,

@@ -9,15 +9,16 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
-from sapnet.backends.base import Backend, BackendSpec
-from sapnet.errors import BackendError, SapnetError
+from sapnet.backends.base import Backend, BackendSpec, BuildStatus
+from sapnet.backends.standby import Standby
+from sapnet.errors import BackendError, EngineCacheError, SapnetError
 
-__all__ = ["BACKENDS", "Backend", "BackendSpec", "available_backends", "create_backend"]
+__all__ = ["BACKENDS", "Backend", "BackendSpec", "BuildStatus", "available_backends", "create_backend"]
 
 BACKENDS = ("auto", "tensorrt", "torch", "openvino", "fake")
 _INSTALL: Mapping[str, str] = MappingProxyType(
     {
-        "tensorrt": "pip install torch-tensorrt-rtx",
+        "tensorrt": "pip install tensorrt_rtx onnx onnxscript",
         "torch": "pip install torch",
         "openvino": "pip install openvino torch",
         "fake": "reinstall sapnet",
@@ -65,11 +66,13 @@ def _create(name: str, spec: BackendSpec) -> Backend:
 
 
 def _create_fastest(spec: BackendSpec) -> Backend:
-    missed: list[tuple[str, BackendError]] = []
+    missed: list[tuple[str, SapnetError]] = []
     for name, device in _by_speed(spec.device):
         try:
             backend = _create(name, replace(spec, device=device))
-        except BackendError as err:
+            if name == "tensorrt":
+                backend = _with_standby(backend, replace(spec, device=device, engine=""))
+        except (BackendError, EngineCacheError) as err:
             missed.append((device, err))
             continue
         log.info("backend %s, %s, on %s", backend.name, backend.precision, backend.device)
@@ -77,6 +80,15 @@ def _create_fastest(spec: BackendSpec) -> Backend:
         return backend
     _, last = missed[-1]
     raise BackendError(f"no backend can run on device {spec.device!r}: {last}") from last
+
+
+def _with_standby(wanted: Backend, spec: BackendSpec) -> Backend:
+    """``wanted``, with CUDA torch to serve frames while its engines are built."""
+    try:
+        return Standby(wanted, _create("torch", spec))
+    except BackendError as err:
+        log.warning("frames wait while engines are built: %s", err)
+        return wanted
 
 
 def _by_speed(device: str) -> list[tuple[str, str]]:
@@ -87,7 +99,7 @@ def _by_speed(device: str) -> list[tuple[str, str]]:
     return on_gpu + on_cpu
 
 
-def _warn_of_faster(backend: Backend, missed: list[tuple[str, BackendError]], has_gpu: bool) -> None:
+def _warn_of_faster(backend: Backend, missed: list[tuple[str, SapnetError]], has_gpu: bool) -> None:
     """Say which faster backend cannot run although it was to be expected here: without a GPU none that needs one."""
     for device, reason in missed:
         if device == "cpu" or has_gpu:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -21,6 +21,29 @@ Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class BuildStatus:
+    """How far the build of an engine for frames of height x width is, for people.
+
+    share: of the build, 0 to 1. seconds: since its beginning.
+    """
+
+    height: int
+    width: int
+    step: str
+    share: float
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate; None while there is nothing to go by."""
+        return self.seconds * (1 - self.share) / self.share if self.share >= 0.05 else None
+
+    def __str__(self) -> str:
+        left = "" if self.seconds_left is None else f", about {self.seconds_left:.0f} s left"
+        return f"building the engine for {self.height}x{self.width}: {self.step}, {self.seconds:.0f} s{left}"
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """What was asked for; ``auto`` and 0 leave the choice to the backend. A value out of range is a BackendError.
 
@@ -29,6 +52,10 @@ class BackendSpec:
     precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
     stages: recurrences to run, up to ``MAX_STAGES``; 0 for the preset's own.
     max_shapes: compiled shapes kept; the least recently used goes first.
+    max_batch: frames of one size that may come at once; compiled engines take up to so many.
+    cache_dir: folder of compiled engines; empty for the user's own.
+    engine: path of an engine that was compiled ahead of time; empty for none.
+    on_build: told twice a second how far the build of an engine is, from any thread.
     options: settings of one backend alone (``fake``'s latency and faults).
     """
 
@@ -37,6 +64,10 @@ class BackendSpec:
     precision: str = "auto"
     stages: int = 0
     max_shapes: int = 4
+    max_batch: int = 1
+    cache_dir: str = ""
+    engine: str = ""
+    on_build: Callable[[BuildStatus], None] = field(default=lambda status: None, compare=False)
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -48,8 +79,10 @@ class BackendSpec:
             raise BackendError(
                 f"got stages {self.stages!r}, expected 1 to {MAX_STAGES}, or 0 for the number the weights were made for"
             )
-        if not _is_whole(self.max_shapes) or self.max_shapes < 1:
-            raise BackendError(f"got max_shapes {self.max_shapes!r}, expected a whole number of at least 1")
+        for name in ("max_shapes", "max_batch"):
+            value = getattr(self, name)
+            if not _is_whole(value) or value < 1:
+                raise BackendError(f"got {name} {value!r}, expected a whole number of at least 1")
 
 
 def _is_whole(value: object) -> bool:
@@ -62,10 +95,22 @@ class Backend(Protocol):
     ``prepare``, ``infer`` and ``close`` may be called from different threads at the same time.
     """
 
-    name: str
-    precision: str
-    device: str  # for people: the processor's or GPU's name
     stages: int  # recurrences that are run
+
+    @property
+    def name(self) -> str:
+        """Of the backend that runs."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``bf16`` or ``fp16``."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """The processor's or GPU's name, for people."""
+        ...
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Whether ``infer`` on this shape would start at once, with nothing left to compile."""

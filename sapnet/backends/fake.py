@@ -8,6 +8,8 @@ options:
               nan          frames of NaN
               wrong_shape  frames and streaks that lack a column
               oom          out of memory at every inference
+              build_fails  an engine cannot be built
+  build_s     building an engine takes so long, in a child process and into the cache, as TensorRT's does; 0 is none
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ from typing import Any
 import numpy as np
 
 from sapnet.backends.base import BackendSpec, Frames
+from sapnet.backends.engine import EngineShape
+from sapnet.backends.engine_build import FAKE, BuildRequest
+from sapnet.backends.engine_cache import EngineCache
+from sapnet.backends.engine_shelf import EngineShelf
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import BackendError
 
-MODES = ("identity", "hang", "nan", "wrong_shape", "oom")
-_DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "identity"}
+MODES = ("identity", "hang", "nan", "wrong_shape", "oom", "build_fails")
+_DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "identity", "build_s": 0.0}
 
 
 def create(spec: BackendSpec) -> FakeBackend:
@@ -48,14 +54,17 @@ class FakeBackend:
         self._count = 0
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._shelf = _make_shelf(spec, options) if options["build_s"] or self._mode == "build_fails" else None
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
-        """Always."""
-        return True
+        """Always, unless there is an engine to be built."""
+        return self._shelf is None or self._shelf.get(batch, height, width) is not None
 
     def prepare(self, batch: int, height: int, width: int) -> None:
-        """Nothing to compile. Raises BackendError once closed."""
+        """Build an engine that does nothing, where that was asked for. Raises BackendError, also once closed."""
         self._require_open()
+        if self._shelf is not None:
+            self._shelf.prepare(batch, height, width)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""
@@ -73,6 +82,8 @@ class FakeBackend:
     def close(self) -> None:
         """End what waits; further inferences raise."""
         self._closed.set()
+        if self._shelf is not None:
+            self._shelf.close()
 
     def _require_open(self) -> None:
         if self._closed.is_set():
@@ -95,14 +106,30 @@ class FakeBackend:
         return frames.copy(), streaks
 
 
+class _FakeEngine:
+    """Stands on the shelf."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def _make_shelf(spec: BackendSpec, options: Mapping[str, Any]) -> EngineShelf[_FakeEngine]:
+    def requests(shape: EngineShape) -> list[BuildRequest]:
+        return [BuildRequest(spec.weights, shape, FAKE, "fp32", spec.stages, options=options)]
+
+    return EngineShelf(spec, EngineCache(spec.cache_dir), requests, lambda entry, shape: _FakeEngine())
+
+
 def _check_options(given: Mapping[str, Any]) -> Mapping[str, Any]:
     unknown = sorted(set(given) - set(_DEFAULTS))
     if unknown:
         raise BackendError(f"got fake option {unknown[0]!r}, expected {', '.join(_DEFAULTS)}")
     options = {**_DEFAULTS, **given}
-    latency, every, mode = options["latency_ms"], options["fail_every"], options["mode"]
-    if isinstance(latency, bool) or not isinstance(latency, (int, float)) or not 0 <= latency < math.inf:
-        raise BackendError(f"got fake option latency_ms {latency!r}, expected milliseconds of at least 0")
+    every, mode = options["fail_every"], options["mode"]
+    for name in ("latency_ms", "build_s"):
+        value = options[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise BackendError(f"got fake option {name} {value!r}, expected a number of at least 0")
     if isinstance(every, bool) or not isinstance(every, int) or every < 0:
         raise BackendError(f"got fake option fail_every {every!r}, expected a whole number of at least 0")
     if mode not in MODES:

@@ -48,11 +48,12 @@ def add_verbose(parser: argparse.ArgumentParser, default: bool | str) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", default=default, help="say more on stderr")
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--weights``, ``--backend``, ``--device``, ``--precision`` and ``--stages``."""
+def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True) -> None:
+    """Add ``--weights``, ``--device``, ``--precision``, ``--stages`` and, where there is a choice, ``--backend``."""
     group = parser.add_argument_group("network")
     group.add_argument("--weights", default="sapnet_fast", metavar="NAME|PATH", help=_help("shipped weights or a file"))
-    group.add_argument("--backend", default="auto", choices=BACKENDS, help=_help("what runs the network"))
+    if backend:
+        group.add_argument("--backend", default="auto", choices=BACKENDS, help=_help("what runs the network"))
     group.add_argument("--device", default="auto", type=parse_device, metavar="DEVICE", help=_help("cpu, cuda, cuda:N"))
     group.add_argument("--precision", default="auto", choices=PRECISIONS, help=_help("arithmetic of the network"))
     group.add_argument(

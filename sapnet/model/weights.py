@@ -88,7 +88,7 @@ def load_weights(weights: str | Path) -> SAPNet:
     without a ModelConfig in its metadata is taken for the preset that it fits best.
     Raises CheckpointError, which names the file and the first tensor that is wrong.
     """
-    path = _find(weights)
+    path = find_weights(weights)
     state = _read_state(path)
     config = _read_config(path)
     # Made without memory and without drawing random numbers: every tensor comes from the file.
@@ -140,7 +140,7 @@ def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
 
 def read_metadata(weights: str | Path) -> dict[str, str]:
     """Metadata of a preset's or path's weights: ``model_config`` as JSON and the provenance; empty for a .pth."""
-    path = _find(weights)
+    path = find_weights(weights)
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -194,7 +194,7 @@ def _describe(value: object) -> str:
     return f"{kind}{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
-def _find(weights: str | Path) -> Path:
+def find_weights(weights: str | Path) -> Path:
     """The file that ``weights`` means."""
     name = str(weights)
     shipped = shipped_weights()

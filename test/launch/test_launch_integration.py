@@ -180,12 +180,23 @@ def test_respawn_starts_the_node_again(launch: Launch) -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["build_only:=true", "autostart:=maybe", "params_file:=missing.yaml", "fastdds_profile:=missing.xml"],
+    ["build_only:=maybe", "autostart:=maybe", "params_file:=missing.yaml", "fastdds_profile:=missing.xml"],
 )
 def test_an_argument_of_no_use_ends_the_launch(argument: str, launch: Launch) -> None:
     launched = launch("backend:=fake", argument)
     assert launched.process.wait(live.TIMEOUT_S) == 1
     assert argument in launched.log.read_text()
+
+
+def test_build_only_builds_and_ends_the_launch(launch: Launch, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    cache = tmp_path / "cache"
+    text = f"/**:\n  ros__parameters: {{cache_dir: {cache}, warmup_sizes: [48x64], fake: {{build_s: 0.2}}}}\n"
+    params.write_text(text)
+    launched = launch("backend:=fake", "build_only:=true", f"params_file:={params}")
+    assert launched.process.wait(live.TIMEOUT_S) == 0
+    assert "all engines are ready" in launched.log.read_text()
+    assert len(list(cache.glob("engine-*.entry"))) == 1
 
 
 def test_the_profile_goes_to_the_nodes_process_only(launch: Launch, colcon_install: Path) -> None:

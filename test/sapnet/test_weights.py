@@ -43,7 +43,9 @@ class TestShipped:
             assert path.with_name("README.md").is_file()
 
     def test_preset_without_weights(self):
-        with pytest.raises(CheckpointError, match=r"preset 'sapnet_separable' has no weights .*have: sapnet, sapnet_fast.* the path"):
+        with pytest.raises(
+            CheckpointError, match=r"preset 'sapnet_separable' has no weights .*have: sapnet, sapnet_fast.* the path"
+        ):
             load_weights("sapnet_separable")
 
     @pytest.mark.parametrize("name", ["sapnet_fats", "", "weights.onnx"])

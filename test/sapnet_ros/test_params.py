@@ -65,7 +65,8 @@ def test_sizes_are_height_then_width() -> None:
 
 
 def test_parameters_without_effect_are_named() -> None:
-    assert NodeParams.check(DEFAULTS | {"deadline_ms": 1, "engine": "x.trt"}).ineffective() == ["deadline_ms", "engine"]
+    changed = NodeParams.check(DEFAULTS | {"deadline_ms": 1, "batch_wait_ms": 1, "engine": "x.engine"})
+    assert changed.ineffective() == ["deadline_ms", "batch_wait_ms"]
 
 
 def test_every_parameter_describes_itself() -> None:

@@ -1,4 +1,4 @@
-"""``python -m sapnet_ros.tethered PARENT MODULE ...``: runs a module in a process that ends when its parent does."""
+"""``python -m sapnet.tethered PARENT MODULE ...``: runs a module in a process that ends when its parent does."""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""Runs work on the GPU for frames of one size: what all CUDA backends share, whatever the work is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sapnet.backends.base import Frames
+from sapnet.backends.engine import EngineShape
+from sapnet.errors import BackendError
+
+_WARM_UP = 3
+
+# Frames, derained frames and streaks, uint8 on the GPU: enqueues on torch's current stream what makes the others from
+# the first. Called once for a batch size where CUDA graphs are captured, else for every batch.
+Enqueue = Callable[[Tensor, Tensor, Tensor], None]
+
+
+class CudaRunner:
+    """Frames in from pinned memory, ``enqueue``, and out into pinned memory, on a stream of its own.
+
+    All memory is taken once, for ``shape``; only what is returned is new. One call runs at a time.
+    use_graphs: capture ``enqueue`` in a CUDA graph for each batch size, at its first use.
+    Raises BackendError where the GPU has not the memory.
+    """
+
+    def __init__(self, device: torch.device, shape: EngineShape, enqueue: Enqueue, use_graphs: bool) -> None:
+        self._device = device
+        self._enqueue: Enqueue | None = enqueue
+        self._use_graphs = use_graphs
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._lock = threading.Lock()
+        frames = (shape.max_batch, shape.height, shape.width, 3)
+        try:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            # In, derained, streaks: on the GPU and in memory that it copies from and to by itself.
+            sizes = (frames, frames, frames[:3])
+            self._on_gpu = [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes]
+            self._pinned = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for size in sizes]
+            self._host = [tensor.numpy() for tensor in self._pinned]
+        except RuntimeError as err:
+            raise BackendError(f"the GPU cannot hold {shape}: {first_line(err)}") from err
+
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        """Of uint8 (B, H, W, 3): the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
+        batch = len(frames)
+        with self._lock:
+            if self._enqueue is None:
+                raise BackendError("this engine is closed; prepare its size again")
+            try:
+                np.copyto(self._host[0][:batch], frames)
+                with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+                    self._on_gpu[0][:batch].copy_(self._pinned[0][:batch], non_blocking=True)
+                    self._run(batch, self._enqueue)
+                    for on_gpu, pinned in zip(self._on_gpu[1:], self._pinned[1:], strict=True):
+                        pinned[:batch].copy_(on_gpu[:batch], non_blocking=True)
+                self._stream.synchronize()
+            except RuntimeError as err:
+                raise BackendError(f"the GPU failed on {batch} frame(s): {first_line(err)}") from err
+            return self._host[1][:batch].copy(), self._host[2][:batch].copy()
+
+    def close(self) -> None:
+        """Free its memory, after a call under way."""
+        with self._lock:
+            self._enqueue = None
+            self._graphs.clear()
+            self._on_gpu.clear()
+            self._pinned.clear()
+            self._host.clear()
+
+    def _run(self, batch: int, enqueue: Enqueue) -> None:
+        tensors = [tensor[:batch] for tensor in self._on_gpu]
+        if not self._use_graphs:
+            enqueue(*tensors)
+            return
+        if batch not in self._graphs:
+            # Libraries choose their kernels and take their memory in the first runs, which a capture may not.
+            for _ in range(_WARM_UP):
+                enqueue(*tensors)
+            self._stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self._stream):
+                enqueue(*tensors)
+            self._graphs[batch] = graph
+        self._graphs[batch].replay()
+
+
+def first_line(err: BaseException) -> str:
+    """What an exception says, without the pages that CUDA's say after it."""
+    return str(err).strip().partition("\n")[0] or type(err).__name__

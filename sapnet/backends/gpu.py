@@ -1,0 +1,41 @@
+"""Which processor a device name means, and what an engine must know of a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sapnet.errors import BackendError
+
+# What the driver says of itself: on PCs and servers, and on Jetson, whose driver is part of the system.
+_DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
+
+
+def find_device(name: str) -> torch.device:
+    """``auto`` is the first GPU, else the CPU; a GPU's index is always set. Raises BackendError."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise BackendError(
+            f"got device {name!r}, but torch {torch.__version__} finds no CUDA GPU; check the NVIDIA driver and "
+            "install a CUDA build of torch as pytorch.org says (pip install torch), or use device 'cpu'"
+        )
+    index = torch.device("cuda" if name == "auto" else name).index or 0
+    if index >= (count := torch.cuda.device_count()):
+        raise BackendError(f"got device {name!r}, but this machine has {count} GPU(s), the first is cuda:0")
+    return torch.device("cuda", index)
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a GPU: (8, 9) for SM89."""
+    return torch.cuda.get_device_capability(device)
+
+
+def driver_version() -> str:
+    """All that is known of the NVIDIA driver; a change of it makes engines and their kernels worthless."""
+    said = [f"CUDA {torch._C._cuda_getDriverVersion()}"]  # type: ignore[attr-defined]
+    for path in _DRIVER_FILES:
+        if path.is_file():
+            said.append(path.read_text(errors="replace").strip().partition("\n")[0])
+    return "; ".join(said)

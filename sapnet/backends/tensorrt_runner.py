@@ -1,0 +1,105 @@
+"""Makes a built engine run: of TensorRT or TensorRT-RTX, whose Python interfaces are the same for most of this."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sapnet.backends import gpu
+from sapnet.backends.cuda_runner import CudaRunner
+from sapnet.backends.engine import EngineShape, Key, bytes_digest
+from sapnet.backends.engine_build import RTX
+from sapnet.backends.engine_cache import EngineCache, Entry
+from sapnet.backends.tensorrt_rtx import make_logger
+from sapnet.errors import BackendError, EngineCacheError
+
+log = logging.getLogger("sapnet")
+
+
+class EngineRunner:
+    """An engine on a GPU. Raises BackendError for one that TensorRT does not take here, with its reasons."""
+
+    def __init__(self, trt: Any, entry: Entry, shape: EngineShape, device: torch.device, cache: EngineCache) -> None:
+        self._trt = trt
+        self._logger = make_logger(trt)
+        self._rtx = entry.key["flavour"] == RTX
+        self._cache = cache
+        self._kernels_key = _kernels_key(entry, device)
+        with torch.cuda.device(device):
+            self._runtime = trt.Runtime(self._logger)
+            if self._rtx:
+                self._require_valid(entry.data)
+            engine = self._runtime.deserialize_cuda_engine(entry.data)
+            if engine is None:
+                raise BackendError(f"TensorRT does not take the engine: {self._logger.last_error or 'no reason given'}")
+            self._engine = engine
+            self._kernels: Any = None
+            self._context = self._make_context()
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        # The derained frames have a dimension more than the streaks.
+        outputs = [name for name in names if name not in self._inputs]
+        self._outputs = sorted(outputs, key=lambda name: -len(engine.get_tensor_shape(name)))
+        self._runner = CudaRunner(device, shape, self._enqueue, use_graphs=not self._rtx)
+        self._keep_kernels = self._rtx
+
+    def infer(self, frames: Any) -> Any:
+        """As CudaRunner's."""
+        result = self._runner.infer(frames)
+        if self._keep_kernels:
+            self._keep_kernels = False
+            self._store_kernels()
+        return result
+
+    def close(self) -> None:
+        """Free the engine, after a call under way."""
+        self._runner.close()
+        self._context = self._engine = self._runtime = None
+
+    def _require_valid(self, engine: bytes) -> None:
+        """Ask TensorRT-RTX what it thinks of an engine on this GPU with this driver."""
+        validity, reasons = self._runtime.get_engine_validity(engine)
+        if validity == self._trt.EngineValidity.VALID:
+            return
+        known = self._trt.EngineInvalidityDiagnostics.__members__
+        named = [name.lower().replace("_", " ") for name, bit in known.items() if int(reasons) & int(bit)]
+        said = ", ".join(named) or self._logger.last_error or "no reason given"
+        if validity == self._trt.EngineValidity.INVALID:
+            raise BackendError(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
+        log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
+
+    def _make_context(self) -> Any:
+        if not self._rtx:
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        # Lazy swaps kernels while frames run.
+        config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        self._kernels = config.create_runtime_cache()
+        if (stored := self._cache.load(self._kernels_key)) is not None:
+            self._kernels.deserialize(stored.data)  # says False for kernels of another driver, and then has none
+        config.set_runtime_cache(self._kernels)
+        return self._engine.create_execution_context(config)
+
+    def _store_kernels(self) -> None:
+        """Keep what was compiled for this GPU, else every start compiles it again."""
+        try:
+            self._cache.store(self._kernels_key, bytes(self._kernels.serialize()), {})
+        except EngineCacheError as err:
+            log.warning("the engine's kernels are not kept, each start compiles them anew: %s", err)
+
+    def _enqueue(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
+        context = self._context
+        context.set_input_shape(*self._inputs, tuple(frames.shape))
+        for name, tensor in zip((*self._inputs, *self._outputs), (frames, derained, streaks), strict=True):
+            context.set_tensor_address(name, tensor.data_ptr())
+        if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise RuntimeError(self._logger.last_error or "TensorRT could not enqueue the engine")
+
+
+def _kernels_key(entry: Entry, device: torch.device) -> Key:
+    name = torch.cuda.get_device_name(device)
+    return {"kind": "kernels", "engine": bytes_digest(entry.data), "gpu": name, "driver": gpu.driver_version()}

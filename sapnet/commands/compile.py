@@ -1,0 +1,237 @@
+"""``sapnet compile``: builds TensorRT engines before they are needed, here or for another machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sapnet.commands.common import (
+    add_command,
+    add_network_arguments,
+    parse_positive,
+    parse_shape,
+    progress_bar,
+)
+from sapnet.errors import SapnetError
+
+if TYPE_CHECKING:
+    from sapnet.backends.base import BuildStatus
+    from sapnet.backends.engine import EngineShape
+    from sapnet.backends.engine_build import BuildRequest
+    from sapnet.backends.engine_cache import EngineCache, Entry
+    from sapnet.commands.common import Subparsers
+
+_DESCRIPTION = """\
+Build the TensorRT engine for a frame size into the cache, where the node and all commands find it. What is there
+already is not built again.
+
+With --ahead-of-time the engine is for other machines, and this one needs no GPU, only tensorrt_rtx. It runs with the
+same version of TensorRT-RTX alone; a portable one runs on GPUs of compute capability 8.6, 8.9 and 12.0. A Jetson
+builds its own.
+"""
+
+_EXAMPLES = """\
+sapnet compile --shape 720x1280
+sapnet compile --shape 720x1280 --batch 4 --precision fp32
+sapnet compile --ahead-of-time --shape 720x1280 --target sm89 -o sapnet_720x1280.engine
+sapnet compile --list
+"""
+
+# Seconds between two lines of progress where there is no terminal for a bar.
+_TELL_EVERY_S = 5.0
+
+Tell = Callable[["BuildStatus"], None]
+
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
+    """Describe the arguments of ``sapnet compile``."""
+    parser = add_command(subparsers, "compile", "build TensorRT engines before the drive", _EXAMPLES, _DESCRIPTION)
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--shape", type=parse_shape, nargs="+", metavar="HxW", help="frame sizes, height x width")
+    what.add_argument("--list", action="store_true", help="show what is in the cache")
+    what.add_argument("--clear", action="store_true", help="empty the cache")
+    # How a backend asks for a build in a process of its own.
+    what.add_argument("--request", type=json.loads, help=argparse.SUPPRESS)
+    add("--batch", type=parse_positive, default=1, metavar="N", help="frames at once, up to (default: %(default)s)")
+    add("--ahead-of-time", action="store_true", help="build for another machine, without a GPU")
+    add("--target", default="portable", help="with --ahead-of-time: portable, sm75, sm80, sm86, sm89, sm120 or sm121")
+    add("-o", "--output", type=Path, metavar="FILE", help="with --ahead-of-time: write the engine here, too")
+    add("--cache-dir", default="", metavar="DIR", help="folder of the cache (default: the user's)")
+    add("--json", action="store_true", help="print one JSON object a line: progress, then the engine")
+    add_network_arguments(parser, backend=False)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments ask for. Raises SapnetError."""
+    from sapnet.backends.engine_cache import EngineCache
+
+    cache = EngineCache(args.cache_dir)
+    if args.list:
+        _list(cache, args.json)
+    elif args.clear:
+        removed = cache.clear()
+        print(json.dumps({"removed": removed}) if args.json else f"{removed} entries removed from {cache.folder}")
+    elif args.request is not None:
+        from sapnet.backends.engine_build import from_json
+
+        out = sys.stdout
+        # Libraries print what they like; whoever waits reads JSON.
+        with redirect_stdout(sys.stderr):
+            _build_here(from_json(args.request), cache, partial(_tell_json, file=out))
+    else:
+        _compile(args, cache)
+    return 0
+
+
+def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
+    from sapnet.backends.engine import EngineShape
+
+    if args.output and (not args.ahead_of_time or len(args.shape) > 1):
+        raise SapnetError("-o writes one engine that is built --ahead-of-time; others stay in the cache")
+    shapes = [EngineShape(height, width, args.batch) for height, width in args.shape]
+    if not args.ahead_of_time:
+        _compile_for_this_gpu(args, shapes)
+        return
+    for shape in shapes:
+        request = _portable_request(args, shape)
+        with _telling(args.json) as tell:
+            entry = _build_here(request, cache, tell)
+        if args.output:
+            from sapnet.backends.engine_cache import write_entry
+
+            entry = write_entry(args.output, entry.key, entry.data, entry.about)
+        _say(args, {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about})
+
+
+def _compile_for_this_gpu(args: argparse.Namespace, shapes: list[EngineShape]) -> None:
+    from sapnet.derainer import Derainer
+
+    with (
+        _telling(args.json) as tell,
+        Derainer(
+            args.weights,
+            "tensorrt",
+            device=args.device,
+            precision=args.precision,
+            stages=args.stages,
+            max_shapes=len(shapes),
+            cache_dir=args.cache_dir,
+            on_build=tell,
+        ) as derainer,
+    ):
+        for shape in shapes:
+            began = time.monotonic()
+            derainer.prepare(shape.height, shape.width, shape.max_batch)
+            seconds = round(time.monotonic() - began, 1)
+            _say(args, {"shape": str(shape), "ready": True, "device": derainer.device, "seconds": seconds})
+
+
+def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequest:
+    from sapnet.backends.engine_build import RTX, BuildRequest
+    from sapnet.backends.tensorrt_rtx import AHEAD_OF_TIME_TARGETS, require_target
+    from sapnet.model.weights import load_weights
+
+    if args.target not in AHEAD_OF_TIME_TARGETS:
+        raise SapnetError(f"got target {args.target!r}, expected {', '.join(AHEAD_OF_TIME_TARGETS)}")
+    precision = "fp16" if args.precision == "auto" else args.precision
+    require_target(args.target, precision)
+    stages = args.stages or load_weights(args.weights).config.stages
+    return BuildRequest(args.weights, shape, RTX, precision, stages, args.target)
+
+
+def _build_here(request: BuildRequest, cache: EngineCache, tell: Tell) -> Entry:
+    from sapnet.backends.base import BuildStatus
+    from sapnet.backends.engine import Progress
+    from sapnet.backends.engine_build import build
+
+    began = time.monotonic()
+    shape = request.shape
+    told = ("", 0.0)
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal told
+        seconds = time.monotonic() - began
+        # TensorRT tells of hundreds of steps a second.
+        if progress.step != told[0] or seconds - told[1] >= _TELL_EVERY_S / 10:
+            told = progress.step, seconds
+            tell(BuildStatus(shape.height, shape.width, progress.step, progress.share, seconds))
+
+    return cache.get_or_build(
+        request.key(),
+        lambda: build(request, cache, on_progress),
+        on_wait=lambda: on_progress(Progress("waiting for another process that builds it", 0.0)),
+    )
+
+
+def _tell_json(status: BuildStatus, file: TextIO | None = None) -> None:
+    facts = {"step": status.step, "share": round(status.share, 3), "seconds": round(status.seconds, 1)}
+    print(json.dumps(facts), file=file, flush=True)
+
+
+@contextmanager
+def _telling(as_json: bool) -> Iterator[Tell]:
+    """What shows progress: as JSON, as a bar on a terminal, else as a line every few seconds."""
+    if as_json:
+        yield _tell_json
+        return
+    with progress_bar() as bar:
+        task = bar.add_task("", total=1.0)
+        told = [-_TELL_EVERY_S]
+
+        def tell(status: BuildStatus) -> None:
+            bar.update(task, description=f"{status.height}x{status.width}: {status.step}", completed=status.share)
+            if bar.disable and status.seconds - told[0] >= _TELL_EVERY_S:
+                told[0] = status.seconds
+                bar.console.print(str(status), highlight=False)
+
+        yield tell
+
+
+def _say(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    if args.json:
+        print(json.dumps(facts), flush=True)
+        return
+    where = facts.get("engine", "")
+    size = f"{facts['bytes'] / 1e6:.1f} MB, " if "bytes" in facts else f"ready on {facts.get('device')}, "
+    print(f"{facts['shape']}: {size}built in {facts['seconds']} s{': ' if where else ''}{where}")
+
+
+def _list(cache: EngineCache, as_json: bool) -> None:
+    entries = sorted(cache.entries(), key=lambda entry: entry.used, reverse=True)
+    if as_json:
+        rows = [
+            {"path": str(entry.path), "bytes": entry.size, "used": entry.used, "key": entry.key, "about": entry.about}
+            for entry in entries
+        ]
+        print(json.dumps({"folder": str(cache.folder), "entries": rows}, indent=2))
+        return
+    if not entries:
+        print(f"nothing in {cache.folder}")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=str(cache.folder), title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("kind", "shape", "precision", "built for", "agreement", "last used"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("MB", justify="right")
+    for entry in entries:
+        key = entry.key
+        height, width, batch = key.get("shape", ("", "", ""))
+        shape = f"{height}x{width}, {batch}" if height else ""
+        agreement = f"{entry.about['agreement_db']} dB" if "agreement_db" in entry.about else ""
+        used = time.strftime("%m-%d %H:%M", time.localtime(entry.used))
+        made_for = str(key.get("target") or key.get("gpu", ""))
+        row = (str(key["kind"]), shape, str(key.get("precision", "")), made_for, agreement, used)
+        table.add_row(*row, f"{entry.size / 1e6:.1f}")
+    Console().print(table)

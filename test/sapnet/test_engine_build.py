@@ -1,0 +1,180 @@
+"""Engines that are built in a child process, with the fake backend, which does all of it but TensorRT's part."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sapnet.backends import BackendSpec, BuildStatus
+from sapnet.backends.engine import EngineShape
+from sapnet.backends.engine_build import FAKE, BuildRequest, from_json, to_json
+from sapnet.backends.engine_cache import EngineCache
+from sapnet.backends.fake import FakeBackend, create
+from sapnet.backends.standby import Standby
+from sapnet.errors import BackendError
+
+ROOT = Path(__file__).resolve().parents[2]
+FRAMES = np.zeros((1, 48, 64, 3), np.uint8)
+SHAPE = FRAMES.shape[:3]
+
+
+def backend(
+    cache: Path, on_build: Callable[[BuildStatus], None] = lambda status: None, **options: object
+) -> FakeBackend:
+    return create(BackendSpec(cache_dir=str(cache), on_build=on_build, options={"build_s": 0.2, **options}))
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited 30 s"
+        time.sleep(0.01)
+
+
+def children() -> set[int]:
+    """Of all threads of this process."""
+    tasks = list(Path("/proc/self/task").iterdir())
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+
+
+def test_an_engine_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
+    told: list[BuildStatus] = []
+    first = backend(tmp_path, told.append)
+    assert not first.is_ready(*SHAPE)
+    first.prepare(*SHAPE)
+    assert first.is_ready(*SHAPE)
+    assert (told[-1].height, told[-1].width) == SHAPE[1:]
+    assert [status.share for status in told] == sorted(status.share for status in told)
+    assert told[-1].share > 0.9
+    told.clear()
+    second = backend(tmp_path, told.append)
+    assert not second.is_ready(*SHAPE)
+    second.prepare(*SHAPE)
+    assert second.is_ready(*SHAPE)
+    assert not told
+    (entry,) = EngineCache(tmp_path).entries()
+    assert entry.key["shape"] == [48, 64, 1]
+
+
+def test_one_engine_takes_up_to_as_many_frames_as_there_are_cameras(tmp_path: Path) -> None:
+    spec = BackendSpec(cache_dir=str(tmp_path), max_batch=4, options={"build_s": 0.1})
+    four = create(spec)
+    four.prepare(*SHAPE)
+    assert [four.is_ready(batch, *SHAPE[1:]) for batch in (1, 4, 5)] == [True, True, False]
+    (entry,) = EngineCache(tmp_path).entries()
+    assert entry.key["shape"] == [48, 64, 4]
+
+
+def test_two_processes_build_it_once(tmp_path: Path) -> None:
+    told: list[list[str]] = [[], []]
+    both = [backend(tmp_path, lambda status, steps=steps: steps.append(status.step), build_s=1.0) for steps in told]
+    threads = [threading.Thread(target=one.prepare, args=SHAPE) for one in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert all(one.is_ready(*SHAPE) for one in both)
+    assert sum("building" in steps for steps in told) == 1
+    assert len(EngineCache(tmp_path).entries()) == 1
+
+
+def test_why_a_build_failed_is_said(tmp_path: Path) -> None:
+    failing = backend(tmp_path, mode="build_fails")
+    with pytest.raises(BackendError, match=r"^fake failure: the engine cannot be built$"):
+        failing.prepare(*SHAPE)
+    assert not failing.is_ready(*SHAPE)
+    assert not EngineCache(tmp_path).entries()
+
+
+def test_closing_stops_a_build(tmp_path: Path) -> None:
+    begun = threading.Event()
+    slow = backend(tmp_path, lambda status: begun.set() if status.share else None, build_s=600.0)
+    raised: list[BaseException] = []
+
+    def prepare() -> None:
+        try:
+            slow.prepare(*SHAPE)
+        except BackendError as err:
+            raised.append(err)
+
+    before = children()
+    thread = threading.Thread(target=prepare)
+    thread.start()
+    assert begun.wait(60)
+    assert children() > before
+    slow.close()
+    thread.join(30)
+    assert "stopped" in str(raised[0])
+    assert children() == before
+    assert not EngineCache(tmp_path).entries()
+
+
+def test_a_killed_build_is_said_and_the_next_one_succeeds(tmp_path: Path) -> None:
+    def kill(status: BuildStatus) -> None:
+        if status.share:
+            for pid in children() - before:
+                os.kill(pid, signal.SIGKILL)
+
+    before = children()
+    with pytest.raises(BackendError, match=r"ended by signal 9; 9 may mean out of memory"):
+        backend(tmp_path, kill, build_s=600.0).prepare(*SHAPE)
+    after = backend(tmp_path)
+    after.prepare(*SHAPE)
+    assert after.is_ready(*SHAPE)
+
+
+def test_a_build_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
+    program = (
+        "import sys, threading; from sapnet.backends import BackendSpec; from sapnet.backends.fake import create\n"
+        "say = lambda status: status.share and print('building', flush=True)\n"
+        f"spec = BackendSpec(cache_dir={str(tmp_path)!r}, on_build=say, options={{'build_s': 600.0}})\n"
+        "create(spec).prepare(1, 48, 64)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "building\n"
+        (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        parent.kill()
+    eventually(lambda: not Path(f"/proc/{child}/exe").exists())
+
+
+def test_a_request_survives_the_way_to_the_child() -> None:
+    request = BuildRequest(
+        "sapnet_fast", EngineShape(48, 64, 3), FAKE, "fp32", 2, options={"build_s": 1.5, "mode": "x"}
+    )
+    assert from_json(to_json(request)) == request
+    assert from_json(to_json(request)).key() == request.key()
+
+
+def test_standby_serves_until_the_engine_is_there(tmp_path: Path) -> None:
+    go = threading.Event()
+    wanted = backend(tmp_path, lambda status: go.wait(30) and None)
+    meanwhile = create(BackendSpec())
+    both = Standby(wanted, meanwhile)
+    both.prepare(*SHAPE)
+    assert both.is_ready(*SHAPE)
+    assert not wanted.is_ready(*SHAPE)
+    assert both.infer(FRAMES)[0].shape == FRAMES.shape
+    assert both._running is meanwhile
+    go.set()
+    eventually(lambda: wanted.is_ready(*SHAPE))
+    both.infer(FRAMES)
+    assert both._running is wanted
+    both.close()
+
+
+def test_standby_stays_where_the_engine_cannot_be_built(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    both = Standby(backend(tmp_path, mode="build_fails"), create(BackendSpec()))
+    both.prepare(*SHAPE)
+    eventually(lambda: "the engine cannot be built" in caplog.text)
+    assert both.infer(FRAMES)[0].shape == FRAMES.shape
+    both.close()

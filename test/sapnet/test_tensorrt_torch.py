@@ -1,0 +1,309 @@
+"""The builder for TensorRT: what it asks of each version of torch-tensorrt, and the export that it hands over.
+
+torch-tensorrt needs a GPU, so that most of these run a stand-in that records how it is called.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from sapnet.backends import tensorrt_torch
+from sapnet.backends.engine import EngineShape, Progress
+from sapnet.config import ModelConfig
+from sapnet.errors import BackendError
+from sapnet.model import DeployNet, SAPNet
+
+SUPPORTED = ["2.8.0", "2.9.0", "2.10.0", "2.12.0", "2.13.0", "2.14.0"]
+SHAPE = EngineShape(17, 18, max_batch=3)
+CPU = torch.device("cpu")
+REPEAT = torch.ops.aten.repeat.default
+
+
+class FakeTorchTensorrt:
+    """Stands in for the module ``torch_tensorrt``, and keeps what was asked of it."""
+
+    Input = SimpleNamespace
+
+    def __init__(self, version: str, flavour: dict[str, bool], convert: Callable[[], bytes]) -> None:
+        self.__version__ = version
+        self.ENABLED_FEATURES = SimpleNamespace(**flavour)
+        self.dynamo = self
+        self.conversion = SimpleNamespace(
+            dynamo_tensorrt_converter=self._register, ConverterPriority=SimpleNamespace(HIGH="high")
+        )
+        self.convert = convert
+        self.program: Any = None
+        self.options: dict[str, Any] = {}
+        self.converters: list[Any] = []
+
+    def convert_exported_program_to_serialized_trt_engine(self, program: Any, **options: Any) -> bytes:
+        self.program, self.options = program, options
+        assert Path(options["timing_cache_path"]).parent.is_dir()
+        return self.convert()
+
+    def _register(self, target: Any, **how: Any) -> Callable[[Any], None]:
+        return lambda converter: self.converters.append(SimpleNamespace(target=target, convert=converter, **how))
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """``install(version, flavour={}, convert=...)``: put a stand-in in the place of torch_tensorrt."""
+    trt = ModuleType("tensorrt")
+    trt.__version__ = "10.3.0"
+    trt.DataType = SimpleNamespace(UINT8="uint8")
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+
+    def install(version: str, flavour: dict[str, bool] | None = None, convert: Any = lambda: b"engine") -> Any:
+        fake = FakeTorchTensorrt(version, flavour or {}, convert)
+        monkeypatch.setitem(sys.modules, "torch_tensorrt", fake)
+        return fake
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The smallest that has all operations: separable, for the repeat of its gates, and half resolution inside."""
+    torch.manual_seed(0)
+    config = ModelConfig(channels=4, dilations=(1,), downscale=2, stages=1, reduction=2, separable=True)
+    network = SAPNet(config).eval().requires_grad_(False)
+    for parameter in network.tail.parameters():
+        parameter.mul_(4.0)
+    return DeployNet(network).eval()
+
+
+@pytest.fixture(scope="module")
+def program(network):
+    return tensorrt_torch.export(network, SHAPE, "fp32", CPU)
+
+
+@pytest.fixture
+def no_export(monkeypatch):
+    """Exporting takes seconds; here is what takes none."""
+    empty = SimpleNamespace(graph=torch.fx.Graph(), graph_module=SimpleNamespace(recompile=lambda: None))
+    monkeypatch.setattr(tensorrt_torch, "export", lambda *args: empty)
+
+
+def build(
+    network: DeployNet, folder: Path, shape: EngineShape = SHAPE, on_progress: Any = lambda progress: None
+) -> bytes:
+    return tensorrt_torch.build(network, shape, "fp16", folder, on_progress, device="cpu")
+
+
+def assert_agrees(program: Any, network: DeployNet, batch: int) -> None:
+    torch.manual_seed(1)
+    frames = torch.randint(0, 256, (batch, SHAPE.height, SHAPE.width, 3), dtype=torch.uint8)
+    for result, exact in zip(program.module()(frames), network(frames), strict=True):
+        assert result.dtype == torch.uint8
+        assert result.shape == exact.shape
+        assert (result.int() - exact.int()).abs().max() <= 1
+    assert exact.any()
+
+
+class TestExport:
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_dynamic_batch_agrees_with_eager(self, program, network, batch):
+        assert_agrees(program, network, batch)
+
+    def test_batch_has_its_bounds(self, program):
+        (bounds,) = program.range_constraints.values()
+        assert (bounds.lower, bounds.upper) == (1, SHAPE.max_batch)
+
+    def test_batch_of_one_is_static(self, network):
+        program = tensorrt_torch.export(network, EngineShape(17, 18), "fp32", CPU)
+        assert not program.range_constraints
+        assert_agrees(program, network, 1)
+
+    @pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+    def test_precision_is_that_of_the_parameters(self, network, precision, dtype):
+        program = tensorrt_torch.export(network, EngineShape(17, 18), precision, CPU)
+        assert {parameter.dtype for parameter in program.parameters()} == {dtype}
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+    def test_repeats_become_cats_of_the_same_result(self, program, network):
+        program = copy.deepcopy(program)
+        assert program.graph.find_nodes(op="call_function", target=REPEAT)
+        tensorrt_torch.concatenate_repeats(program)
+        assert not program.graph.find_nodes(op="call_function", target=REPEAT)
+        for batch in (1, 3):
+            assert_agrees(program, network, batch)
+
+
+class TestCalls:
+    """What each version is asked for."""
+
+    @pytest.mark.parametrize("version", SUPPORTED)
+    def test_asks_each_version_as_it_wants_to_be_asked(self, install, no_export, network, tmp_path, version):
+        fake = install(version)
+        assert build(network, tmp_path / "cache") == b"engine"
+        options = dict(fake.options)
+        timings = Path(options.pop("timing_cache_path"))
+        assert timings.parent.parent == tmp_path / "cache"
+        assert not timings.parent.exists()
+        expected: dict[str, Any] = {"disable_tf32": True, "require_full_compilation": True, "device": CPU}
+        if version in ("2.8.0", "2.9.0"):
+            expected["use_explicit_typing"] = True
+        if version != "2.8.0":
+            expected |= {"cache_built_engines": False, "reuse_cached_engines": False}
+            assert options.pop("engine_cache_dir") == str(timings.parent)
+        (frames,) = options.pop("arg_inputs")
+        one, three = (1, 17, 18, 3), (3, 17, 18, 3)
+        assert vars(frames) == {"min_shape": one, "opt_shape": three, "max_shape": three, "dtype": torch.uint8}
+        assert options == expected
+
+    def test_batch_of_one_is_a_static_input(self, install, no_export, network, tmp_path):
+        fake = install("2.13.0")
+        build(network, tmp_path, EngineShape(17, 18))
+        (frames,) = fake.options["arg_inputs"]
+        assert vars(frames) == {"shape": (1, 17, 18, 3), "dtype": torch.uint8}
+
+    @pytest.mark.parametrize(("version", "left"), [("2.8.0", False), ("2.9.0", True)])
+    def test_only_the_first_version_gets_no_repeats(
+        self, install, network, program, tmp_path, monkeypatch, version, left
+    ):
+        fake = install(version)
+        monkeypatch.setattr(tensorrt_torch, "export", lambda *args: copy.deepcopy(program))
+        build(network, tmp_path)
+        assert bool(fake.program.graph.find_nodes(op="call_function", target=REPEAT)) == left
+
+    def test_says_what_it_does(self, install, no_export, network, tmp_path):
+        install("2.13.0")
+        told: list[Progress] = []
+        build(network, tmp_path, on_progress=told.append)
+        assert [progress.step for progress in told] == ["exporting the network", "converting and building"]
+        assert [progress.share for progress in told] == sorted(progress.share for progress in told)
+
+    def test_has_casts_to_uint8_outputs_converted(self, install, no_export, network, tmp_path):
+        fake = install("2.13.0")
+        build(network, tmp_path)
+        build(network, tmp_path)
+        (converter,) = fake.converters
+        assert converter.target is torch.ops.aten._to_copy.default
+        assert (converter.priority, converter.supports_dynamic_shapes) == ("high", True)
+        asked: list[Any] = []
+        layer = SimpleNamespace(get_output=lambda index: f"output {index}")
+        net = SimpleNamespace(add_cast=lambda *args: asked.append(args) or layer)
+        assert converter.convert(SimpleNamespace(net=net), None, ("rounded",), {}, "name") == "output 0"
+        assert asked == [("rounded", "uint8")]
+
+    def test_leaves_other_casts_to_torch_tensorrt(self, install, no_export, network, tmp_path):
+        fake = install("2.13.0")
+        build(network, tmp_path)
+        graph = torch.fx.Graph()
+        source = graph.placeholder("source")
+        casts = [
+            graph.call_function(torch.ops.aten._to_copy.default, (source,), {"dtype": dtype})
+            for dtype in (torch.uint8, torch.uint8, torch.float32)
+        ]
+        graph.output((casts[0], graph.call_function(torch.ops.aten.relu.default, (casts[1],)), casts[2]))
+        assert [fake.converters[0].capability_validator(cast, None) for cast in casts] == [True, False, False]
+
+
+def raise_what_went_wrong() -> bytes:
+    raise RuntimeError("While interpreting the module got an error: no room\na long graph")
+
+
+def raise_without_words() -> bytes:
+    raise AssertionError
+
+
+def log_and_raise_nonsense() -> bytes:
+    """As up to 2.11: the message is a whole graph, the exception is about a variable that was never set."""
+    try:
+        raise RuntimeError("Conversion of aten::x not currently supported!")
+    except RuntimeError:
+        logging.getLogger("torch_tensorrt.dynamo._compiler").error("GraphModule(\n...", exc_info=True)
+    raise UnboundLocalError("interpreter_result")
+
+
+def log_as_tensorrt() -> bytes:
+    logging.getLogger("torch_tensorrt [TensorRT Conversion Context]").error("Error Code 10: no kernel")
+    raise AssertionError
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("convert", "reason"),
+        [
+            (raise_what_went_wrong, "While interpreting the module got an error: no room"),
+            (raise_without_words, "AssertionError"),
+            (log_and_raise_nonsense, "Conversion of aten::x not currently supported!"),
+            (log_as_tensorrt, "Error Code 10: no kernel"),
+            (lambda: b"", "it returned no engine"),
+        ],
+    )
+    def test_say_the_first_cause(self, install, no_export, network, tmp_path, convert, reason):
+        install("2.8.0", convert=convert)
+        expected = f"cannot build the engine for 17x18, batch 1 to 3 in fp16: {reason}; use backend 'torch'"
+        with pytest.raises(BackendError, match=re.escape(expected)):
+            build(network, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_leave_the_network_as_it_was_though_exported(self, install, network, tmp_path):
+        install("2.13.0", convert=raise_what_went_wrong)
+        before = [parameter.clone() for parameter in network.parameters()]
+        with pytest.raises(BackendError):
+            build(network, tmp_path)
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+        assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
+
+
+class TestVersions:
+    @pytest.mark.parametrize("version", [*SUPPORTED, "2.8.0a0+nv25.06", "2.14.1+cu132"])
+    def test_supported(self, install, version):
+        install(version, {} if version.startswith("2.8") else {"tensorrt_rtx": False})
+        tensorrt_torch.require_supported()
+        assert tensorrt_torch.version() == f"torch-tensorrt {version}, TensorRT 10.3.0"
+
+    @pytest.mark.parametrize("version", ["2.7.0", "1.4.0", "2.15.0", "3.0.0", "nightly"])
+    def test_unsupported(self, install, network, tmp_path, version):
+        fake = install(version)
+        for call in (
+            tensorrt_torch.require_supported,
+            tensorrt_torch.version,
+            lambda: build(network, tmp_path),
+        ):
+            with pytest.raises(BackendError, match=f"got torch-tensorrt {version}, expected 2.8 to 2.14; install"):
+                call()
+        assert fake.options == {}
+
+    def test_other_flavour(self, install):
+        install("2.13.0", {"tensorrt_rtx": True})
+        with pytest.raises(BackendError, match=r"got torch-tensorrt-rtx.*expected torch-tensorrt"):
+            tensorrt_torch.require_supported()
+
+    def test_missing(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
+        with pytest.raises(BackendError, match=r"cannot be loaded.*install torch-tensorrt 2.8 to 2.14"):
+            tensorrt_torch.require_supported()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_builds_for_real(network, precision, tmp_path):
+    try:
+        tensorrt_torch.require_supported()
+    except BackendError as err:
+        pytest.skip(f"cannot run here: {err}")
+    import tensorrt as trt
+
+    data = tensorrt_torch.build(network, SHAPE, precision, tmp_path, lambda progress: None)
+    engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(data)
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    assert names == ["frames", "output0", "output1"]
+    assert {engine.get_tensor_dtype(name) for name in names} == {trt.DataType.UINT8}
+    shapes = [tuple(engine.get_tensor_shape(name)) for name in names]
+    assert shapes == [(-1, 17, 18, 3), (-1, 17, 18, 3), (-1, 17, 18)]
+    sizes = [tuple(size) for size in engine.get_tensor_profile_shape("frames", 0)]
+    assert sizes == [(batch, 17, 18, 3) for batch in (1, 3, 3)]

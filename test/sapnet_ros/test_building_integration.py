@@ -1,0 +1,144 @@
+"""derain_node while an engine is built: frames go on, progress is told, and the next start finds it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
+
+from live import NodeProcess, Peer, image, millis, status_values, wait_for
+
+Start = Callable[..., NodeProcess]
+GRAY = np.full((48, 64, 3), 90, np.uint8)
+BACKEND = "derain_node: backend"
+
+
+@contextmanager
+def frames(peer: Peer) -> Iterator[None]:
+    """A camera at 20 Hz."""
+    publisher = peer.publisher(Image, "/image")
+    running = True
+
+    def publish() -> None:
+        stamp = 1000
+        while running:
+            publisher.publish(image(GRAY, stamp))
+            stamp += 50
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        running = False
+        thread.join()
+
+
+def reasons(statuses: list[Any]) -> list[str]:
+    """Of each frame, why it was not derained; empty if it was."""
+    return [value.value for message in statuses for value in message.status[0].values if value.key == "reason"]
+
+
+def is_ready(peer: Peer) -> Callable[[], bool]:
+    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
+    return lambda: bool(ready) and ready[-1].data
+
+
+def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
+    peer: Peer, start_node: Start, tmp_path: Path
+) -> None:
+    cold = start_node(fake__build_s=4.0, cache_dir=tmp_path / "cache")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    fates = peer.collect(DiagnosticArray, "/frame_status")
+    derained = peer.collect(Image, "/derained/image")
+    ready = is_ready(peer)
+    with frames(peer):
+        said = "building the engine for 48x64: "
+        wait_for(lambda: said in status_values(diagnostics, BACKEND).get("message", ""), "progress")
+        assert status_values(diagnostics, BACKEND)["level"] == DiagnosticStatus.WARN
+        assert len(derained) > 0
+        assert not ready()
+        wait_for(lambda: ready() and "" in reasons(fates), "a derained frame")
+    passed, *_ = reasons(fates)
+    assert passed == "building"
+    # Once derained, always derained.
+    told = reasons(fates)
+    assert set(told[told.index("") :]) == {""}
+    assert [millis(message) for message in derained] == sorted(millis(message) for message in derained)
+    assert said in cold.log.read_text()
+    assert cold.stop() == 0
+
+    warm = start_node(fake__build_s=4.0, cache_dir=tmp_path / "cache")
+    again = is_ready(peer)
+    with frames(peer):
+        wait_for(again, "the engine of the first start")
+    assert "building the engine" not in warm.log.read_text()
+
+
+@pytest.mark.parametrize("on_failure", ["passthrough", "drop"])
+def test_an_engine_that_cannot_be_built_is_an_error_and_frames_go_on(
+    on_failure: str, peer: Peer, start_node: Start, tmp_path: Path
+) -> None:
+    start_node(fake__build_s=0.2, fake__mode="build_fails", cache_dir=tmp_path / "cache", on_failure=on_failure)
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    derained = peer.collect(Image, "/derained/image")
+    with frames(peer):
+        wait_for(lambda: status_values(diagnostics, BACKEND).get("level") == DiagnosticStatus.ERROR, "an ERROR")
+        assert "the engine cannot be built" in status_values(diagnostics, BACKEND)["message"]
+        seen = len(derained)
+        if on_failure == "passthrough":
+            wait_for(lambda: len(derained) > seen + 5, "frames that pass through")
+        else:
+            camera = "derain_node: camera"
+            wait_for(lambda: int(status_values(diagnostics, camera).get("dropped_failure", "0")) > 5, "dropped frames")
+
+
+def test_the_old_engine_serves_while_one_for_other_stages_is_built(
+    peer: Peer, start_node: Start, tmp_path: Path
+) -> None:
+    start_node(fake__build_s=2.0, cache_dir=tmp_path / "cache", warmup_sizes="[48x64]")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    fates = peer.collect(DiagnosticArray, "/frame_status")
+    wait_for(is_ready(peer), "the first engine")
+    value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=2)
+    request = SetParameters.Request(parameters=[ParameterMessage(name="stages", value=value)])
+    with frames(peer):
+        assert peer.call(SetParameters, "/derain_node/set_parameters", request).results[0].successful
+        wait_for(lambda: "building" in status_values(diagnostics, BACKEND)["message"], "the second build")
+        wait_for(lambda: status_values(diagnostics, BACKEND).get("stages") == "2", "the second engine")
+    assert set(reasons(fates)) == {""}
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "said"),
+    [
+        ({"warmup_sizes": "[48x64, 32x32]"}, 0, "all engines are ready"),
+        ({"warmup_sizes": "[48x64]", "fake.mode": "build_fails"}, 1, "the engine cannot be built"),
+        ({}, 1, "set warmup_sizes"),
+        ({"warmup_sizes": "[48x64]", "backend": "auto"}, 1, "install"),
+    ],
+)
+def test_build_only_builds_and_ends(params: dict[str, str], code: int, said: str, tmp_path: Path) -> None:
+    given = {"backend": "fake", "fake.build_s": "0.2", "cache_dir": str(tmp_path / "cache"), **params}
+    command = [sys.executable, "-m", "sapnet_ros.derain_node", "--build-only"]
+    node = NodeProcess(command=command, log=tmp_path / "node.log", **given)
+    assert node.wait() == code
+    log = node.log.read_text()
+    assert said in log
+    assert "Traceback" not in log
+    engines = list((tmp_path / "cache").glob("engine-*.entry"))
+    assert len(engines) == (params["warmup_sizes"].count("x") if code == 0 else 0)
