@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -25,6 +26,7 @@ from training.datasets.paired import ImagePair, check_pairs, find_pairs
 from training.datasets.stream import make_loader, make_stream
 from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
+from training.memory import keep_freed_memory
 from training.module import DerainingModule
 from training.progress import Throughput
 from training.stopping import SaveAtEnd, StopOnSignal
@@ -65,6 +67,8 @@ def train(config: TrainConfig, max_time: str = "", resume: bool = False, command
         raise ValueError(f"resume: no checkpoint at {last}; start without it, or name the run's folder as output")
     if not resume and last.is_file():
         raise ValueError(f"{output} holds a run already: resume it, or choose another output")
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
     validation = validation_pairs(config)
     module, data = DerainingModule(config, validation), Data(config, validation)

@@ -52,7 +52,10 @@ class TensorRtBackend:
 
     def __init__(self, spec: BackendSpec) -> None:
         self._flavour = installed_flavour()
-        self._gpu = gpu.find_device("cuda" if spec.device == "auto" else spec.device)
+        try:
+            self._gpu = gpu.find_device("cuda" if spec.device == "auto" else spec.device)
+        except BackendError as err:
+            raise BackendError(f"backend 'tensorrt' cannot run: {err}") from err
         if self._gpu.type == "cpu":
             raise BackendError("backend 'tensorrt' runs on a GPU, got device 'cpu'; use 'openvino' or 'torch' there")
         self._capability = gpu.capability(self._gpu)
@@ -83,8 +86,7 @@ class TensorRtBackend:
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
         shape = frames.shape[:3]
-        result: tuple[Frames, Frames] = (self._shelf.get(*shape) or self._shelf.prepare(*shape)).infer(frames)
-        return result
+        return (self._shelf.get(*shape) or self._shelf.prepare(*shape)).infer(frames)
 
     def close(self) -> None:
         """Free the engines; a build under way is stopped."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sapnet.backends import gpu
+from sapnet.backends.base import Frames
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engine import EngineShape, Key, bytes_digest
 from sapnet.backends.engine_build import RTX
@@ -37,27 +39,32 @@ class EngineRunner:
                 raise BackendError(f"TensorRT does not take the engine: {self._logger.last_error or 'no reason given'}")
             self._engine = engine
             self._kernels: Any = None
-            self._context = self._make_context()
+            self._config = self._make_runtime_config() if self._rtx else None
+            # One for each batch size: a captured graph holds on to the state of its context.
+            self._contexts: dict[int, Any] = {}
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         # The derained frames have a dimension more than the streaks.
         outputs = [name for name in names if name not in self._inputs]
         self._outputs = sorted(outputs, key=lambda name: -len(engine.get_tensor_shape(name)))
         self._runner = CudaRunner(device, shape, self._enqueue, use_graphs=not self._rtx)
-        self._keep_kernels = self._rtx
+        # The first run of a batch size compiles kernels or captures a graph: no frame is to wait for that.
+        for batch in {1, shape.max_batch}:
+            self.infer(np.zeros((batch, shape.height, shape.width, 3), np.uint8))
 
-    def infer(self, frames: Any) -> Any:
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """As CudaRunner's."""
+        known = len(self._contexts)
         result = self._runner.infer(frames)
-        if self._keep_kernels:
-            self._keep_kernels = False
+        if self._rtx and len(self._contexts) > known:
             self._store_kernels()
         return result
 
     def close(self) -> None:
         """Free the engine, after a call under way."""
         self._runner.close()
-        self._context = self._engine = self._runtime = None
+        self._contexts.clear()
+        self._config = self._kernels = self._engine = self._runtime = None
 
     def _require_valid(self, engine: bytes) -> None:
         """Ask TensorRT-RTX what it thinks of an engine on this GPU with this driver."""
@@ -71,9 +78,7 @@ class EngineRunner:
             raise BackendError(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
         log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
 
-    def _make_context(self) -> Any:
-        if not self._rtx:
-            return self._engine.create_execution_context()
+    def _make_runtime_config(self) -> Any:
         config = self._engine.create_runtime_config()
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         # Lazy swaps kernels while frames run.
@@ -82,7 +87,16 @@ class EngineRunner:
         if (stored := self._cache.load(self._kernels_key)) is not None:
             self._kernels.deserialize(stored.data)  # says False for kernels of another driver, and then has none
         config.set_runtime_cache(self._kernels)
-        return self._engine.create_execution_context(config)
+        return config
+
+    def _context(self, batch: int) -> Any:
+        if batch not in self._contexts:
+            config = (self._config,) if self._rtx else ()
+            context = self._engine.create_execution_context(*config)
+            if context is None:
+                raise RuntimeError(self._logger.last_error or "TensorRT has not the memory for another batch size")
+            self._contexts[batch] = context
+        return self._contexts[batch]
 
     def _store_kernels(self) -> None:
         """Keep what was compiled for this GPU, else every start compiles it again."""
@@ -92,7 +106,7 @@ class EngineRunner:
             log.warning("the engine's kernels are not kept, each start compiles them anew: %s", err)
 
     def _enqueue(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
-        context = self._context
+        context = self._context(len(frames))
         context.set_input_shape(*self._inputs, tuple(frames.shape))
         for name, tensor in zip((*self._inputs, *self._outputs), (frames, derained, streaks), strict=True):
             context.set_tensor_address(name, tensor.data_ptr())

@@ -40,7 +40,7 @@ builds its own.
 _EXAMPLES = """\
 sapnet compile --shape 720x1280
 sapnet compile --shape 720x1280 --batch 4 --precision fp32
-sapnet compile --ahead-of-time --shape 720x1280 --target sm89 -o sapnet_720x1280.engine
+sapnet compile --ahead-of-time --shape 720x1280 --target sm89 -o my.engine
 sapnet compile --list
 """
 

@@ -200,8 +200,16 @@ def test_openvino_leaves_the_home_folder_alone(tmp_path):
 
 
 class TestTensorRt:
-    def test_says_what_to_use_instead(self):
-        with pytest.raises(BackendError, match=r"not in this version.*'torch'.*pip install torch-tensorrt-rtx"):
+    def test_says_that_there_is_no_gpu(self, no_gpu):
+        pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
+        with pytest.raises(BackendError, match=r"no CUDA GPU.*check the NVIDIA driver"):
+            create_backend("tensorrt", BackendSpec())
+
+    def test_says_what_to_install(self, monkeypatch):
+        from sapnet.backends import tensorrt
+
+        monkeypatch.setattr(tensorrt, "find_spec", lambda name: None)
+        with pytest.raises(BackendError, match=r"pip install tensorrt_rtx; on a Jetson: requirements/jetson.txt"):
             create_backend("tensorrt", BackendSpec())
 
 
@@ -267,7 +275,7 @@ class TestAvailable:
         available = available_backends()
         assert set(available) == set(BACKENDS) - {"auto"}
         assert available["torch"] == available["openvino"] == available["fake"] == ""
-        assert "pip install" in available["tensorrt"]
+        assert available["tensorrt"] == "" or "install" in available["tensorrt"]
 
     def test_says_what_is_missing(self, monkeypatch):
         hide(monkeypatch, "openvino", "openvino")

@@ -1,0 +1,118 @@
+"""The parts of the TensorRT backend that need no GPU: the proof, the share of a build, what is kept ready."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sapnet.backends import BackendSpec
+from sapnet.backends.base import Frames
+from sapnet.backends.engine import EngineShape
+from sapnet.backends.network import load_deploy_network
+from sapnet.backends.recent import RecentShapes
+from sapnet.backends.tensorrt_proof import REQUIRED_DB, prove, rainy_frame
+from sapnet.backends.tensorrt_rtx import PORTABLE, TARGETS, PhaseTree, own_target
+from sapnet.backends.torch import create
+from sapnet.errors import BackendError
+from sapnet.streaks import rain_score
+
+CPU = torch.device("cpu")
+SHAPE = EngineShape(48, 64)
+SPEC = BackendSpec(device="cpu", precision="fp32", stages=1)
+
+
+def prove_on_cpu(infer, precision: str = "fp32") -> float:
+    return prove(infer, load_deploy_network(SPEC), SHAPE, precision, CPU)
+
+
+class TestProof:
+    def test_the_same_arithmetic_agrees(self):
+        assert prove_on_cpu(create(SPEC).infer) >= REQUIRED_DB["fp32"]
+
+    def test_what_is_a_little_off_is_refused_with_the_figure(self):
+        backend = create(SPEC)
+
+        def off(frames: Frames) -> tuple[Frames, Frames]:
+            derained, streaks = backend.infer(frames)
+            return derained ^ 1, streaks
+
+        with pytest.raises(BackendError, match=r"48x64 in fp32 agrees with float32 by 48\.1 dB only, 65 dB are needed"):
+            prove_on_cpu(off)
+        assert prove_on_cpu(off, "bf16") == 48.1
+
+    def test_the_frame_is_rainy_and_always_the_same(self):
+        frame = rainy_frame(EngineShape(90, 161))
+        assert (frame.shape, frame.dtype) == ((90, 161, 3), np.uint8)
+        assert np.array_equal(frame, rainy_frame(EngineShape(90, 161)))
+        _, streaks = create(BackendSpec(device="cpu", precision="fp32")).infer(frame[None])
+        assert rain_score(streaks[0]) > 0.05
+
+
+class TestPhaseTree:
+    def test_a_phase_inside_a_step_counts_as_a_part_of_it(self):
+        tree = PhaseTree()
+        assert tree.share == 0
+        tree.start("building", None, 4)
+        tree.step("building", 0)
+        assert tree.share == 0.25
+        tree.start("optimizing", "building", 2)
+        tree.step("optimizing", 0)
+        assert tree.share == 0.375
+        tree.finish("optimizing")
+        tree.step("building", 1)
+        assert tree.share == 0.5
+        tree.step("never started", 3)
+        tree.finish("building")
+        assert tree.share == 0
+
+
+class TestTargets:
+    @pytest.mark.parametrize(
+        ("capability", "target"), [((8, 9), "sm89"), ((12, 0), "sm120"), ((7, 5), "sm75"), ((9, 0), "current")]
+    )
+    def test_a_gpu_builds_for_itself(self, capability, target):
+        assert own_target(capability) == target
+        assert target in TARGETS
+        assert target != PORTABLE
+
+
+class Ready:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class TestRecentShapes:
+    def test_the_one_not_used_for_longest_goes(self):
+        recent: RecentShapes[Ready] = RecentShapes(2)
+        shapes = [EngineShape(height, 64) for height in (16, 32, 48)]
+        ready = [Ready() for _ in shapes]
+        recent.put(shapes[0], ready[0])
+        recent.put(shapes[1], ready[1])
+        assert recent.get(1, 16, 64) is ready[0]
+        recent.put(shapes[2], ready[2])
+        assert [one.closed for one in ready] == [False, True, False]
+        assert recent.get(1, 32, 64) is None
+
+    def test_a_batch_too_large_is_not_served(self):
+        recent: RecentShapes[Ready] = RecentShapes(2)
+        recent.put(EngineShape(16, 64, 2), Ready())
+        assert recent.get(2, 16, 64)
+        assert recent.get(3, 16, 64) is None
+
+    def test_closed_it_keeps_nothing(self):
+        recent: RecentShapes[Ready] = RecentShapes(2)
+        early, late = Ready(), Ready()
+        recent.put(EngineShape(16, 64), early)
+        recent.close()
+        recent.put(EngineShape(16, 64), late)
+        assert (early.closed, late.closed) == (True, True)
+        with pytest.raises(BackendError, match="closed"):
+            recent.get(1, 16, 64)
+
+
+def test_an_engine_for_no_frame_is_refused():
+    with pytest.raises(BackendError, match="sides of at least 16"):
+        EngineShape(8, 64)
