@@ -41,3 +41,8 @@ class ImageFormatError(SapnetError):
 
 class BagError(SapnetError):
     """A recording cannot be read or written."""
+
+
+def first_line(said: BaseException | str) -> str:
+    """The first line of what a library says, which may go on for pages; an exception's class where it says nothing."""
+    return str(said).strip().partition("\n")[0].rstrip() or type(said).__name__

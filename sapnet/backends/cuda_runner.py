@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sapnet.backends.base import Frames
 from sapnet.backends.engine import EngineShape
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, first_line
 
 _WARM_UP = 3
 
@@ -87,8 +87,3 @@ class CudaRunner:
                 enqueue(*tensors)
             self._graphs[batch] = graph
         self._graphs[batch].replay()
-
-
-def first_line(err: BaseException) -> str:
-    """What an exception says, without the pages that CUDA's say after it."""
-    return str(err).strip().partition("\n")[0] or type(err).__name__

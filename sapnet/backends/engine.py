@@ -62,11 +62,7 @@ def model_code_version() -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return bytes_digest(path.read_bytes())
 
 
 def bytes_digest(data: bytes) -> str:

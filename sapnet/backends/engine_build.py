@@ -49,12 +49,16 @@ class BuildRequest:
         key = {"kind": "engine", "flavour": self.flavour, "shape": shape, "precision": self.precision}
         return {**key, "stages": self.stages, **self._origin(), "flags": {"tf32": False}}
 
+    def made_of(self) -> Key:
+        """The network behind the engine. Raises CheckpointError."""
+        from sapnet.model.weights import find_weights
+
+        return {"weights": file_digest(find_weights(self.weights)), "code": model_code_version()}
+
     def _origin(self) -> Key:
         if self.flavour == FAKE:
             return {"weights": self.weights, "options": dict(self.options), "version": sapnet.__version__}
-        from sapnet.model.weights import find_weights
-
-        made_of = {"weights": file_digest(find_weights(self.weights)), "code": model_code_version()}
+        made_of = self.made_of()
         if self.flavour == RTX:
             from sapnet.backends import tensorrt_rtx
 
@@ -64,7 +68,10 @@ class BuildRequest:
         from sapnet.backends import gpu, tensorrt_torch
 
         device = torch.device(self.device)
-        built_on = {"gpu": torch.cuda.get_device_name(device), "capability": list(gpu.capability(device))}
+        built_on = {
+            "gpu": torch.cuda.get_device_name(device),
+            "capability": list(torch.cuda.get_device_capability(device)),
+        }
         return {**made_of, "version": tensorrt_torch.version(), **built_on, "driver": gpu.driver_version()}
 
 
@@ -95,12 +102,10 @@ def _onnx(request: BuildRequest, cache: EngineCache) -> bytes:
     import torch
 
     from sapnet.backends.onnx_export import export_onnx
-    from sapnet.model.weights import find_weights
 
     key = {
         "kind": "onnx",
-        "weights": file_digest(find_weights(request.weights)),
-        "code": model_code_version(),
+        **request.made_of(),
         "stages": request.stages,
         "precision": request.precision,
         "torch": torch.__version__,
@@ -112,7 +117,6 @@ def _build_tensorrt(request: BuildRequest, cache: EngineCache, on_progress: OnPr
     from sapnet.backends import tensorrt_torch
 
     folder = cache.folder / "torch_tensorrt"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     network, shape = _network(request), request.shape
     return tensorrt_torch.build(network, shape, request.precision, folder, on_progress, request.device)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sapnet.backends.engine import Key
+from sapnet.backends.engine import Key, bytes_digest
 from sapnet.errors import EngineCacheError
 
 _MAGIC = b"sapnet/1"
@@ -106,7 +106,7 @@ def read_file(path: Path, owners: Collection[int]) -> Entry:
     """The entry in ``path``. Raises FileNotFoundError, DamagedError; EngineCacheError for what must not be read."""
     with opened(path, owners) as (file, header):
         data = file.read(header.size)
-    if hashlib.sha256(data).hexdigest() != header.sha256:
+    if bytes_digest(data) != header.sha256:
         raise DamagedError("the checksum of its data is wrong")
     return Entry(header.key, header.about, data, path)
 
@@ -164,7 +164,7 @@ def _parse(text: bytes) -> Header:
 
 def write_file(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mode: int) -> Entry:
     """Write an entry in the place of an earlier file, which stays as it was where that fails: EngineCacheError."""
-    digest = hashlib.sha256(data).hexdigest()
+    digest = bytes_digest(data)
     text = to_json({"key": key, "about": about, "size": len(data), "sha256": digest})
     if len(text) > _MAX_HEADER:
         raise EngineCacheError(f"{path}: key and about take {len(text)} bytes, expected at most {_MAX_HEADER}")

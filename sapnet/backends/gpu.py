@@ -27,11 +27,6 @@ def find_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def capability(device: torch.device) -> tuple[int, int]:
-    """Compute capability of a GPU: (8, 9) for SM89."""
-    return torch.cuda.get_device_capability(device)
-
-
 def driver_version() -> str:
     """All that is known of the NVIDIA driver; a change of it makes engines and their kernels worthless."""
     said = [f"CUDA {torch._C._cuda_getDriverVersion()}"]  # type: ignore[attr-defined]

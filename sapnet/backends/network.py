@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from sapnet.backends.base import BackendSpec
 from sapnet.model import DeployNet
 from sapnet.model.weights import load_weights
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load_deploy_network(spec: BackendSpec) -> DeployNet:

@@ -9,10 +9,10 @@ import warnings
 import torch
 from torch.export import Dim
 
+from sapnet.backends.network import DTYPES
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
 _EXAMPLE_SHAPE = (2, 33, 46, 3)
 

@@ -58,7 +58,7 @@ class TensorRtBackend:
             raise BackendError(f"backend 'tensorrt' cannot run: {err}") from err
         if self._gpu.type == "cpu":
             raise BackendError("backend 'tensorrt' runs on a GPU, got device 'cpu'; use 'openvino' or 'torch' there")
-        self._capability = gpu.capability(self._gpu)
+        self._capability = torch.cuda.get_device_capability(self._gpu)
         self.device = torch.cuda.get_device_name(self._gpu)
         self._trt = import_module(_MODULES[self._flavour])
         given = read_entry(Path(spec.engine)) if spec.engine else None

@@ -18,8 +18,8 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from sapnet.backends.engine import EngineShape, OnProgress, Progress
-from sapnet.backends.onnx_export import DTYPES
-from sapnet.errors import BackendError
+from sapnet.backends.network import DTYPES
+from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
 
 OLDEST, NEWEST = (2, 8), (2, 14)
@@ -112,7 +112,7 @@ def _load() -> Any:
         torch_tensorrt = importlib.import_module("torch_tensorrt")
     # Where TensorRT's libraries are missing it raises whatever comes, plain Exception too.
     except Exception as err:
-        raise BackendError(f"torch-tensorrt cannot be loaded ({_first_line(err)}); {INSTALL}") from err
+        raise BackendError(f"torch-tensorrt cannot be loaded ({first_line(err)}); {INSTALL}") from err
     # 2.8 has no word for the flavour, as it has one only.
     if getattr(torch_tensorrt.ENABLED_FEATURES, "tensorrt_rtx", False):
         raise BackendError(
@@ -196,7 +196,7 @@ def _as_backend_error(what: str) -> Iterator[None]:
         yield
     # torch.export and torch-tensorrt raise classes of many trees.
     except Exception as err:
-        raise BackendError(f"{what}: {errors.line or _first_line(err)}; use backend 'torch' meanwhile") from err
+        raise BackendError(f"{what}: {errors.line or first_line(err)}; use backend 'torch' meanwhile") from err
     finally:
         for name in _LOGS:
             logging.getLogger(name).removeHandler(errors)
@@ -212,9 +212,4 @@ class _FirstError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the exception where there is one, as the message may be a whole graph."""
         error = record.exc_info[1] if record.exc_info else None
-        self.line = self.line or _first_line(error or record.getMessage())
-
-
-def _first_line(error: BaseException | str) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        self.line = self.line or first_line(error or record.getMessage())

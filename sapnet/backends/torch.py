@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from sapnet.backends.base import BackendSpec, Frames
-from sapnet.backends.cuda_runner import CudaRunner, first_line
+from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engine import EngineShape
 from sapnet.backends.gpu import find_device
-from sapnet.backends.network import load_deploy_network
-from sapnet.backends.onnx_export import DTYPES
+from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.backends.processor import has_bf16, processor_name
 from sapnet.backends.recent import RecentShapes
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
 
 

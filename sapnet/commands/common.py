@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
@@ -65,8 +65,8 @@ def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True)
     )
 
 
-def derainer_from(args: argparse.Namespace) -> Derainer:
-    """The Derainer that the arguments of ``add_network_arguments`` ask for. Raises SapnetError."""
+def derainer_from(args: argparse.Namespace, **more: Any) -> Derainer:
+    """The Derainer that the arguments of ``add_network_arguments`` ask for; more: of Derainer. Raises SapnetError."""
     from sapnet.derainer import Derainer
 
     return Derainer(
@@ -75,6 +75,7 @@ def derainer_from(args: argparse.Namespace) -> Derainer:
         device=args.device,
         precision=args.precision,
         stages=args.stages,
+        **more,
     )
 
 

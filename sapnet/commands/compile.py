@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from sapnet.commands.common import (
     add_command,
     add_network_arguments,
+    derainer_from,
     parse_positive,
     parse_shape,
     progress_bar,
@@ -67,6 +68,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add("--cache-dir", default="", metavar="DIR", help="folder of the cache (default: the user's)")
     add("--json", action="store_true", help="print one JSON object a line: progress, then the engine")
     add_network_arguments(parser, backend=False)
+    parser.set_defaults(backend="tensorrt")
     return parser
 
 
@@ -113,20 +115,9 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
 
 
 def _compile_for_this_gpu(args: argparse.Namespace, shapes: list[EngineShape]) -> None:
-    from sapnet.derainer import Derainer
-
     with (
         _telling(args.json) as tell,
-        Derainer(
-            args.weights,
-            "tensorrt",
-            device=args.device,
-            precision=args.precision,
-            stages=args.stages,
-            max_shapes=len(shapes),
-            cache_dir=args.cache_dir,
-            on_build=tell,
-        ) as derainer,
+        derainer_from(args, max_shapes=len(shapes), cache_dir=args.cache_dir, on_build=tell) as derainer,
     ):
         for shape in shapes:
             began = time.monotonic()

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sapnet.config import PRESETS, ModelConfig
-from sapnet.errors import CheckpointError
+from sapnet.errors import CheckpointError, first_line
 from sapnet.model.sapnet import SAPNet
 
 CONFIG_KEY = "model_config"
@@ -231,7 +231,7 @@ def _read_state(path: Path) -> State:
 
 
 def _unreadable(path: Path, err: Exception) -> CheckpointError:
-    reason = str(err).strip().partition("\n")[0] or type(err).__name__
+    reason = first_line(err)
     return CheckpointError(
         f"{path}: cannot be read as {path.suffix} weights ({reason}); copy the file again, "
         "and if it holds more than tensors save its state dict alone"
