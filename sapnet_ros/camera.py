@@ -17,10 +17,12 @@ from std_msgs.msg import Float32, Header
 
 from sapnet.messages import encode_compressed, encode_image, output_encoding
 from sapnet.streaks import streak_mask
+from sapnet_ros.declarations import ParameterError
 from sapnet_ros.failopen import Outcome
-from sapnet_ros.params import NodeParams, ParameterError
+from sapnet_ros.gate import RainGate
+from sapnet_ros.params import NodeParams
 from sapnet_ros.qos import CameraSubscription, ReliabilityOverrides, frames_profile, overridable
-from sapnet_ros.stats import CameraStats
+from sapnet_ros.stats import CameraStats, Parts
 
 REMEMBERED_INFOS = 16
 
@@ -71,7 +73,9 @@ class Camera:
     def __init__(self, node: LifecycleNode, name: str, params: NodeParams) -> None:
         self.name = name
         self.enabled = True
-        self.seen_frame = False
+        self.size: tuple[int, int] | None = None  # height, width of the last frame
+        self.info_mismatch = ""  # what is wrong with the camera_info of the last frame
+        self.gate = RainGate()
         self.stats = CameraStats()
         self.topics = Topics(node, name, params.image_transport)
         self._node = node
@@ -144,13 +148,14 @@ class Camera:
         while self._publishers:
             self._node.destroy_lifecycle_publisher(self._publishers.popitem()[1])
 
-    def publish(self, header: Header, outcome: Outcome, params: NodeParams, received_s: float, score: float) -> None:
+    def publish(self, header: Header, outcome: Outcome, params: NodeParams, received_s: float, parts: Parts) -> None:
         """Send what ``outcome`` holds, every message with the frame's own header; frame_status goes last.
 
-        score: of a derained frame. All is made before anything is sent, so that a frame goes out whole or not at all.
-        Raises ImageFormatError for a frame that cannot be written as JPEG.
+        All is made before anything is sent, so that a frame goes out whole or not at all. ``parts`` gets how long
+        either took. Raises ImageFormatError for a frame that cannot be written as JPEG.
         """
         assert outcome.decoded is not None
+        began_s = time.monotonic()
         topics, derained = self.topics, outcome.derained
         bgr = outcome.decoded.bgr if derained is None else derained.image
         encoding = output_encoding(params.output_encoding, outcome.decoded.encoding)
@@ -160,18 +165,19 @@ class Camera:
             messages[topics.derained_compressed] = CompressedImage(
                 header=header, format=packed.format, data=as_array(packed.data)
             )
-        info = self._info_for(header)
+        info = self._info_for(header, bgr.shape[:2])
         if info is not None and topics.derained_camera_info in self._publishers:
             messages[topics.derained_camera_info] = info
         if self._is_wanted(topics.streak_mask):
             messages[topics.streak_mask] = image_message(header, _mask(outcome, params), "mono8")
         if derained is not None:
-            messages[topics.rain_score] = Float32(data=score)
+            messages[topics.rain_score] = Float32(data=derained.rain_score)
+        made_s = time.monotonic()
         for topic, message in messages.items():
             self._publishers[topic].publish(message)
         values = {"reason": outcome.reason, "latency_ms": f"{1e3 * (time.monotonic() - received_s):.3f}"}
         if derained is not None:
-            values["rain_score"] = f"{score:.4f}"
+            values["rain_score"] = f"{messages[topics.rain_score].data:.4f}"
         status = DiagnosticStatus(
             level=DiagnosticStatus.OK if derained is not None else DiagnosticStatus.WARN,
             name=f"{self._node.get_name()}: {self.label}",
@@ -179,19 +185,23 @@ class Camera:
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
         self._publishers[topics.frame_status].publish(DiagnosticArray(header=header, status=[status]))
+        parts.postprocess_s, parts.publish_s = made_s - began_s, time.monotonic() - made_s
 
     def _is_wanted(self, topic: str) -> bool:
         return topic in self._publishers and self._publishers[topic].get_subscription_count() > 0
 
-    def _info_for(self, header: Header) -> CameraInfo | None:
+    def _info_for(self, header: Header, size: tuple[int, ...]) -> CameraInfo | None:
         """The camera_info of the frame's stamp, else the newest, under the frame's header; None if none ever came."""
         with self._infos_lock:
             if not self._infos:
                 return None
             stamp = (header.stamp.sec, header.stamp.nanosec)
             info = self._infos.get(stamp) or next(reversed(self._infos.values()))
-        info.header = header
-        return info
+            self.info_mismatch = _mismatch(info, header, size)
+            # Under a header of its own: the same info serves frames of other stamps, and its frame_id is compared.
+            copy = CameraInfo(**{name: getattr(info, name) for name in CameraInfo.get_fields_and_field_types()})
+        copy.header = header
+        return copy
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str, alpha: np.ndarray | None = None) -> Image:
@@ -213,6 +223,16 @@ def as_array(data: Any) -> array.array[int]:
     values = array.array("B")
     values.frombytes(memoryview(data).cast("B"))
     return values
+
+
+def _mismatch(info: CameraInfo, header: Header, size: tuple[int, ...]) -> str:
+    """What a camera_info says otherwise than the frame it is for; 0x0 is that of a camera without calibration."""
+    wrong = []
+    if (info.height, info.width) not in ((0, 0), size):
+        wrong.append(f"size {info.height}x{info.width}, the frame's is {size[0]}x{size[1]}")
+    if info.header.frame_id != header.frame_id:
+        wrong.append(f"frame_id {info.header.frame_id!r}, the frame's is {header.frame_id!r}")
+    return f"camera_info has {' and '.join(wrong)}" if wrong else ""
 
 
 def _mask(outcome: Outcome, params: NodeParams) -> np.ndarray:

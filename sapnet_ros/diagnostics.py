@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,11 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import sapnet
 from sapnet.backends.processor import processor_name
 from sapnet_ros.camera import Camera
+from sapnet_ros.failopen import DRY
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
 from sapnet_ros.stats import Snapshot
-
-SILENT_AFTER_S = 5.0
+from sapnet_ros.usage import ProcessUsage, gpu_memory_mb
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -28,7 +29,7 @@ class Statuses:
         derainer = loader.derainer if loader is not None else None
         self._hardware_id = derainer.device if derainer is not None else processor_name()
 
-    def camera(self, camera: Camera, active_for_s: float | None) -> DiagnosticStatus:
+    def camera(self, camera: Camera, active_for_s: float | None, params: NodeParams) -> DiagnosticStatus:
         """Counts and latency of one camera. A camera that is silent while the node is active is an ERROR.
 
         active_for_s: how long the node has been active, which bounds the silence; None while it is not.
@@ -36,20 +37,29 @@ class Statuses:
         figures, topic = camera.stats.snapshot(), camera.topics.final(camera.topics.image)
         values: dict[str, Any] = {
             "topic": topic,
+            "enabled": params.enabled and camera.enabled,
+            "gate": camera.gate.state(params.gate),
+            "rate_in_hz": figures.rate_in_hz,
+            "rate_out_hz": figures.rate_out_hz,
             "received": figures.received,
             "derained": figures.derained,
             "passed_through": sum(figures.passed_through.values()),
             "dropped": sum(figures.dropped.values()),
             "in_flight": figures.in_flight,
             "lost_in_transport": figures.lost_in_transport,
+            "missed_in_row": figures.missed_in_row,
             "best_effort_fallback": camera.best_effort,
         }
         values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
         values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
-        values |= {f"latency_ms_{quantile}": value for quantile, value in figures.latency_ms.items()}
+        values |= figures.millis
         if figures.rain_score is not None:
             values["rain_score"] = figures.rain_score
-        level, message = _camera_level(figures, topic, active_for_s)
+        if figures.silent_s is not None:
+            values["silent_s"] = figures.silent_s
+        if figures.error:
+            values |= {"last_error": figures.error, "last_error_age_s": figures.error_age_s}
+        level, message = _camera_level(camera, figures, active_for_s, params)
         return self._status(camera.label, level, message, values)
 
     def backend(self, loader: Loader, params: NodeParams) -> DiagnosticStatus:
@@ -59,6 +69,13 @@ class Statuses:
         values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
         if derainer is not None:
             values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
+        values |= {"build_progress": loader.building, "restarts": loader.restarts}
+        # Not before there is a network: torch may be half imported.
+        if derainer is not None and (memory_mb := gpu_memory_mb(params.device)) is not None:
+            values["gpu_memory_mb"] = memory_mb
+        if loader.last_error is not None:
+            error, at_s = loader.last_error
+            values |= {"last_error": error, "last_error_age_s": time.monotonic() - at_s}
         if loader.error:
             level, message = ERROR, loader.error
         elif loader.building:
@@ -69,10 +86,10 @@ class Statuses:
             level, message = OK, "ready" if loader.ready else "waiting for a frame size"
         return self._status("backend", level, message, values)
 
-    def process(self, state: str, problems: Sequence[str]) -> DiagnosticStatus:
-        """Lifecycle state of the process, and what keeps it from being configured."""
+    def process(self, state: str, problems: Sequence[str], usage: ProcessUsage) -> DiagnosticStatus:
+        """Lifecycle state of the process, what it takes, and what keeps it from being configured."""
         level, message = (ERROR, "; ".join(problems)) if problems else (OK, state)
-        values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__}
+        values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__, **usage.values()}
         return self._status("process", level, message, values)
 
     def _status(self, what: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
@@ -81,19 +98,31 @@ class Statuses:
         return DiagnosticStatus(name=name, level=level, message=message, hardware_id=self._hardware_id, values=pairs)
 
 
-def _camera_level(figures: Snapshot, topic: str, active_for_s: float | None) -> tuple[bytes, str]:
+def _camera_level(
+    camera: Camera, figures: Snapshot, active_for_s: float | None, params: NodeParams
+) -> tuple[bytes, str]:
     """How the camera is, by its silence and by what became of its last frame."""
     if active_for_s is None:
         return OK, "inactive"
+    topic = camera.topics.final(camera.topics.image)
     silent_s = active_for_s if figures.silent_s is None else min(figures.silent_s, active_for_s)
-    if silent_s > SILENT_AFTER_S:
+    if silent_s > params.silent_after_s:
         return ERROR, f"no frame on {topic} for {silent_s:.0f} s"
     if figures.silent_s is None:
         return WARN, f"waiting for the first frame on {topic}"
+    if figures.missed_in_row >= params.missed_in_row:
+        return ERROR, (
+            f"the backend is slower than the deadline of {params.deadline_ms} ms: "
+            f"{figures.missed_in_row} frames in a row have missed it"
+        )
     if figures.last_error:
         return ERROR, figures.last_error
+    if figures.last_reason == DRY:
+        return OK, "dry: frames pass through"
     if figures.last_reason:
         return WARN, f"the last frame was not derained: {figures.last_reason}"
+    if camera.info_mismatch:
+        return WARN, camera.info_mismatch
     return OK, "deraining"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 # Backends tell twice a second how a build goes: one that was silent for longer has ended.
 BUILD_SILENCE_S = 3.0
+# A backend that hangs is started anew after so long, then twice that, and so on; after so many times, no more.
+FIRST_PAUSE_S = 1.0
+MAX_RESTARTS = 5
+# A backend that has worked for so long after a restart may hang as often again.
+FORGIVEN_AFTER_S = 60.0
+CLOSE_TIMEOUT_S = 2.0
 
 
 class Loader:
@@ -51,6 +58,10 @@ class Loader:
         self._failed: dict[Size, str] = {}
         self._build: BuildStatus | None = None
         self._build_told_s = 0.0
+        self.restarts = 0  # of a backend that hung
+        self._tries = 0  # restarts in a row
+        self._restart_s = -math.inf  # not before this steady time
+        self.last_error: tuple[str, float] | None = None  # the text and the steady time
         self.thread = Thread(target=self._run, name="loader", daemon=True)
         self.thread.start()
 
@@ -115,13 +126,49 @@ class Loader:
             self._stages = stages
             self._changed.notify()
 
+    def restart(self, derainer: Derainer, error: str) -> None:
+        """Leave ``derainer`` behind, which hangs, and load anew after a while, or never after MAX_RESTARTS in a row.
+
+        ``error`` says what is wrong until then.
+        """
+        with self._changed:
+            if self._derainer is not derainer:
+                return  # another has taken its place already
+            self._derainer = None
+            if self._tries < MAX_RESTARTS:
+                delay_s = FIRST_PAUSE_S * 2**self._tries
+                self._restart_s = time.monotonic() + delay_s
+                self._tries += 1
+                self.restarts += 1
+                self._loaded_stages = None
+                self._error = f"{error}; starting it anew in {delay_s:g} s (try {self._tries} of {MAX_RESTARTS})"
+            else:
+                self._error = f"{error}, after {MAX_RESTARTS} restarts: given up; clean up and configure to try again"
+            self._changed.notify()
+        self._tell_error(self._error)
+        _close(derainer)
+        self._on_change()
+
+    def note_working(self) -> None:
+        """The network has derained frames."""
+        if self._tries and time.monotonic() - self._restart_s > FORGIVEN_AFTER_S:
+            self._tries = 0
+
+    def note_failure(self, error: str) -> None:
+        """The network has failed on frames; told by who has run it, and logged there."""
+        self.last_error = error, time.monotonic()
+
     def close(self) -> None:
         """Stop. A compilation under way is not waited for; its thread ends after it."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         if self._derainer is not None:
-            self._derainer.close()
+            _close(self._derainer).join(CLOSE_TIMEOUT_S)
+
+    def _tell_error(self, error: str) -> None:
+        self.note_failure(error)
+        self._on_error(error)
 
     def _next_size(self) -> Size | None:
         if self._derainer is None:
@@ -131,11 +178,21 @@ class Loader:
                 return size
         return None
 
+    def _has_work(self) -> bool:
+        if self._loaded_stages != self._stages:
+            return self._pause_s() is None
+        return self._next_size() is not None
+
+    def _pause_s(self) -> float | None:
+        """How long to wait before a restart; None where none is due later."""
+        left_s = self._restart_s - time.monotonic()
+        return left_s if left_s > 0 else None
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._closed and self._loaded_stages == self._stages and self._next_size() is None:
-                    self._changed.wait()
+                while not self._closed and not self._has_work():
+                    self._changed.wait(self._pause_s())
                 if self._closed:
                     return
                 stages, size = self._stages, self._next_size()
@@ -146,14 +203,14 @@ class Loader:
             try:
                 self._on_change()
             except Exception as err:  # telling others must not end the loading
-                self._on_error(_describe(err))
+                self._tell_error(_describe(err))
 
     def _reload(self, stages: int) -> None:
         try:
             derainer = self._load(stages)
         except Exception as err:
             self._error = _describe(err)
-            self._on_error(self._error)
+            self._tell_error(self._error)
         else:
             # What is loaded serves until the new one can take over; where nothing is, the sizes come one by one.
             with self._changed:
@@ -177,7 +234,7 @@ class Loader:
             derainer.prepare(*size)
         except Exception as err:
             reason = _describe(err)
-            self._on_error(reason)
+            self._tell_error(reason)
             return reason
         return ""
 
@@ -209,6 +266,13 @@ def load_derainer(
         on_build=on_build,
         options=options,
     )
+
+
+def _close(derainer: Derainer) -> Thread:
+    """Free a network on a thread of its own: where a call hangs, so may this."""
+    thread = Thread(target=derainer.close, name="close", daemon=True)
+    thread.start()
+    return thread
 
 
 def _describe(err: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The newest frame of each camera, between the callback that receives and the thread that infers."""
+"""The newest frame of each camera, between the callback that receives and the thread that works."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 MAX_WAITING_BYTES = 64 * 2**20
 
 
-@dataclass
+@dataclass(eq=False)
 class Received:
     """A message of a camera as it came in; ``received_s`` is steady time.
 
@@ -26,55 +26,69 @@ class Received:
 
 
 class Mailbox:
-    """One slot per camera, emptied in turn so that no camera starves another."""
+    """A line of frames for each camera; any number of threads put, one takes."""
 
     def __init__(self, cameras: Sequence[str]) -> None:
         self._waiting: dict[str, deque[Received]] = {camera: deque() for camera in cameras}
-        self._turns = deque(cameras)
         self._changed = Condition()
-        self._closed = False
+        self._news = False
+        self.closed = False
 
-    def put(self, frame: Received, keep_overtaken: bool) -> Received | None:
-        """Store the newest frame of its camera.
+    def put(self, frame: Received, keep_overtaken: bool) -> list[Received]:
+        """Store the newest frame of its camera. Returns the frames that are lost; a closed mailbox returns ``frame``.
 
         keep_overtaken: the frame that it overtakes stays in line, to pass through, in order, as long as the line
-        is within MAX_WAITING_BYTES; two frames always are. Returns the frame that is lost, if any; a closed
-        mailbox returns ``frame``.
+        is within MAX_WAITING_BYTES; two frames always are.
         """
         with self._changed:
-            if self._closed:
-                return frame
-            waiting = self._waiting[frame.camera]
-            lost = None
+            if self.closed:
+                return [frame]
+            waiting, lost = self._waiting[frame.camera], []
             if waiting and keep_overtaken:
                 waiting[-1].overtaken = True
                 held = sum(len(one.message.data) for one in waiting) + len(frame.message.data)
-                if len(waiting) > 1 and held > MAX_WAITING_BYTES:
-                    lost = waiting.popleft()
+                while len(waiting) > 1 and held > MAX_WAITING_BYTES:
+                    lost.append(waiting.popleft())
+                    held -= len(lost[-1].message.data)
             elif waiting:
-                lost = waiting.pop()
+                lost.append(waiting.pop())
             waiting.append(frame)
-            self._changed.notify()
+            self._tell()
             return lost
 
-    def take(self) -> Received | None:
-        """The next frame, cameras in turn; waits for one. None once the mailbox is closed."""
+    def head(self, camera: str) -> Received | None:
+        """The oldest frame that waits; a newer one may take its place before it is taken."""
         with self._changed:
-            while not self._closed:
-                for _ in range(len(self._turns)):
-                    self._turns.rotate(-1)
-                    waiting = self._waiting[self._turns[-1]]
-                    if waiting:
-                        return waiting.popleft()
-                self._changed.wait()
-            return None
+            waiting = self._waiting[camera]
+            return waiting[0] if waiting else None
+
+    def take(self, camera: str) -> Received | None:
+        """The oldest frame that waits, which does so no longer."""
+        with self._changed:
+            waiting = self._waiting[camera]
+            return waiting.popleft() if waiting else None
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Until something has come, or was told by ``wake``, since the last wait ended; at most ``timeout_s``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._news, timeout_s)
+            self._news = False
+
+    def wake(self) -> None:
+        """End the wait."""
+        with self._changed:
+            self._tell()
 
     def close(self) -> list[Received]:
-        """Let ``take`` return None from now on; returns the frames that nobody took."""
+        """Take no more frames; returns those that nobody took, and ends the wait."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             left = [frame for waiting in self._waiting.values() for frame in waiting]
             for waiting in self._waiting.values():
                 waiting.clear()
-            self._changed.notify_all()
+            self._tell()
             return left
+
+    def _tell(self) -> None:
+        self._news = True
+        self._changed.notify_all()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from threading import Lock, Thread
 from typing import Any
 
@@ -20,14 +19,16 @@ from std_srvs.srv import SetBool
 
 from sapnet.backends import BuildStatus
 from sapnet.image import MIN_SIDE
-from sapnet_ros import diagnostics, failopen, params
+from sapnet_ros import diagnostics, params
 from sapnet_ros.camera import Camera
+from sapnet_ros.declarations import ParameterError
 from sapnet_ros.lifecycle import ACTIVE, FINALIZED, INACTIVE, UNCONFIGURED, transition_to
 from sapnet_ros.loader import Loader, load_derainer
 from sapnet_ros.logs import Throttle
-from sapnet_ros.mailbox import Mailbox, Received
-from sapnet_ros.params import BY_NAME, NodeParams, ParameterError
+from sapnet_ros.mailbox import Received
+from sapnet_ros.params import NodeParams
 from sapnet_ros.qos import ReliabilityOverrides, latched_profile
+from sapnet_ros.usage import ProcessUsage
 from sapnet_ros.worker import Worker
 
 BUILD_LOG_S = 5.0  # between two lines on a build
@@ -50,10 +51,7 @@ class DerainNode(LifecycleNode):
         self._cameras: dict[str, Camera] = {}
         self._overrides = ReliabilityOverrides(self)
         self.loader: Loader | None = None
-        self._mailbox: Mailbox | None = None
         self._worker: Worker | None = None
-        self._in_hand: Received | None = None
-        self._fate_lock = Lock()  # held while a frame's fate is settled: published and counted, or given up
         self._ready_publisher: Any = None
         self._ready_sent: bool | None = None
         self._ready_lock = Lock()
@@ -65,6 +63,7 @@ class DerainNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._apply_parameters)
         # Steady: under use_sim_time without /clock a timer of the node's clock never fires.
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._usage = ProcessUsage()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._publish_diagnostics, clock=self.steady)
         if self.get_parameter("autostart").value:
@@ -77,9 +76,8 @@ class DerainNode(LifecycleNode):
             self.get_logger().error(reason)
         if self._refused:
             return TransitionCallbackReturn.FAILURE
-        self.params = current = self.read_params()
-        self._warn_of_ineffective(current.ineffective())
         try:
+            self.params = current = self.read_params()
             self._cameras = {name: Camera(self, name, current) for name in current.cameras or ("",)}
         except ParameterError as err:
             self.get_logger().error(str(err))
@@ -88,7 +86,6 @@ class DerainNode(LifecycleNode):
         for camera in self._cameras.values():
             camera.advertise(current)
         self._ready_publisher = self.create_publisher(Bool, "~/ready", latched_profile())
-        self._decode = failopen.make_decoder(current)
         self._services_made.append(self.create_service(SetBool, "~/enable", self._enable_all))
         for name, camera in self._cameras.items():
             if name:
@@ -111,10 +108,9 @@ class DerainNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
         assert self.params is not None
+        assert self.loader is not None
         result = super().on_activate(state)
-        self._mailbox = Mailbox(tuple(self._cameras))
-        self._worker = Worker(self._mailbox, self._handle, self._on_worker_error)
-        self._keep_thread(self._worker.thread)
+        self._worker = Worker(self._cameras, self.loader, self._current, self._log_error, self._keep_thread)
         self._active_since_s = time.monotonic()
         for camera in self._cameras.values():
             on_image = functools.partial(self._receive, camera)
@@ -182,17 +178,9 @@ class DerainNode(LifecycleNode):
         """Unsubscribe and end the worker. Every frame received has its fate afterwards."""
         for camera in self._cameras.values():
             camera.unsubscribe()
-        if self._mailbox is None or self._worker is None:
-            return
-        for frame in self._mailbox.close():
-            self._cameras[frame.camera].stats.count_dropped(failopen.SHUTDOWN)
-        self._worker.join(STOP_TIMEOUT_S)
-        with self._fate_lock:
-            self._mailbox = self._worker = None
-            if self._in_hand is not None:
-                self.get_logger().error(f"the frame in hand is not done after {STOP_TIMEOUT_S:g} s: it is given up")
-                self._cameras[self._in_hand.camera].stats.count_dropped(failopen.SHUTDOWN)
-                self._in_hand = None
+        if self._worker is not None:
+            self._worker.close(STOP_TIMEOUT_S)
+            self._worker = None
 
     def free(self) -> None:
         """Free what configuring made."""
@@ -216,56 +204,23 @@ class DerainNode(LifecycleNode):
     def _keep_thread(self, thread: Thread) -> None:
         self.threads = [*(old for old in self.threads if old.is_alive()), thread]
 
+    def _current(self) -> NodeParams:
+        assert self.params is not None
+        return self.params
+
     def _receive(self, camera: Camera, message: Any) -> None:
+        if self._worker is None:
+            return  # a message that was on its way when the camera was unsubscribed
         now_s = time.monotonic()
         camera.stats.count_received(now_s)
-        camera.seen_frame = True
-        if self._mailbox is None or self.params is None:
-            camera.stats.count_dropped(failopen.SHUTDOWN)
-            return
-        keep_overtaken = self.params.on_overload == "passthrough"
-        lost = self._mailbox.put(Received(camera.name, message, now_s), keep_overtaken)
-        if lost is not None:
-            camera.stats.count_dropped(failopen.OVERLOAD)
+        self._worker.put(Received(camera.name, message, now_s))
 
     def _receive_info(self, camera: Camera, info: Any) -> None:
         """Get the camera's frame size ready before its first frame, whose own size counts from then on."""
-        if camera.seen_frame or self.loader is None or self.params is None:
+        if camera.size or self.loader is None or self.params is None:
             return
         if min(info.height, info.width) >= MIN_SIDE and info.height * info.width <= self.params.max_pixels:
             self.loader.request((info.height, info.width))
-
-    def _handle(self, mailbox: Mailbox, frame: Received) -> None:
-        camera, current, loader = self._cameras[frame.camera], self.params, self.loader
-        assert current is not None
-        assert loader is not None
-        self._in_hand = frame
-        outcome = failopen.decide(frame, self._decode, loader, current, current.enabled and camera.enabled)
-        derained = outcome.derained
-        score = derained.rain_score if derained is not None else 0.0
-        with self._fate_lock:
-            if self._mailbox is not mailbox:
-                return  # given up meanwhile, and counted
-            self._in_hand = None
-            if outcome.error:
-                self._log_error(f"{camera.label}:{outcome.kind}", f"{camera.label}: {outcome.error}")
-            if outcome.decoded is None:
-                camera.stats.count_dropped(outcome.reason, outcome.error)
-                return
-            camera.publish(frame.message.header, outcome, current, frame.received_s, score)
-            if derained is None:
-                camera.stats.count_passed_through(outcome.reason, outcome.error)
-            else:
-                camera.stats.count_derained(time.monotonic() - frame.received_s, score)
-
-    def _on_worker_error(self, mailbox: Mailbox, frame: Received, err: Exception) -> None:
-        """An error of ours, not of a message or a backend: the frame is lost, the node goes on."""
-        with self._fate_lock:
-            if self._mailbox is not mailbox:
-                return
-            self._in_hand = None
-            self._cameras[frame.camera].stats.count_dropped(failopen.FAILURE, str(err))
-        self._log_error(f"{frame.camera}:{type(err).__name__}", "".join(traceback.format_exception(err)))
 
     def _log_error(self, kind: str, text: str) -> None:
         if (suppressed := self._throttle.allow(kind)) is not None:
@@ -282,14 +237,8 @@ class DerainNode(LifecycleNode):
         if self.params is None:
             return
         old, self.params = self.params, params.current(self)
-        changed = {change.name for change in changes if change.name in BY_NAME}
-        self._warn_of_ineffective(name for name in self.params.ineffective() if name in changed)
         if self.loader is not None and self.params.stages != old.stages:
             self.loader.set_stages(self.params.stages)
-
-    def _warn_of_ineffective(self, names: Iterable[str]) -> None:
-        for name in names:
-            self.get_logger().warning(f"parameter {name!r} is accepted but has no effect in this version")
 
     def _enable_all(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         result = self.set_parameters([Parameter("enabled", value=request.data)])[0]
@@ -313,8 +262,10 @@ class DerainNode(LifecycleNode):
         message.header.stamp = self.get_clock().now().to_msg()
         active_for_s = time.monotonic() - self._active_since_s if self.state == ACTIVE else None
         status = diagnostics.Statuses(self.get_name(), self.loader)
-        message.status = [status.camera(camera, active_for_s) for camera in self._cameras.values()]
-        if self.loader is not None and self.params is not None:
-            message.status.append(status.backend(self.loader, self.params))
-        message.status.append(status.process(self.state, list(self._refused.values())))
+        current = self.params
+        if current is not None:
+            message.status = [status.camera(camera, active_for_s, current) for camera in self._cameras.values()]
+            if self.loader is not None:
+                message.status.append(status.backend(self.loader, current))
+        message.status.append(status.process(self.state, list(self._refused.values()), self._usage))
         self._diagnostics.publish(message)

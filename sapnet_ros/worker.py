@@ -1,39 +1,313 @@
-"""The one thread that infers and publishes."""
+"""The one thread that decides on every frame and publishes; the network runs on another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from threading import Thread
 
+from sapnet.errors import ImageFormatError
+from sapnet.image import MIN_SIDE
+from sapnet.messages import Decoded
+from sapnet_ros import failopen
+from sapnet_ros.camera import Camera
+from sapnet_ros.failopen import Outcome
+from sapnet_ros.inference import Call, Inference
+from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Mailbox, Received
+from sapnet_ros.params import NodeParams
+from sapnet_ros.stats import Parts
+
+NEVER = math.inf
+LIVE_S = 1.0  # a batch does not wait for a camera that was silent for longer
+
+
+@dataclass(eq=False)
+class InHand:
+    """A frame that was taken from its line and waits for its result."""
+
+    frame: Received
+    decoded: Decoded
+    parts: Parts
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height, width."""
+        height, width = self.decoded.bgr.shape[:2]
+        return height, width
 
 
 class Worker:
-    """Hands every frame of a mailbox, with the mailbox, to ``handle``, one after another, until it is closed.
+    """Takes the frames of all cameras to their fates until it is closed: each one once, each camera's in order.
 
-    on_error: gets what ``handle`` raised too; the thread goes on.
+    A camera has at most one frame in hand, so that none can overtake another. Frames whose deadline comes, and
+    those that need no network, do not wait for it.
+
+    params: what holds now. log_error: gets a kind of error and its text. keep_thread: gets every thread that is made.
     """
 
     def __init__(
         self,
-        mailbox: Mailbox,
-        handle: Callable[[Mailbox, Received], None],
-        on_error: Callable[[Mailbox, Received, Exception], None],
+        cameras: Mapping[str, Camera],
+        loader: Loader,
+        params: Callable[[], NodeParams],
+        log_error: Callable[[str, str], None],
+        keep_thread: Callable[[Thread], None],
     ) -> None:
-        self._mailbox = mailbox
-        self._handle = handle
-        self._on_error = on_error
+        self._cameras = cameras
+        self._loader = loader
+        self._params = params
+        self._log_error = log_error
+        self._keep_thread = keep_thread
+        self._decode = failopen.make_decoder(params())
+        self._mailbox = Mailbox(tuple(cameras))
+        self._turns = list(cameras)  # the camera that was derained last comes last
+        self._in_hand: dict[str, InHand] = {}
+        self._call: Call | None = None
+        self._called: list[InHand] = []  # what the call is for, of which some may be settled meanwhile
+        self._inference = self._make_inference()
+        self._give_up_s = NEVER
         self.thread = Thread(target=self._run, name="worker", daemon=True)
+        keep_thread(self.thread)
         self.thread.start()
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait for the frame in hand, after the mailbox was closed; False if it is still not done."""
-        self.thread.join(timeout_s)
-        return not self.thread.is_alive()
+    def put(self, frame: Received) -> None:
+        """A frame has come, and is counted as received."""
+        for lost in self._mailbox.put(frame, self._params().on_overload == "passthrough"):
+            reason = failopen.SHUTDOWN if lost is frame else failopen.OVERLOAD
+            self._cameras[lost.camera].stats.count_dropped(reason)
+
+    def close(self, timeout_s: float) -> None:
+        """Drop what waits, and end when what the network is at has come, or after ``timeout_s``.
+
+        Every frame that was put has its fate afterwards.
+        """
+        self._give_up_s = time.monotonic() + timeout_s
+        for frame in self._mailbox.close():
+            self._cameras[frame.camera].stats.count_dropped(failopen.SHUTDOWN)
+        self.thread.join(timeout_s + 1.0)
+
+    def _make_inference(self) -> Inference:
+        inference = Inference(on_end=self._mailbox.wake)
+        self._keep_thread(inference.thread)
+        return inference
 
     def _run(self) -> None:
-        while (frame := self._mailbox.take()) is not None:
+        while not self._mailbox.closed or self._call is not None:
+            next_s = self._give_up_s
             try:
-                self._handle(self._mailbox, frame)
-            except Exception as err:
-                self._on_error(self._mailbox, frame, err)
+                next_s = min(next_s, self._step())
+            except Exception as err:  # an error of ours, not of a message or a backend: the node goes on
+                self._log_error(f"worker:{type(err).__name__}", "".join(traceback.format_exception(err)))
+                self._settle_all(failopen.FAILURE, str(err))
+            if self._mailbox.closed and time.monotonic() >= self._give_up_s:
+                break
+            self._mailbox.wait(None if next_s == NEVER else max(0.0, next_s - time.monotonic()))
+        if self._in_hand and self._call is not None:
+            self._log_error("give-up", "what the network is at is not done in time: its frames are given up")
+        self._settle_all(failopen.SHUTDOWN)
+        self._inference.close()
+
+    def _settle_all(self, reason: str, error: str = "") -> None:
+        for held in list(self._in_hand.values()):
+            self._settle(held, Outcome(reason=reason, error=error, kind=reason))
+
+    def _step(self) -> float:
+        """Do what can be done now; returns the steady time of what is to be done next, if nothing comes before."""
+        params = self._params()
+        if self._call is not None and self._call.ended_s is not None:
+            self._end_call(self._call, self._call.ended_s, params)
+        self._watch_call(params)
+        for held in list(self._in_hand.values()):
+            if time.monotonic() >= self._due_s(held.frame, params):
+                self._cameras[held.frame.camera].stats.count_missed()
+                self._settle(held, failopen.missed(held.decoded, params))
+        for name in self._turns:
+            self._take_from(name, params)
+        return min(self._start_call(params), self._next_s(params))
+
+    def _end_call(self, call: Call, ended_s: float, params: NodeParams) -> None:
+        called, self._call, self._called = self._called, None, []
+        if call.error:
+            self._loader.note_failure(call.error)
+        else:
+            self._loader.note_working()
+        for index, held in enumerate(called):
+            if self._in_hand.get(held.frame.camera) is not held:
+                continue  # settled when its deadline came
+            self._cameras[held.frame.camera].stats.count_kept()
+            held.parts.inference_s = ended_s - call.started_s
+            if call.error:
+                self._settle(held, failopen.failed(held.decoded, call.error, params))
+                continue
+            derained, camera = call.results[index], self._cameras[held.frame.camera]
+            score = derained.rain_score
+            camera.stats.note_score(score)
+            if camera.gate.note_score(score, ended_s, params.gate):
+                self._settle(held, Outcome(held.decoded, reason=failopen.DRY))
+            else:
+                self._settle(held, Outcome(held.decoded, derained=derained))
+
+    def _watch_call(self, params: NodeParams) -> None:
+        """Leave a call behind that hangs, and have the backend started anew."""
+        call = self._call
+        if call is None or time.monotonic() - call.started_s < params.hang_timeout_s:
+            return
+        error = f"the backend hangs: no result after {params.hang_timeout_s:g} s"
+        self._inference.close()
+        self._inference = self._make_inference()
+        called, self._call, self._called = self._called, None, []
+        self._loader.restart(call.derainer, error)
+        for held in called:
+            if self._in_hand.get(held.frame.camera) is held:
+                self._settle(held, failopen.failed(held.decoded, error, params))
+
+    def _take_from(self, name: str, params: NodeParams) -> None:
+        """Take a camera's frames as long as they can be settled, or be derained next."""
+        while name not in self._in_hand and (head := self._mailbox.head(name)) is not None:
+            if not (self._needs_no_network(head, params) or self._may_be_next(head)):
+                return
+            frame = self._mailbox.take(name)
+            if frame is not None:
+                self._look_at(frame, params)
+
+    def _needs_no_network(self, frame: Received, params: NodeParams) -> bool:
+        """As far as can be told without decoding it."""
+        camera, now_s = self._cameras[frame.camera], time.monotonic()
+        return (
+            frame.overtaken
+            or not (params.enabled and camera.enabled)
+            or self._loader.derainer is None
+            or camera.gate.passes(now_s, params.gate)
+            or now_s >= self._due_s(frame, params)
+        )
+
+    def _may_be_next(self, frame: Received) -> bool:
+        """Whether a frame would start a batch, or may join the one that gathers."""
+        if self._call is not None:
+            return False
+        if not self._in_hand:
+            return True
+        derainer, size = self._loader.derainer, next(iter(self._in_hand.values())).size
+        # What a compressed frame's size is shows when it is decoded.
+        declared = getattr(frame.message, "height", size[0]), getattr(frame.message, "width", size[1])
+        return derainer is not None and declared == size and derainer.is_ready(*size, batch=len(self._in_hand) + 1)
+
+    def _look_at(self, frame: Received, params: NodeParams) -> None:
+        """Decode a frame; settle it, or have it in hand for the network."""
+        began_s = time.monotonic()
+        camera = self._cameras[frame.camera]
+        parts = Parts(wait_s=began_s - frame.received_s)
+        try:
+            decoded = self._decode(frame.message)
+        except ImageFormatError as err:
+            reason = failopen.UNSUPPORTED if err.kind == "encoding" else failopen.INVALID
+            self._settle_frame(frame, Outcome(reason=reason, error=str(err), kind=err.kind), parts)
+            return
+        except Exception as err:  # of ours; the frame is lost, not the node
+            self._log_error(f"decode:{type(err).__name__}", "".join(traceback.format_exception(err)))
+            self._settle_frame(frame, Outcome(reason=failopen.FAILURE, error=str(err), kind=failopen.FAILURE), parts)
+            return
+        now_s = time.monotonic()
+        parts.preprocess_s = now_s - began_s
+        camera.size = size = decoded.bgr.shape[0], decoded.bgr.shape[1]
+        if min(size) >= MIN_SIDE:
+            self._loader.request(size)
+        outcome: Outcome | None
+        if frame.overtaken:
+            outcome = Outcome(decoded, reason=failopen.OVERLOAD)
+        elif not (params.enabled and camera.enabled):
+            outcome = Outcome(decoded, reason=failopen.DISABLED)
+        elif (outcome := failopen.not_ready(decoded, self._loader, params)) is None:
+            if camera.gate.passes(now_s, params.gate):
+                outcome = Outcome(decoded, reason=failopen.DRY)
+            elif now_s >= self._due_s(frame, params):
+                camera.stats.count_missed()
+                outcome = failopen.missed(decoded, params)
+        if outcome is None:
+            self._in_hand[frame.camera] = InHand(frame, decoded, parts)
+        else:
+            self._settle_frame(frame, outcome, parts)
+
+    def _start_call(self, params: NodeParams) -> float:
+        """Send frames of one size to the network; returns until when to wait for more of them."""
+        if self._call is not None or self._mailbox.closed:
+            return NEVER
+        for held in list(self._in_hand.values()):
+            # The network may have been taken away since the frame was looked at.
+            if (outcome := failopen.not_ready(held.decoded, self._loader, params)) is not None:
+                self._settle(held, outcome)
+        derainer = self._loader.derainer
+        group = [self._in_hand[name] for name in self._turns if name in self._in_hand]
+        if not group or derainer is None:
+            return NEVER
+        first = group[0]
+        group = [held for held in group if held.size == first.size]
+        now_s = time.monotonic()
+        wait_until_s = min(held.frame.received_s for held in group) + params.batch_wait_ms / 1000
+        # A frame with a deadline does not wait for others when it is in a hurry.
+        wait_until_s = min(wait_until_s, *(self._due_s(held.frame, params) for held in group))
+        batches = derainer.is_ready(*first.size, batch=len(group) + 1)
+        if batches and now_s < wait_until_s and len(group) < self._cameras_of(first.size, now_s, params):
+            return wait_until_s
+        if len(group) > 1 and not derainer.is_ready(*first.size, batch=len(group)):
+            group = [first]
+        for held in group:
+            held.parts.wait_s = now_s - held.frame.received_s - held.parts.preprocess_s
+            self._cameras[held.frame.camera].gate.note_look(now_s)
+            self._turns.remove(held.frame.camera)
+            self._turns.append(held.frame.camera)
+        self._called = group
+        self._call = Call(derainer, [held.decoded.bgr for held in group])
+        self._inference.start(self._call)
+        return NEVER
+
+    def _cameras_of(self, size: tuple[int, int], now_s: float, params: NodeParams) -> int:
+        """How many cameras send frames of this size that are to be derained."""
+        return sum(
+            camera.size == size
+            and camera.enabled
+            and camera.stats.silent_s(now_s) < LIVE_S
+            and not camera.gate.passes(now_s, params.gate)
+            for camera in self._cameras.values()
+        )
+
+    def _next_s(self, params: NodeParams) -> float:
+        """When a call hangs, or the next deadline comes."""
+        heads = [head for name in self._cameras if (head := self._mailbox.head(name)) is not None]
+        frames = [*(held.frame for held in self._in_hand.values()), *heads]
+        due_s = min((self._due_s(frame, params) for frame in frames), default=NEVER)
+        return due_s if self._call is None else min(due_s, self._call.started_s + params.hang_timeout_s)
+
+    def _due_s(self, frame: Received, params: NodeParams) -> float:
+        """When the original must be on its way to be out by the deadline."""
+        if not params.deadline_ms:
+            return NEVER
+        return frame.received_s + params.deadline_ms / 1000 - self._cameras[frame.camera].stats.passing_s
+
+    def _settle(self, held: InHand, outcome: Outcome) -> None:
+        del self._in_hand[held.frame.camera]
+        self._settle_frame(held.frame, outcome, held.parts)
+
+    def _settle_frame(self, frame: Received, outcome: Outcome, parts: Parts) -> None:
+        """Publish and count."""
+        camera = self._cameras[frame.camera]
+        if outcome.error:
+            self._log_error(f"{camera.label}:{outcome.kind}", f"{camera.label}: {outcome.error}")
+        if outcome.decoded is None:
+            camera.stats.count_dropped(outcome.reason, outcome.error)
+            return
+        try:
+            camera.publish(frame.message.header, outcome, self._params(), frame.received_s, parts)
+        except Exception as err:  # a frame that cannot be written as JPEG, or an error of ours
+            camera.stats.count_dropped(failopen.FAILURE, str(err))
+            self._log_error(f"{camera.label}:{type(err).__name__}", "".join(traceback.format_exception(err)))
+            return
+        parts.total_s = time.monotonic() - frame.received_s
+        if outcome.derained is None:
+            camera.stats.count_passed_through(outcome.reason, outcome.error, parts)
+        else:
+            camera.stats.count_derained(parts)

@@ -5,6 +5,7 @@ options:
   fail_every  every so many-th inference raises BackendError; 0 is never
   mode        identity     the frames come back as they are, without streaks
               hang         an inference does not end until the backend is closed
+              hang_once    only the first inference of the process does so
               nan          frames of NaN
               wrong_shape  frames and streaks that lack a column
               oom          out of memory at every inference
@@ -29,7 +30,8 @@ from sapnet.backends.engine_shelf import EngineShelf
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import BackendError
 
-MODES = ("identity", "hang", "nan", "wrong_shape", "oom", "build_fails")
+MODES = ("identity", "hang", "hang_once", "nan", "wrong_shape", "oom", "build_fails")
+_HUNG = threading.Event()  # an inference has hung in this process
 _DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "identity", "build_s": 0.0}
 
 
@@ -69,7 +71,8 @@ class FakeBackend:
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""
         self._require_open()
-        if self._mode == "hang":
+        if self._mode == "hang" or (self._mode == "hang_once" and not _HUNG.is_set()):
+            _HUNG.set()
             self._closed.wait()
         if self._latency_s:
             self._closed.wait(self._latency_s)

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from sapnet_ros.params import BY_NAME, PARAMETERS, NodeParams, ParameterError
+from sapnet_ros.declarations import ParameterError
+from sapnet_ros.params import BY_NAME, PARAMETERS, NodeParams
 
 DEFAULTS = {declaration.name: declaration.default for declaration in PARAMETERS}
 
@@ -19,7 +20,6 @@ def test_defaults_are_allowed() -> None:
     assert params.cameras == ()
     assert params.weights == "sapnet_fast"
     assert params.max_pixels == 33177600
-    assert params.ineffective() == []
 
 
 def test_an_integer_is_accepted_where_a_number_is_meant() -> None:
@@ -51,6 +51,8 @@ def test_a_whole_double_is_accepted_where_an_integer_is_meant() -> None:
         ("cameras", ["front", "front"], "unique"),
         ("cameras", ["2nd"], "start with a letter"),
         ("cameras", ["a/b"], "letters"),
+        ("cameras", ["a__b"], "single underscores"),
+        ("cameras", ["process"], "not backend or process"),
         ("cameras", "front", "unset, or unique names"),
         ("fake.mode", "slow", "identity, hang"),
     ],
@@ -64,9 +66,11 @@ def test_sizes_are_height_then_width() -> None:
     assert NodeParams.check(DEFAULTS | {"warmup_sizes": ["720x1280", "16x16"]}).warmup_sizes == ((720, 1280), (16, 16))
 
 
-def test_parameters_without_effect_are_named() -> None:
-    changed = NodeParams.check(DEFAULTS | {"deadline_ms": 1, "batch_wait_ms": 1, "engine": "x.engine"})
-    assert changed.ineffective() == ["deadline_ms", "batch_wait_ms"]
+def test_the_gates_thresholds_are_checked_together() -> None:
+    with pytest.raises(ParameterError, match="set both at once"):
+        NodeParams.check(DEFAULTS | {"rain_gate.off_threshold": 0.5, "rain_gate.on_threshold": 0.4})
+    gate = NodeParams.check(DEFAULTS | {"rain_gate.off_threshold": 0.4, "rain_gate.on_threshold": 0.4}).gate
+    assert gate.on_threshold == gate.off_threshold == 0.4
 
 
 def test_every_parameter_describes_itself() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapnet_ros.stats import WINDOW, CameraStats
+from sapnet_ros.stats import PERCENTILES, WINDOW, CameraStats, Parts
 
 FATES = st.sampled_from(["derained", "building", "failure", "drop_invalid", "drop_overload", "pending"])
 
@@ -17,7 +19,7 @@ def test_received_is_the_sum_of_all_fates(fates: list[str]) -> None:
     for fate in fates:
         stats.count_received(0.0)
         if fate == "derained":
-            stats.count_derained(0.01, 0.5)
+            stats.count_derained(Parts(total_s=0.01))
         elif fate.startswith("drop_"):
             stats.count_dropped(fate)
         elif fate != "pending":
@@ -33,16 +35,45 @@ def test_received_is_the_sum_of_all_fates(fates: list[str]) -> None:
 def test_latency_percentiles_are_of_the_last_frames() -> None:
     stats = CameraStats()
     for _ in range(50):
-        stats.count_derained(9.0, 0.0)
+        stats.count_derained(Parts(total_s=9.0))
     for milliseconds in range(1, WINDOW + 1):
-        stats.count_derained(milliseconds / 1000, 0.25)
+        stats.count_derained(Parts(wait_s=0.001, total_s=milliseconds / 1000))
     figures = stats.snapshot()
-    assert figures.latency_ms == pytest.approx({"p50": WINDOW / 2, "p95": 0.95 * WINDOW, "p99": 0.99 * WINDOW})
-    assert figures.rain_score == 0.25
+    latency = [figures.millis[f"latency_ms_p{percent}"] for percent in PERCENTILES]
+    assert latency == pytest.approx([WINDOW / 2, 0.95 * WINDOW, 0.99 * WINDOW])
+    assert figures.millis["wait_ms_p50"] == pytest.approx(1.0)
 
 
 def test_nothing_received_is_unknown_not_zero() -> None:
     figures = CameraStats().snapshot()
     assert figures.silent_s is None
     assert figures.rain_score is None
-    assert figures.latency_ms == {}
+    assert figures.millis == {}
+    assert figures.rate_in_hz == figures.rate_out_hz == 0.0
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    stats, now_s = CameraStats(), time.monotonic()
+    for number in range(100):
+        stats.count_received(now_s - 100 + number / 30)  # long ago
+    for number in range(30):
+        stats.count_received(now_s - 2 + number / 15)
+    assert stats.snapshot().rate_in_hz == pytest.approx(15)
+
+
+def test_misses_count_until_one_is_kept() -> None:
+    stats = CameraStats()
+    for _ in range(3):
+        stats.count_missed()
+    assert stats.snapshot().missed_in_row == 3
+    stats.count_kept()
+    assert stats.snapshot().missed_in_row == 0
+
+
+def test_the_last_error_is_remembered_with_its_age() -> None:
+    stats = CameraStats()
+    stats.count_passed_through("failure", "out of memory")
+    stats.count_derained(Parts())
+    figures = stats.snapshot()
+    assert (figures.last_error, figures.error) == ("", "out of memory")
+    assert 0 <= figures.error_age_s < 60

@@ -1,0 +1,63 @@
+"""The thread that runs the network, apart from the one that publishes: a call that hangs must hold up nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Thread
+
+from sapnet.derainer import Derained, Derainer
+from sapnet.errors import SapnetError
+from sapnet.image import Frame
+
+
+class Call:
+    """Frames of equal size on their way through the network.
+
+    Once ``ended_s`` is set there are ``results``, one for each frame, or an ``error`` for people. Times are steady.
+    """
+
+    def __init__(self, derainer: Derainer, frames: Sequence[Frame]) -> None:
+        self.derainer = derainer
+        self.frames = frames
+        self.started_s = time.monotonic()
+        self.ended_s: float | None = None
+        self.results: list[Derained] = []
+        self.error = ""
+
+    def run(self) -> None:
+        """Derain; raises nothing."""
+        try:
+            self.results = self.derainer(self.frames)
+        except SapnetError as err:
+            self.error = str(err)
+        except Exception as err:  # a backend's library may raise anything, and no frame may kill the node
+            self.error = f"{type(err).__name__}: {err}"
+        self.ended_s = time.monotonic()
+
+
+class Inference:
+    """Runs one call after another on a thread of its own.
+
+    on_end: told, on that thread, that a call has ended.
+    """
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self.thread = Thread(target=self._run, name="inference", daemon=True)
+        self.thread.start()
+
+    def start(self, call: Call) -> None:
+        """Run it as soon as those before it have ended."""
+        self._calls.put(call)
+
+    def close(self) -> None:
+        """End the thread after the calls that were started, or never, where one hangs."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call.run()
+            self._on_end()

@@ -1,0 +1,299 @@
+"""The worker alone, with cameras that note what they are given: order, accounting, deadlines, batches, hanging."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from live import image, wait_for
+from sapnet import Derainer
+from sapnet_ros.failopen import Outcome
+from sapnet_ros.gate import RainGate
+from sapnet_ros.loader import Loader
+from sapnet_ros.mailbox import Received
+from sapnet_ros.params import PARAMETERS, NodeParams
+from sapnet_ros.stats import CameraStats, Parts, Snapshot
+from sapnet_ros.worker import Worker
+
+DEFAULTS = {declaration.name: declaration.default for declaration in PARAMETERS} | {"batch_wait_ms": 0}
+SMALL, LARGE = (16, 20), (24, 20)
+
+
+@dataclass
+class NotingCamera:
+    """As much of a camera as the worker uses."""
+
+    name: str
+    enabled: bool = True
+    size: tuple[int, int] | None = None
+    gate: RainGate = field(default_factory=RainGate)
+    stats: CameraStats = field(default_factory=CameraStats)
+    sent: list[tuple[int, str]] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def publish(self, header: Any, outcome: Outcome, params: NodeParams, received_s: float, parts: Parts) -> None:
+        self.sent.append((header.stamp.nanosec // 1_000_000 + 1000 * header.stamp.sec, outcome.reason or "derained"))
+        self.latencies_s.append(time.monotonic() - received_s)
+
+
+class Bench:
+    """A worker with its surroundings. ``options`` are those of the fake backend."""
+
+    def __init__(self, cameras: int = 1, options: dict[str, Any] | None = None, **params: Any) -> None:
+        names = [f"camera{number}" for number in range(cameras)]
+        self.params = NodeParams.check(DEFAULTS | {name.replace("__", "."): value for name, value in params.items()})
+        self.cameras = {name: NotingCamera(name) for name in names}
+        self.errors: list[str] = []
+        self.batches: list[int] = []
+        self.threads: list[Thread] = []
+        self.loaded = 0
+        self.options = options or {}
+        self.loader = Loader(self._load, 0, [SMALL, LARGE], 4, lambda: None, self.errors.append)
+        wait_for(lambda: self.loader.ready, "the fake backend")
+        # A stand-in where the worker expects a Camera: what it is about is what the worker does with one.
+        self.worker = Worker(self.cameras, self.loader, lambda: self.params, self._log, self.threads.append)  # type: ignore[arg-type]
+
+    def _load(self, stages: int) -> Derainer:
+        self.loaded += 1
+        derainer = Derainer(backend="fake", max_batch=8, options=self.options)
+        infer = derainer._backend.infer
+
+        def note(frames: Any) -> Any:
+            self.batches.append(len(frames))
+            return infer(frames)
+
+        derainer._backend.infer = note  # type: ignore[method-assign]
+        return derainer
+
+    def _log(self, kind: str, text: str) -> None:
+        self.errors.append(text)
+
+    def send(self, number: int, camera: int = 0, size: tuple[int, int] = SMALL) -> None:
+        name = f"camera{camera}"
+        now_s = time.monotonic()
+        self.cameras[name].stats.count_received(now_s)
+        self.worker.put(Received(name, image(np.full((*size, 3), 7, np.uint8), number), now_s))
+
+    def figures(self, camera: int = 0) -> Snapshot:
+        return self.cameras[f"camera{camera}"].stats.snapshot()
+
+    def sent(self, camera: int = 0) -> list[tuple[int, str]]:
+        return list(self.cameras[f"camera{camera}"].sent)
+
+    def settled(self) -> bool:
+        return all(camera.stats.snapshot().in_flight == 0 for camera in self.cameras.values())
+
+    def close(self) -> None:
+        self.worker.close(0.5)
+        self.loader.close()
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(*args: Any, **more: Any) -> Bench:
+        made.append(Bench(*args, **more))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+        assert bench.settled()
+
+
+FAULTS = st.sampled_from([{}, {"fail_every": 1}, {"fail_every": 3}, {"mode": "nan"}, {"mode": "wrong_shape"}])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.001, 0.004]), st.booleans()), max_size=40),
+    fault=FAULTS,
+    latency_ms=st.sampled_from([0.0, 1.0, 5.0]),
+    deadline_ms=st.sampled_from([0, 1, 6, 1000]),
+    batch_wait_ms=st.sampled_from([0, 3]),
+    on_failure=st.sampled_from(["passthrough", "drop"]),
+    on_overload=st.sampled_from(["passthrough", "drop"]),
+)
+def test_every_frame_has_one_fate_and_each_cameras_order_holds(
+    arrivals: list[tuple[int, float, bool]], fault: dict[str, Any], latency_ms: float, **params: Any
+) -> None:
+    bench = Bench(3, {"latency_ms": latency_ms, **fault}, **params)
+    for number, (camera, pause_s, large) in enumerate(arrivals):
+        bench.send(number, camera, LARGE if large else SMALL)
+        time.sleep(pause_s)
+    wait_for(bench.settled, "a fate for every frame", 10)
+    bench.close()
+    for camera in range(3):
+        sent, figures = bench.sent(camera), bench.figures(camera)
+        stamps = [stamp for stamp, _ in sent]
+        assert stamps == sorted(set(stamps))
+        assert len(sent) == figures.derained + sum(figures.passed_through.values())
+        assert figures.received == [where for where, _, _ in arrivals].count(camera)
+        assert set(figures.dropped) <= {"overload", "failure"}
+        if params["on_failure"] == "passthrough":
+            assert "failure" not in figures.dropped
+        if params["on_overload"] == "passthrough":
+            assert "overload" not in figures.dropped
+
+
+def test_the_original_goes_out_by_the_deadline_and_the_late_result_does_not(make: Callable[..., Bench]) -> None:
+    bench = make(options={"latency_ms": 200}, deadline_ms=50)
+    for number in range(4):
+        bench.send(number)
+        time.sleep(0.1)
+    wait_for(bench.settled, "the originals")
+    assert bench.sent() == [(number, "deadline") for number in range(4)]
+    # A frame that waits behind a call which is late has its own deadline.
+    assert max(bench.cameras["camera0"].latencies_s) < 0.15
+    assert bench.figures().missed_in_row == 4
+    time.sleep(0.3)
+    assert len(bench.sent()) == 4
+
+
+def test_missed_deadlines_are_dropped_where_that_was_asked_for(make: Callable[..., Bench]) -> None:
+    bench = make(options={"latency_ms": 200}, deadline_ms=20, on_failure="drop")
+    bench.send(1)
+    wait_for(bench.settled, "its fate")
+    assert bench.sent() == []
+    assert bench.figures().dropped == {"failure": 1}
+
+
+def test_equal_sizes_share_a_batch_and_others_stand_beside(make: Callable[..., Bench]) -> None:
+    bench = make(4, {"latency_ms": 20}, batch_wait_ms=500)
+    for turn in range(3):
+        for camera in range(4):
+            bench.send(turn, camera, LARGE if camera == 3 else SMALL)
+        wait_for(bench.settled, "their results")
+    # The first frame waits for nobody, as no camera is known yet; later every one is.
+    assert bench.batches[-2:] in ([3, 1], [1, 3])
+    assert all(bench.sent(camera) == [(turn, "derained") for turn in range(3)] for camera in range(4))
+
+
+def test_a_batch_waits_no_longer_than_it_may(make: Callable[..., Bench]) -> None:
+    bench = make(2, batch_wait_ms=80)
+    for number in range(2):
+        bench.send(number, camera=0)
+        bench.send(number, camera=1)
+        wait_for(bench.settled, "both")
+    bench.send(2, camera=0)
+    wait_for(bench.settled, "the one that is alone")
+    assert 0.07 < bench.cameras["camera0"].latencies_s[-1] < 1.0
+    time.sleep(1.1)  # the other counts as stopped now
+    bench.send(3, camera=0)
+    wait_for(bench.settled, "the one that waits for nobody")
+    assert bench.batches[-1] == 1
+    assert bench.cameras["camera0"].latencies_s[-1] < 0.08
+
+
+def test_slow_cameras_are_not_starved_by_fast_ones(make: Callable[..., Bench]) -> None:
+    """Three cameras of sizes that share no batch; one sends at every chance, the others seldom."""
+    bench = make(3, {"latency_ms": 10})
+    for number in range(60):
+        bench.send(number, 0, SMALL)
+        if number % 15 == 0:
+            bench.send(number, 1, LARGE)
+            bench.send(number, 2, (32, 20))
+        time.sleep(0.005)
+    wait_for(bench.settled, "all")
+    for camera in (1, 2):
+        derained = [stamp for stamp, fate in bench.sent(camera) if fate == "derained"]
+        assert derained[-3:] == [15, 30, 45], "every frame of a slow camera but the first, for which its size compiles"
+        assert max(bench.cameras[f"camera{camera}"].latencies_s) < 0.2
+
+
+def test_a_backend_that_hangs_is_left_behind_and_started_anew(make: Callable[..., Bench]) -> None:
+    bench = make(options={"mode": "hang"}, hang_timeout_s=0.2)
+    bench.send(1)
+    wait_for(bench.settled, "the original")
+    assert bench.sent() == [(1, "failure")]
+    bench.send(2)  # the backend is away: it passes at once
+    wait_for(lambda: len(bench.sent()) == 2, "the next", 0.2)
+    assert "try 1 of 5" in bench.loader.error
+    wait_for(lambda: bench.loaded == 2 and bench.loader.ready, "another backend")
+    assert bench.loader.restarts == 1
+    assert bench.loader.error == ""
+    assert any("hangs: no result after 0.2 s" in error for error in bench.errors)
+
+
+def test_a_backend_that_hangs_again_and_again_is_given_up(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.01)
+    bench = make(options={"mode": "hang"}, hang_timeout_s=0.1)
+    for number in range(6):
+        wait_for(lambda: bench.loader.ready, "the backend")
+        bench.send(number)
+        wait_for(bench.settled, "the original")
+    assert "given up" in bench.loader.error
+    assert bench.loaded == 6
+    time.sleep(1.0)
+    assert bench.loaded == 6
+    bench.send(9)
+    wait_for(bench.settled, "the original")
+    assert bench.sent()[-1] == (9, "failure")
+
+
+def test_the_gate_passes_dry_frames_and_looks_now_and_then(make: Callable[..., Bench]) -> None:
+    gate = {"rain_gate__enabled": True, "rain_gate__hold_s": 0.05, "rain_gate__probe_period_s": 0.2}
+    bench = make(**gate)  # the fake backend finds no rain
+    for number in range(60):
+        bench.send(number)
+        wait_for(bench.settled, "its fate")
+        time.sleep(0.01)
+    fates = [fate for _, fate in bench.sent()]
+    first = fates.index("dry")
+    assert 2 <= first < 30
+    assert set(fates[first:]) == {"dry"}
+    assert first + 2 <= len(bench.batches) < first + 12, "a look every 0.2 s"
+
+
+def test_a_disabled_camera_passes_while_another_is_derained(make: Callable[..., Bench]) -> None:
+    bench = make(2, {"latency_ms": 300})
+    bench.cameras["camera1"].enabled = False
+    bench.send(1, camera=0)
+    time.sleep(0.05)
+    bench.send(1, camera=1)
+    wait_for(lambda: bench.sent(1), "the one that needs no network", 0.2)
+    assert bench.sent(0) == []
+    wait_for(bench.settled, "the other")
+
+
+def test_closing_waits_for_the_frame_in_hand(make: Callable[..., Bench]) -> None:
+    bench = make(options={"latency_ms": 200})
+    bench.send(1)
+    wait_for(lambda: bench.batches, "its call")
+    bench.send(2)
+    bench.close()
+    assert bench.sent() == [(1, "derained")]
+    assert bench.figures().dropped == {"shutdown": 1}
+
+
+def test_an_error_of_ours_costs_one_frame(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make()
+    publish = NotingCamera.publish
+
+    def broken(self: NotingCamera, header: Any, *rest: Any) -> None:
+        if header.stamp.nanosec == 1_000_000:
+            raise ValueError("broken")
+        publish(self, header, *rest)
+
+    monkeypatch.setattr(NotingCamera, "publish", broken)
+    for number in range(3):
+        bench.send(number)
+        wait_for(bench.settled, "its fate")
+    assert [stamp for stamp, _ in bench.sent()] == [0, 2]
+    assert bench.figures().dropped == {"failure": 1}
+    assert any("ValueError: broken" in error for error in bench.errors)
