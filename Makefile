@@ -20,6 +20,8 @@ unexport PYTHONPATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH ROS_D
 # Set by the ROS wheels once they have found their libraries: those of another environment would stay in use.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
+UV ?= uv
+
 # Passed through the environment, so that spaces and quotes in a path survive.
 export INPUT RAIN RATE FRAMES SIZE OPEN_LOOP OUT
 
@@ -35,7 +37,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: help venv venv-kilted demo test test-kilted lint clean distclean
+.PHONY: help venv venv-kilted demo test test-kilted lint locks clean distclean
 
 help: ## list what can be made
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -74,6 +76,13 @@ lint: venv ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+# What is locked stays as it is where the plain files allow it; UPGRADE=1 takes the newest of what they leave open.
+locks: ## write requirements/vehicle-*.lock anew, with uv, after a change of the plain files; UPGRADE=1
+	for kind in cpu cuda; do \
+		$(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes $(if $(UPGRADE),--upgrade) \
+			--custom-compile-command "make locks" requirements/$$kind.txt -o requirements/vehicle-$$kind.lock; \
+	done
 
 clean: ## remove what builds, tests and the demo wrote; the environments stay
 	rm -rf build install log dist demo_out .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -60,7 +60,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["sapnet = sapnet.cli:main", "derain_node = sapnet_ros.derain_node:main"],
-        "sapnet.commands": ["demo = sapnet_ros.demo"],
+        "sapnet.commands": ["demo = sapnet_ros.demo", "top = sapnet_ros.top"],
     },
     zip_safe=False,
 )

@@ -1,142 +1,23 @@
-"""Starts derain_node.
-
-An argument left empty is not passed on, so that the params_file, and then the node's own default, decide; one that is
-given overrides the file. The node configures and activates itself, so a plain Node action is enough: with
-autostart:=false the transitions are for ``ros2 lifecycle`` or a lifecycle manager.
-"""
+"""Starts derain_node for one camera. An argument left empty is not set; one that is given overrides the params_file."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
 
-ARGUMENTS = {
-    "name": "Name of the node.",
-    "namespace": "Namespace of the node and its relative topics.",
-    "params_file": "File of parameters, keyed '/**:'; config/derain.yaml lists them all.",
-    "image": "Topic of the camera's image; image/compressed and camera_info beside it follow.",
-    "camera_info": "Topic of the camera_info, where it is not beside the image.",
-    "derained": "Topic of the derained image; its /compressed and the camera_info beside it follow.",
-    "streak_mask": "Topic of the streak mask.",
-    "image_transport": "raw or compressed.",
-    "weights": "Preset with shipped weights, or path of a checkpoint.",
-    "backend": "What runs the network: auto, tensorrt, torch, openvino or fake.",
-    "use_sim_time": "true: the node's clock follows /clock.",
-    "autostart": "false: leave the node unconfigured.",
-    "build_only": "true: build the TensorRT engines for warmup_sizes, derain nothing, and end.",
-    "fastdds_profile": "auto: config/fastdds.xml, unless you have your own or use another RMW; off; or a path.",
-    "respawn": "true: start the node again, 2 s after it has ended.",
-    "log_level": "debug, info, warn, error or fatal.",
-}
-REMAPS = {
-    "image": "image",
-    "camera_info": "camera_info",
-    "derained": "derained/image",
-    "streak_mask": "streak_mask/image",
-}
-TEXT_PARAMETERS = ("image_transport", "weights", "backend")
-SWITCH_PARAMETERS = ("use_sim_time", "autostart")
+from sapnet_ros import launching
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
-# The first is read by Fast DDS 3 (Kilted), the second by Fast DDS 2 (Jazzy and before).
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-# Also decides on transports, which the profile would override.
-TRANSPORTS_VARIABLE = "FASTDDS_BUILTIN_TRANSPORTS"
-RESPAWN_DELAY_S = 2.0
 
 
 def generate_launch_description() -> LaunchDescription:
     """All arguments, and the node made of those that are given."""
-    defaults = {"fastdds_profile": "auto"}
-    declared = [
-        DeclareLaunchArgument(name, default_value=defaults.get(name, ""), description=description)
-        for name, description in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+    return launching.describe(launching.ARGUMENTS, launching.DEFAULTS, start)
 
 
-def start(context: LaunchContext) -> list[Node | LogInfo]:
-    """The node's action, and one line on the Fast DDS profile. Raises ValueError for an argument that is no use."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    build_only = switch(given, "build_only")
-    environment, line = profile_environment(given["fastdds_profile"], context.environment)
-    node = Node(
-        package="sapnet_ros",
-        executable="derain_node",
-        name=given["name"] or None,
-        namespace=given["namespace"] or None,
-        parameters=parameter_files(given),
-        remappings=[(topic, given[argument]) for argument, topic in REMAPS.items() if given[argument]],
-        arguments=["--build-only"] if build_only else None,
-        ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
-        additional_env=environment,
-        respawn=switch(given, "respawn") and not build_only,
-        respawn_delay=RESPAWN_DELAY_S,
-        on_exit=[Shutdown(reason="all that was to be built is built, or cannot be")] if build_only else None,
-        output="screen",
-    )
-    return [LogInfo(msg=line), node]
-
-
-def parameter_files(given: Mapping[str, str]) -> list[str]:
-    """The params_file, and after it one of the parameters given as arguments."""
-    files = []
-    if given["params_file"]:
-        params_file = Path(given["params_file"]).expanduser()
-        if not params_file.is_file():
-            raise ValueError(f"params_file:={given['params_file']} is not a file")
-        files.append(str(params_file))
-    values: dict[str, str | bool] = {name: given[name] for name in TEXT_PARAMETERS if given[name]}
-    values |= {name: switch(given, name) for name in SWITCH_PARAMETERS if given[name]}
-    if values:
-        files.append(override_file(values))
-    return files
-
-
-def override_file(values: Mapping[str, str | bool]) -> str:
-    """A file of parameters that come out on top.
-
-    The node takes the sections that match its name in the order of their first appearance. What a dictionary given to
-    the Node action becomes, '/**' or the full name, may have appeared before another section of the params_file; this
-    key matches every node as well and stands in no such file. JSON is YAML in which every text is quoted: the node's
-    parser takes a bare 1e5 or nan for a number.
-    """
-    with tempfile.NamedTemporaryFile("w", prefix="derain_", suffix=".yaml", delete=False) as file:
-        json.dump({"/**/*": {"ros__parameters": dict(values)}}, file)
-    return file.name
-
-
-def switch(given: Mapping[str, str], name: str) -> bool:
-    """An argument that is true or false; empty is false."""
-    value = given[name].lower()
-    if value not in ("", "true", "false"):
-        raise ValueError(f"{name}:={given[name]} must be true or false")
-    return value == "true"
-
-
-def profile_environment(choice: str, environment: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Variables for the node's process, and the line that says what was done about the Fast DDS profile."""
-    if choice == "off":
-        return {}, "Fast DDS profile: left alone, as asked"
-    if choice not in ("", "auto"):
-        profile = Path(choice).expanduser().absolute()
-        if not profile.is_file():
-            raise ValueError(f"fastdds_profile:={choice} must be auto, off or the path of a file")
-        return dict.fromkeys(PROFILE_VARIABLES, str(profile)), f"Fast DDS profile: {profile}"
-    rmw = environment.get("RMW_IMPLEMENTATION", "")
-    if rmw and not rmw.startswith("rmw_fastrtps"):
-        return {}, f"Fast DDS profile: none, RMW_IMPLEMENTATION is {rmw}"
-    for variable in (*PROFILE_VARIABLES, TRANSPORTS_VARIABLE):
-        if environment.get(variable):
-            return {}, f"Fast DDS profile: yours, {variable} is {environment[variable]}"
-    profile = CONFIG / "fastdds.xml"
-    return dict.fromkeys(
-        PROFILE_VARIABLES, str(profile)
-    ), f"Fast DDS profile: {profile}; fastdds_profile:=off goes without"
+def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
+    """The node."""
+    return launching.derain_node(context, given, launching.remaps(given), CONFIG)

@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 
 from sapnet.backends import BackendSpec, BuildStatus, create_backend
+from sapnet.backends.base import Frames
 from sapnet.errors import BackendError, ImageFormatError
 from sapnet.image import Frame, require_frame
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, Plane, rain_score, streak_mask
+
+# Points a side at which a result is looked at, how far frame and streaks may be apart there (both are rounded), and
+# the share of points that may be further apart.
+_LOOKED_AT = 32
+_TOLERANCE = 2.0
+_MAX_APART = 0.02
+_CONTENT = 16  # values that a frame must span to be no frame of one colour
+_LUMA = np.array((0.114, 0.587, 0.299), np.float32)  # of BGR
 
 # Bounds the memory of a long list of frames; a batch that fills the processor gains nothing from more.
 MAX_BATCH = 8
@@ -143,6 +152,7 @@ class Derainer:
         images, streaks = self._backend.infer(batch)
         self._require_result("frames", images, batch.shape)
         self._require_result("streaks", streaks, batch.shape[:3])
+        self._require_sound(batch, images, streaks)
         # Copied, so that keeping one result does not keep its whole batch.
         pairs = zip(images, streaks, strict=True)
         return [Derained(image.copy(), streak.copy(), self.mask_threshold) for image, streak in pairs]
@@ -152,6 +162,25 @@ class Derainer:
             said = f"{got.dtype} {got.shape}" if isinstance(got, np.ndarray) else type(got).__name__
             raise BackendError(
                 f"backend {self.backend_name!r} returned {what} as {said}, expected uint8 {shape}; use another backend"
+            )
+
+    def _require_sound(self, rainy: Frames, derained: Frames, streaks: Frames) -> None:
+        """Refuse a result of the right type and shape that no network makes; a detector must not be fed with it.
+
+        A network that yields NaN comes out as one colour all over, or as a frame without the streaks that were taken
+        out of it, whichever the backend's rounding makes of NaN; memory that was written over comes out as the latter.
+        """
+        rows, columns = (max(1, side // _LOOKED_AT) for side in streaks.shape[1:])
+        points = np.s_[:, ::rows, ::columns]
+        before, after = rainy[points], derained[points]
+        emptied = (np.ptp(after, axis=(1, 2, 3)) == 0) & (np.ptp(before, axis=(1, 2, 3)) > _CONTENT)
+        taken_out = (before.astype(np.float32) - after) @ _LUMA
+        apart = np.abs(np.maximum(taken_out, 0.0) - streaks[points]) > _TOLERANCE
+        if emptied.any() or apart.mean() > _MAX_APART:
+            raise BackendError(
+                f"backend {self.backend_name!r} returned a damaged result ({int(emptied.sum())} of {len(rainy)} frames "
+                f"in one colour, streaks that contradict {apart.mean():.0%} of the pixels): the network overflows in "
+                f"precision {self.precision!r}, or the device's memory is faulty; use another precision or backend"
             )
 
 

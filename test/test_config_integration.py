@@ -13,10 +13,11 @@ live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requireme
 
 import yaml  # noqa: E402, comes with ROS 2
 
-from sapnet_ros.params import PARAMETERS  # noqa: E402
+from sapnet_ros.params import BY_NAME, PARAMETERS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 DERAIN_YAML = ROOT / "config" / "derain.yaml"
+MULTI_CAMERA_YAML = ROOT / "config" / "multi_camera.yaml"
 PROFILE = ROOT / "config" / "fastdds.xml"
 SEGMENT = 32 * 2**20
 
@@ -56,6 +57,28 @@ def test_derain_yaml_explains_every_parameter() -> None:
     entries = [index for index, line in enumerate(lines) if re.match(r"    +\w+: \S", line)]
     assert len(entries) == sum(parameter.default is not None for parameter in PARAMETERS)
     assert all(lines[index - 1].strip().startswith("# ") for index in entries)
+
+
+def test_multi_camera_yaml_gives_allowed_values_to_parameters_that_exist() -> None:
+    sections = yaml.safe_load(MULTI_CAMERA_YAML.read_text())
+    assert list(sections) == ["/**"]
+    values = dict(flat(sections["/**"]["ros__parameters"]))
+    for name, value in values.items():
+        BY_NAME[name].check(value)
+    launch_file = (ROOT / "launch" / "multi_camera.launch.py").read_text()
+    assert f'"cameras": "{",".join(values["cameras"])}"' in launch_file
+
+
+def test_the_node_takes_multi_camera_yaml(tmp_path: Path) -> None:
+    node = live.NodeProcess("--params-file", str(MULTI_CAMERA_YAML), log=tmp_path / "log", backend="fake")
+    peer = live.Peer()
+    try:
+        topics = [f"/{camera}/image" for camera in ("front", "left", "right", "rear")]
+        live.wait_for(lambda: all(map(peer.node.count_subscribers, topics)), "subscriptions of four cameras")
+        assert node.stop() == 0
+    finally:
+        peer.close()
+        node.process.kill()
 
 
 def test_the_node_takes_derain_yaml_under_a_namespace(tmp_path: Path) -> None:

@@ -81,6 +81,15 @@ def test_the_light_parts_start_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
+def test_pickles_are_read_as_weights_alone() -> None:
+    """For which ruff has no rule."""
+    for path in MODULES:
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        loads = [ast.unparse(call) for call in calls if ast.unparse(call.func) == "torch.load"]
+        assert all("weights_only=True" in load for load in loads), f"{name(path)}: {loads}"
+        assert not roots(path) & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}, name(path)
+
+
 def test_files_stay_small() -> None:
     lengths = {name(path): len(path.read_text().splitlines()) for path in SOURCES}
     assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,96 +20,11 @@ live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requireme
 from lifecycle_msgs.srv import GetState  # noqa: E402
 from rcl_interfaces.srv import GetParameters  # noqa: E402
 
-LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "derain.launch.py"
+from sapnet_ros import launching  # noqa: E402
+
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-# What `ros2 launch` does, which is not needed for this.
-LAUNCHER = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-
-arguments = [argument.split(":=", 1) for argument in sys.argv[2:]]
-source = PythonLaunchDescriptionSource(sys.argv[1])
-service = LaunchService()
-service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)]))
-sys.exit(service.run())
-"""
-
-
-class LaunchProcess:
-    """derain.launch.py of a colcon install, with arguments."""
-
-    def __init__(self, install: Path, folder: Path, arguments: tuple[str, ...]) -> None:
-        self.log = folder / "launch.txt"
-        launch_file = install / "sapnet_ros/share/sapnet_ros/launch/derain.launch.py"
-        in_workspace = ["bash", "-c", 'source "$0" && exec "$@"', str(install / "setup.bash")]
-        environment = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*in_workspace, sys.executable, "-c", LAUNCHER, str(launch_file), *arguments],
-                cwd=folder,
-                env=environment | {"ROS_LOG_DIR": str(folder), "TMPDIR": str(folder)},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def node_pids(self, count: int = 1) -> list[int]:
-        """Process ids of the nodes started so far; waits for ``count`` of them."""
-
-        def find() -> list[int] | None:
-            pids = re.findall(r"process started with pid \[(\d+)\]", self.log.read_text())
-            return [int(pid) for pid in pids] if len(pids) >= count else None
-
-        pids: list[int] = live.wait_for(find, f"{count} starts of the node")
-        return pids
-
-    def stop(self) -> None:
-        """Interrupt all its processes, as Ctrl-C does; launch loses a node whose start it is interrupted in."""
-        try:
-            if self.process.poll() is None:
-                self.node_pids()
-                os.killpg(self.process.pid, signal.SIGINT)
-                assert self.process.wait(live.TIMEOUT_S) == 0
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-
-Launch = Callable[..., LaunchProcess]
-
-
-@pytest.fixture
-def launch(colcon_install: Path, tmp_path: Path) -> Iterator[Launch]:
-    """Starts a launch; ends it after the test."""
-    started: list[LaunchProcess] = []
-
-    def start(*arguments: str) -> LaunchProcess:
-        started.append(LaunchProcess(colcon_install, tmp_path, arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.stop()
-
-
-@pytest.fixture
-def peer() -> Iterator[Any]:
-    peer = live.Peer()
-    yield peer
-    peer.close()
-
-
-@pytest.fixture(scope="module")
-def launch_file() -> ModuleType:
-    """The launch file as a module, for its functions."""
-    spec = importlib.util.spec_from_file_location("derain_launch", LAUNCH_FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+OURS = Path("/config/fastdds.xml")
+Launch = Callable[..., Any]
 
 
 def parameters(peer: Any, node: str, *names: str) -> list[Any]:
@@ -184,7 +93,7 @@ def test_respawn_starts_the_node_again(launch: Launch) -> None:
 )
 def test_an_argument_of_no_use_ends_the_launch(argument: str, launch: Launch) -> None:
     launched = launch("backend:=fake", argument)
-    assert launched.process.wait(live.TIMEOUT_S) == 1
+    assert launched.wait() == 1
     assert argument in launched.log.read_text()
 
 
@@ -194,7 +103,7 @@ def test_build_only_builds_and_ends_the_launch(launch: Launch, tmp_path: Path) -
     text = f"/**:\n  ros__parameters: {{cache_dir: {cache}, warmup_sizes: [48x64], fake: {{build_s: 0.2}}}}\n"
     params.write_text(text)
     launched = launch("backend:=fake", "build_only:=true", f"params_file:={params}")
-    assert launched.process.wait(live.TIMEOUT_S) == 0
+    assert launched.wait() == 0
     assert "all engines are ready" in launched.log.read_text()
     assert len(list(cache.glob("engine-*.entry"))) == 1
 
@@ -221,16 +130,16 @@ def test_the_profile_goes_to_the_nodes_process_only(launch: Launch, colcon_insta
         ({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, "LARGE_DATA"),
     ],
 )
-def test_auto_leaves_the_users_choice(variables: dict[str, str], line: str, launch_file: ModuleType) -> None:
-    given, said = launch_file.profile_environment("auto", variables)
+def test_auto_leaves_the_users_choice(variables: dict[str, str], line: str) -> None:
+    given, said = launching.profile_environment("auto", variables, OURS)
     assert line in said
-    assert set(given) == (set(PROFILE_VARIABLES) if line == "fastdds.xml" else set())
+    assert given == (dict.fromkeys(PROFILE_VARIABLES, str(OURS)) if line == "fastdds.xml" else {})
 
 
-def test_off_and_a_path_win_over_the_users_variables(launch_file: ModuleType, tmp_path: Path) -> None:
+def test_off_and_a_path_win_over_the_users_variables(tmp_path: Path) -> None:
     variables = {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}
-    assert launch_file.profile_environment("off", variables)[0] == {}
+    assert launching.profile_environment("off", variables, OURS)[0] == {}
     profile = tmp_path / "other.xml"
     profile.touch()
-    given, _ = launch_file.profile_environment(str(profile), variables)
+    given, _ = launching.profile_environment(str(profile), variables, OURS)
     assert given == dict.fromkeys(PROFILE_VARIABLES, str(profile))

@@ -4,11 +4,13 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sapnet import Derained, Derainer
+from sapnet import Derained, Derainer, load_weights
 from sapnet.errors import BackendError, CheckpointError, ImageFormatError
+from sapnet.model.weights import save_weights
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, rain_score
 
 
@@ -51,6 +53,19 @@ class TestCall:
         together = tiny(frames)
         assert len(together) == 19
         assert np.abs(together[18].image.astype(int) - tiny([frames[18]])[0].image).max() <= 1
+
+    @pytest.mark.parametrize("backend", ["torch", "openvino"])
+    def test_a_network_that_overflows_is_an_error_not_a_black_frame(self, backend, tiny_weights, make_frame, tmp_path):
+        network = load_weights(tiny_weights)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1e30)
+        save_weights(network, tmp_path / "huge.safetensors", {})
+        with (
+            Derainer(tmp_path / "huge.safetensors", backend=backend, precision="fp32") as derainer,
+            pytest.raises(BackendError, match=r"damaged result.*overflows"),
+        ):
+            derainer([make_frame(40, 50)])
 
     @settings(max_examples=20, deadline=None)
     @given(st.integers(16, 60), st.integers(16, 60))

@@ -1,0 +1,167 @@
+"""What the launch files of derain_node share: arguments, and the action that is made of them.
+
+An argument left empty is not passed on, so that the params_file, and then the node's own default, decide; one that is
+given overrides the file. The node configures and activates itself, so a plain Node action is enough: with
+autostart:=false the transitions are for ``ros2 lifecycle`` or a lifecycle manager.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+ARGUMENTS = {
+    "name": "Name of the node.",
+    "namespace": "Namespace of the node and its relative topics.",
+    "params_file": "File of parameters, keyed '/**:'; config/derain.yaml lists them all.",
+    "image": "Topic of the camera's image; image/compressed and camera_info beside it follow.",
+    "camera_info": "Topic of the camera_info, where it is not beside the image.",
+    "derained": "Topic of the derained image; its /compressed and the camera_info beside it follow.",
+    "streak_mask": "Topic of the streak mask.",
+    "image_transport": "raw or compressed.",
+    "weights": "Preset with shipped weights, or path of a checkpoint.",
+    "backend": "What runs the network: auto, tensorrt, torch, openvino or fake.",
+    "use_sim_time": "true: the node's clock follows /clock.",
+    "autostart": "false: leave the node unconfigured.",
+    "build_only": "true: build the TensorRT engines for warmup_sizes, derain nothing, and end.",
+    "fastdds_profile": "auto: config/fastdds.xml, unless you have your own or use another RMW; off; or a path.",
+    "respawn": "true: start the node again, 2 s after it has ended.",
+    "log_level": "debug, info, warn, error or fatal.",
+}
+DEFAULTS = {"fastdds_profile": "auto"}
+TOPICS = {
+    "image": "image",
+    "camera_info": "camera_info",
+    "derained": "derained/image",
+    "streak_mask": "streak_mask/image",
+}
+TEXT_PARAMETERS = ("image_transport", "weights", "backend")
+SWITCH_PARAMETERS = ("use_sim_time", "autostart")
+
+# The first is read by Fast DDS 3 (Kilted), the second by Fast DDS 2 (Jazzy and before).
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+# Also decides on transports, which the profile would override.
+TRANSPORTS_VARIABLE = "FASTDDS_BUILTIN_TRANSPORTS"
+RESPAWN_DELAY_S = 2.0
+
+Remaps = Sequence[tuple[str, str]]
+Start = Callable[[LaunchContext, Mapping[str, str]], Sequence[Any]]
+
+
+def describe(arguments: Mapping[str, str], defaults: Mapping[str, str], start: Start) -> LaunchDescription:
+    """All arguments, name to description, and what ``start`` makes of their values.
+
+    A ValueError of ``start`` ends the launch with its text before any process is started.
+    """
+
+    def perform(context: LaunchContext) -> Sequence[Any]:
+        return start(context, {name: LaunchConfiguration(name).perform(context) for name in arguments})
+
+    declared = [
+        DeclareLaunchArgument(name, default_value=defaults.get(name, ""), description=description)
+        for name, description in arguments.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=perform)])
+
+
+def remaps(given: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Rules for the topics of one camera that were given as arguments."""
+    return [(topic, given[argument]) for argument, topic in TOPICS.items() if given[argument]]
+
+
+def derain_node(
+    context: LaunchContext,
+    given: Mapping[str, str],
+    remappings: Remaps,
+    config: Path,
+    values: Mapping[str, Any] | None = None,
+) -> list[Node | LogInfo]:
+    """The node's action, and one line on the Fast DDS profile. Raises ValueError for an argument that is no use.
+
+    config: folder with fastdds.xml. values: further parameters, which override the params_file.
+    """
+    build_only = switch(given, "build_only")
+    environment, line = profile_environment(given["fastdds_profile"], context.environment, config / "fastdds.xml")
+    node = Node(
+        package="sapnet_ros",
+        executable="derain_node",
+        name=given["name"] or None,
+        namespace=given["namespace"] or None,
+        parameters=parameter_files(given, values or {}),
+        remappings=list(remappings),
+        arguments=["--build-only"] if build_only else None,
+        ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
+        additional_env=environment,
+        respawn=switch(given, "respawn") and not build_only,
+        respawn_delay=RESPAWN_DELAY_S,
+        on_exit=[Shutdown(reason="all that was to be built is built, or cannot be")] if build_only else None,
+        output="screen",
+    )
+    return [LogInfo(msg=line), node]
+
+
+def parameter_files(given: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
+    """The params_file, and after it one of ``values`` and the parameters given as arguments."""
+    files = [existing_file(given, "params_file")] if given["params_file"] else []
+    overrides = dict(values)
+    overrides |= {name: given[name] for name in TEXT_PARAMETERS if given[name]}
+    overrides |= {name: switch(given, name) for name in SWITCH_PARAMETERS if given[name]}
+    if overrides:
+        files.append(override_file(overrides))
+    return files
+
+
+def existing_file(given: Mapping[str, str], name: str) -> str:
+    """Path of the file that an argument names."""
+    path = Path(given[name]).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{name}:={given[name]} is not a file")
+    return str(path)
+
+
+def override_file(values: Mapping[str, Any]) -> str:
+    """A file of parameters that come out on top.
+
+    The node takes the sections that match its name in the order of their first appearance. What a dictionary given to
+    the Node action becomes, '/**' or the full name, may have appeared before another section of the params_file; this
+    key matches every node as well and stands in no such file. JSON is YAML in which every text is quoted: the node's
+    parser takes a bare 1e5 or nan for a number.
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="derain_", suffix=".yaml", delete=False) as file:
+        json.dump({"/**/*": {"ros__parameters": dict(values)}}, file)
+    return file.name
+
+
+def switch(given: Mapping[str, str], name: str) -> bool:
+    """An argument that is true or false; empty is false."""
+    value = given[name].lower()
+    if value not in ("", "true", "false"):
+        raise ValueError(f"{name}:={given[name]} must be true or false")
+    return value == "true"
+
+
+def profile_environment(choice: str, environment: Mapping[str, str], ours: Path) -> tuple[dict[str, str], str]:
+    """Variables for the node's process, and the line that says what was done about the Fast DDS profile."""
+    if choice == "off":
+        return {}, "Fast DDS profile: left alone, as asked"
+    if choice not in ("", "auto"):
+        profile = Path(choice).expanduser().absolute()
+        if not profile.is_file():
+            raise ValueError(f"fastdds_profile:={choice} must be auto, off or the path of a file")
+        return dict.fromkeys(PROFILE_VARIABLES, str(profile)), f"Fast DDS profile: {profile}"
+    rmw = environment.get("RMW_IMPLEMENTATION", "")
+    if rmw and not rmw.startswith("rmw_fastrtps"):
+        return {}, f"Fast DDS profile: none, RMW_IMPLEMENTATION is {rmw}"
+    for variable in (*PROFILE_VARIABLES, TRANSPORTS_VARIABLE):
+        if environment.get(variable):
+            return {}, f"Fast DDS profile: yours, {variable} is {environment[variable]}"
+    line = f"Fast DDS profile: {ours}; fastdds_profile:=off goes without"
+    return dict.fromkeys(PROFILE_VARIABLES, str(ours)), line

@@ -1,0 +1,99 @@
+"""multi_camera.launch.py: which cameras and topics its arguments give to the one node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+REASON = (
+    "needs launch and launch_ros: source ROS 2, or put the sources of ros2/launch and ros2/launch_ros on PYTHONPATH"
+)
+pytest.importorskip("launch.actions", reason=REASON)
+pytest.importorskip("launch_ros.actions", reason=REASON)
+live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from rcl_interfaces.srv import GetParameters  # noqa: E402
+
+FILE = "multi_camera.launch.py"
+SOURCE = Path(__file__).resolve().parents[2] / "launch" / FILE
+CAMERAS = ["front", "left", "right", "rear"]
+Given = Callable[..., Mapping[str, str]]
+
+
+@pytest.fixture(scope="module")
+def launch_file(load_launch_file: Callable[[str], ModuleType]) -> ModuleType:
+    return load_launch_file(FILE)
+
+
+def cameras_of(peer: Any, node: str) -> list[str]:
+    request = GetParameters.Request(names=["cameras"])
+    (value,) = peer.call(GetParameters, f"{node}/get_parameters", request).values
+    return list(value.string_array_value)
+
+
+@pytest.mark.parametrize("file", [FILE, SOURCE], ids=["installed", "by path"])
+def test_one_node_serves_four_cameras_on_topics_of_a_pattern(
+    file: str | Path, launch: Callable[..., Any], peer: Any
+) -> None:
+    launched = launch(
+        "backend:=fake",
+        "image:=/sensing/camera/{camera}/image_raw",
+        "derained:=/clean/{camera}/image",
+        "streak_mask:=/clean/{camera}/mask",
+        file=file,
+    )
+    for camera in CAMERAS:
+        inputs = (f"/sensing/camera/{camera}/image_raw", f"/sensing/camera/{camera}/camera_info")
+        live.wait_for(lambda i=inputs: all(map(peer.node.count_subscribers, i)), f"subscriptions of {inputs}")
+        outputs = (f"/clean/{camera}/image", f"/clean/{camera}/mask", f"/clean/{camera}/camera_info")
+        assert [peer.node.count_publishers(topic) for topic in (*outputs, f"/{camera}/frame_status")] == [1, 1, 1, 1]
+    assert len(launched.node_pids()) == 1
+    assert cameras_of(peer, "/derain_node") == CAMERAS
+
+
+def test_without_patterns_the_topics_stand_under_the_cameras(launch: Callable[..., Any], peer: Any) -> None:
+    launch("backend:=fake", "cameras:=[near, far]", "namespace:=truck", file=FILE)
+    topics = ("/truck/near/image", "/truck/far/image")
+    live.wait_for(lambda: all(map(peer.node.count_subscribers, topics)), f"subscriptions of {topics}")
+    assert cameras_of(peer, "/truck/derain_node") == ["near", "far"]
+
+
+def test_the_file_names_the_cameras_where_the_argument_is_empty(
+    launch: Callable[..., Any], peer: Any, tmp_path: Path
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("/**: {ros__parameters: {cameras: [only]}}\n")
+    launch("backend:=fake", "cameras:=", f"params_file:={params}", file=FILE)
+    live.wait_for(lambda: peer.node.count_subscribers("/only/image"), "a subscription of /only/image")
+    assert cameras_of(peer, "/derain_node") == ["only"]
+
+
+def test_names_that_the_node_refuses_end_it(launch: Callable[..., Any]) -> None:
+    launched = launch("backend:=fake", "cameras:=front,front", file=FILE)
+    assert launched.wait() == 0  # launch ends with its last process, whose status it logs
+    assert "exit code 1" in launched.log.read_text()
+    assert "parameter 'cameras' must be" in launched.log.read_text()
+
+
+def test_names_come_as_text_or_as_yaml(launch_file: ModuleType) -> None:
+    for text in ("front,rear", "front, rear", "[front, rear]", "['front',\"rear\"]"):
+        assert launch_file.names(text) == ["front", "rear"]
+    assert launch_file.names("") == launch_file.names("[]") == []
+
+
+def test_a_pattern_without_a_place_for_the_name_is_refused(launch_file: ModuleType, given: Given) -> None:
+    values = given(launch_file.ARGUMENTS, image="/camera/image_raw")
+    with pytest.raises(ValueError, match=r"image:=/camera/image_raw must contain \{camera\}"):
+        launch_file.remaps(values, ["front"])
+    with pytest.raises(ValueError, match="needs the names of the cameras"):
+        launch_file.remaps(given(launch_file.ARGUMENTS, derained="/{camera}/clean"), [])
+
+
+def test_it_takes_the_arguments_of_the_other_launch_file_and_the_names(launch_file: ModuleType) -> None:
+    from sapnet_ros import launching
+
+    assert set(launch_file.ARGUMENTS) == {"cameras", *launching.ARGUMENTS}

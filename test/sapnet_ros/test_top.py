@@ -1,0 +1,227 @@
+"""What ``sapnet top`` makes of diagnostics, good and bad."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rich.cells import cell_len
+
+from sapnet.commands.status_view import MAX_TEXT, plain, read, render
+from sapnet_ros import top
+from sapnet_ros.top import Monitor
+
+CAMERA = {"topic": "/image", "rate_in_hz": 29.97, "rate_out_hz": 9.5, "received": 1234, "derained": 1100}
+CAMERA |= {"passed_through": 30, "dropped": 104, "lost_in_transport": 7, "rain_score": 0.1234, "gate": "rain"}
+CAMERA |= {"passed_through_building": 30, "dropped_overload": 104, "dropped_invalid": 0, "enabled": "true"}
+CAMERA |= {"latency_ms_p50": 33.3, "latency_ms_p95": 45.67, "latency_ms_p99": 123.4}
+CAMERA |= {"inference_ms_p50": 9.96, "inference_ms_p95": 20, "inference_ms_p99": 30, "wait_ms_p50": 0.04}
+BACKEND = {"backend": "tensorrt", "weights": "sapnet_fast", "precision": "fp16", "device": "NVIDIA RTX 4090"}
+BACKEND |= {"ready": "false", "last_error": "out of memory", "last_error_age_s": 73.2, "gpu_memory_mb": 1834.4}
+PROCESS = {"state": "active", "pid": 4711, "version": "1.0.0", "memory_mb": 812.3, "cpu_percent": 143.2, "threads": 23}
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 \u202eevil\r\nnext\tline " + "雨" * 100_000
+
+
+def status(name: str, values: dict[str, Any], level: bytes = b"\0", message: str = "") -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(name=name, level=level, message=message, values=pairs)
+
+
+def array(*statuses: DiagnosticStatus) -> DiagnosticArray:
+    return DiagnosticArray(status=list(statuses))
+
+
+def report(node: str = "derain_node", camera: dict[str, Any] | None = None, **process: Any) -> DiagnosticArray:
+    return array(
+        status(f"{node}: front", CAMERA | (camera or {}), message="deraining"),
+        status(f"{node}: backend", BACKEND, b"\1", "building the engine"),
+        status(f"{node}: process", PROCESS | process, message="active"),
+    )
+
+
+def text(message: DiagnosticArray, width: int = 200, silent_s: float = 0.0) -> list[str]:
+    (found,) = read(message)
+    return [line.plain for line in render(found, width, silent_s)]
+
+
+def words(lines: list[str], start: str) -> list[str]:
+    return next(line.split() for line in lines if line.split()[:2] == start.split())
+
+
+def test_a_report_says_everything() -> None:
+    lines = text(report())
+    assert lines[0] == "derain_node, pid 4711  /image"
+    figures = "30.0/9.5 1234 1100 30 104 7 33/46/123 0.123 rain deraining"
+    assert words(lines, "OK front") == ["OK", "front", *figures.split()]
+    assert any("passed through: 30 building; dropped: 104 overload" in line for line in lines)
+    assert words(lines, "ms p50/95/99")[2:] == ["wait", "preprocess", "inference", "postprocess", "publish"]
+    assert words(lines, "front 0.0/-/-") == ["front", "0.0/-/-", "10/20/30"]
+    backend = words(lines, "WARN tensorrt")
+    assert backend == ["WARN", "tensorrt", "fp16", "sapnet_fast", "1834", "building", "the", "engine"]
+    assert {"       on NVIDIA RTX 4090", "       last error 73 s ago: out of memory"} <= set(lines)
+    assert words(lines, "OK active") == ["OK", "active", "812", "143", "23", "1.0.0"]
+
+
+@pytest.mark.parametrize("progress", ["0.45", "compiling for 720x1280"])
+def test_build_progress_is_a_share_or_words(progress: str) -> None:
+    lines = text(array(status("n: backend", BACKEND | {"build_progress": progress}, message="loading")))
+    assert f"       build: {'45%' if progress == '0.45' else progress}" in lines
+
+
+def test_what_the_message_says_is_not_said_again() -> None:
+    values = BACKEND | {"build_progress": "compiling", "last_error": "compiling"}
+    assert sum("compiling" in line for line in text(array(status("n: backend", values, message="compiling")))) == 1
+
+
+def test_missing_values_are_empty_cells_and_unknown_ones_are_nowhere() -> None:
+    message = array(status("n: front", {"received": 5, "derained": 5, "colour": "mauve"}, message="deraining"))
+    lines = text(message)
+    assert words(lines, "OK front") == ["OK", "front", "5", "5", "deraining"]
+    assert "mauve" not in "".join(lines) + json.dumps(plain(read(message)[0]))
+    # The columns keep their places.
+    title, row = (next(line for line in lines if word in line) for word in ("received", "deraining"))
+    assert row.rindex("5") == title.index("derained") + len("derained") - 1
+
+
+def test_no_parts_of_latency_no_table_of_them() -> None:
+    assert not any("inference" in line for line in text(array(status("n: front", {"received": 5, "derained": 5}))))
+
+
+def test_other_nodes_are_ignored() -> None:
+    others = [status("lidar: process", {"state": "up"}, b"\2"), status("usb_cam: front", {"fps": 3}), status("", {})]
+    others += [status("no colon", CAMERA), status("gps: backend", {"backend": "ublox"})]
+    assert read(array(*others)) == []
+    (found,) = read(array(*others, *report("rain_remover").status))
+    assert (found.node, list(found.cameras), list(found.parts)) == ("rain_remover", ["front"], ["backend", "process"])
+
+
+def test_several_nodes_in_a_message() -> None:
+    both = array(*report("front_node").status, *report("rear_node").status)
+    assert [found.node for found in read(both)] == ["front_node", "rear_node"]
+
+
+def test_a_camera_called_backend() -> None:
+    (found,) = read(array(status("n: backend", CAMERA), status("n: backend", BACKEND)))
+    assert list(found.cameras) == list(found.parts) == ["backend"]
+
+
+@pytest.mark.parametrize("garbage", ["abc", "nan", "inf", "-inf", "1e999", "0x10", "٣٣ px", "[1, 2]"])
+def test_garbage_figures(garbage: str) -> None:
+    keys = ("received", "rate_in_hz", "latency_ms_p50", "rain_score", "dropped_overload", "silent_s")
+    message = report(camera=dict.fromkeys(keys, garbage), memory_mb=garbage)
+    lines = text(message)
+    assert words(lines, "OK front")[2:4] == ["?/9.5", "?"]
+    assert words(lines, "OK active")[2] == "?"
+    told = json.loads(json.dumps(plain(read(message)[0]), allow_nan=False))
+    assert {told["cameras"]["front"][key] for key in keys} == {None}
+    assert told["process"]["memory_mb"] is None
+
+
+@pytest.mark.parametrize("level", [b"\4", b"\xff"])
+def test_a_level_that_is_none(level: bytes) -> None:
+    assert text(array(status("n: front", CAMERA, level)))[3].startswith("?      front")
+
+
+@pytest.mark.parametrize("width", [1, 7, 20, 80, 100, 140])
+def test_hostile_text_stays_within_the_width_and_is_no_command(width: int) -> None:
+    hostile = dict.fromkeys((*CAMERA, *BACKEND, *PROCESS, "dropped_" + HOSTILE), HOSTILE)
+    statuses = [status(f"{HOSTILE}: {label}", hostile, b"\2", HOSTILE) for label in ("front", HOSTILE, "process")]
+    statuses.append(status(f"{HOSTILE}: backend", dict.fromkeys(BACKEND, HOSTILE), b"\1", HOSTILE))
+    lines = text(array(*statuses), width)
+    assert max(map(cell_len, lines)) <= width
+    assert {unicodedata.category(letter) for line in lines for letter in line}.isdisjoint({"Cc", "Cf", "Cs", "Zl"})
+    assert len(lines) < 60
+
+
+def test_a_very_long_message_is_cut_to_a_few_lines() -> None:
+    lines = text(array(status("n: front", CAMERA, b"\2", "network " * 50_000)), 80)
+    said = [line for line in lines if "network" in line]
+    assert len(said) == 3
+    assert said[-1].endswith("…")
+    unlimited = text(array(status("n: front", CAMERA, b"\2", "network " * 50_000)), 10**9)
+    assert max(map(len, unlimited)) < MAX_TEXT + 200
+
+
+def test_narrow_screens_keep_every_figure() -> None:
+    wide, narrow = (text(report(), width) for width in (200, 80))
+    assert max(map(len, narrow)) <= 80
+    figures = words(wide, "OK front")[2:-1]
+    assert figures in [line.split() for line in narrow]
+    assert ["OK", "front", "deraining"] in [line.split() for line in narrow]
+
+
+def test_colour_follows_the_level() -> None:
+    (found,) = read(array(*(status(f"n: {i}", CAMERA, bytes([i])) for i in range(3))))
+    lines = {line.plain[:5].strip(): line for line in render(found, 200)}
+    assert [str(lines[level].spans[0].style) for level in ("OK", "WARN", "ERROR")] == ["green", "yellow", "bold red"]
+
+
+def test_silence_is_said_from_three_seconds_on() -> None:
+    assert "nothing came" not in "".join(text(report(), silent_s=1.2))
+    assert text(report(), silent_s=12.3)[0] == "derain_node, pid 4711  nothing came for 12 s  /image"
+
+
+class Clock:
+    """time.monotonic, set by hand."""
+
+    now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(top, "time", clock)
+    return clock
+
+
+def test_nodes_of_one_name_are_told_apart(clock: Clock) -> None:
+    monitor = Monitor()
+    monitor.take(report(pid=1))
+    monitor.take(report(pid=2, camera={"topic": "/rear/image"}))
+    clock.now_s += 60.0
+    monitor.take(report(pid=2, camera={"topic": "/rear/image"}))
+    titles = [line.plain for line in monitor.lines(100, 100) if "pid" in line.plain]
+    assert titles == ["derain_node, pid 1  nothing came for 60 s  /image", "derain_node, pid 2  /rear/image"]
+
+
+def test_a_process_started_anew_takes_the_place_of_the_old_one(clock: Clock) -> None:
+    monitor = Monitor()
+    monitor.take(report(pid=1))
+    clock.now_s += 2.0
+    monitor.take(report(pid=2))
+    assert list(monitor.sources) == [("derain_node", "1"), ("derain_node", "2")]
+    clock.now_s += 2.0
+    monitor.take(report(pid=2))
+    assert list(monitor.sources) == [("derain_node", "2")]
+
+
+def test_one_node_may_be_asked_for(clock: Clock) -> None:
+    monitor = Monitor("rear_node")
+    monitor.take(report("front_node"))
+    clock.now_s += 4.0
+    assert not monitor.sources
+    (line,) = monitor.lines(100, 100)
+    assert "'rear_node'" in line.plain
+    assert "heard: front_node" in line.plain
+    assert "nothing came for 4 s" in line.plain
+    monitor.take(report("rear_node"))
+    assert [found.node for found in monitor.take_fresh()] == ["rear_node"]
+    assert monitor.take_fresh() == []
+
+
+def test_a_low_screen_says_what_it_cuts() -> None:
+    monitor = Monitor()
+    monitor.take(report())
+    total = len(monitor.lines(100, 1000))
+    lines = monitor.lines(100, 5)
+    assert len(lines) == 5
+    assert lines[-1].plain == f"… {total - 4} more lines"

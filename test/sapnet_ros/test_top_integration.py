@@ -1,0 +1,164 @@
+"""``sapnet top`` as its users run it: a process of its own beside a real derain_node on the fake backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from live import ROOT, NodeProcess, Peer, image, status_values, wait_for
+
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Image
+
+# The command as the installed one runs it, whether or not the package is installed here.
+CODE = "import sys, sapnet.cli as c; from sapnet_ros import top; c._loaders = lambda: {'top': lambda: top};"
+COMMAND = [sys.executable, "-c", f"{CODE} sys.exit(c.main())", "top"]
+
+
+def run_top(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def heed_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would all that the tests start from one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture
+def start_top() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: str, **streams: Any) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+        process = subprocess.Popen([*COMMAND, *words], cwd=ROOT, env=environment, preexec_fn=heed_ctrl_c, **streams)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def derained(peer: Peer, start_node: Callable[..., NodeProcess]) -> NodeProcess:
+    """A node whose diagnostics tell of three derained frames."""
+    node = start_node()
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    publisher = peer.publisher(Image, "image")
+    frame = np.full((48, 64, 3), 90, np.uint8)
+    for stamp in range(1, 200):
+        publisher.publish(image(frame, stamp))
+        time.sleep(0.1)
+        if int(status_values(diagnostics, "derain_node: camera").get("derained", 0)) >= 3:
+            return node
+    pytest.fail("no frame was derained")
+
+
+def test_once_as_json(derained: NodeProcess) -> None:
+    done = run_top("--once", "--json", "--timeout", "30")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert list(told) == ["node", "cameras", "backend", "process"]
+    camera = told["cameras"]["camera"]
+    assert camera["topic"] == "/image"
+    assert camera["received"] >= camera["derained"] >= 3
+    assert 0 < camera["latency_ms_p50"] <= camera["latency_ms_p99"]
+    assert (told["backend"]["level"], told["backend"]["backend"]) == ("WARN", "fake")
+    assert (told["process"]["state"], told["process"]["pid"]) == ("active", derained.process.pid)
+
+
+def test_once_as_text(derained: NodeProcess) -> None:
+    done = run_top("--once", "--node", "derain_node", "--timeout", "30")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"derain_node, pid {derained.process.pid}  /image" in done.stdout
+    rows = [line.split()[:2] for line in done.stdout.splitlines()]
+    assert ["WARN", "fake"] in rows
+    assert ["OK", "active"] in rows
+    assert any(row[1:] == ["camera"] for row in rows)
+    assert "\x1b" not in done.stdout
+
+
+def test_nothing_in_time_is_said_in_one_line(peer: Peer, start_node: Callable[..., NodeProcess]) -> None:
+    start_node()
+    publisher = peer.publisher(DiagnosticArray, "/diagnostics", subscribers=0)
+    timer = peer.node.create_timer(
+        0.1, lambda: publisher.publish(DiagnosticArray(status=[DiagnosticStatus(name="lidar: process")]))
+    )
+    done = run_top("--once", "--node", "lidar", "--timeout", "8")
+    timer.cancel()
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "no diagnostics of the node 'lidar'" in line
+    assert "heard: derain_node" in line
+    assert line.endswith("within 8 s")
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "soon"])
+def test_a_wrong_timeout_is_refused(timeout: str) -> None:
+    done = run_top("--once", f"--timeout={timeout}")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "expected seconds above 0" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_line_of_json_per_message_until_ctrl_c(
+    number: signal.Signals, start_node: Callable[..., NodeProcess], start_top: Callable[..., Any], tmp_path: Path
+) -> None:
+    node = start_node(autostart=False)
+    out, errors = tmp_path / "out.jsonl", tmp_path / "errors"
+    with out.open("wb") as stdout, errors.open("wb") as stderr:
+        process = start_top("--json", stdout=stdout, stderr=stderr)
+    wait_for(lambda: out.read_bytes().count(b"\n") >= 3, "three messages")
+    assert node.stop() == 0
+    wait_for(lambda: b"nothing came for 3 s" in errors.read_bytes(), "word of the silence")
+    process.send_signal(number)
+    assert process.wait(10) == {signal.SIGINT: 0, signal.SIGTERM: 143}[number]
+    states = {json.loads(line)["process"]["state"] for line in out.read_text().splitlines()}
+    assert "unconfigured" in states
+    assert len(errors.read_text().splitlines()) == 1
+
+
+def test_a_terminal_is_redrawn_and_given_back(
+    start_node: Callable[..., NodeProcess], start_top: Callable[..., Any]
+) -> None:
+    terminal, inside = pty.openpty()
+    os.set_blocking(terminal, False)
+    shown = b""
+
+    def screen() -> bytes:
+        nonlocal shown
+        try:
+            while piece := os.read(terminal, 65536):
+                shown += piece
+        except (BlockingIOError, OSError):
+            pass
+        return shown
+
+    process = start_top(stdin=inside, stdout=inside, stderr=inside)
+    wait_for(lambda: b"Waiting for a derain_node" in screen(), "a first screen")
+    node = start_node()
+    wait_for(lambda: b"waiting for the first frame on /image" in screen(), "the camera")
+    assert node.stop() == 0
+    wait_for(lambda: b"nothing came for 4 s" in screen(), "seconds of silence")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    os.close(inside)
+    screen()
+    os.close(terminal)
+    assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l") == 1
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
+    assert b"Traceback" not in shown
