@@ -35,10 +35,12 @@ def main(args: list[str] | None = None) -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
+    from sapnet.memory import keep_freed_memory
     from sapnet_ros.build_node import BuildNode
     from sapnet_ros.logs import RosHandler
     from sapnet_ros.node import DerainNode
 
+    keep_freed_memory()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         build_only = BUILD_ONLY in (sys.argv if args is None else args)

@@ -105,10 +105,10 @@ class NodeParams:
         name="rain_gate.probe_period_s",
     )
     rain_gate_on_threshold: float = number(
-        0.02, 0.0, 1.0, "Rain score from which it rains.", changes="live", name="rain_gate.on_threshold"
+        0.015, 0.0, 1.0, "Rain score from which it rains.", changes="live", name="rain_gate.on_threshold"
     )
     rain_gate_off_threshold: float = number(
-        0.01,
+        0.012,
         0.0,
         1.0,
         "Rain score below which it is dry, where it stays there for rain_gate.hold_s.",

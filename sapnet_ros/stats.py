@@ -13,6 +13,7 @@ from types import MappingProxyType
 WINDOW = 300  # frames whose latency is remembered
 PASSING_WINDOW = 30  # frames that tell how long it takes to pass one through
 RATE_WINDOW_S = 5.0
+PACE_FRAMES = 8  # that tell when the next one is likely to come
 PERCENTILES = (50, 95, 99)
 
 
@@ -99,6 +100,13 @@ class CameraStats:
         """Since the last frame came; infinite before the first."""
         with self._lock:
             return now_s - self._ins_s[-1] if self._ins_s else math.inf
+
+    @property
+    def expected_s(self) -> float:
+        """When the next frame is likely to come, by the pace of the last ones; -inf where there is no telling."""
+        with self._lock:
+            recent = list(self._ins_s)[-PACE_FRAMES:]
+        return recent[-1] + (recent[-1] - recent[0]) / (len(recent) - 1) if len(recent) > 1 else -math.inf
 
     def count_received(self, now_s: float) -> None:
         """A frame came in."""

@@ -250,8 +250,12 @@ class Worker:
         wait_until_s = min(held.frame.received_s for held in group) + params.batch_wait_ms / 1000
         # A frame with a deadline does not wait for others when it is in a hurry.
         wait_until_s = min(wait_until_s, *(self._due_s(held.frame, params) for held in group))
-        batches = derainer.is_ready(*first.size, batch=len(group) + 1)
-        if batches and now_s < wait_until_s and len(group) < self._cameras_of(first.size, now_s, params):
+        others = [camera for name, camera in self._cameras.items() if name not in self._in_hand]
+        if (
+            now_s < wait_until_s
+            and any(self._may_come(camera, first.size, wait_until_s, now_s, params) for camera in others)
+            and derainer.is_ready(*first.size, batch=len(group) + 1)
+        ):
             return wait_until_s
         if len(group) > 1 and not derainer.is_ready(*first.size, batch=len(group)):
             group = [first]
@@ -265,14 +269,16 @@ class Worker:
         self._inference.start(self._call)
         return NEVER
 
-    def _cameras_of(self, size: tuple[int, int], now_s: float, params: NodeParams) -> int:
-        """How many cameras send frames of this size that are to be derained."""
-        return sum(
+    def _may_come(
+        self, camera: Camera, size: tuple[int, int], until_s: float, now_s: float, params: NodeParams
+    ) -> bool:
+        """Whether a camera that is to be derained is likely to send a frame of this size before ``until_s``."""
+        return (
             camera.size == size
             and camera.enabled
             and camera.stats.silent_s(now_s) < LIVE_S
+            and camera.stats.expected_s < until_s
             and not camera.gate.passes(now_s, params.gate)
-            for camera in self._cameras.values()
         )
 
     def _next_s(self, params: NodeParams) -> float:

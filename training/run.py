@@ -26,7 +26,7 @@ from training.datasets.paired import ImagePair, check_pairs, find_pairs
 from training.datasets.stream import make_loader, make_stream
 from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
-from training.memory import keep_freed_memory
+from sapnet.memory import keep_freed_memory
 from training.module import DerainingModule
 from training.progress import Throughput
 from training.stopping import SaveAtEnd, StopOnSignal

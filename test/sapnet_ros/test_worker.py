@@ -198,6 +198,17 @@ def test_a_batch_waits_no_longer_than_it_may(make: Callable[..., Bench]) -> None
     assert bench.cameras["camera0"].latencies_s[-1] < 0.08
 
 
+def test_a_batch_does_not_wait_for_a_camera_that_comes_later(make: Callable[..., Bench]) -> None:
+    """Two cameras in opposite phase, 100 ms apart: to wait would only cost time."""
+    bench = make(2, batch_wait_ms=60)
+    for number in range(16):
+        bench.send(number, camera=number % 2)
+        time.sleep(0.1)
+    wait_for(bench.settled, "all")
+    late = [latency_s > 0.05 for camera in bench.cameras.values() for latency_s in camera.latencies_s[3:]]
+    assert late.count(True) <= 2, "but where the machine was late itself"
+
+
 def test_slow_cameras_are_not_starved_by_fast_ones(make: Callable[..., Bench]) -> None:
     """Three cameras of sizes that share no batch; one sends at every chance, the others seldom."""
     bench = make(3, {"latency_ms": 10})

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Page faults while 20 tensors of 16 MB, each freed before the next, are written.
 PROGRAM = """
 import ctypes, resource, sys
-from training.memory import keep_freed_memory
+from sapnet.memory import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit("no glibc")
 libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""How a CPU-only training keeps the C library from giving its memory back and asking for it again at every step."""
+"""How a process that makes and frees large arrays all the time keeps the C library from giving their memory back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _NEVER, _PAD = 2**31 - 1, 2**28
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed for the next tensor, for the rest of the process; whether it could be told so.
+    """Have glibc keep what is freed for the next array, for the rest of the process; whether it could be told so.
 
-    By default every tensor of some size is mapped anew and its pages cleared by the kernel, which on two cores takes
-    as much time as the arithmetic.
+    By default every array of some size is mapped anew and its pages cleared by the kernel, which takes as much time
+    as the arithmetic of a training on two cores, and most of the time that a node takes to publish a frame.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
