@@ -23,7 +23,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 UV ?= uv
 
 # Passed through the environment, so that spaces and quotes in a path survive.
-export INPUT RAIN RATE FRAMES SIZE OPEN_LOOP OUT
+export INPUT RAIN RATE FRAMES SIZE OPEN_LOOP OUT MINUTES
 
 # $(1): environment; $(2): requirement files. The stamp $@ is written last, so that an interrupted install is resumed.
 define install
@@ -37,7 +37,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: help venv venv-kilted demo test test-kilted lint locks clean distclean
+.PHONY: help venv venv-kilted demo test test-kilted lint soak locks clean distclean
 
 help: ## list what can be made
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -72,6 +72,9 @@ test: venv ## run all tests on ROS 2 Jazzy; TESTS="test/sapnet -k name" for some
 test-kilted: venv-kilted ## run the node's tests on ROS 2 Kilted
 	$(VENV_KILTED)/bin/python -m pytest $(or $(TESTS),test/sapnet_ros)
 
+soak: venv ## four cameras for MINUTES=10 through derain_node; memory and threads as soak.png
+	$(BIN)/python benchmarks/soak.py --minutes "$${MINUTES:-10}" --picture soak.png
+
 lint: venv ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -85,7 +88,7 @@ locks: ## write requirements/vehicle-*.lock anew, with uv, after a change of the
 	done
 
 clean: ## remove what builds, tests and the demo wrote; the environments stay
-	rm -rf build install log dist demo_out .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build install log dist demo_out .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache soak.png
 	find . -path './.*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too

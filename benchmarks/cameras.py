@@ -21,6 +21,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from sapnet_ros.camera import image_message
@@ -28,6 +29,7 @@ from sapnet_ros.qos import frames_profile
 
 READY_S = 60.0
 ACK_S = 5.0
+DEPTH = 50
 STOP_S = 10.0
 CAMERAS = ("front", "left", "right", "rear")
 
@@ -106,7 +108,9 @@ def _publish(args: argparse.Namespace) -> None:
     node = rclpy.create_node("cameras")
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     messages: dict[str, Any] = {}
-    publishers = {name: node.create_publisher(Image, f"{name}/image", frames_profile()) for name in args.cameras}
+    # Deep, so that nothing is lost on this side when the machine is busy elsewhere for a moment.
+    profile = QoSProfile(depth=DEPTH)
+    publishers = {name: node.create_publisher(Image, f"{name}/image", profile) for name in args.cameras}
     for name in args.cameras:
         messages[name] = image_message(Image().header, frame, "bgr8")
         messages[name].header.frame_id = f"{name}_optical"

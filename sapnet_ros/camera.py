@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 
 from sapnet.messages import encode_compressed, encode_image, output_encoding
+from sapnet.steadiness import Steadier
 from sapnet.streaks import streak_mask
 from sapnet_ros.declarations import ParameterError
 from sapnet_ros.failopen import Outcome
@@ -76,6 +77,7 @@ class Camera:
         self.size: tuple[int, int] | None = None  # height, width of the last frame
         self.info_mismatch = ""  # what is wrong with the camera_info of the last frame
         self.gate = RainGate()
+        self.steadier = Steadier()
         self.stats = CameraStats()
         self.topics = Topics(node, name, params.image_transport)
         self._node = node

@@ -199,6 +199,9 @@ class DerainNode(LifecycleNode):
                 self._ready_publisher.wait_for_all_acked(LAST_WORD_TIMEOUT)
                 self.destroy_publisher(self._ready_publisher)
             self._ready_publisher = self._ready_sent = None
+        # rclpy keeps a weak reference to every entity that ever was: a node that is configured often would grow.
+        group = self.default_callback_group
+        group.entities = {entity for entity in group.entities if entity() is not None}
         self.params = None
 
     def _keep_thread(self, thread: Thread) -> None:

@@ -77,6 +77,13 @@ class NodeParams:
     mask_mode: str = choice(
         "binary", ("binary", "soft"), "Streak mask of 0 and 255, or of strength 0 to 255.", changes="live"
     )
+    steadiness: float = number(
+        0.0,
+        0.0,
+        0.9,
+        "Share of the last derained frame that is blended in where the two differ little, against flicker; 0: none.",
+        changes="live",
+    )
     deadline_ms: int = number(
         0, 0, 60000, "Time from receipt after which the original goes out; 0: off.", changes="live"
     )

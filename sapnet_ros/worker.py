@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 
 from sapnet.errors import ImageFormatError
@@ -149,7 +149,8 @@ class Worker:
             if camera.gate.note_score(score, ended_s, params.gate):
                 self._settle(held, Outcome(held.decoded, reason=failopen.DRY))
             else:
-                self._settle(held, Outcome(held.decoded, derained=derained))
+                steady = replace(derained, image=camera.steadier(derained.image, params.steadiness))
+                self._settle(held, Outcome(held.decoded, derained=steady))
 
     def _watch_call(self, params: NodeParams) -> None:
         """Leave a call behind that hangs, and have the backend started anew."""
@@ -301,6 +302,8 @@ class Worker:
     def _settle_frame(self, frame: Received, outcome: Outcome, parts: Parts) -> None:
         """Publish and count."""
         camera = self._cameras[frame.camera]
+        if outcome.derained is None:
+            camera.steadier.forget()
         if outcome.error:
             self._log_error(f"{camera.label}:{outcome.kind}", f"{camera.label}: {outcome.error}")
         if outcome.decoded is None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from live import image, wait_for
 from sapnet import Derainer
+from sapnet.steadiness import Steadier
 from sapnet_ros.failopen import Outcome
 from sapnet_ros.gate import RainGate
 from sapnet_ros.loader import Loader
@@ -35,6 +36,7 @@ class NotingCamera:
     enabled: bool = True
     size: tuple[int, int] | None = None
     gate: RainGate = field(default_factory=RainGate)
+    steadier: Steadier = field(default_factory=Steadier)
     stats: CameraStats = field(default_factory=CameraStats)
     sent: list[tuple[int, str]] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)

@@ -1,0 +1,144 @@
+"""Four cameras for a long time: ``python benchmarks/soak.py --minutes 10`` (``make soak``).
+
+Two loads that must be carried whole, sent = received = derained + passed through + dropped, without the process
+growing; then one that shows what the machine carries. Prints a table and draws memory, threads and processor time;
+exits with 1 where something that must hold does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from cameras import CAMERAS, Watch, isolate, publish, reading, running_node
+
+MB_PER_MINUTE = 1.0
+WARM_UP_SHARE = 0.25
+MIN_SLOPE_S = 60.0  # of figures after the warm-up, below which their slope says nothing
+COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport", "in_flight")
+
+
+@dataclass(frozen=True)
+class Load:
+    """Frames of four cameras. whole: every one must arrive and be accounted for."""
+
+    shape: tuple[int, int]
+    rate: float
+    whole: bool
+
+    def __str__(self) -> str:
+        return f"4 x {self.rate:g} Hz, {self.shape[0]}x{self.shape[1]}"
+
+
+LOADS = (Load((360, 640), 10, True), Load((240, 320), 30, True), Load((360, 640), 30, False))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of derain_node's process at one moment, ``seconds`` after the load began."""
+
+    seconds: float
+    memory_mb: float
+    threads: float
+    cpu_percent: float
+
+
+def run(load: Load, seconds: float) -> tuple[dict[str, int], list[Usage]]:
+    """Counts over all cameras, and what the process took second by second."""
+    height, width = load.shape
+    watch, usage = Watch(()), list[Usage]()
+    parameters = ("backend:=fake", f"cameras:=[{','.join(CAMERAS)}]", f"warmup_sizes:=[{height}x{width}]")
+    with running_node(*parameters), reading(CAMERAS):
+        cameras = publish(CAMERAS, load.shape, load.rate, seconds)
+        begin_s = time.monotonic()
+        while cameras.poll() is None:
+            watch.spin_for(1.0)
+            values = watch.statuses.get("process")
+            if values:
+                figures = (float(values[name]) for name in ("memory_mb", "threads", "cpu_percent"))
+                usage.append(Usage(time.monotonic() - begin_s, *figures))
+        watch.spin_for(3.0)
+        assert cameras.stdout is not None
+        sent = json.load(cameras.stdout)["sent"]
+    counts = {name: sum(watch.count(camera, name) for camera in CAMERAS) for name in COUNTS}
+    watch.destroy_node()
+    return {"sent": sum(sent.values()), **counts}, usage
+
+
+def problems(load: Load, counts: dict[str, int], usage: list[Usage]) -> list[str]:
+    """What does not hold."""
+    found = []
+    fates = counts["derained"] + counts["passed_through"] + counts["dropped"] + counts["in_flight"]
+    if counts["received"] != fates or counts["in_flight"]:
+        found.append(
+            f"received {counts['received']}, but {fates} have a fate, {counts['in_flight']} of them still open"
+        )
+    if load.whole and counts["sent"] != counts["received"]:
+        found.append(f"sent {counts['sent']}, received {counts['received']}")
+    if load.whole and slope(usage) > MB_PER_MINUTE:
+        found.append(f"memory grows by {slope(usage):.2f} MB a minute")
+    return found
+
+
+def slope(usage: list[Usage]) -> float:
+    """MB a minute after the warm-up, by least squares; 0 where there is too little to tell."""
+    late = usage[int(WARM_UP_SHARE * len(usage)) :]
+    if not late or late[-1].seconds - late[0].seconds < MIN_SLOPE_S:
+        return 0.0
+    return 60 * float(np.polyfit([one.seconds for one in late], [one.memory_mb for one in late], 1)[0])
+
+
+def draw(usages: dict[str, list[Usage]], path: Path) -> None:
+    """Memory, threads and processor time over time, a row for each load."""
+    names = {"memory_mb": "memory, MB", "threads": "threads", "cpu_percent": "CPU, % of a core"}
+    rows = [[_plot(usage, name, f"{load}: {label}") for name, label in names.items()] for load, usage in usages.items()]
+    cv2.imwrite(str(path), cv2.vconcat([cv2.hconcat(row) for row in rows]))
+
+
+def _plot(usage: list[Usage], name: str, title: str) -> np.ndarray:
+    picture = np.full((220, 460, 3), 255, np.uint8)
+    values, seconds = [getattr(one, name) for one in usage], [one.seconds for one in usage]
+    top, last_s = 1.2 * max(values, default=1.0), max(seconds, default=1.0)
+    points = [(60 + 380 * s / last_s, 190 - 150 * value / top) for s, value in zip(seconds, values, strict=True)]
+    cv2.polylines(picture, [np.int32(points)], False, (160, 70, 20), 2, cv2.LINE_AA)
+    cv2.rectangle(picture, (60, 40), (440, 190), (150, 150, 150), 1)
+    texts = {(60, 25): title, (8, 48): f"{top:.0f}", (40, 194): "0", (60, 210): "0 s", (390, 210): f"{last_s:.0f} s"}
+    for place, text in texts.items():
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return picture
+
+
+def main() -> None:
+    """Run the loads one after another."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of all loads together (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, help="PNG of memory, threads and processor time")
+    args = parser.parse_args()
+    isolate()
+    rclpy.init()
+    found, usages = [], {}
+    print(f"{'load':<22} {'sent':>7} {' '.join(f'{name:>17}' for name in COUNTS)} {'MB/min':>7} {'CPU %':>6} threads")
+    for load in LOADS:
+        counts, usages[str(load)] = run(load, 60 * args.minutes / len(LOADS))
+        usage = usages[str(load)]
+        figures = " ".join(f"{counts[name]:>17}" for name in COUNTS)
+        cpu, threads = (float(np.median([getattr(one, name) for one in usage])) for name in ("cpu_percent", "threads"))
+        print(
+            f"{load!s:<22} {counts['sent']:>7} {figures} {slope(usage):>7.2f} {cpu:>6.0f} {threads:>7.0f}", flush=True
+        )
+        found += [f"{load}: {problem}" for problem in problems(load, counts, usage)]
+    if args.picture:
+        draw(usages, args.picture)
+    rclpy.try_shutdown()
+    sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()

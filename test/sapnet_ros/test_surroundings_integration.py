@@ -1,0 +1,159 @@
+"""What happens around the frames: parameters that change, clocks that jump, subscribers that hang, and the end.
+
+The rig asserts, when it settles, that order holds and that every frame has its fate.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rig import OUTPUTS, Rig, running
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+from live import wait_for
+
+ALL = {"on_overload": "passthrough"}  # so that frames which a busy machine holds up are not lost
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One process for all: each test configures it anew."""
+    with running(tmp_path_factory.mktemp("rig") / "node.log") as rig:
+        yield rig
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"mask_threshold": 200, "mask_mode": "soft"},
+    {"deadline_ms": 500},
+    {"stages": 3},
+    {"on_overload": "drop", "on_failure": "drop"},
+    {"on_overload": "passthrough", "on_failure": "passthrough"},
+    {"batch_wait_ms": 60},
+    {"batch_wait_ms": 0},
+    {"rain_gate.enabled": True, "rain_gate.hold_s": 0.0, "rain_gate.probe_period_s": 0.0},
+    {"rain_gate.on_threshold": 0.9, "rain_gate.off_threshold": 0.8},
+    {"rain_gate.enabled": False},
+    {"enabled": False, "hang_timeout_s": 3},
+    {"enabled": True, "stages": 0, "deadline_ms": 0},
+]
+
+
+def test_parameters_that_change_while_frames_come(rig: Rig) -> None:
+    rig.configure(("a", "b"), fake__latency_ms=5, **ALL)
+    with rig.streaming(60, "a", "b"):
+        for _ in range(3):
+            for change in CHANGES:
+                rig.set(**change)
+                time.sleep(0.03)
+    for fates in rig.settle().values():
+        assert fates.dropped.keys() <= {"overload"}
+        assert fates.derained > 0
+        assert {"dry", "disabled"} <= fates.passed.keys()
+        assert "last_error" not in fates.values
+    rig.send("a")
+    assert rig.settle()["a"].kinds[-1] == "derained"
+    assert rig.status("backend")["stages"] == "4"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mask_threshold": 300},
+        {"mask_mode": "shiny"},
+        {"deadline_ms": 0.5},
+        {"rain_gate.off_threshold": 0.9},
+        {"weights": "another"},
+    ],
+)
+def test_one_wrong_value_changes_nothing(rig: Rig, wrong: dict[str, Any]) -> None:
+    if not rig.feeds or set(rig.feeds) != {""}:
+        rig.configure(**ALL)
+    with rig.streaming(50):
+        before = rig.parameters("enabled", *wrong)
+        result = rig.try_to_set(enabled=False, **wrong)
+        assert not result.successful
+        assert next(iter(wrong)) in result.reason
+        assert rig.parameters("enabled", *wrong) == before
+        time.sleep(0.1)
+    assert not rig.one().passed["disabled"]
+
+
+def test_stamps_that_go_back(rig: Rig) -> None:
+    """A bag that is played in a loop: what counts is the order of receipt."""
+    rig.configure(**ALL)
+    for _ in range(3):
+        for stamp in (*range(5000, 5400, 20), 0, 4999):
+            rig.send(stamp=stamp)
+    fates = rig.one()
+    assert fates.out == fates.sent == 66
+    assert fates.derained > 0
+
+
+def test_a_clock_that_jumps(tmp_path: Path) -> None:
+    with running(tmp_path / "node.log", "-p", "use_sim_time:=true") as rig:
+        rig.configure(deadline_ms=2000, diagnostics__silent_after_s=1.0, **ALL)
+        clock = rig.peer.publisher(Clock, "/clock")
+        for seconds in (1000, 5, 2**31 - 1, 0, 1000, 1000):
+            message = Clock()
+            message.clock.sec = seconds
+            clock.publish(message)
+            rig.stream({"": 50}, 0.4)
+
+            def stamped(seconds: int = seconds) -> bool:
+                rig.send()
+                rig.status("camera")
+                return bool(rig.diagnostics[-1].header.stamp.sec == seconds)
+
+            wait_for(stamped, f"diagnostics that are stamped {seconds}")
+            fates = rig.one()
+            assert fates.out == fates.sent
+            assert set(fates.kinds) <= {"derained", "overload"}
+        wait_for(
+            lambda: "no frame on" in rig.status("camera")["message"], "silence to be told, while time stands still"
+        )
+
+
+def test_subscribers_that_never_read_stall_nothing(rig: Rig) -> None:
+    """Of both kinds: one that overwrites what it has not read, and one that is full at some time."""
+    rig.configure(**ALL)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    deaf = rclpy.create_node("deaf", context=context)
+    kept = {"keep_last": HistoryPolicy.KEEP_LAST, "keep_all": HistoryPolicy.KEEP_ALL}
+    for policy in kept.values():
+        profile = QoSProfile(history=policy, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        deaf.create_subscription(Image, rig.topic(OUTPUTS[0]), lambda message: None, profile)
+    wait_for(lambda: rig.peer.node.count_subscribers(rig.topic(OUTPUTS[0])) == 1 + len(kept), "the deaf subscribers")
+    size = 480, 640
+    rig.send(size=size)
+    wait_for(lambda: rig.status("backend")["build_progress"] == "", "the size to be ready")
+    for _ in range(100):
+        rig.send(size=size)
+        time.sleep(0.02)
+    fates = rig.one()
+    assert fates.out == fates.sent
+    assert max(fates.latencies_ms) < 5000
+    deaf.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize("mode", ["identity", "hang"])
+def test_a_signal_in_a_flood_ends_it(tmp_path: Path, mode: str) -> None:
+    """With a backend that hangs, too: what it holds is given up."""
+    with running(tmp_path / "node.log") as rig:
+        rig.configure(("a", "b"), fake__mode=mode, fake__latency_ms=20)
+        process = rig.process.process
+        with rig.streaming(200, "a", "b"):
+            wait_for(lambda: int(rig.status("a")["received"]) > 50, "the flood")
+            began_s = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert rig.process.wait() == 0
+        assert time.monotonic() - began_s < 5.0
