@@ -79,7 +79,7 @@ class Watch(Node):
         self.latencies_ms: list[float] = []
         self.create_subscription(DiagnosticArray, "/diagnostics", self._keep, 10)
         for camera in cameras:
-            self.create_subscription(DiagnosticArray, f"{camera}/frame_status", self._note, 1000)
+            self.create_subscription(DiagnosticArray, f"{camera}/frame_status", self.note, 1000)
 
     def spin_for(self, seconds: float) -> None:
         """Listen for so long."""
@@ -97,7 +97,8 @@ class Watch(Node):
             if node == "derain_node":
                 self.statuses[what] = {pair.key: pair.value for pair in status.values} | {"message": status.message}
 
-    def _note(self, message: DiagnosticArray) -> None:
+    def note(self, message: DiagnosticArray) -> None:
+        """Note a frame's status."""
         for pair in message.status[0].values:
             if pair.key == "latency_ms":
                 self.latencies_ms.append(float(pair.value))

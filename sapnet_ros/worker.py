@@ -67,6 +67,7 @@ class Worker:
         self._turns = list(cameras)  # the camera that was derained last comes last
         self._in_hand: dict[str, InHand] = {}
         self._call: Call | None = None
+        self._call_s = 0.0  # how long the last one took
         self._called: list[InHand] = []  # what the call is for, of which some may be settled meanwhile
         self._inference = self._make_inference()
         self._give_up_s = NEVER
@@ -125,12 +126,14 @@ class Worker:
             if time.monotonic() >= self._due_s(held.frame, params):
                 self._cameras[held.frame.camera].stats.count_missed()
                 self._settle(held, failopen.missed(held.decoded, params))
-        for name in self._turns:
-            self._take_from(name, params)
-        return min(self._start_call(params), self._next_s(params))
+        # One frame of each camera at a time: a flood of one must not keep the others, or a result, waiting.
+        took = [self._take_from(name, params) for name in list(self._turns)]
+        next_s = min(self._start_call(params), self._next_s(params))
+        return time.monotonic() if any(took) else next_s
 
     def _end_call(self, call: Call, ended_s: float, params: NodeParams) -> None:
         called, self._call, self._called = self._called, None, []
+        self._call_s = ended_s - call.started_s
         if call.error:
             self._loader.note_failure(call.error)
         else:
@@ -166,14 +169,16 @@ class Worker:
             if self._in_hand.get(held.frame.camera) is held:
                 self._settle(held, failopen.failed(held.decoded, error, params))
 
-    def _take_from(self, name: str, params: NodeParams) -> None:
-        """Take a camera's frames as long as they can be settled, or be derained next."""
-        while name not in self._in_hand and (head := self._mailbox.head(name)) is not None:
-            if not (self._needs_no_network(head, params) or self._may_be_next(head)):
-                return
-            frame = self._mailbox.take(name)
-            if frame is not None:
-                self._look_at(frame, params)
+    def _take_from(self, name: str, params: NodeParams) -> bool:
+        """Take a camera's oldest frame, if it can be settled, or be derained next; returns whether there was one."""
+        if name in self._in_hand or (head := self._mailbox.head(name)) is None:
+            return False
+        if not (self._needs_no_network(head, params) or self._may_be_next(head)):
+            return False
+        # A newer one may have taken its place meanwhile, and the mailbox may have been closed.
+        if (frame := self._mailbox.take(name)) is not None:
+            self._look_at(frame, params)
+        return frame is not None
 
     def _needs_no_network(self, frame: Received, params: NodeParams) -> bool:
         """As far as can be told without decoding it."""
@@ -250,7 +255,7 @@ class Worker:
         now_s = time.monotonic()
         wait_until_s = min(held.frame.received_s for held in group) + params.batch_wait_ms / 1000
         # A frame with a deadline does not wait for others when it is in a hurry.
-        wait_until_s = min(wait_until_s, *(self._due_s(held.frame, params) for held in group))
+        wait_until_s = min(wait_until_s, *(self._due_s(held.frame, params) - self._call_s for held in group))
         others = [camera for name, camera in self._cameras.items() if name not in self._in_hand]
         if (
             now_s < wait_until_s
@@ -293,7 +298,9 @@ class Worker:
         """When the original must be on its way to be out by the deadline."""
         if not params.deadline_ms:
             return NEVER
-        return frame.received_s + params.deadline_ms / 1000 - self._cameras[frame.camera].stats.passing_s
+        # Those of several cameras go out one after another.
+        lead_s = max(1, len(self._in_hand)) * self._cameras[frame.camera].stats.passing_s
+        return frame.received_s + params.deadline_ms / 1000 - lead_s
 
     def _settle(self, held: InHand, outcome: Outcome) -> None:
         del self._in_hand[held.frame.camera]

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor,
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from sapnet.memory import keep_freed_memory
 from sapnet.model.weights import save_weights
 from sapnet.outputs import replacing
 from training.config import TrainConfig
@@ -26,7 +27,6 @@ from training.datasets.paired import ImagePair, check_pairs, find_pairs
 from training.datasets.stream import make_loader, make_stream
 from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
-from sapnet.memory import keep_freed_memory
 from training.module import DerainingModule
 from training.progress import Throughput
 from training.stopping import SaveAtEnd, StopOnSignal

@@ -6,6 +6,8 @@ The rig asserts, when it settles, that order holds and that every frame has its 
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,8 +76,7 @@ def test_parameters_that_change_while_frames_come(rig: Rig) -> None:
     ],
 )
 def test_one_wrong_value_changes_nothing(rig: Rig, wrong: dict[str, Any]) -> None:
-    if not rig.feeds or set(rig.feeds) != {""}:
-        rig.configure(**ALL)
+    rig.configure(**ALL)
     with rig.streaming(50):
         before = rig.parameters("enabled", *wrong)
         result = rig.try_to_set(enabled=False, **wrong)
@@ -101,53 +102,66 @@ def test_a_clock_that_jumps(tmp_path: Path) -> None:
     with running(tmp_path / "node.log", "-p", "use_sim_time:=true") as rig:
         rig.configure(deadline_ms=2000, diagnostics__silent_after_s=1.0, **ALL)
         clock = rig.peer.publisher(Clock, "/clock")
-        for seconds in (1000, 5, 2**31 - 1, 0, 1000, 1000):
+        for seconds in (1000, 5, 2**31 - 1, 1000):
             message = Clock()
             message.clock.sec = seconds
             clock.publish(message)
-            rig.stream({"": 50}, 0.4)
 
             def stamped(seconds: int = seconds) -> bool:
-                rig.send()
                 rig.status("camera")
                 return bool(rig.diagnostics[-1].header.stamp.sec == seconds)
 
-            wait_for(stamped, f"diagnostics that are stamped {seconds}")
-            fates = rig.one()
-            assert fates.out == fates.sent
-            assert set(fates.kinds) <= {"derained", "overload"}
-        wait_for(
-            lambda: "no frame on" in rig.status("camera")["message"], "silence to be told, while time stands still"
-        )
+            with rig.streaming(50):
+                wait_for(stamped, f"diagnostics that are stamped {seconds}")
+        fates = rig.one()
+        assert fates.out == fates.sent
+        assert set(fates.kinds) <= {"derained", "overload"}
+        assert fates.derained > fates.sent / 2
+        wait_for(lambda: "no frame on" in rig.status("camera")["message"], "the silence to be told, while time stands")
+
+
+FROZEN = """
+import rclpy, sys
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("frozen")
+node.create_subscription(Image, sys.argv[1], lambda message: None, 5)
+rclpy.spin(node)
+"""
 
 
 def test_subscribers_that_never_read_stall_nothing(rig: Rig) -> None:
-    """Of both kinds: one that overwrites what it has not read, and one that is full at some time."""
+    """One that overwrites what it has not read, one that is full at some time, and a process that stands still."""
     rig.configure(**ALL)
+    topic, size = rig.topic(OUTPUTS[0]), (480, 640)
     context = rclpy.Context()
     rclpy.init(context=context)
     deaf = rclpy.create_node("deaf", context=context)
-    kept = {"keep_last": HistoryPolicy.KEEP_LAST, "keep_all": HistoryPolicy.KEEP_ALL}
-    for policy in kept.values():
+    for policy in (HistoryPolicy.KEEP_LAST, HistoryPolicy.KEEP_ALL):
         profile = QoSProfile(history=policy, depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        deaf.create_subscription(Image, rig.topic(OUTPUTS[0]), lambda message: None, profile)
-    wait_for(lambda: rig.peer.node.count_subscribers(rig.topic(OUTPUTS[0])) == 1 + len(kept), "the deaf subscribers")
-    size = 480, 640
-    rig.send(size=size)
-    wait_for(lambda: rig.status("backend")["build_progress"] == "", "the size to be ready")
-    for _ in range(100):
+        deaf.create_subscription(Image, topic, lambda message: None, profile)
+    frozen = subprocess.Popen([sys.executable, "-c", FROZEN, topic])
+    try:
+        wait_for(lambda: rig.peer.node.count_subscribers(topic) == 4, "the deaf subscribers")
         rig.send(size=size)
-        time.sleep(0.02)
-    fates = rig.one()
+        wait_for(lambda: rig.status("backend")["build_progress"] == "", "the size to be ready")
+        frozen.send_signal(signal.SIGSTOP)
+        for _ in range(100):
+            rig.send(size=size)
+            time.sleep(0.02)
+        fates = rig.one()
+    finally:
+        frozen.kill()
+        frozen.wait()
+        deaf.destroy_node()
+        rclpy.shutdown(context=context)
     assert fates.out == fates.sent
     assert max(fates.latencies_ms) < 5000
-    deaf.destroy_node()
-    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize("mode", ["identity", "hang"])
 def test_a_signal_in_a_flood_ends_it(tmp_path: Path, mode: str) -> None:
-    """With a backend that hangs, too: what it holds is given up."""
+    """With a backend that hangs, too: what it holds is given up. Nobody is left to tell the counts."""
     with running(tmp_path / "node.log") as rig:
         rig.configure(("a", "b"), fake__mode=mode, fake__latency_ms=20)
         process = rig.process.process
@@ -156,4 +170,6 @@ def test_a_signal_in_a_flood_ends_it(tmp_path: Path, mode: str) -> None:
             began_s = time.monotonic()
             process.send_signal(signal.SIGTERM)
             assert rig.process.wait() == 0
-        assert time.monotonic() - began_s < 5.0
+            assert time.monotonic() - began_s < 5.0
+        for feed in rig.feeds.values():
+            feed.check_order(to_the_end=False)

@@ -284,6 +284,38 @@ def test_a_disabled_camera_passes_while_another_is_derained(make: Callable[..., 
     wait_for(bench.settled, "the other")
 
 
+def test_a_flood_that_passes_through_keeps_nobody_waiting(make: Callable[..., Bench]) -> None:
+    """One camera sends as fast as it is settled; a result of another goes out all the same."""
+    bench = make(2, {"latency_ms": 20})
+    bench.cameras["camera0"].enabled = False
+    flooding = True
+
+    def flood() -> None:
+        number = 0
+        while flooding:
+            bench.send(number, camera=0)
+            number += 1
+
+    thread = Thread(target=flood)
+    thread.start()
+    bench.send(1, camera=1)
+    wait_for(lambda: bench.sent(1), "the result", 5)
+    flooding = False
+    thread.join()
+
+
+def test_a_frame_in_a_hurry_waits_for_no_batch(make: Callable[..., Bench]) -> None:
+    bench = make(2, {"latency_ms": 50}, batch_wait_ms=1000, deadline_ms=300)
+    for number in range(3):
+        bench.send(number, camera=0)
+        bench.send(number, camera=1)
+        wait_for(bench.settled, "both")
+        time.sleep(0.1)
+    bench.send(3, camera=0)  # the other is about to come, but does not
+    wait_for(bench.settled, "the one that is alone")
+    assert bench.sent(0)[-1] == (3, "derained")
+
+
 def test_closing_waits_for_the_frame_in_hand(make: Callable[..., Bench]) -> None:
     bench = make(options={"latency_ms": 200})
     bench.send(1)

@@ -1,0 +1,67 @@
+"""How long derain_node takes to start: ``python benchmarks/startup.py`` prints a table.
+
+From the start of its process to the first frame published at all and to the first derained one, while a camera sends:
+with an engine that is still to be built (cold cache) and with one that is there (warm). The backend is fake, its
+engine takes BUILD_S to build; whatever a real network takes to load and compile comes on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+
+import rclpy
+from cameras import Watch, isolate, publish, running_node
+from diagnostic_msgs.msg import DiagnosticArray
+
+BUILD_S = 5.0
+TIMEOUT_S = 60.0
+RATE_HZ = 30.0
+
+
+class Firsts(Watch):
+    """When the first frame of each kind came: ``derained`` or ``passed_through``; steady time."""
+
+    def __init__(self) -> None:
+        super().__init__(["front"])
+        self.at_s: dict[str, float] = {}
+
+    def note(self, message: DiagnosticArray) -> None:
+        """Note a frame's status."""
+        self.at_s.setdefault(message.status[0].message, time.monotonic())
+
+
+def start(cache: str, build_s: float) -> str:
+    """One start; returns its figures in seconds."""
+    watch = Firsts()
+    player = publish(["front"], (360, 640), RATE_HZ, build_s + 15)
+    began_s = time.monotonic()
+    parameters = ("backend:=fake", "cameras:=[front]", f"fake.build_s:={build_s}", f"cache_dir:={cache}")
+    with running_node(*parameters, "warmup_sizes:=[360x640]"):
+        while "derained" not in watch.at_s and time.monotonic() - began_s < TIMEOUT_S:
+            watch.spin_for(0.05)
+    player.kill()
+    player.wait()
+    watch.destroy_node()
+    first_s, derained_s = min(watch.at_s.values()) - began_s, watch.at_s["derained"] - began_s
+    return f"{first_s:>16.2f} {derained_s:>18.2f}"
+
+
+def main() -> None:
+    """Start with a cold cache and with a warm one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=3)
+    args = parser.parse_args()
+    isolate()
+    rclpy.init()
+    print(f"{'cache':>5}  first frame out, s  first derained, s")
+    for _ in range(args.times):
+        with tempfile.TemporaryDirectory() as cache:
+            for name in ("cold", "warm"):
+                print(f"{name:>5}  {start(cache, BUILD_S)}", flush=True)
+    rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()
