@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,13 @@ def main() -> None:
 
 
 def isolate() -> None:
-    """Keep what this process and its children say on this host, in a domain of its own."""
+    """Keep what this process and its children say on this host, in a domain of its own, and have large frames fit.
+
+    The launch files give derain_node the same Fast DDS profile.
+    """
+    profile = str(Path(__file__).resolve().parents[1] / "config" / "fastdds.xml")
+    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        os.environ.setdefault(variable, profile)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", "91")
 

@@ -148,11 +148,14 @@ class Derainer:
 
     def _run(self, frames: Sequence[Frame]) -> list[Derained]:
         """Derain one batch of equal-sized frames."""
-        batch = np.stack(frames)
+        alone = len(frames) == 1
+        batch = frames[0][np.newaxis] if alone else np.stack(frames)
         images, streaks = self._backend.infer(batch)
         self._require_result("frames", images, batch.shape)
         self._require_result("streaks", streaks, batch.shape[:3])
         self._require_sound(batch, images, streaks)
+        if alone:
+            return [Derained(images[0], streaks[0], self.mask_threshold)]
         # Copied, so that keeping one result does not keep its whole batch.
         pairs = zip(images, streaks, strict=True)
         return [Derained(image.copy(), streak.copy(), self.mask_threshold) for image, streak in pairs]
