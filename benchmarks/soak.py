@@ -77,9 +77,7 @@ def problems(load: Load, counts: dict[str, int], usage: list[Usage]) -> list[str
     found = []
     fates = counts["derained"] + counts["passed_through"] + counts["dropped"] + counts["in_flight"]
     if counts["received"] != fates or counts["in_flight"]:
-        found.append(
-            f"received {counts['received']}, but {fates} have a fate, {counts['in_flight']} of them still open"
-        )
+        found.append(f"received {counts['received']}, but {fates} are accounted for, {counts['in_flight']} as open")
     if load.whole and counts["sent"] != counts["received"]:
         found.append(f"sent {counts['sent']}, received {counts['received']}")
     if load.whole and slope(usage) > MB_PER_MINUTE:
@@ -137,7 +135,7 @@ def main() -> None:
     if args.picture:
         draw(usages, args.picture)
     rclpy.try_shutdown()
-    sys.exit("\n".join(found))
+    sys.exit("\n".join(found) or 0)
 
 
 if __name__ == "__main__":
