@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sapnet.derainer import Derained
+from sapnet.errors import ImageFormatError
 from sapnet.image import MIN_SIDE
 from sapnet.messages import Decoded, decode_compressed, decode_image
 from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
@@ -39,6 +40,17 @@ def make_decoder(params: NodeParams) -> Callable[[Any], Decoded]:
     if params.image_transport == "compressed":
         return functools.partial(decode_compressed, max_pixels=params.max_pixels)
     return functools.partial(decode_image, max_pixels=params.max_pixels, fallback=cv_bridge_fallback())
+
+
+def take_out(message: Any, decode: Callable[[Any], Decoded]) -> Decoded | Outcome:
+    """The frame in a message, or what becomes of a message that holds none. Raises nothing."""
+    try:
+        return decode(message)
+    except ImageFormatError as err:
+        reason = UNSUPPORTED if err.kind == "encoding" else INVALID
+        return Outcome(reason=reason, error=str(err), kind=err.kind)
+    except Exception as err:  # of ours; the frame is lost, not the node
+        return Outcome(reason=FAILURE, error=f"{type(err).__name__}: {err}", kind=type(err).__name__)
 
 
 def not_ready(decoded: Decoded, loader: Loader, params: NodeParams) -> Outcome | None:

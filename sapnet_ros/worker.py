@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from threading import Thread
 
-from sapnet.errors import ImageFormatError
 from sapnet.image import MIN_SIDE
 from sapnet.messages import Decoded
 from sapnet_ros import failopen
@@ -207,15 +206,9 @@ class Worker:
         began_s = time.monotonic()
         camera = self._cameras[frame.camera]
         parts = Parts(wait_s=began_s - frame.received_s)
-        try:
-            decoded = self._decode(frame.message)
-        except ImageFormatError as err:
-            reason = failopen.UNSUPPORTED if err.kind == "encoding" else failopen.INVALID
-            self._settle_frame(frame, Outcome(reason=reason, error=str(err), kind=err.kind), parts)
-            return
-        except Exception as err:  # of ours; the frame is lost, not the node
-            self._log_error(f"decode:{type(err).__name__}", "".join(traceback.format_exception(err)))
-            self._settle_frame(frame, Outcome(reason=failopen.FAILURE, error=str(err), kind=failopen.FAILURE), parts)
+        decoded = failopen.take_out(frame.message, self._decode)
+        if isinstance(decoded, Outcome):
+            self._settle_frame(frame, decoded, parts)
             return
         now_s = time.monotonic()
         parts.preprocess_s = now_s - began_s
