@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 
 from sapnet.derainer import Derained, Derainer
 from sapnet.errors import SapnetError
 from sapnet.image import Frame
+from sapnet.messages import Decoded
+from sapnet_ros.mailbox import Received
+from sapnet_ros.stats import Parts
+
+
+@dataclass(eq=False)
+class InHand:
+    """A frame that was taken from its line and waits for its result."""
+
+    frame: Received
+    decoded: Decoded
+    parts: Parts
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height, width."""
+        height, width = self.decoded.bgr.shape[:2]
+        return height, width
 
 
 class Call:

@@ -6,15 +6,14 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Thread
 
 from sapnet.image import MIN_SIDE
-from sapnet.messages import Decoded
 from sapnet_ros import failopen
 from sapnet_ros.camera import Camera
 from sapnet_ros.failopen import Outcome
-from sapnet_ros.inference import Call, Inference
+from sapnet_ros.inference import Call, Inference, InHand
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Mailbox, Received
 from sapnet_ros.params import NodeParams
@@ -22,21 +21,6 @@ from sapnet_ros.stats import Parts
 
 NEVER = math.inf
 LIVE_S = 1.0  # a batch does not wait for a camera that was silent for longer
-
-
-@dataclass(eq=False)
-class InHand:
-    """A frame that was taken from its line and waits for its result."""
-
-    frame: Received
-    decoded: Decoded
-    parts: Parts
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height, width."""
-        height, width = self.decoded.bgr.shape[:2]
-        return height, width
 
 
 class Worker:
