@@ -178,11 +178,11 @@ class Derainer:
         before, after = rainy[points], derained[points]
         emptied = (np.ptp(after, axis=(1, 2, 3)) == 0) & (np.ptp(before, axis=(1, 2, 3)) > _CONTENT)
         taken_out = (before.astype(np.float32) - after) @ _LUMA
-        apart = np.abs(np.maximum(taken_out, 0.0) - streaks[points]) > _TOLERANCE
-        if emptied.any() or apart.mean() > _MAX_APART:
+        apart = (np.abs(np.maximum(taken_out, 0.0) - streaks[points]) > _TOLERANCE).mean(axis=(1, 2)).max()
+        if emptied.any() or apart > _MAX_APART:
             raise BackendError(
                 f"backend {self.backend_name!r} returned a damaged result ({int(emptied.sum())} of {len(rainy)} frames "
-                f"in one colour, streaks that contradict {apart.mean():.0%} of the pixels): the network overflows in "
+                f"in one colour, streaks that contradict {apart:.0%} of the pixels): the network overflows in "
                 f"precision {self.precision!r}, or the device's memory is faulty; use another precision or backend"
             )
 

@@ -12,9 +12,9 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import sapnet
 from sapnet.backends.processor import processor_name
 from sapnet_ros.camera import Camera
-from sapnet_ros.failopen import DRY
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
+from sapnet_ros.reasons import DRY
 from sapnet_ros.stats import Snapshot
 from sapnet_ros.usage import ProcessUsage, gpu_memory_mb
 
@@ -110,7 +110,8 @@ def _camera_level(
         return ERROR, f"no frame on {topic} for {silent_s:.0f} s"
     if figures.silent_s is None:
         return WARN, f"waiting for the first frame on {topic}"
-    if figures.missed_in_row >= params.missed_in_row:
+    runs = params.enabled and camera.enabled
+    if runs and params.deadline_ms and figures.missed_in_row >= params.missed_in_row:
         return ERROR, (
             f"the backend is slower than the deadline of {params.deadline_ms} ms: "
             f"{figures.missed_in_row} frames in a row have missed it"

@@ -14,11 +14,7 @@ from sapnet.messages import Decoded, decode_compressed, decode_image
 from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
-
-# The reasons of frame_status and diagnostics; the values are part of the public contract.
-BUILDING, DISABLED, DRY = "building", "disabled", "dry"
-DEADLINE, FAILURE, OVERLOAD = "deadline", "failure", "overload"
-INVALID, UNSUPPORTED, SHUTDOWN = "invalid", "unsupported", "shutdown"
+from sapnet_ros.reasons import BUILDING, DEADLINE, DISABLED, FAILURE, INVALID, OVERLOAD, UNSUPPORTED
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,17 @@ def take_out(message: Any, decode: Callable[[Any], Decoded]) -> Decoded | Outcom
         return Outcome(reason=reason, error=str(err), kind=err.kind)
     except Exception as err:  # of ours; the frame is lost, not the node
         return Outcome(reason=FAILURE, error=f"{type(err).__name__}: {err}", kind=type(err).__name__)
+
+
+def settled_at_sight(
+    decoded: Decoded, overtaken: bool, enabled: bool, loader: Loader, params: NodeParams
+) -> Outcome | None:
+    """What becomes of a frame that needs no network, or cannot have it now; None for one that is to be derained."""
+    if overtaken:
+        return Outcome(decoded, reason=OVERLOAD)
+    if not enabled:
+        return Outcome(decoded, reason=DISABLED)
+    return not_ready(decoded, loader, params)
 
 
 def not_ready(decoded: Decoded, loader: Loader, params: NodeParams) -> Outcome | None:

@@ -59,14 +59,15 @@ class Call:
 class Inference:
     """Runs one call after another on a thread of its own.
 
-    on_end: told, on that thread, that a call has ended.
+    on_end: told, on that thread, that a call has ended. keep_thread: gets the thread.
     """
 
-    def __init__(self, on_end: Callable[[], None]) -> None:
+    def __init__(self, on_end: Callable[[], None], keep_thread: Callable[[Thread], None]) -> None:
         self._on_end = on_end
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self.thread = Thread(target=self._run, name="inference", daemon=True)
-        self.thread.start()
+        thread = Thread(target=self._run, name="inference", daemon=True)
+        keep_thread(thread)
+        thread.start()
 
     def start(self, call: Call) -> None:
         """Run it as soon as those before it have ended."""

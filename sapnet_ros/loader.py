@@ -10,6 +10,7 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 from sapnet.errors import SapnetError
+from sapnet.image import MIN_SIDE
 from sapnet_ros.params import NodeParams, Size
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Loader:
         self._build_told_s = 0.0
         self.restarts = 0  # of a backend that hung
         self._tries = 0  # restarts in a row
+        self._working_since_s: float | None = None  # since the last restart
+        self._replaced: list[Derainer] = []  # a call may still be in them
         self._restart_s = -math.inf  # not before this steady time
         self.last_error: tuple[str, float] | None = None  # the text and the steady time
         self.thread = Thread(target=self._run, name="loader", daemon=True)
@@ -98,7 +101,7 @@ class Loader:
     def ready_for(self, size: Size) -> bool:
         """Whether a frame of this size would be derained at once."""
         derainer = self._derainer
-        return derainer is not None and derainer.is_ready(*size)
+        return derainer is not None and min(size) >= MIN_SIDE and derainer.is_ready(*size)
 
     def error_for(self, size: Size) -> str:
         """Why frames of this size cannot be derained; empty if they can, or will be able to."""
@@ -132,26 +135,25 @@ class Loader:
         ``error`` says what is wrong until then.
         """
         with self._changed:
-            if self._derainer is not derainer:
-                return  # another has taken its place already
-            self._derainer = None
-            if self._tries < MAX_RESTARTS:
-                delay_s = FIRST_PAUSE_S * 2**self._tries
-                self._restart_s = time.monotonic() + delay_s
-                self._tries += 1
-                self.restarts += 1
-                self._loaded_stages = None
-                self._error = f"{error}; starting it anew in {delay_s:g} s (try {self._tries} of {MAX_RESTARTS})"
-            else:
-                self._error = f"{error}, after {MAX_RESTARTS} restarts: given up; clean up and configure to try again"
-            self._changed.notify()
-        self._tell_error(self._error)
+            if self._derainer is derainer:  # else another has taken its place already
+                self._derainer = None
+                error = self._error = self._plan_restart(error)
+                self._changed.notify()
+        self._tell_error(error)
         _close(derainer)
         self._on_change()
 
+    def close_replaced(self) -> None:
+        """Free the networks that others have taken the place of; told by who knows that no call is in them."""
+        while self._replaced:
+            _close(self._replaced.pop())
+
     def note_working(self) -> None:
         """The network has derained frames."""
-        if self._tries and time.monotonic() - self._restart_s > FORGIVEN_AFTER_S:
+        now_s = time.monotonic()
+        if self._working_since_s is None:
+            self._working_since_s = now_s
+        elif self._tries and now_s - self._working_since_s > FORGIVEN_AFTER_S:
             self._tries = 0
 
     def note_failure(self, error: str) -> None:
@@ -163,8 +165,21 @@ class Loader:
         with self._changed:
             self._closed = True
             self._changed.notify()
+        self.close_replaced()
         if self._derainer is not None:
             _close(self._derainer).join(CLOSE_TIMEOUT_S)
+
+    def _plan_restart(self, error: str) -> str:
+        """When to load anew after ``error``, if at all; returns what to say. Only under the lock."""
+        self._working_since_s = None
+        if self._tries == MAX_RESTARTS:
+            return f"{error}, after {MAX_RESTARTS} restarts: given up; clean up and configure to try again"
+        delay_s = FIRST_PAUSE_S * 2**self._tries
+        self._restart_s = time.monotonic() + delay_s
+        self._tries += 1
+        self.restarts += 1
+        self._loaded_stages = None
+        return f"{error}; starting it anew in {delay_s:g} s (try {self._tries} of {MAX_RESTARTS})"
 
     def _tell_error(self, error: str) -> None:
         self.note_failure(error)
@@ -179,14 +194,11 @@ class Loader:
         return None
 
     def _has_work(self) -> bool:
-        if self._loaded_stages != self._stages:
-            return self._pause_s() is None
-        return self._next_size() is not None
+        return self._pause_s() == 0 or self._next_size() is not None
 
     def _pause_s(self) -> float | None:
-        """How long to wait before a restart; None where none is due later."""
-        left_s = self._restart_s - time.monotonic()
-        return left_s if left_s > 0 else None
+        """How long to wait before loading, which may be not at all; None where nothing is to be loaded."""
+        return None if self._loaded_stages == self._stages else max(0.0, self._restart_s - time.monotonic())
 
     def _run(self) -> None:
         while True:
@@ -209,8 +221,14 @@ class Loader:
         try:
             derainer = self._load(stages)
         except Exception as err:
-            self._error = _describe(err)
-            self._tell_error(self._error)
+            error = _describe(err)
+            with self._changed:
+                # The same load would fail again, and only a change of stages asks for another ...
+                self._loaded_stages = stages
+                if self._tries:  # ... but what has worked once may do so again
+                    error = self._plan_restart(error)
+                self._error = error
+            self._tell_error(error)
         else:
             # What is loaded serves until the new one can take over; where nothing is, the sizes come one by one.
             with self._changed:
@@ -220,13 +238,17 @@ class Loader:
                 if self._closed:
                     derainer.close()
                     return
-                self._derainer, self._failed, self._error = derainer, failed, ""
-        # Set on failure too: the same load would fail again, and only a change of stages asks for another.
-        self._loaded_stages = stages
+                if self._derainer is not None:
+                    self._replaced.append(self._derainer)
+                # What nobody asks for any more is no error.
+                self._failed = {size: reason for size, reason in failed.items() if size in self._sizes}
+                self._derainer, self._error, self._loaded_stages = derainer, "", stages
 
     def _compile(self, size: Size) -> None:
         if self._derainer is not None and (reason := self._prepare(self._derainer, size)):
-            self._failed[size] = reason
+            with self._changed:
+                if size in self._sizes:  # what nobody asks for any more is no error
+                    self._failed[size] = reason
 
     def _prepare(self, derainer: Derainer, size: Size) -> str:
         """Compile for a size; returns why it failed, or nothing."""

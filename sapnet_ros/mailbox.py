@@ -24,6 +24,11 @@ class Received:
     received_s: float
     overtaken: bool = False
 
+    @property
+    def declared_size(self) -> tuple[int, int] | None:
+        """Height, width by the message's fields; None for a compressed one, whose size shows when it is decoded."""
+        return (self.message.height, self.message.width) if hasattr(self.message, "height") else None
+
 
 class Mailbox:
     """A line of frames for each camera; any number of threads put, one takes."""

@@ -242,6 +242,8 @@ class DerainNode(LifecycleNode):
         old, self.params = self.params, params.current(self)
         if self.loader is not None and self.params.stages != old.stages:
             self.loader.set_stages(self.params.stages)
+        if self._worker is not None:
+            self._worker.wake()
 
     def _enable_all(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         result = self.set_parameters([Parameter("enabled", value=request.data)])[0]

@@ -10,6 +10,8 @@ from dataclasses import astuple, dataclass
 from threading import Lock
 from types import MappingProxyType
 
+from sapnet_ros.reasons import OVERLOAD
+
 WINDOW = 300  # frames whose latency is remembered
 PASSING_WINDOW = 30  # frames that tell how long it takes to pass one through
 RATE_WINDOW_S = 5.0
@@ -182,7 +184,8 @@ class CameraStats:
         self._passing_s.append(parts.preprocess_s + parts.postprocess_s + parts.publish_s)
 
     def _note_fate(self, reason: str, error: str) -> None:
-        self._last_reason, self._last_error = reason, error
+        if error or reason != OVERLOAD:  # which says nothing of how the network is
+            self._last_reason, self._last_error = reason, error
         if error:
             self._error, self._error_s = error, time.monotonic()
 

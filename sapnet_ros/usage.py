@@ -33,9 +33,12 @@ class ProcessUsage:
 
 
 def gpu_memory_mb(device: str) -> float | None:
-    """Memory in use on a GPU, by all processes; None where torch is not loaded or has not used a GPU."""
+    """Memory in use on a GPU, by all processes; None where torch has not used one, or cannot tell."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
-    free, total = torch.cuda.mem_get_info(device if device.startswith("cuda") else None)
+    try:
+        free, total = torch.cuda.mem_get_info(device if device.startswith("cuda") else None)
+    except RuntimeError:  # a GPU that has failed says so to the network; what is told of it must not fail, too
+        return None
     return float(total - free) / 2**20

@@ -10,7 +10,7 @@ from dataclasses import replace
 from threading import Thread
 
 from sapnet.image import MIN_SIDE
-from sapnet_ros import failopen
+from sapnet_ros import failopen, reasons
 from sapnet_ros.camera import Camera
 from sapnet_ros.failopen import Outcome
 from sapnet_ros.inference import Call, Inference, InHand
@@ -20,6 +20,7 @@ from sapnet_ros.params import NodeParams
 from sapnet_ros.stats import Parts
 
 NEVER = math.inf
+AFTER_ERROR_S = 0.1
 LIVE_S = 1.0  # a batch does not wait for a camera that was silent for longer
 
 
@@ -51,9 +52,12 @@ class Worker:
         self._in_hand: dict[str, InHand] = {}
         self._call: Call | None = None
         self._call_s = 0.0  # how long the last one took
+        self._pending = 0  # cameras that have a frame in hand or in line
         self._called: list[InHand] = []  # what the call is for, of which some may be settled meanwhile
         self._inference = self._make_inference()
         self._give_up_s = NEVER
+        for camera in cameras.values():
+            camera.steadier.forget()
         self.thread = Thread(target=self._run, name="worker", daemon=True)
         keep_thread(self.thread)
         self.thread.start()
@@ -61,8 +65,12 @@ class Worker:
     def put(self, frame: Received) -> None:
         """A frame has come, and is counted as received."""
         for lost in self._mailbox.put(frame, self._params().on_overload == "passthrough"):
-            reason = failopen.SHUTDOWN if lost is frame else failopen.OVERLOAD
+            reason = reasons.SHUTDOWN if lost is frame else reasons.OVERLOAD
             self._cameras[lost.camera].stats.count_dropped(reason)
+
+    def wake(self) -> None:
+        """Something has changed that counts at once, such as a parameter."""
+        self._mailbox.wake()
 
     def close(self, timeout_s: float) -> None:
         """Drop what waits, and end when what the network is at has come, or after ``timeout_s``.
@@ -71,28 +79,27 @@ class Worker:
         """
         self._give_up_s = time.monotonic() + timeout_s
         for frame in self._mailbox.close():
-            self._cameras[frame.camera].stats.count_dropped(failopen.SHUTDOWN)
+            self._cameras[frame.camera].stats.count_dropped(reasons.SHUTDOWN)
         self.thread.join(timeout_s + 1.0)
 
     def _make_inference(self) -> Inference:
-        inference = Inference(on_end=self._mailbox.wake)
-        self._keep_thread(inference.thread)
-        return inference
+        return Inference(self._mailbox.wake, self._keep_thread)
 
     def _run(self) -> None:
         while not self._mailbox.closed or self._call is not None:
-            next_s = self._give_up_s
             try:
-                next_s = min(next_s, self._step())
+                next_s = self._step()
             except Exception as err:  # an error of ours, not of a message or a backend: the node goes on
                 self._log_error(f"worker:{type(err).__name__}", "".join(traceback.format_exception(err)))
-                self._settle_all(failopen.FAILURE, str(err))
-            if self._mailbox.closed and time.monotonic() >= self._give_up_s:
+                self._settle_all(reasons.FAILURE, str(err))
+                next_s = time.monotonic() + AFTER_ERROR_S
+            if self._mailbox.closed and (self._call is None or time.monotonic() >= self._give_up_s):
                 break
+            next_s = min(next_s, self._give_up_s)
             self._mailbox.wait(None if next_s == NEVER else max(0.0, next_s - time.monotonic()))
         if self._in_hand and self._call is not None:
             self._log_error("give-up", "what the network is at is not done in time: its frames are given up")
-        self._settle_all(failopen.SHUTDOWN)
+        self._settle_all(reasons.SHUTDOWN)
         self._inference.close()
 
     def _settle_all(self, reason: str, error: str = "") -> None:
@@ -105,6 +112,9 @@ class Worker:
         if self._call is not None and self._call.ended_s is not None:
             self._end_call(self._call, self._call.ended_s, params)
         self._watch_call(params)
+        if self._call is None:
+            self._loader.close_replaced()
+        self._pending = sum(name in self._in_hand or self._mailbox.head(name) is not None for name in self._cameras)
         for held in list(self._in_hand.values()):
             if time.monotonic() >= self._due_s(held.frame, params):
                 self._cameras[held.frame.camera].stats.count_missed()
@@ -122,18 +132,20 @@ class Worker:
         else:
             self._loader.note_working()
         for index, held in enumerate(called):
+            camera, dry = self._cameras[held.frame.camera], False
+            if not call.error:
+                # Also of a frame that was late: the gate must not stay shut because every look takes too long.
+                derained = call.results[index]
+                camera.stats.note_score(derained.rain_score)
+                dry = camera.gate.note_score(derained.rain_score, ended_s, params.gate)
             if self._in_hand.get(held.frame.camera) is not held:
                 continue  # settled when its deadline came
-            self._cameras[held.frame.camera].stats.count_kept()
+            camera.stats.count_kept()
             held.parts.inference_s = ended_s - call.started_s
             if call.error:
                 self._settle(held, failopen.failed(held.decoded, call.error, params))
-                continue
-            derained, camera = call.results[index], self._cameras[held.frame.camera]
-            score = derained.rain_score
-            camera.stats.note_score(score)
-            if camera.gate.note_score(score, ended_s, params.gate):
-                self._settle(held, Outcome(held.decoded, reason=failopen.DRY))
+            elif dry:
+                self._settle(held, Outcome(held.decoded, reason=reasons.DRY))
             else:
                 steady = replace(derained, image=camera.steadier(derained.image, params.steadiness))
                 self._settle(held, Outcome(held.decoded, derained=steady))
@@ -160,7 +172,11 @@ class Worker:
             return False
         # A newer one may have taken its place meanwhile, and the mailbox may have been closed.
         if (frame := self._mailbox.take(name)) is not None:
-            self._look_at(frame, params)
+            try:
+                self._look_at(frame, params)
+            except Exception as err:  # of ours; the frame is lost, not the node
+                self._log_error(f"look:{type(err).__name__}", "".join(traceback.format_exception(err)))
+                self._cameras[name].stats.count_dropped(reasons.FAILURE, str(err))
         return frame is not None
 
     def _needs_no_network(self, frame: Received, params: NodeParams) -> bool:
@@ -169,7 +185,7 @@ class Worker:
         return (
             frame.overtaken
             or not (params.enabled and camera.enabled)
-            or self._loader.derainer is None
+            or not self._loader.ready_for(frame.declared_size or camera.size or (0, 0))
             or camera.gate.passes(now_s, params.gate)
             or now_s >= self._due_s(frame, params)
         )
@@ -181,8 +197,7 @@ class Worker:
         if not self._in_hand:
             return True
         derainer, size = self._loader.derainer, next(iter(self._in_hand.values())).size
-        # What a compressed frame's size is shows when it is decoded.
-        declared = getattr(frame.message, "height", size[0]), getattr(frame.message, "width", size[1])
+        declared = frame.declared_size or size
         return derainer is not None and declared == size and derainer.is_ready(*size, batch=len(self._in_hand) + 1)
 
     def _look_at(self, frame: Received, params: NodeParams) -> None:
@@ -199,17 +214,13 @@ class Worker:
         camera.size = size = decoded.bgr.shape[0], decoded.bgr.shape[1]
         if min(size) >= MIN_SIDE:
             self._loader.request(size)
-        outcome: Outcome | None
-        if frame.overtaken:
-            outcome = Outcome(decoded, reason=failopen.OVERLOAD)
-        elif not (params.enabled and camera.enabled):
-            outcome = Outcome(decoded, reason=failopen.DISABLED)
-        elif (outcome := failopen.not_ready(decoded, self._loader, params)) is None:
-            if camera.gate.passes(now_s, params.gate):
-                outcome = Outcome(decoded, reason=failopen.DRY)
-            elif now_s >= self._due_s(frame, params):
-                camera.stats.count_missed()
-                outcome = failopen.missed(decoded, params)
+        enabled = params.enabled and camera.enabled
+        outcome = failopen.settled_at_sight(decoded, frame.overtaken, enabled, self._loader, params)
+        if outcome is None and camera.gate.passes(now_s, params.gate):
+            outcome = Outcome(decoded, reason=reasons.DRY)
+        if outcome is None and now_s >= self._due_s(frame, params):
+            camera.stats.count_missed()
+            outcome = failopen.missed(decoded, params)
         if outcome is None:
             self._in_hand[frame.camera] = InHand(frame, decoded, parts)
         else:
@@ -276,8 +287,10 @@ class Worker:
         if not params.deadline_ms:
             return NEVER
         # Those of several cameras go out one after another.
-        lead_s = max(1, len(self._in_hand)) * self._cameras[frame.camera].stats.passing_s
-        return frame.received_s + params.deadline_ms / 1000 - lead_s
+        deadline_s = params.deadline_ms / 1000
+        lead_s = max(1, self._pending) * self._cameras[frame.camera].stats.passing_s
+        # However slow that was once, the network gets half of the time.
+        return frame.received_s + deadline_s - min(lead_s, deadline_s / 2)
 
     def _settle(self, held: InHand, outcome: Outcome) -> None:
         del self._in_hand[held.frame.camera]
@@ -296,7 +309,7 @@ class Worker:
         try:
             camera.publish(frame.message.header, outcome, self._params(), frame.received_s, parts)
         except Exception as err:  # a frame that cannot be written as JPEG, or an error of ours
-            camera.stats.count_dropped(failopen.FAILURE, str(err))
+            camera.stats.count_dropped(reasons.FAILURE, str(err))
             self._log_error(f"{camera.label}:{type(err).__name__}", "".join(traceback.format_exception(err)))
             return
         parts.total_s = time.monotonic() - frame.received_s

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from live import image, wait_for
 from sapnet import Derainer
+from sapnet.errors import BackendError
 from sapnet.steadiness import Steadier
 from sapnet_ros.failopen import Outcome
 from sapnet_ros.gate import RainGate
@@ -342,3 +343,102 @@ def test_an_error_of_ours_costs_one_frame(make: Callable[..., Bench], monkeypatc
     assert [stamp for stamp, _ in bench.sent()] == [0, 2]
     assert bench.figures().dropped == {"failure": 1}
     assert any("ValueError: broken" in error for error in bench.errors)
+
+
+def test_one_slow_publish_does_not_cost_every_later_frame(make: Callable[..., Bench]) -> None:
+    bench = make(deadline_ms=50, on_failure="drop")
+    bench.cameras["camera0"].stats.count_received(0.0)
+    bench.cameras["camera0"].stats.count_passed_through("building", "", Parts(publish_s=0.06))
+    for number in range(10):
+        bench.send(number)
+        wait_for(bench.settled, "its fate")
+    assert bench.figures().derained >= 8
+
+
+def test_originals_of_several_cameras_leave_in_time_together(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Publishing takes 20 ms, and all of them are due at once behind a call that is late."""
+    publish = NotingCamera.publish
+
+    def slow(self: NotingCamera, header: Any, outcome: Outcome, params: NodeParams, at_s: float, parts: Parts) -> None:
+        time.sleep(0.02)
+        parts.publish_s = 0.02
+        publish(self, header, outcome, params, at_s, parts)
+
+    monkeypatch.setattr(NotingCamera, "publish", slow)
+    bench = make(4, {"latency_ms": 1500}, deadline_ms=300)
+    for number in range(3):
+        for camera in range(4):
+            bench.send(number, camera)
+        wait_for(bench.settled, "the originals")
+    latencies_s = [latency_s for camera in bench.cameras.values() for latency_s in camera.latencies_s[1:]]
+    assert max(latencies_s) < 0.35, "20 ms for each of the others would be too late"
+
+
+def test_a_size_that_is_not_ready_waits_for_no_call(make: Callable[..., Bench]) -> None:
+    bench = make(2, {"latency_ms": 700})
+    bench.send(1, camera=0)
+    wait_for(lambda: bench.batches, "its call")
+    for number in range(5):
+        bench.send(number, camera=1, size=(8, 8))  # too small for the network, whatever it does
+        wait_for(lambda number=number: len(bench.sent(1)) == number + 1, "the original", 0.3)
+    assert bench.sent(0) == []
+
+
+def test_closing_ends_with_the_call_and_not_with_the_time_for_it(make: Callable[..., Bench]) -> None:
+    bench = make(options={"latency_ms": 200})
+    bench.send(1)
+    wait_for(lambda: bench.batches, "its call")
+    began_s = time.monotonic()
+    bench.worker.close(5.0)
+    assert time.monotonic() - began_s < 3.0
+    assert bench.sent() == [(1, "derained")]
+
+
+def test_a_backend_that_cannot_be_loaded_at_once_is_tried_again(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.05)
+    bench = make(options={"mode": "hang"}, hang_timeout_s=0.1)
+    load = bench.loader._load
+
+    def fails_once(stages: int) -> Derainer:
+        monkeypatch.setattr(bench.loader, "_load", load)
+        raise BackendError("the device is not back yet")
+
+    monkeypatch.setattr(bench.loader, "_load", fails_once)
+    bench.send(1)
+    wait_for(lambda: bench.loader.restarts == 2 and bench.loader.ready, "another try")
+    assert any("not back yet; starting it anew" in error for error in bench.errors)
+
+
+def test_the_gate_opens_also_when_every_look_is_late(make: Callable[..., Bench]) -> None:
+    bench = make(
+        options={"latency_ms": 80},
+        deadline_ms=40,
+        rain_gate__enabled=True,
+        rain_gate__hold_s=0,
+        rain_gate__probe_period_s=0.05,
+        rain_gate__on_threshold=0.0,
+        rain_gate__off_threshold=0.0,
+    )
+    gate, settings = bench.cameras["camera0"].gate, bench.params.gate
+    assert gate.note_score(-1.0, 0.0, settings), "it is dry"
+    for number in range(40):
+        bench.send(number)
+        time.sleep(0.02)
+    wait_for(bench.settled, "all")
+    assert gate.state(settings) == "rain"
+
+
+def test_an_error_at_first_sight_costs_one_frame(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make()
+    monkeypatch.setattr(bench.loader, "request", lambda size: 1 / 0)
+    bench.send(1)
+    wait_for(bench.settled, "its fate")
+    monkeypatch.undo()
+    bench.send(2)
+    wait_for(bench.settled, "its fate")
+    assert bench.figures().dropped == {"failure": 1}
+    assert bench.sent() == [(2, "derained")]
