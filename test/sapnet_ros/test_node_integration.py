@@ -22,7 +22,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from live import NodeProcess, Peer, image, millis, status_values, wait_for
-from sapnet_ros.params import PARAMETERS
+from sapnet_ros.params import BY_NAME, PARAMETERS
 
 Start = Callable[..., NodeProcess]
 NUMERIC = [declaration.name for declaration in PARAMETERS if type(declaration.default) in (int, float)]
@@ -160,7 +160,8 @@ def test_a_wrong_parameter_fails_configure_until_it_is_mended(peer: Peer, start_
 
 
 def test_every_numeric_parameter_may_be_given_as_1(peer: Peer, start_node: Start) -> None:
-    start_node(**{name: 1 for name in NUMERIC if name != "max_pixels"})
+    largest = {name: BY_NAME[name].bounds[1] for name in NUMERIC}
+    start_node(**{name: min(1, int(largest[name])) for name in NUMERIC if name != "max_pixels"})
     wait_for(lambda: state(peer) == "active", "the node to be active")
 
 

@@ -186,19 +186,19 @@ def test_equal_sizes_share_a_batch_and_others_stand_beside(make: Callable[..., B
 
 
 def test_a_batch_waits_no_longer_than_it_may(make: Callable[..., Bench]) -> None:
-    bench = make(2, batch_wait_ms=80)
+    bench = make(2, batch_wait_ms=400)
     for number in range(2):
         bench.send(number, camera=0)
         bench.send(number, camera=1)
         wait_for(bench.settled, "both")
     bench.send(2, camera=0)
     wait_for(bench.settled, "the one that is alone")
-    assert 0.07 < bench.cameras["camera0"].latencies_s[-1] < 1.0
+    assert 0.3 < bench.cameras["camera0"].latencies_s[-1] < 2.0
     time.sleep(1.1)  # the other counts as stopped now
     bench.send(3, camera=0)
     wait_for(bench.settled, "the one that waits for nobody")
     assert bench.batches[-1] == 1
-    assert bench.cameras["camera0"].latencies_s[-1] < 0.08
+    assert bench.cameras["camera0"].latencies_s[-1] < 0.3
 
 
 def test_a_batch_does_not_wait_for_a_camera_that_comes_later(make: Callable[..., Bench]) -> None:
