@@ -2,8 +2,7 @@
 
 Every frame of a clean clip gets heavy rain of its own. Where the clean clip stands still from one frame to the next,
 the mean absolute difference between consecutive frames (0 to 255, all channels) is compared: of the clean clip itself,
-of the rainy one, of the derained one, and of the derained one after a filter over time that blends a pixel with
-the one before where they differ little.
+of the rainy one, and of the derained one with several values of derain_node's ``steadiness``.
 """
 
 from __future__ import annotations
@@ -57,11 +56,11 @@ def main() -> None:
                 derained = [derainer([frame])[0].image for frame in rainy]
             rows |= {f"{weights}, steadiness {share:g}": steady(derained, share) for share in STEADINESS}
         for name, clip in rows.items():
-            psnr = (
-                np.mean([cv2.PSNR(one, two) for one, two in zip(clip, clean, strict=True)]) if clip is not clean else 0
+            psnr = np.mean([cv2.PSNR(one, two) for one, two in zip(clip, clean, strict=True)])
+            said = "-" if clip is clean else f"{psnr:.2f}"
+            print(
+                f"{path.name:<24} {np.mean(still):>6.0%}  {name:<34} {flicker(clip, still):>8.2f} {said:>9}", flush=True
             )
-            said = f"{psnr:>9.2f}" if psnr else f"{'-':>9}"
-            print(f"{path.name:<24} {np.mean(still):>6.0%}  {name:<34} {flicker(clip, still):>8.2f} {said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -45,7 +46,7 @@ class Derained:
         """uint8 (H, W), 0 or 255: streaks above the threshold."""
         return streak_mask(self.streaks, self.mask_threshold)
 
-    @property
+    @cached_property
     def rain_score(self) -> float:
         """How much rain there was, in [0, 1]."""
         return rain_score(self.streaks)

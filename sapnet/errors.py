@@ -43,6 +43,11 @@ class BagError(SapnetError):
     """A recording cannot be read or written."""
 
 
+def describe(err: Exception) -> str:
+    """The text of an expected error; an unexpected one also says its type."""
+    return str(err) if isinstance(err, SapnetError) else f"{type(err).__name__}: {err}"
+
+
 def first_line(said: BaseException | str) -> str:
     """The first line of what a library says, which may go on for pages; an exception's class where it says nothing."""
     return str(said).strip().partition("\n")[0].rstrip() or type(said).__name__

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from sapnet.derainer import Derained, Derainer
-from sapnet.errors import SapnetError
+from sapnet.errors import describe
 from sapnet.image import Frame
 from sapnet.messages import Decoded
 from sapnet_ros.mailbox import Received
@@ -49,10 +49,8 @@ class Call:
         """Derain; raises nothing."""
         try:
             self.results = self.derainer(self.frames)
-        except SapnetError as err:
-            self.error = str(err)
         except Exception as err:  # a backend's library may raise anything, and no frame may kill the node
-            self.error = f"{type(err).__name__}: {err}"
+            self.error = describe(err)
         self.ended_s = time.monotonic()
 
 

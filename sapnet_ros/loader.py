@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
-from sapnet.errors import SapnetError
+from sapnet.errors import describe
 from sapnet.image import MIN_SIDE
 from sapnet_ros.params import NodeParams, Size
 
@@ -215,13 +215,13 @@ class Loader:
             try:
                 self._on_change()
             except Exception as err:  # telling others must not end the loading
-                self._tell_error(_describe(err))
+                self._tell_error(describe(err))
 
     def _reload(self, stages: int) -> None:
         try:
             derainer = self._load(stages)
         except Exception as err:
-            error = _describe(err)
+            error = describe(err)
             with self._changed:
                 # The same load would fail again, and only a change of stages asks for another ...
                 self._loaded_stages = stages
@@ -255,7 +255,7 @@ class Loader:
         try:
             derainer.prepare(*size)
         except Exception as err:
-            reason = _describe(err)
+            reason = describe(err)
             self._tell_error(reason)
             return reason
         return ""
@@ -295,8 +295,3 @@ def _close(derainer: Derainer) -> Thread:
     thread = Thread(target=derainer.close, name="close", daemon=True)
     thread.start()
     return thread
-
-
-def _describe(err: Exception) -> str:
-    """The text of an expected error; an unexpected one also says its type."""
-    return str(err) if isinstance(err, SapnetError) else f"{type(err).__name__}: {err}"

@@ -147,7 +147,8 @@ class Worker:
             elif dry:
                 self._settle(held, Outcome(held.decoded, reason=reasons.DRY))
             else:
-                steady = replace(derained, image=camera.steadier(derained.image, params.steadiness))
+                image = camera.steadier(derained.image, params.steadiness)
+                steady = derained if image is derained.image else replace(derained, image=image)
                 self._settle(held, Outcome(held.decoded, derained=steady))
 
     def _watch_call(self, params: NodeParams) -> None:
