@@ -45,11 +45,14 @@ setup(
     # For pip alone: colcon installs no requirements, so that a vehicle's own python3-opencv and torch stay in use.
     # The upper bounds are what the tests have not run on; requirements/ pins what they run on.
     install_requires=[
+        'backports.zstd>=1; python_version < "3.14"',
         "filelock>=4",
+        "mcap>=1.3",
         "numpy>=1.26,<3",
         "opencv-python-headless>=4.6,<5",
         "rich>=13",
-        "rosbags>=0.10",
+        "rosbags>=0.11.9,<0.12",
+        "ruamel.yaml>=0.18",
         "safetensors>=0.4",
         "torch>=2.8,<2.14",
     ],
