@@ -1,0 +1,179 @@
+"""``sapnet compare``: what two recordings have in common, topic by topic."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sapnet.commands.common import add_command, counting_bar
+from sapnet.commands.status_view import clean
+
+if TYPE_CHECKING:
+    from sapnet.bags.compare import Comparison, TopicComparison
+    from sapnet.commands.common import Subparsers
+
+EXIT_DIFFERENT = 1
+
+_DESCRIPTION = """\
+Compare two recordings, A and B, topic by topic and message by message.
+
+Each is a rosbag2 folder, one .mcap or .db3 file, or a ROS 1 .bag, which is compared as ROS 2 would have recorded it;
+storage, compression and the order of topics make no difference. Messages with a header are matched by its stamp, and
+by order where stamps repeat; all others by order, so that after a missing one those that follow differ, too.
+
+Images, raw or compressed, are compared by their pixels, decoded to 8 bits, whatever their encoding; other messages by
+their fields, or byte by byte where nothing tells their type. A topic that one recording lacks is a difference.
+Log times, QoS profiles and the order between topics are not compared.
+
+Exit status: 0 where no difference exceeds the tolerance, 1 where one does, 2 on wrong usage or an unreadable input.
+"""
+
+_EXAMPLES = """\
+sapnet compare reference/ replayed/
+sapnet compare drive.mcap derained/ --ignore '*/derained/*' --ignore '*/streak_mask/*'
+sapnet compare cpu/ gpu/ --topic /front/derained/image --tolerance 2
+sapnet compare reference/ replayed/ --times --json > differences.json
+"""
+
+_UNLIMITED = 10_000  # columns where nobody wraps lines
+_FIGURES = ("A", "B", "equal", "differ", "only A", "only B", "max", "pixels", "PSNR")
+
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
+    """Describe the arguments of ``sapnet compare``."""
+    parser = add_command(subparsers, "compare", "compare two recordings topic by topic", _EXAMPLES, _DESCRIPTION)
+    parser.add_argument("a", type=Path, metavar="A", help="recording: a folder, .mcap, .db3 or .bag")
+    parser.add_argument("b", type=Path, metavar="B", help="recording to compare with it")
+    parser.add_argument(
+        "--tolerance",
+        type=_parse_tolerance,
+        default=0,
+        metavar="N",
+        help="largest difference of a pixel's value, 0 to 255, between images taken as equal (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="T",
+        help="compare this topic alone; a name or a pattern such as '/front/*'; may be repeated",
+    )
+    parser.add_argument(
+        "--ignore", action="append", default=[], metavar="T", help="leave this topic out; likewise, and stronger"
+    )
+    parser.add_argument("--times", action="store_true", help="log times must be equal, too")
+    parser.add_argument("--json", action="store_true", help="print the differences as JSON")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare what the arguments name; 1 where the recordings differ. Raises SapnetError."""
+    from sapnet.bags.compare import CompareOptions, compare_bags
+
+    options = CompareOptions(args.tolerance, tuple(args.topic), tuple(args.ignore), args.times)
+    with counting_bar() as progress:
+        task = progress.add_task("messages", total=None)
+        comparison = compare_bags(
+            args.a, args.b, options, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    if args.json:
+        print(json.dumps(_as_json(comparison), indent=2))
+    else:
+        _print(comparison)
+    return 0 if comparison.is_equal else EXIT_DIFFERENT
+
+
+def _parse_tolerance(text: str) -> int:
+    if not text.isdecimal() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 255, got {text!r}")
+    return int(text)
+
+
+def _as_json(comparison: Comparison) -> dict[str, object]:
+    facts = asdict(comparison)
+    for topic, figures in zip(comparison.topics, facts["topics"], strict=True):
+        figures["is_equal"] = topic.is_equal
+    return {"is_equal": comparison.is_equal, **facts}
+
+
+def _print(comparison: Comparison) -> None:
+    """A table, why topics differ, what was wrong with the recordings, and the verdict."""
+    console = Console(width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False, soft_wrap=False)
+    if comparison.topics:
+        console.print(_table(comparison.topics))
+    for topic in comparison.topics:
+        if not topic.is_equal:
+            console.print(Text(f"{clean(topic.topic)}: {_why(topic)}"))
+    for name, notes in (("A", comparison.notes_a), ("B", comparison.notes_b)):
+        for note in notes:
+            console.print(Text(f"note on {name}: {clean(note)}", style="yellow"))
+    console.print(_verdict(comparison))
+
+
+def _table(topics: list[TopicComparison]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("topic", "type"):
+        table.add_column(title, overflow="fold")
+    # Figures that no topic has take no room.
+    shown = [any(column) for column in zip(*map(_figures, topics), strict=True)]
+    for title, show in zip(_FIGURES, shown, strict=True):
+        if show:
+            table.add_column(title, justify="right", no_wrap=True)
+    for topic in topics:
+        cells = [figure for figure, show in zip(_figures(topic), shown, strict=True) if show]
+        style = "" if topic.is_equal else "red"
+        table.add_row(*(Text(cell) for cell in (clean(topic.topic), _type(topic), *cells)), style=style)
+    return table
+
+
+def _figures(topic: TopicComparison) -> list[str]:
+    """Cells under _FIGURES."""
+    counts = [topic.count_a, topic.count_b, topic.equal, topic.different, topic.only_a, topic.only_b]
+    cells = [str(count) for count in counts]
+    if topic.largest_difference is None:
+        return [*cells, "", "", ""]
+    psnr = "" if topic.lowest_psnr is None else f"{topic.lowest_psnr:.1f} dB"
+    return [*cells, str(topic.largest_difference), _share(topic.differing_pixels or 0), psnr]
+
+
+def _share(share: float) -> str:
+    """In per cent; what is not nothing does not look like it."""
+    return "0 %" if not share else "<0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
+
+
+def _type(topic: TopicComparison) -> str:
+    """Without the package, where both are the same."""
+    if topic.type_a == topic.type_b or not (topic.type_a and topic.type_b):
+        return clean((topic.type_a or topic.type_b).rpartition("/")[2])
+    return clean(" / ".join(name.rpartition("/")[2] for name in (topic.type_a, topic.type_b)))
+
+
+def _why(topic: TopicComparison) -> str:
+    if not (topic.type_a and topic.type_b):
+        return f"missing in {'B' if topic.type_a else 'A'}"
+    reasons = [f"{count} differ in {reason}" for reason, count in topic.reasons.items()]
+    singles = [f"{count} only in {side}" for side, count in (("A", topic.only_a), ("B", topic.only_b)) if count]
+    first = "" if topic.first_s is None else f"; the first at {topic.first_s:.3f} s"
+    return ", ".join(reasons + singles) + first
+
+
+def _verdict(comparison: Comparison) -> Text:
+    tolerance = f" (tolerance {comparison.tolerance})" if comparison.tolerance else ""
+    topics = _count(len(comparison.topics), "topic")
+    if comparison.is_equal:
+        messages = _count(sum(topic.equal for topic in comparison.topics), "message")
+        return Text(f"equal{tolerance}: {topics}, {messages}", style="bold green")
+    differing = sum(not topic.is_equal for topic in comparison.topics)
+    return Text(f"different{tolerance}: {differing} of {topics}", style="bold red")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
