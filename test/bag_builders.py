@@ -1,0 +1,95 @@
+"""Recordings for tests, written with rosbags: images, types of ROS 2 and types of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+Frame = NDArray[np.uint8]
+
+START_NS = 1_700_000_000_000_000_000
+FRAME_NS = 40_000_000
+WHEEL = "our_msgs/msg/Wheel"
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+TYPES.register(get_types_from_msg("bool locked\nfloat64 speed\nstring name\n", WHEEL))
+
+
+class Sent(NamedTuple):
+    """A message to record; data: CDR."""
+
+    topic: str
+    type: str
+    time_ns: int
+    data: bytes
+
+
+def cdr(topic: str, time_ns: int, message: Any) -> Sent:
+    return Sent(topic, message.__msgtype__, time_ns, bytes(TYPES.serialize_cdr(message, message.__msgtype__)))
+
+
+def header(stamp_ns: int, frame_id: str = "camera") -> Any:
+    stamp = TYPES.types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    return TYPES.types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
+
+
+def image(
+    topic: str, stamp_ns: int, frame: Frame, encoding: str = "bgr8", frame_id: str = "camera", pad: int = 0
+) -> Sent:
+    """A frame of any dtype (H, W) or (H, W, C), as an Image, logged a millisecond after its stamp."""
+    rows = np.ascontiguousarray(frame).reshape(len(frame), -1).view(np.uint8)
+    rows = np.pad(rows, ((0, 0), (0, pad)))
+    message = TYPES.types["sensor_msgs/msg/Image"](
+        header=header(stamp_ns, frame_id),
+        height=frame.shape[0],
+        width=frame.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=rows.shape[1],
+        data=rows.reshape(-1),
+    )
+    return cdr(topic, stamp_ns + 1_000_000, message)
+
+
+def compressed(topic: str, stamp_ns: int, frame: Frame, codec: str = "jpeg", quality: int = 95) -> Sent:
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if codec == "jpeg" else []
+    content = cv2.imencode(".jpg" if codec == "jpeg" else ".png", frame, options)[1].reshape(-1)
+    message = TYPES.types["sensor_msgs/msg/CompressedImage"](
+        header=header(stamp_ns), format=f"bgr8; {codec} compressed bgr8", data=content
+    )
+    return cdr(topic, stamp_ns + 1_000_000, message)
+
+
+def text(topic: str, time_ns: int, words: str) -> Sent:
+    return cdr(topic, time_ns, TYPES.types["std_msgs/msg/String"](data=words))
+
+
+def wheel(topic: str, time_ns: int, speed: float) -> Sent:
+    """Of a type of our own; seven bytes of its CDR are padding, before the speed."""
+    return cdr(topic, time_ns, TYPES.types[WHEEL](locked=True, speed=speed, name="front left"))
+
+
+def write_bag(
+    path: Path, messages: Iterable[Sent], storage: str = "mcap", topics: Sequence[tuple[str, str]] = ()
+) -> Path:
+    """A rosbag2 folder. topics: names and types that are recorded first, even without a message."""
+    with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        connections = {key: writer.add_connection(*key, typestore=TYPES) for key in topics}
+        for sent in messages:
+            key = sent.topic, sent.type
+            if key not in connections:
+                connections[key] = writer.add_connection(*key, typestore=TYPES)
+            writer.write(connections[key], sent.time_ns, sent.data)
+    return path
+
+
+def smooth_frames(count: int, height: int = 24, width: int = 32, seed: int = 0) -> list[Frame]:
+    """Blurred noise, which JPEG keeps nearly as it is."""
+    noise = np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+    return [cv2.GaussianBlur(frame, (0, 0), 4).astype(np.uint8) for frame in noise]

@@ -1,0 +1,346 @@
+"""What two recordings have in common, whatever they were written with."""
+
+from __future__ import annotations
+
+import tempfile
+import tracemalloc
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bag_builders as bags
+from bag_builders import FRAME_NS, START_NS, Sent, compressed, image, smooth_frames, text, wheel, write_bag
+from sapnet.bags import pairing
+from sapnet.bags.compare import CompareOptions, Comparison, TopicComparison, compare_bags
+from sapnet.errors import BagError
+
+CAMERA = "/camera/image_raw"
+Compare = Callable[..., Comparison]
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> Compare:
+    """``compare(a, b, **options)``: two lists of messages, recorded as mcap, or paths."""
+
+    number = count()
+
+    def run(a: list[Sent] | Path, b: list[Sent] | Path, **options: Any) -> Comparison:
+        paths = [some if isinstance(some, Path) else write_bag(tmp_path / f"{next(number)}", some) for some in (a, b)]
+        return compare_bags(*paths, CompareOptions(**options))
+
+    return run
+
+
+def only(comparison: Comparison) -> TopicComparison:
+    [topic] = comparison.topics
+    return topic
+
+
+def by_name(comparison: Comparison) -> dict[str, TopicComparison]:
+    return {topic.topic: topic for topic in comparison.topics}
+
+
+def stamps(number: int) -> list[int]:
+    return [START_NS + index * FRAME_NS for index in range(number)]
+
+
+def camera(number: int) -> list[Sent]:
+    return [image(CAMERA, stamp, frame) for stamp, frame in zip(stamps(number), smooth_frames(number), strict=True)]
+
+
+def drive(number: int = 5) -> list[Sent]:
+    """A camera, text and a type of our own, in turn."""
+    said = [text("/log", stamp, f"{stamp}") for stamp in stamps(number)]
+    wheels = [wheel("/wheel", stamp, index) for index, stamp in enumerate(stamps(number))]
+    return [message for some in zip(camera(number), said, wheels, strict=True) for message in some]
+
+
+def changed(sent: Sent, place: int) -> Sent:
+    """Its byte at ``place``, counted from the end where negative, is another one."""
+    data = bytearray(sent.data)
+    data[place] ^= 1
+    return sent._replace(data=bytes(data))
+
+
+def test_a_recording_equals_itself(compare: Compare) -> None:
+    comparison = compare(drive(), drive())
+    assert comparison.is_equal
+    assert [(topic.topic, topic.count_a, topic.equal) for topic in comparison.topics] == [
+        (CAMERA, 5, 5),
+        ("/log", 5, 5),
+        ("/wheel", 5, 5),
+    ]
+    seen = by_name(comparison)[CAMERA]
+    assert (seen.largest_difference, seen.differing_pixels, seen.lowest_psnr) == (0, 0.0, None)
+    assert by_name(comparison)["/log"].largest_difference is None
+
+
+def test_storage_and_order_of_topics_make_no_difference(compare: Compare, tmp_path: Path) -> None:
+    other = write_bag(
+        tmp_path / "other", sorted(drive(), key=lambda sent: sent.topic), "sqlite3", [("/wheel", bags.WHEEL)]
+    )
+    assert compare(drive(), other).is_equal
+
+
+def test_one_pixel_off_by_one_is_a_difference_within_a_tolerance_of_one(compare: Compare) -> None:
+    messages = camera(3)
+    other = [messages[0], changed(messages[1], -1), messages[2]]
+    topic = only(compare(messages, other))
+    assert (topic.equal, topic.different, topic.reasons) == (2, 1, {"pixels": 1})
+    assert topic.largest_difference == 1
+    assert topic.differing_pixels == pytest.approx(1 / (3 * 24 * 32))
+    assert topic.lowest_psnr == pytest.approx(10 * np.log10(255**2 * 24 * 32 * 3))
+    assert topic.first_s == pytest.approx(FRAME_NS / 1e9)
+
+
+def test_the_tolerance_is_the_largest_difference_that_is_allowed(compare: Compare, tmp_path: Path) -> None:
+    frame = np.full((8, 8, 3), 100, np.uint8)
+    a = write_bag(tmp_path / "one", [image(CAMERA, START_NS, frame)])
+    b = write_bag(tmp_path / "two", [image(CAMERA, START_NS, frame + 3)])
+    assert compare(a, b, tolerance=3).is_equal
+    assert not compare(a, b, tolerance=2).is_equal
+    assert only(compare(a, b, tolerance=3)).largest_difference == 3
+    assert only(compare(a, b, tolerance=3)).differing_pixels == 1.0
+
+
+def test_a_frame_that_is_missing_in_the_middle_is_the_only_difference(compare: Compare) -> None:
+    messages = camera(9)
+    topic = only(compare(messages, messages[:4] + messages[5:]))
+    assert (topic.equal, topic.different, topic.only_a, topic.only_b) == (8, 0, 1, 0)
+    assert topic.first_s == pytest.approx(4 * FRAME_NS / 1e9)
+    topic = only(compare(messages[1:], messages))
+    assert (topic.equal, topic.only_a, topic.only_b) == (8, 0, 1)
+
+
+@pytest.mark.parametrize("late_ns", [0, 3_600 * 10**9])
+@pytest.mark.parametrize(("first", "last"), [(0, 60), (20, 80), (60, 100)])
+def test_a_long_hole_is_stepped_over(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch, first: int, last: int, late_ns: int
+) -> None:
+    """Far more than may wait. late_ns: B was recorded so much later, with the same stamps."""
+    monkeypatch.setattr(pairing, "MAX_WAITING_BYTES", 10_000)
+    messages = drive(100)
+    kept = [sent for index, sent in enumerate(messages) if not first <= index // 3 < last]
+    later = [sent._replace(time_ns=sent.time_ns + late_ns) for sent in kept]
+    topic = by_name(compare(messages, later))[CAMERA]
+    assert (topic.equal, topic.only_a, topic.only_b) == (100 - (last - first), last - first, 0)
+    topic = by_name(compare(later, messages))[CAMERA]
+    assert (topic.equal, topic.only_a, topic.only_b) == (100 - (last - first), 0, last - first)
+
+
+def test_a_replay_at_another_rate_has_the_same_frames(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing, "MAX_WAITING_BYTES", 10_000)
+    messages = camera(60)
+    slow = [sent._replace(time_ns=START_NS + 10**12 + 3 * (sent.time_ns - START_NS)) for sent in messages]
+    assert compare(messages, slow).is_equal
+
+
+def test_memory_is_bounded_where_nothing_matches(compare: Compare, tmp_path: Path) -> None:
+    def noise(topic: str) -> Iterator[Sent]:
+        for stamp in stamps(150):
+            yield image(topic, stamp, np.full((480, 640, 3), 7, np.uint8))  # 0.9 MB each, 138 MB in all
+
+    a = write_bag(tmp_path / "a", (sent for sent in noise(CAMERA)))
+    b = write_bag(tmp_path / "b", (changed(sent, 8) for sent in noise(CAMERA)))  # other stamps
+    tracemalloc.start()
+    topic = only(compare(a, b))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (topic.equal, topic.only_a, topic.only_b) == (0, 150, 150)
+    assert peak < 2 * pairing.MAX_WAITING_BYTES + 40 * 2**20
+
+
+def test_what_has_no_stamp_is_matched_by_order_however_late_it_comes(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairing, "MAX_WAITING_BYTES", 1_000)
+    said = [text("/log", stamp, f"{stamp}") for stamp in stamps(60)]
+    first = [sent._replace(topic="/first") for sent in said]
+    late = [sent._replace(time_ns=sent.time_ns + 10**11) for sent in said]
+    assert compare([*first, *late], [*said, *(sent._replace(time_ns=sent.time_ns + 10**11) for sent in first)]).is_equal
+    topic = by_name(compare([*first, *late], [*said[:30], changed(said[30], 9), *said[31:]]))["/log"]
+    assert (topic.equal, topic.different, topic.only_a) == (59, 1, 0)
+
+
+def test_frames_of_one_stamp_are_matched_by_order(compare: Compare) -> None:
+    """As of a driver that stamps nothing."""
+    frames = smooth_frames(4)
+    messages = [image(CAMERA, 0, frame)._replace(time_ns=stamp) for frame, stamp in zip(frames, stamps(4), strict=True)]
+    assert compare(messages, messages).is_equal
+    topic = only(compare(messages, messages[:3]))
+    assert (topic.equal, topic.only_a) == (3, 1)
+
+
+def test_frames_in_another_order_differ(compare: Compare) -> None:
+    messages = camera(4)
+    swapped = [messages[place]._replace(time_ns=messages[index].time_ns) for index, place in enumerate((0, 2, 1, 3))]
+    topic = only(compare(messages, swapped))
+    assert topic.reasons["order"] >= 1
+    assert topic.only_a == topic.only_b == 0
+
+
+def test_a_missing_topic_is_a_difference_unless_it_is_ignored(compare: Compare) -> None:
+    without = [sent for sent in drive() if sent.topic != "/log"]
+    comparison = compare(drive(), without)
+    assert not comparison.is_equal
+    missing = by_name(comparison)["/log"]
+    assert (missing.type_a, missing.type_b, missing.count_a, missing.only_a) == ("std_msgs/msg/String", "", 5, 5)
+    assert compare(drive(), without, ignore=("/log",)).is_equal
+    assert compare(drive(), without, topics=(CAMERA,)).is_equal
+
+
+def test_a_topic_without_a_message_is_missed_too(compare: Compare, tmp_path: Path) -> None:
+    empty = write_bag(tmp_path / "empty", drive(), topics=[("/quiet", "std_msgs/msg/String")])
+    assert not compare(drive(), empty).is_equal
+    assert compare(empty, empty).is_equal
+
+
+def test_topics_are_chosen_by_name_and_pattern(compare: Compare) -> None:
+    def names(**options: Any) -> list[str]:
+        return [topic.topic for topic in compare(drive(), drive(), **options).topics]
+
+    assert names(topics=("/log",)) == ["/log"]
+    assert names(topics=("/*",), ignore=("/camera/*",)) == ["/log", "/wheel"]
+    with pytest.raises(BagError, match=r"neither recording has a topic '/lgo'; there are /camera/image_raw, /log, "):
+        names(topics=("/log", "/lgo"))
+
+
+def test_png_equals_the_raw_image_and_jpeg_nearly(compare: Compare) -> None:
+    [frame] = smooth_frames(1)
+    raw = [image(CAMERA, START_NS, frame)]
+    assert compare(raw, [compressed(CAMERA, START_NS, frame, "png")]).is_equal
+    topic = only(compare(raw, [compressed(CAMERA, START_NS, frame)], tolerance=255))
+    assert topic.is_equal
+    assert (topic.type_a, topic.type_b) == ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+    assert topic.largest_difference is not None
+    assert topic.lowest_psnr is not None
+    assert 0 < topic.largest_difference < 20
+    assert 35 < topic.lowest_psnr < 60
+    assert not compare(raw, [compressed(CAMERA, START_NS, frame)]).is_equal
+
+
+def test_encoding_and_padding_of_rows_make_no_difference(compare: Compare) -> None:
+    [frame] = smooth_frames(1)
+    same = image(CAMERA, START_NS, np.ascontiguousarray(frame[..., ::-1]), "rgb8", pad=5)
+    assert compare([image(CAMERA, START_NS, frame)], [same]).is_equal
+
+
+def test_sizes_and_frame_ids_are_compared(compare: Compare) -> None:
+    [frame] = smooth_frames(1)
+    a = [image(CAMERA, START_NS, frame)]
+    assert only(compare(a, [image(CAMERA, START_NS, frame[:20])])).reasons == {"size": 1}
+    assert only(compare(a, [image(CAMERA, START_NS, frame, frame_id="rear")])).reasons == {"frame_id": 1}
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
+def test_the_low_bytes_of_deep_images_count(compare: Compare, encoding: str) -> None:
+    """Of which decoding to 8 bits, or not at all, leaves nothing."""
+    depth = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32)
+    a, b = [image(CAMERA, START_NS, depth, encoding)], [image(CAMERA, START_NS, depth ^ 1, encoding)]
+    assert compare(a, a).is_equal
+    assert not compare(a, b).is_equal
+
+
+def test_images_that_cannot_be_decoded_are_compared_as_bytes(compare: Compare) -> None:
+    [frame] = smooth_frames(1)
+    whole = compressed(CAMERA, START_NS, frame)
+    broken = changed(whole, -len(whole.data) // 2 - 300)._replace(data=whole.data[:80] + b"\0" * (len(whole.data) - 80))
+    assert compare([broken], [broken]).is_equal
+    assert only(compare([whole], [broken])).reasons == {"content": 1}
+    cut = whole._replace(data=whole.data[:10])
+    assert compare([cut], [cut]).is_equal
+
+
+def test_types_of_our_own_are_compared_by_their_fields(compare: Compare) -> None:
+    """Byte 5 is padding, byte 4 a truth value; the type is defined in the recording alone."""
+    message = wheel("/wheel", START_NS, 1.5)
+    assert compare([message], [changed(message, 5)]).is_equal
+    assert only(compare([message], [changed(message, 4)])).reasons == {"content": 1}
+    assert only(compare([message], [wheel("/wheel", START_NS, 1.25)])).reasons == {"content": 1}
+    nothing = wheel("/wheel", START_NS, float("nan"))
+    assert compare([nothing], [changed(nothing, 6)]).is_equal
+
+
+def test_messages_of_a_damaged_type_are_compared_as_bytes(compare: Compare) -> None:
+    message = wheel("/wheel", START_NS, 1.5)
+    cut = message._replace(data=message.data[:9])
+    assert compare([cut], [cut]).is_equal
+    assert not compare([cut], [changed(cut, 5)]).is_equal
+
+
+def test_a_topic_of_another_type_differs(compare: Compare) -> None:
+    topic = only(compare([text("/log", START_NS, "a")], [wheel("/log", START_NS, 1)]))
+    assert topic.reasons == {"types": 1}
+    assert (topic.type_a, topic.type_b) == ("std_msgs/msg/String", bags.WHEEL)
+
+
+def test_log_times_are_compared_on_request(compare: Compare) -> None:
+    messages = drive()
+    later = [sent._replace(time_ns=sent.time_ns + 2_500_000) for sent in messages]
+    assert compare(messages, later).is_equal
+    comparison = compare(messages, later, times=True)
+    assert not comparison.is_equal
+    assert by_name(comparison)["/log"].reasons == {"log time": 5}
+    assert by_name(comparison)["/log"].largest_time_difference_s == pytest.approx(0.0025)
+    assert compare(messages, messages, times=True).is_equal
+
+
+def test_recordings_of_ros2_itself_are_equal_in_both_storages(shared_data: Path, compare: Compare) -> None:
+    folder = shared_data / "bags"
+    comparison = compare(folder / "mcap" / "wbag", folder / "sqlite3" / "wbag")
+    assert comparison.is_equal
+    assert sum(topic.equal for topic in comparison.topics) == 6074
+
+
+def test_a_recording_that_is_cut_off_is_compared_as_far_as_it_goes(compare: Compare, tmp_path: Path) -> None:
+    whole = write_bag(tmp_path / "whole", drive(40))
+    [file] = whole.glob("*.mcap")
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    comparison = compare(whole, cut)
+    assert not comparison.is_equal
+    assert comparison.notes_b
+    assert not comparison.notes_a
+
+
+def test_what_is_no_recording_is_an_error(compare: Compare, tmp_path: Path) -> None:
+    with pytest.raises(BagError, match="does not exist"):
+        compare(tmp_path / "nothing", drive())
+
+
+messages_of_a_bag = st.lists(
+    st.one_of(
+        st.builds(text, st.sampled_from(["/log", "/said"]), st.integers(0, 10**12), st.text(max_size=5)),
+        st.builds(wheel, st.just("/wheel"), st.integers(0, 10**12), st.floats()),
+        st.builds(
+            image,
+            st.sampled_from(["/left", "/right"]),
+            st.integers(0, 10**12),
+            st.integers(0, 2**24).map(lambda seed: smooth_frames(1, 4, 5, seed)[0]),
+        ),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(messages_of_a_bag, st.data())
+def test_any_recording_equals_itself_and_no_other(messages: list[Sent], data: st.DataObject) -> None:
+    messages = sorted(messages, key=lambda sent: sent.time_ns)
+    place = data.draw(st.integers(0, len(messages) - 1))
+    # The last byte is content in all of these types, but for the zero that ends a text.
+    other = [*messages]
+    other[place] = changed(messages[place], -2 if messages[place].type == "std_msgs/msg/String" else -1)
+    with tempfile.TemporaryDirectory() as folder:
+        a, b = write_bag(Path(folder) / "a", messages), write_bag(Path(folder) / "b", other, "sqlite3")
+        assert compare_bags(a, a).is_equal
+        comparison = compare_bags(a, b)
+    differing = [topic.topic for topic in comparison.topics if not topic.is_equal]
+    assert differing == [messages[place].topic]
