@@ -95,11 +95,14 @@ def test_a_damaged_engine_is_built_again(folder: Path, run: Compile) -> None:
     where = ["--ahead-of-time", "--shape", "90x160", "--cache-dir", folder]
     *_, built = run(*where)
     path = Path(built["engine"])
-    whole = read_entry(path).data
+    whole = read_entry(path)
     path.write_bytes(path.read_bytes()[:-1])
     *progress, again = run(*where)
     assert progress
-    assert read_entry(again["engine"]).data == whole
+    rebuilt = read_entry(again["engine"])
+    # Most builds of a network are alike byte for byte, but not all of them.
+    assert rebuilt.key == whole.key
+    assert len(rebuilt.data) > 100_000
 
 
 @rtx
