@@ -1,0 +1,96 @@
+"""Finds the cameras of a recording, and names what is derained of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from sapnet.bags.source import BagSource, Topic
+from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, deserialize
+from sapnet.errors import BagError, ImageFormatError
+from sapnet.messages import decode_compressed, decode_image
+
+# Frames that are looked at, of a topic whose first ones cannot be read, to tell whether it is in colour.
+_LOOKED_AT = 20
+_GRAY = ("mono", "8UC1", "8SC1", "16UC1", "16SC1", "32FC1", "32SC1", "64FC1")
+_OUTPUTS = ("derained/image", "derained/image/compressed", "streak_mask/image", "streak_mask/image/compressed")
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A camera of a recording.
+
+    topic: of its images. info: its camera_info. namespace: what the topics of its outputs begin with.
+    """
+
+    topic: Topic
+    info: Topic | None
+    namespace: str
+
+    @property
+    def compressed(self) -> bool:
+        """Whether its images are CompressedImages."""
+        return self.topic.type == COMPRESSED_IMAGE
+
+    def output(self, name: str, compressed: bool = False) -> str:
+        """The topic of an output such as ``derained/image``."""
+        return f"{self.namespace}{name}{'/compressed' if compressed else ''}"
+
+
+def find_cameras(source: BagSource, wanted: Sequence[str] = ()) -> list[Camera]:
+    """The cameras with these topics, or all that are in colour, once each: raw, where a camera is there compressed too.
+
+    What derain_node put out is no camera. Raises BagError where a topic is not there or holds no images.
+    """
+    images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE)]
+    if wanted:
+        chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)]
+    else:
+        raw_first = sorted(images, key=lambda topic: topic.type != IMAGE)
+        once = {_base(topic): topic for topic in reversed(raw_first) if not topic.name.endswith(_OUTPUTS)}
+        chosen = [topic for topic in images if once.get(_base(topic)) is topic and _is_colour(source, topic)]
+    shared = Counter(_namespace(topic) for topic in chosen)
+    infos = {topic.name: topic for topic in source.topics if topic.type == CAMERA_INFO}
+    return [
+        Camera(
+            topic,
+            infos.get(f"{_namespace(topic)}camera_info"),
+            _namespace(topic) if shared[_namespace(topic)] == 1 else f"{_base(topic)}/",
+        )
+        for topic in chosen
+    ]
+
+
+def _named(name: str, source: BagSource, images: Sequence[Topic]) -> Topic:
+    for topic in images:
+        if topic.name == name:
+            return topic
+    there = ", ".join(f"{topic.name} ({topic.type})" for topic in images) or "none"
+    raise BagError(f"{source.path} has no image topic {name}; it has: {there}")
+
+
+def _base(topic: Topic) -> str:
+    """The topic without the transport's name, as image_transport has it."""
+    return topic.name.removesuffix("/compressed") if topic.type == COMPRESSED_IMAGE else topic.name
+
+
+def _namespace(topic: Topic) -> str:
+    """With a slash at its end, or empty."""
+    base = _base(topic)
+    return base[: base.rfind("/") + 1]
+
+
+def _is_colour(source: BagSource, topic: Topic) -> bool:
+    for recorded in islice(source.messages([topic]), _LOOKED_AT):
+        try:
+            message = deserialize(recorded.data, topic.type)
+            declared = str(message.encoding if topic.type == IMAGE else message.format)
+            if declared.startswith(_GRAY) or "compressedDepth" in declared:
+                return False
+            decode = decode_image if topic.type == IMAGE else decode_compressed
+            return not decode(message).encoding.startswith(_GRAY)
+        except (ValueError, ImageFormatError):
+            continue
+    return False

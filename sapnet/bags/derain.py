@@ -1,0 +1,192 @@
+"""Derains the cameras of a recording into another one: reading, inference and writing beside each other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sapnet.bags.cameras import Camera, find_cameras
+from sapnet.bags.options import BagOptions
+from sapnet.bags.outputs import Outputs
+from sapnet.bags.parts import Parts, is_unfinished, workplace
+from sapnet.bags.report_data import BagReport, CameraReport
+from sapnet.bags.source import BagSource, open_bag
+from sapnet.bags.steps import Item, Steps
+from sapnet.derainer import Derainer
+from sapnet.errors import BackendError, BagError
+
+REPORT = "sapnet_report.json"
+# Unreadable images that are named one by one.
+MAX_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far it is: messages of the input, and how many to expect in all; frames derained in this run."""
+
+    messages: int
+    total: int
+    frames: int
+
+
+Progress = Callable[[Progressed], None]
+
+
+def derain_bag(
+    derainer: Derainer,
+    source: Path,
+    output: Path,
+    options: BagOptions | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda progressed: None,
+) -> BagReport:
+    """Write a copy of the recording ``source`` with its cameras derained; see BagOptions.
+
+    output: a folder that appears whole at the end, with the report as ``sapnet_report.json`` in it. Until then what is
+    done is kept in ``<output>.partial``; resume: go on from there, and take an output that is whole as it is.
+    overwrite: replace an output that exists. Raises BagError, BackendError.
+    """
+    options = options or BagOptions()
+    kept = _kept(output, resume, overwrite)
+    if kept is not None:
+        return kept
+    with open_bag(source) as bag:
+        cameras = find_cameras(bag, options.topics)
+        if not cameras:
+            seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics)) or "nothing"
+            raise BagError(f"{source} has no camera in colour; name an image topic with --topic. It holds {seen}")
+        job = {"input": _identity(source), "options": asdict(options), "network": _network(derainer)}
+        with workplace(output, job, resume) as folder:
+            return _Run(derainer, bag, cameras, output, options, folder).perform(progress)
+
+
+class _Run:
+    """One run of a job, which may go on from where an earlier one was broken off."""
+
+    def __init__(
+        self,
+        derainer: Derainer,
+        bag: BagSource,
+        cameras: list[Camera],
+        output: Path,
+        options: BagOptions,
+        folder: Path,
+    ) -> None:
+        self._bag = bag
+        self._output = output
+        self._outputs = Outputs(bag, cameras, options)
+        self._steps = Steps(derainer, bag, cameras, options)
+        storage = options.storage or ("mcap" if bag.storage == "ros1" else bag.storage)
+        compression = "none" if bag.compression == "chunk" and storage != "mcap" else bag.compression
+        self._parts = Parts(folder, output.name, self._outputs.topics, storage, compression)
+        self._names = [self._outputs.names(camera) for camera in cameras]
+        self._report = self._empty_report()
+        self._report.network = _network(derainer)
+
+    def perform(self, progress: Progress) -> BagReport:
+        """Do what is left of the job."""
+        done = 0
+        for said in self._parts.recover():
+            done = said["done"]
+            self._add(BagReport.from_json(said["report"]))
+        with closing(self._steps.items(done)) as items:
+            self._write(items, done, progress)
+        self._report.notes = [*self._bag.notes, *self._report.notes]
+        self._parts.end(self._output, {REPORT: json.dumps(asdict(self._report))})
+        return self._report
+
+    def _write(self, items: Iterable[Item], done: int, progress: Progress) -> None:
+        """Write what comes, part by part."""
+        part, began, frames, whole = self._empty_report(), time.monotonic(), 0, True
+
+        def end_part() -> None:
+            nonlocal part, began
+            part.seconds = time.monotonic() - began
+            self._parts.end_part({"done": done, "report": asdict(part)})
+            self._add(part)
+            part, began = self._empty_report(), time.monotonic()
+
+        try:
+            for item in items:
+                whole = False
+                self._settle(item, part)
+                done, whole = item.number + 1, True
+                frames += item.derained is not None
+                if self._parts.is_full:
+                    end_part()
+                progress(Progressed(done, self._steps.expected, frames))
+            end_part()
+        except (BackendError, KeyboardInterrupt, SystemExit):
+            if whole:
+                end_part()
+            raise
+        finally:
+            self._parts.abort_part()
+
+    def _settle(self, item: Item, part: BagReport) -> None:
+        """Write what becomes of a message, and count it."""
+        for topic, data in self._outputs.messages(item):
+            self._parts.write(topic, item.recorded.time_ns, data)
+            part.messages += 1
+        if item.camera is None:
+            return
+        counts = next(report for report in part.cameras if report.topic == item.camera.topic.name)
+        counts.frames += 1
+        counts.skipped += item.skipped
+        if item.unreadable:
+            counts.unreadable += 1
+            if sum(camera.unreadable for camera in (*part.cameras, *self._report.cameras)) <= MAX_NAMED:
+                seconds = (item.recorded.time_ns - self._bag.start_ns) / 1e9
+                part.notes.append(f"image of {counts.topic} at {seconds:.3f} s not derained: {item.unreadable}")
+        if item.derained is not None:
+            counts.derained_frames += 1
+            counts.times_ns.append(item.recorded.time_ns)
+            counts.rain_scores.append(round(item.derained.rain_score, 6))
+            counts.latencies_ms.append(round(item.latency_ms, 3))
+
+    def _empty_report(self) -> BagReport:
+        return BagReport(str(self._bag.path), str(self._output), [CameraReport(*names) for names in self._names])
+
+    def _add(self, part: BagReport) -> None:
+        for camera, more in zip(self._report.cameras, part.cameras, strict=True):
+            camera.add(more)
+        self._report.messages += part.messages
+        self._report.seconds += part.seconds
+        self._report.notes += part.notes
+
+
+def _kept(output: Path, resume: bool, overwrite: bool) -> BagReport | None:
+    """The report of an output that is whole and is to be kept. Raises BagError where something is in the way."""
+    if (output / REPORT).is_file() and resume:
+        shutil.rmtree(output.with_name(f"{output.name}.partial"), ignore_errors=True)
+        return BagReport.from_json(json.loads((output / REPORT).read_text()))
+    if output.exists() and not overwrite:
+        raise BagError(f"{output} exists already; name another output, or replace it with --overwrite")
+    if is_unfinished(output) and not resume and not overwrite:
+        raise BagError(f"{output}.partial is of a run that was broken off; go on with --resume, or --overwrite it")
+    return None
+
+
+def _identity(source: Path) -> list[list[Any]]:
+    """What tells whether a recording has changed: names, sizes and times of its files."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def _network(derainer: Derainer) -> dict[str, str | int]:
+    return {
+        "weights": derainer.weights,
+        "backend": derainer.backend_name,
+        "precision": derainer.precision,
+        "stages": derainer.stages,
+        "device": derainer.device,
+    }

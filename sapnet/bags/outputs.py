@@ -1,0 +1,95 @@
+"""What stands in a derained recording: which topics, and what is written for each message of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+
+from sapnet.bags.cameras import Camera
+from sapnet.bags.frames import encode, encode_info, kept_encoding
+from sapnet.bags.options import BagOptions
+from sapnet.bags.source import BagSource, Topic
+from sapnet.bags.steps import Item
+from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE
+from sapnet.errors import BagError
+
+
+class Outputs:
+    """The topics of a derained recording, and its messages.
+
+    topics: all of them, those of the source first.
+    """
+
+    def __init__(self, bag: BagSource, cameras: Sequence[Camera], options: BagOptions) -> None:
+        self._options = options
+        self._described = any(topic.definition.data for topic in bag.topics)
+        self._infos = {camera.info for camera in cameras if camera.info is not None}
+        sources = {camera.topic for camera in cameras}
+        self._kept = {topic for topic in bag.topics if self._stays(topic, topic in sources)}
+        made = {camera: self._made(camera) for camera in cameras}
+        taken = {topic.name for topic in self._kept}
+        clashes = sorted({t.name for topics in made.values() for t in topics if t is not None and t.name in taken})
+        if clashes:
+            raise BagError(
+                f"{bag.path} has {', '.join(clashes)} already: it was derained before. Derain the original recording, "
+                "or another camera of it with --topic"
+            )
+        self._outputs = {camera.topic: topics for camera, topics in made.items()}
+        new = [topic for topics in made.values() for topic in topics if topic is not None]
+        self.topics = (*(topic for topic in bag.topics if topic in self._kept), *new)
+
+    def names(self, camera: Camera) -> tuple[str, str, str]:
+        """Topics of a camera: source, derained, streak mask."""
+        derained, _, mask = self._outputs[camera.topic]
+        return camera.topic.name, derained.name, mask.name
+
+    def messages(self, item: Item) -> Iterator[tuple[Topic, bytes | memoryview]]:
+        """What is written for a message of the source: itself if it stays, then what was derained of it."""
+        recorded, frame, derained = item.recorded, item.frame, item.derained
+        if recorded.topic in self._kept:
+            yield recorded.topic, recorded.data
+        if item.camera is None:
+            return
+        image, info, mask = self._outputs[recorded.topic]
+        if frame is not None and derained is not None:
+            codec = self._options.compressed or frame.codec
+            encoding, quality = kept_encoding(frame), self._options.quality
+            yield image, encode(frame.header, derained.image, encoding, codec, quality, frame.decoded.alpha)
+            described = encode_info(frame.header, frame.info) if frame.info is not None else None
+            if info is not None and described is not None:
+                yield info, described
+            # A mask is exact: what is compressed is compressed without loss.
+            yield mask, encode(frame.header, derained.streak_mask, "mono8", "png" if codec else "", quality)
+        elif item.unreadable and self._options.replace and image.type == recorded.topic.type:
+            yield image, recorded.data
+
+    def _stays(self, topic: Topic, is_source: bool) -> bool:
+        if is_source:
+            return not self._options.replace and not self._options.only_derained
+        if self._options.only_derained:
+            return self._options.replace and topic in self._infos
+        return True
+
+    def _made(self, camera: Camera) -> tuple[Topic, Topic | None, Topic]:
+        """Topics for the derained frames, their camera_info where one was recorded, and the streak masks."""
+        compressed = camera.compressed or bool(self._options.compressed)
+        kind = COMPRESSED_IMAGE if compressed else IMAGE
+        derained = camera.output("derained/image", compressed)
+        if self._options.replace:
+            derained = camera.topic.name + ("/compressed" if compressed and not camera.compressed else "")
+        info = None
+        if camera.info is not None and not self._options.replace:
+            info = self._topic(camera.output("derained/camera_info"), CAMERA_INFO, camera.info)
+        mask = self._topic(camera.output("streak_mask/image", compressed), kind, camera.topic)
+        return self._topic(derained, kind, camera.topic), info, mask
+
+    def _topic(self, name: str, type_name: str, like: Topic) -> Topic:
+        """A topic with the source's QoS profiles; its type is described where any of the recording is."""
+        definition, digest = MessageDefinition(MessageDefinitionFormat.NONE, ""), ""
+        if self._described:
+            definition = MessageDefinition(
+                MessageDefinitionFormat.MSG, TYPESTORE.generate_msgdef(type_name, ros_version=2)[0]
+            )
+            digest = TYPESTORE.hash_rihs01(type_name)
+        return Topic(name, type_name, like.qos, definition, digest, "cdr", 0)

@@ -1,0 +1,198 @@
+"""A recording that is written in parts, each of which is safe once it is whole, so that a run can be gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rosbags.interfaces import Connection
+
+from sapnet.bags.metadata import merged, read_metadata, write_metadata
+from sapnet.bags.source import Topic
+from sapnet.bags.writer import BagWriter
+from sapnet.errors import BagError
+
+# What is lost where a run is killed: what came since the last part was whole.
+PART_BYTES = 512 * 2**20
+PART_SECONDS = 120.0
+
+_JOB, _JOURNAL, _LOCK, _BAG, _PART = "job.json", "journal.jsonl", "lock", "bag", "part"
+
+
+class Parts:
+    """Parts of a recording in the folder ``<output>.partial``, and its journal.
+
+    Each line of the journal is a whole part: its metadata, and what the caller said of it. A part is written beside
+    the others, moved among them and only then entered: what the journal does not name is removed at the next start.
+    """
+
+    def __init__(self, folder: Path, name: str, topics: Sequence[Topic], storage: str, compression: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._topics = topics
+        self._storage = storage
+        self._compression = compression
+        self._metadata: list[dict[str, Any]] = []
+        self._writer: BagWriter | None = None
+        self._connections: dict[Topic, Connection] = {}
+        self._bytes = 0
+        self._began_s = 0.0
+
+    def recover(self) -> list[dict[str, Any]]:
+        """What was said of each part that is whole, in order; everything else is removed."""
+        entries = [json.loads(line) for line in _whole_lines(self._folder / _JOURNAL)]
+        self._metadata = [entry["metadata"] for entry in entries if entry["metadata"]]
+        known = {name for metadata in self._metadata for name in metadata["relative_file_paths"]}
+        (self._folder / _BAG).mkdir(exist_ok=True)
+        for file in (self._folder / _BAG).iterdir():
+            if file.name not in known:
+                file.unlink()
+        shutil.rmtree(self._folder / _PART, ignore_errors=True)
+        return [entry["said"] for entry in entries]
+
+    def write(self, topic: Topic, time_ns: int, data: bytes | memoryview) -> None:
+        """Append a message to the part that is being written."""
+        writer = self._writer or self._begin()
+        writer.write(self._connections[topic], time_ns, data)
+        self._bytes += len(data)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to end the part that is being written."""
+        long = time.monotonic() - self._began_s >= PART_SECONDS
+        return self._writer is not None and (self._bytes >= PART_BYTES or long)
+
+    def end_part(self, said: dict[str, Any]) -> None:
+        """Make the part that is being written whole, and enter it in the journal with what the caller says of it."""
+        writer, self._writer = self._writer, None
+        if writer is None and not self._metadata:
+            # A recording has one file at least.
+            writer, self._writer = self._begin(), None
+        metadata = self._close(writer) if writer is not None else None
+        with (self._folder / _JOURNAL).open("a") as journal:
+            journal.write(json.dumps({"metadata": metadata, "said": said}) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+        self._metadata += [metadata] if metadata else []
+
+    def abort_part(self) -> None:
+        """Leave the part that is being written as it is."""
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+    def end(self, output: Path, extra: dict[str, str]) -> None:
+        """Give the recording its final name; an earlier ``output`` is replaced. extra: further files, by name."""
+        bag = self._folder / _BAG
+        write_metadata(bag, merged(self._metadata))
+        for name, text in extra.items():
+            (bag / name).write_text(text)
+            _sync(bag / name)
+        _sync(bag)
+        if output.exists():
+            os.replace(output, self._folder / "replaced")
+        os.replace(bag, output)
+        _sync(output.parent)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _close(self, writer: BagWriter) -> dict[str, Any]:
+        """Move a part among those that are whole, and return its metadata."""
+        try:
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+        metadata = read_metadata(writer.path)
+        for name in metadata["relative_file_paths"]:
+            _sync(writer.path / name)
+            os.replace(writer.path / name, self._folder / _BAG / name)
+        _sync(self._folder / _BAG)
+        shutil.rmtree(writer.path.parent)
+        return metadata
+
+    def _begin(self) -> BagWriter:
+        path = self._folder / _PART / f"{self._name}_{len(self._metadata)}"
+        self._writer = BagWriter(path, self._storage, self._compression)
+        self._writer.open()
+        self._connections = {topic: self._writer.add(topic) for topic in self._topics}
+        self._bytes, self._began_s = 0, time.monotonic()
+        return self._writer
+
+
+@contextmanager
+def workplace(output: Path, job: dict[str, Any], resume: bool) -> Iterator[Path]:
+    """The folder ``<output>.partial`` for this job, locked. Raises BagError.
+
+    job: what must be the same where a run is gone on with.
+    """
+    folder = output.with_name(f"{output.name}.partial")
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / _LOCK, timeout=0):
+                _check_job(folder, json.loads(json.dumps(job)), resume)
+                yield folder
+        except Timeout:
+            raise BagError(f"another process is writing {output}; wait for it, or name another output") from None
+
+
+def is_unfinished(output: Path) -> bool:
+    """Whether a run for this output was broken off."""
+    return (output.with_name(f"{output.name}.partial") / _JOB).is_file()
+
+
+def _check_job(folder: Path, job: dict[str, Any], resume: bool) -> None:
+    if resume and (folder / _JOB).is_file():
+        before = json.loads((folder / _JOB).read_text())
+        changed = [key for key in job if job[key] != before.get(key)]
+        if changed:
+            raise BagError(
+                f"{folder} is of another job: {', '.join(f'{key} was {before.get(key)}' for key in changed)}; "
+                "use the same input and options, or start anew with --overwrite"
+            )
+        return
+    for name in (_BAG, _PART):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / _JOURNAL).unlink(missing_ok=True)
+    temporary = folder / f"{_JOB}.tmp"
+    temporary.write_text(json.dumps(job, indent=2))
+    os.replace(temporary, folder / _JOB)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as err:
+        why = err.strerror if isinstance(err, OSError) else err
+        raise BagError(
+            f"{folder} cannot be written ({why}); the input is untouched, and what is whole is kept there: "
+            "make room or mend its rights, and go on with --resume"
+        ) from err
+
+
+def _whole_lines(journal: Path) -> list[str]:
+    """A run that was killed may have left half a line."""
+    if not journal.is_file():
+        return []
+    text = journal.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        journal.write_text(whole)
+    return whole.splitlines()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,64 @@
+"""What became of a recording that was derained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class CameraReport:
+    """What became of a camera's frames.
+
+    topic, derained, streak_mask: the source's topic and those of the outputs. frames: seen in all, of which some were
+    derained, some skipped by the stride, some unreadable. times_ns, rain_scores, latencies_ms: of each derained frame
+    its log time, its score (0 to 1) and its share of the network's time.
+    """
+
+    topic: str
+    derained: str
+    streak_mask: str
+    frames: int = 0
+    derained_frames: int = 0
+    skipped: int = 0
+    unreadable: int = 0
+    times_ns: list[int] = field(default_factory=list)
+    rain_scores: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+
+    def add(self, other: CameraReport) -> None:
+        """Add what became of frames that came after these."""
+        self.frames += other.frames
+        self.derained_frames += other.derained_frames
+        self.skipped += other.skipped
+        self.unreadable += other.unreadable
+        self.times_ns += other.times_ns
+        self.rain_scores += other.rain_scores
+        self.latencies_ms += other.latencies_ms
+
+
+@dataclass
+class BagReport:
+    """What became of a recording. messages: written. seconds: of work, over all runs that it took.
+
+    notes: what was wrong with the recording or its images, a sentence each.
+    network: weights, backend, precision, stages and device.
+    """
+
+    input: str
+    output: str
+    cameras: list[CameraReport]
+    messages: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    network: dict[str, str | int] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """Derained ones of all cameras."""
+        return sum(camera.derained_frames for camera in self.cameras)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> BagReport:
+        """The report that ``dataclasses.asdict`` gave these values of."""
+        return BagReport(**{**values, "cameras": [CameraReport(**camera) for camera in values["cameras"]]})

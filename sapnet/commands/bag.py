@@ -1,0 +1,196 @@
+"""``sapnet bag``: a recording in, a copy with its cameras derained out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from sapnet.bags.options import CODECS, STORAGES, BagOptions
+from sapnet.commands.common import add_command, add_network_arguments, derainer_from, parse_positive, progress_bar
+from sapnet.outputs import JPEG_QUALITY
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from sapnet.bags.report_data import BagReport, CameraReport
+    from sapnet.commands.common import Subparsers
+
+_DESCRIPTION = """\
+Derain the cameras of a recording.
+
+IN is a rosbag2 folder (sqlite3 or mcap, split, compressed), one of its files, or a ROS 1 bag. OUT is a rosbag2 folder
+with everything that was in it, and for each camera in colour derained/image, derained/camera_info and
+streak_mask/image beside the source's topic, at the source's times. CompressedImages give CompressedImages.
+
+IN is never changed. OUT appears whole or not at all: until then what is done is in OUT.partial, and --resume goes on
+from there. An image that cannot be read is passed on and counted; a recording that was cut off is read as far as it
+goes, and what is said of it does not change the exit status.
+"""
+
+_EXAMPLES = """\
+sapnet bag drive/ -o derained/
+sapnet bag drive.mcap -o derained/ --topic /front/image_raw --replace
+sapnet bag drive/ -o minute/ --start 60 --duration 60 --report report.html
+sapnet bag old.bag -o derained/ --compressed jpeg --only-derained
+sapnet bag drive/ -o derained/ --resume
+"""
+
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
+    """Describe the arguments of ``sapnet bag``."""
+    parser = add_command(subparsers, "bag", "derain the cameras of a recording", _EXAMPLES, _DESCRIPTION)
+    parser.add_argument("input", type=Path, metavar="IN", help="rosbag2 folder or file, or ROS 1 bag")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder to make")
+    add_bag_arguments(parser)
+    parser.add_argument("--start", type=parse_seconds, default=0.0, metavar="S", help="seconds to leave out")
+    parser.add_argument("--duration", type=parse_seconds, default=0.0, metavar="S", help="seconds to take; 0: all")
+    parser.add_argument("--report", type=Path, metavar="HTML", help="write a page with samples, scores and latency")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was broken off")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, or what is left of a run for it")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_network_arguments(parser)
+    return parser
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is asked for of each recording, but for its part in time."""
+    parser.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="T",
+        help="image topic to derain, as often as needed (default: every camera in colour)",
+    )
+    parser.add_argument("--replace", action="store_true", help="put derained frames under the source's name")
+    parser.add_argument("--only-derained", action="store_true", help="write nothing but what was derained")
+    parser.add_argument("--compressed", choices=CODECS, default="", help="write CompressedImages (default: as IN)")
+    parser.add_argument(
+        "--quality", type=_parse_quality, default=JPEG_QUALITY, metavar="Q", help="of JPEG (default: %(default)s)"
+    )
+    parser.add_argument("--stride", type=parse_positive, default=1, metavar="N", help="derain every Nth frame")
+    parser.add_argument("--storage", choices=STORAGES, default="", help="of OUT (default: as IN; mcap for ROS 1)")
+    parser.add_argument(
+        "--batch",
+        type=parse_positive,
+        default=1,
+        metavar="N",
+        help="frames at a time, which pays on a GPU (default: 1)",
+    )
+
+
+def options_from(args: argparse.Namespace) -> BagOptions:
+    """What ``add_bag_arguments`` describes."""
+    return BagOptions(
+        topics=tuple(args.topic),
+        replace=args.replace,
+        only_derained=args.only_derained,
+        compressed=args.compressed,
+        quality=args.quality,
+        stride=args.stride,
+        start_s=getattr(args, "start", 0.0),
+        duration_s=getattr(args, "duration", 0.0),
+        storage=args.storage,
+        batch=args.batch,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Derain a recording. Raises SapnetError."""
+    from sapnet.bags.derain import Progressed, derain_bag
+    from sapnet.bags.html import write_html
+
+    with derainer_from(args, max_batch=args.batch) as derainer, _progress() as bar:
+        task = bar.add_task(args.input.name, total=None, fps=0.0)
+
+        def show(progressed: Progressed) -> None:
+            elapsed = bar.tasks[task].elapsed or math.inf
+            total = max(progressed.total, progressed.messages)
+            bar.update(task, completed=progressed.messages, total=total, fps=progressed.frames / elapsed)
+
+        options = options_from(args)
+        report = derain_bag(
+            derainer, args.input, args.output, options, resume=args.resume, overwrite=args.overwrite, progress=show
+        )
+    if args.report:
+        write_html(report, args.report)
+    if args.json:
+        print(json.dumps(as_json(report), indent=2))
+    else:
+        print(_summary(report, args.report))
+    for note in report.notes:
+        print(f"sapnet: warning: {note}", file=sys.stderr)
+    return 0
+
+
+def as_json(report: BagReport) -> dict[str, Any]:
+    """The report with figures of each camera in place of a figure for each frame."""
+    values = asdict(report)
+    for camera, shown in zip(report.cameras, values["cameras"], strict=True):
+        for name in ("times_ns", "rain_scores", "latencies_ms"):
+            del shown[name]
+        shown["rain_score"] = _mean(camera.rain_scores)
+        shown["latency_ms"] = _mean(camera.latencies_ms)
+    return values | {
+        "frames": report.frames,
+        "fps": round(report.frames / report.seconds, 2) if report.seconds else 0.0,
+    }
+
+
+def _summary(report: BagReport, page: Path | None) -> str:
+    speed = report.frames / report.seconds if report.seconds else 0.0
+    network = f"{report.network.get('backend')} {report.network.get('precision')}"
+    lines = [
+        f"{camera.topic}: {_counts(camera)} -> {camera.derained}, {camera.streak_mask}" for camera in report.cameras
+    ]
+    lines.append(
+        f"{report.messages} messages, {report.frames} frames derained in {report.seconds:.1f} s "
+        f"({speed:.1f} frames/s, {network}): {report.output}"
+    )
+    return "\n".join(lines + ([f"report: {page}"] if page else []))
+
+
+def _counts(camera: CameraReport) -> str:
+    parts = [f"{camera.derained_frames} of {camera.frames} frames derained"]
+    parts += [f"{camera.skipped} skipped"] if camera.skipped else []
+    parts += [f"{camera.unreadable} unreadable"] if camera.unreadable else []
+    return ", ".join(parts)
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(fmean(values), 4) if values else None
+
+
+def parse_seconds(text: str) -> float:
+    """A number of seconds of at least 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds of at least 0, got {text!r}")
+    return seconds
+
+
+def _parse_quality(text: str) -> int:
+    quality = parse_positive(text)
+    if quality > 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text!r}")
+    return quality
+
+
+def _progress() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    return progress_bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[fps]:.1f} frames/s"),
+        TimeRemainingColumn(),
+    )
