@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ Exit status: 0 where no difference exceeds the tolerance, 1 where one does, 2 on
 
 _EXAMPLES = """\
 sapnet compare reference/ replayed/
-sapnet compare drive.mcap derained/ --ignore '*/derained/*' --ignore '*/streak_mask/*'
+sapnet compare drive.bag derained/ --topic /imu --topic '/lidar/*'
 sapnet compare cpu/ gpu/ --topic /front/derained/image --tolerance 2
 sapnet compare reference/ replayed/ --times --json > differences.json
 """
@@ -108,7 +109,11 @@ def _print(comparison: Comparison) -> None:
     """A table, why topics differ, what was wrong with the recordings, and the verdict."""
     console = Console(width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False, soft_wrap=False)
     if comparison.topics:
-        console.print(_table(comparison.topics))
+        table = _table(comparison.topics, with_types=True)
+        # Names in one piece say more than types.
+        unlimited = console.options.update(width=_UNLIMITED)
+        fits = console.measure(table, options=unlimited).maximum <= console.width
+        console.print(table if fits else _table(comparison.topics, with_types=False))
     for topic in comparison.topics:
         if not topic.is_equal:
             console.print(Text(f"{clean(topic.topic)}: {_why(topic)}"))
@@ -118,19 +123,20 @@ def _print(comparison: Comparison) -> None:
     console.print(_verdict(comparison))
 
 
-def _table(topics: list[TopicComparison]) -> Table:
+def _table(topics: list[TopicComparison], with_types: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("topic", "type"):
-        table.add_column(title, overflow="fold")
+    table.add_column("topic", overflow="fold")
+    if with_types:
+        table.add_column("type", overflow="fold")
     # Figures that no topic has take no room.
-    shown = [any(column) for column in zip(*map(_figures, topics), strict=True)]
-    for title, show in zip(_FIGURES, shown, strict=True):
-        if show:
-            table.add_column(title, justify="right", no_wrap=True)
+    shown = [any(cell not in ("", "0") for cell in column) for column in zip(*map(_figures, topics), strict=True)]
+    shown[:3] = [True] * 3
+    for title in compress(_FIGURES, shown):
+        table.add_column(title, justify="right", no_wrap=True)
     for topic in topics:
-        cells = [figure for figure, show in zip(_figures(topic), shown, strict=True) if show]
+        names = [clean(topic.topic), _type(topic)] if with_types else [clean(topic.topic)]
         style = "" if topic.is_equal else "red"
-        table.add_row(*(Text(cell) for cell in (clean(topic.topic), _type(topic), *cells)), style=style)
+        table.add_row(*map(Text, (*names, *compress(_figures(topic), shown))), style=style)
     return table
 
 
@@ -146,7 +152,7 @@ def _figures(topic: TopicComparison) -> list[str]:
 
 def _share(share: float) -> str:
     """In per cent; what is not nothing does not look like it."""
-    return "0 %" if not share else "<0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
+    return "0" if not share else "<0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
 
 
 def _type(topic: TopicComparison) -> str:
@@ -160,6 +166,8 @@ def _why(topic: TopicComparison) -> str:
     if not (topic.type_a and topic.type_b):
         return f"missing in {'B' if topic.type_a else 'A'}"
     reasons = [f"{count} differ in {reason}" for reason, count in topic.reasons.items()]
+    if "types" in topic.reasons:
+        reasons.append(f"{clean(topic.type_a)} in A, {clean(topic.type_b)} in B")
     singles = [f"{count} only in {side}" for side, count in (("A", topic.only_a), ("B", topic.only_b)) if count]
     first = "" if topic.first_s is None else f"; the first at {topic.first_s:.3f} s"
     return ", ".join(reasons + singles) + first

@@ -1,0 +1,158 @@
+"""``sapnet compare``: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.text import Text
+
+from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
+from sapnet.cli import main
+
+CAMERA = "/front/derained/image"
+
+
+def drive(off: int = 0, missing: int = -1, said: bool = True) -> list[Sent]:
+    """Four frames and as many words. off: added to one pixel of the second frame. missing: which frame is not there."""
+    messages = []
+    for index, frame in enumerate(smooth_frames(4)):
+        stamp = START_NS + index * FRAME_NS
+        if index == 1:
+            frame[3, 5] += off
+        if index != missing:
+            messages.append(image(CAMERA, stamp, frame))
+        if said:
+            messages.append(text("/log", stamp, "word"))
+    return messages
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    return write_bag(tmp_path / "reference", drive())
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, dict[str, Any]]:
+    status = main(["compare", *map(str, arguments), "--json"])
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return status, facts
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_equal_recordings_exit_0(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_bag(tmp_path / "other", drive(), "sqlite3")
+    assert main(["compare", str(reference), str(other)]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert output.out.splitlines()[-1] == "equal: 2 topics, 8 messages"
+
+
+def test_a_difference_exits_1_and_is_told(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_bag(tmp_path / "other", drive(off=2, missing=3))
+    assert main(["compare", str(reference), str(other)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    [row] = [line.split() for line in lines if line.startswith(CAMERA + " ")]
+    assert row == [CAMERA, "Image", "4", "3", "2", "1", "1", "2", "0.04", "%", "71.0", "dB"]
+    assert f"{CAMERA}: 1 differ in pixels, 1 only in A; the first at 0.041 s" in lines
+    assert lines[-1] == "different: 1 of 2 topics"
+
+
+def test_the_tolerance_decides(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = str(write_bag(tmp_path / "other", drive(off=2)))
+    assert main(["compare", str(reference), other, "--tolerance", "1"]) == 1
+    assert last_line(capsys) == "different (tolerance 1): 1 of 2 topics"
+    assert main(["compare", str(reference), other, "--tolerance", "2"]) == 0
+    assert last_line(capsys) == "equal (tolerance 2): 2 topics, 8 messages"
+
+
+def test_topics_may_be_chosen_and_ignored(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = str(write_bag(tmp_path / "other", drive(said=False)))
+    assert main(["compare", str(reference), other]) == 1
+    assert "/log: missing in B" in capsys.readouterr().out
+    assert main(["compare", str(reference), other, "--ignore", "/log"]) == 0
+    assert main(["compare", str(reference), other, "--topic", CAMERA, "--topic", "/front/*"]) == 0
+    assert last_line(capsys) == "equal: 1 topic, 4 messages"
+
+
+def test_json_holds_every_figure(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, facts = run_json(capsys, reference, write_bag(tmp_path / "other", drive(off=2)))
+    assert status == 1
+    assert facts["is_equal"] is False
+    seen, said = facts["topics"]
+    assert (seen["topic"], seen["type_a"], seen["is_equal"]) == (CAMERA, "sensor_msgs/msg/Image", False)
+    assert (seen["different"], seen["largest_difference"], seen["reasons"]) == (1, 2, {"pixels": 1})
+    assert seen["differing_pixels"] == pytest.approx(1 / (4 * 24 * 32))
+    assert (said["is_equal"], said["equal"], said["lowest_psnr"]) == (True, 4, None)
+
+
+def test_json_of_equal_recordings_has_no_infinity(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, facts = run_json(capsys, reference, reference)
+    assert status == 0
+    assert [topic["lowest_psnr"] for topic in facts["topics"]] == [None, None]
+
+
+def test_log_times_count_on_request(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = [sent._replace(time_ns=sent.time_ns + 1) for sent in drive()]
+    other = str(write_bag(tmp_path / "other", later))
+    assert main(["compare", str(reference), other]) == 0
+    assert main(["compare", str(reference), other, "--times"]) == 1
+    assert f"{CAMERA}: 4 differ in log time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tolerance", "256"], "expected a whole number from 0 to 255, got '256'"),
+        (["--tolerance", "-1"], "expected a whole number from 0 to 255, got '-1'"),
+        (["--topic", "/nothing"], "neither recording has a topic '/nothing'"),
+    ],
+)
+def test_wrong_usage_exits_2(
+    reference: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(reference), str(reference), *arguments]) == 2
+    output = capsys.readouterr()
+    assert said in output.err
+    assert output.out == ""
+
+
+def test_what_cannot_be_read_exits_2(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "noise.mcap").write_bytes(b"no recording")
+    for path in (tmp_path / "nothing", tmp_path / "noise.mcap"):
+        assert main(["compare", str(reference), str(path)]) == 2
+        output = capsys.readouterr()
+        assert str(path) in output.err
+        assert len(output.err.splitlines()) == 1
+
+
+def test_the_table_fits_a_terminal_of_100_columns(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    long = "/vehicle/sensors/front/wide/derained/image"
+    paths = [
+        str(write_bag(tmp_path / name, [*drive(off), image(long, START_NS, smooth_frames(1)[0])]))
+        for name, off in (("a", 0), ("b", 3))
+    ]
+    assert main(["compare", *paths]) == 1
+    lines = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert long in "\n".join(lines)
+
+
+def test_names_of_topics_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "/[red]x\x1b[2J\nequal: 1 topic"
+    bag = str(write_bag(tmp_path / "bag", [text(hostile, START_NS, "a")]))
+    other = str(write_bag(tmp_path / "other", [text(hostile, START_NS, "b")]))
+    assert main(["compare", bag, other]) == 1
+    output = capsys.readouterr().out
+    assert "[red]x" in output
+    assert "\x1b" not in output
+    assert output.splitlines()[-1] == "different: 1 of 1 topic"
