@@ -97,7 +97,7 @@ def test_why_a_build_failed_is_said(tmp_path: Path) -> None:
 
 def test_closing_stops_a_build(tmp_path: Path) -> None:
     begun = threading.Event()
-    slow = backend(tmp_path, lambda status: begun.set() if status.share else None, build_s=600.0)
+    slow = backend(tmp_path, lambda status: begun.set() if status.share else None, build_s=60.0)
     raised: list[BaseException] = []
 
     def prepare() -> None:
@@ -126,7 +126,7 @@ def test_a_killed_build_is_said_and_the_next_one_succeeds(tmp_path: Path) -> Non
 
     before = children()
     with pytest.raises(BackendError, match=r"ended by signal 9; 9 may mean out of memory"):
-        backend(tmp_path, kill, build_s=600.0).prepare(*SHAPE)
+        backend(tmp_path, kill, build_s=60.0).prepare(*SHAPE)
     after = backend(tmp_path)
     after.prepare(*SHAPE)
     assert after.is_ready(*SHAPE)
@@ -136,7 +136,7 @@ def test_a_build_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
     program = (
         "import sys, threading; from sapnet.backends import BackendSpec; from sapnet.backends.fake import create\n"
         "say = lambda status: status.share and print('building', flush=True)\n"
-        f"spec = BackendSpec(cache_dir={str(tmp_path)!r}, on_build=say, options={{'build_s': 600.0}})\n"
+        f"spec = BackendSpec(cache_dir={str(tmp_path)!r}, on_build=say, options={{'build_s': 60.0}})\n"
         "create(spec).prepare(1, 48, 64)"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
