@@ -133,11 +133,12 @@ class Camera:
             on_info(info)
 
         message_type = CompressedImage if params.image_transport == "compressed" else Image
-        self._subscriptions.append(
-            CameraSubscription(self._node, message_type, self.topics.image, on_image, overrides, self.stats.count_lost)
-        )
+        # Callbacks are served in this order: a frame finds the camera_info that came with it.
         self._subscriptions.append(
             CameraSubscription(self._node, CameraInfo, self.topics.camera_info, keep_info, overrides)
+        )
+        self._subscriptions.append(
+            CameraSubscription(self._node, message_type, self.topics.image, on_image, overrides, self.stats.count_lost)
         )
 
     def unsubscribe(self) -> None:

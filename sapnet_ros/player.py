@@ -6,7 +6,7 @@ import argparse
 import array
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.executors import ExternalShutdownException
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool, Header
@@ -26,6 +25,7 @@ from sapnet.errors import SapnetError
 from sapnet.rain import RAIN_PRESETS
 from sapnet.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet_ros.qos import frames_profile, latched_profile, overridable
+from sapnet_ros.waiting import WaitingNode
 
 Frame = NDArray[np.uint8]
 
@@ -54,11 +54,10 @@ class Sent:
     width: int
 
 
-class Player(Node):
+class Player(WaitingNode):
     """A camera that plays frames on ``image`` with ``camera_info``; header stamps rise strictly, ``qos_overrides`` win.
 
-    It hears derain_node's readiness and ``frame_status``, both relative to the namespace. Not thread-safe: it
-    spins itself while it waits.
+    It hears derain_node's readiness and ``frame_status``, both relative to the namespace.
     """
 
     def __init__(self, frame_id: str = "camera", **node_options: Any) -> None:
@@ -73,8 +72,6 @@ class Player(Node):
         self._infos = self.create_publisher(CameraInfo, "camera_info", frames_profile(), **overrides)
         self.create_subscription(DiagnosticArray, "frame_status", self._on_status, frames_profile())
         self.create_subscription(Bool, "derain_node/ready", self._on_ready, latched_profile())
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self)
 
     def wait_for_subscribers(self, count: int, timeout_s: float) -> None:
         """Until this many listen to ``image``. Raises PlayerError."""
@@ -114,22 +111,6 @@ class Player(Node):
     def wait_returned(self, sent: Sent, timeout_s: float) -> bool:
         """Whether derain_node published this frame, derained or passed through, within the time."""
         return self.spin_until(lambda: sent.stamp_ns in self._returned, timeout_s)
-
-    def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Serve callbacks until ``condition`` holds; whether it did in time."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            # Discovery wakes no executor.
-            self._executor.spin_once(timeout_sec=min(left, 0.05))
-        return True
-
-    def destroy_node(self) -> None:
-        """Free everything."""
-        self._executor.shutdown()
-        super().destroy_node()
 
     def _header(self) -> Header:
         # A clock may stand still, or jump back: the stamp is what tells frames apart.
@@ -226,10 +207,13 @@ def _player(argv: list[str] | None) -> Iterator[Player]:
 
 
 def parse_rate(text: str) -> float:
-    """Frames per second, above 0."""
-    rate = float(text)
+    """A finite number above 0."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
     if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected frames per second above 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return rate
 
 
