@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rig import Rig, key, running
@@ -38,6 +39,8 @@ MANY = settings(
     phases=[Phase.generate],  # a shrunken message would meet a node that is dead already
     suppress_health_check=list(HealthCheck),
 )
+
+pytestmark = pytest.mark.once
 
 
 def hostile_image(

@@ -15,6 +15,8 @@ from rig import HEIGHT, WIDTH, Fates, Rig, running
 
 from live import image, wait_for
 
+pytestmark = pytest.mark.once
+
 ERROR, WARN, OK = b"\x02", b"\x01", b"\x00"
 POLICIES = ("passthrough", "drop")
 

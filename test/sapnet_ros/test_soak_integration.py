@@ -12,6 +12,8 @@ import pytest
 
 from live import ROOT
 
+pytestmark = pytest.mark.once
+
 MINUTES = 1.0
 
 

@@ -23,6 +23,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ro
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Image
 
+pytestmark = pytest.mark.once
+
 # The command as the installed one runs it, whether or not the package is installed here.
 CODE = "import sys, sapnet.cli as c; from sapnet_ros import top; c._loaders = lambda: {'top': lambda: top};"
 COMMAND = [sys.executable, "-c", f"{CODE} sys.exit(c.main())", "top"]
