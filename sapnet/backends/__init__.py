@@ -24,6 +24,8 @@ _INSTALL: Mapping[str, str] = MappingProxyType(
         "fake": "reinstall sapnet",
     }
 )
+# Of all backends but ``fake``, which has its own.
+_OPTIONS = ("threads",)
 # Present where a driver for an NVIDIA GPU is: on a PC or server, and on Jetson.
 _GPU_NODES = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/nvgpu"))
 
@@ -37,8 +39,9 @@ def create_backend(name: str, spec: BackendSpec) -> Backend:
     """
     if name not in BACKENDS:
         raise BackendError(f"got backend {name!r}, expected {', '.join(BACKENDS)}")
-    if spec.options and name != "fake":
-        raise BackendError(f"got options {', '.join(spec.options)}, but only backend 'fake' takes options")
+    unknown = [option for option in spec.options if option not in _OPTIONS]
+    if unknown and name != "fake":
+        raise BackendError(f"got options {', '.join(unknown)}, but only backend 'fake' takes options")
     return _create_fastest(spec) if name == "auto" else _create(name, spec)
 
 

@@ -56,7 +56,7 @@ class BackendSpec:
     cache_dir: folder of compiled engines; empty for the user's own.
     engine: path of an engine that was compiled ahead of time; empty for none.
     on_build: told twice a second how far the build of an engine is, from any thread.
-    options: settings of one backend alone (``fake``'s latency and faults).
+    options: ``fake``'s latency and faults; of the others ``threads``, CPU threads for OpenVINO's network, 0 for all.
     """
 
     weights: str = "sapnet_fast"

@@ -60,6 +60,7 @@ class OpenVinoBackend:
         self._model: ov.Model | None = None
         self._compiled: OrderedDict[Shape, _Compiled] = OrderedDict()
         self._max_shapes = spec.max_shapes
+        self._threads = _check_threads(spec.options.get("threads", 0))
         self._lock = threading.Lock()  # of the fields above, held for moments
         self._compile_lock = threading.Lock()  # held for the seconds that a compilation takes
 
@@ -113,7 +114,12 @@ class OpenVinoBackend:
 
     def _compile(self, shape: Shape) -> _Compiled:
         batch, height, width = shape
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[self.precision]}
+        hints: dict[str, str | int] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+        }
+        if self._threads:
+            hints["INFERENCE_NUM_THREADS"] = self._threads
         try:
             model = self._convert_once().clone()
             model.reshape([batch, height, width, 3])
@@ -168,6 +174,12 @@ def _choose_precision(core: ov.Core, spec: BackendSpec) -> str:
             f"({processor_name()}); use one of these, or backend 'torch'"
         )
     return spec.precision
+
+
+def _check_threads(threads: object) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+        raise BackendError(f"got option threads {threads!r}, expected a whole number of at least 0")
+    return threads
 
 
 def _closed() -> BackendError:
