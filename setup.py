@@ -35,7 +35,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["sapnet", "sapnet.*", "sapnet_ros", "sapnet_ros.*"]),
-    package_data={"sapnet": ["weights/*"]},
+    package_data={"sapnet": ["weights/*", "bags/page/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -60,10 +60,11 @@ setup(
         "ros": pins("ros-jazzy.txt"),
         "openvino": ["openvino>=2025.0"],
         "demo": ["scikit-image>=0.22"],
+        "fleet": ["ray>=2.40,<3"],
     },
     entry_points={
         "console_scripts": ["sapnet = sapnet.cli:main", "derain_node = sapnet_ros.derain_node:main"],
-        "sapnet.commands": ["demo = sapnet_ros.demo", "top = sapnet_ros.top"],
+        "sapnet.commands": ["demo = sapnet_ros.demo", "replay = sapnet_ros.replay", "top = sapnet_ros.top"],
     },
     zip_safe=False,
 )
