@@ -64,8 +64,9 @@ def derain_bag(
             seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics)) or "nothing"
             raise BagError(f"{source} has no camera in colour; name an image topic with --topic. It holds {seen}")
         job = {"input": _identity(source), "options": asdict(options), "network": _network(derainer)}
+        run = _Run(derainer, bag, cameras, output, options)
         with workplace(output, job, resume) as folder:
-            return _Run(derainer, bag, cameras, output, options, folder).perform(progress)
+            return run.perform(folder, progress)
 
 
 class _Run:
@@ -78,49 +79,48 @@ class _Run:
         cameras: list[Camera],
         output: Path,
         options: BagOptions,
-        folder: Path,
     ) -> None:
         self._bag = bag
         self._output = output
         self._outputs = Outputs(bag, cameras, options)
         self._steps = Steps(derainer, bag, cameras, options)
-        storage = options.storage or ("mcap" if bag.storage == "ros1" else bag.storage)
-        compression = "none" if bag.compression == "chunk" and storage != "mcap" else bag.compression
-        self._parts = Parts(folder, output.name, self._outputs.topics, storage, compression)
+        self._storage = options.storage or ("mcap" if bag.storage == "ros1" else bag.storage)
         self._names = [self._outputs.names(camera) for camera in cameras]
         self._report = self._empty_report()
         self._report.network = _network(derainer)
 
-    def perform(self, progress: Progress) -> BagReport:
-        """Do what is left of the job."""
+    def perform(self, folder: Path, progress: Progress) -> BagReport:
+        """Do what is left of the job in its workplace."""
+        compression = "none" if self._bag.compression == "chunk" and self._storage != "mcap" else self._bag.compression
+        parts = Parts(folder, self._output.name, self._outputs.topics, self._storage, compression)
         done = 0
-        for said in self._parts.recover():
+        for said in parts.recover():
             done = said["done"]
             self._add(BagReport.from_json(said["report"]))
         with closing(self._steps.items(done)) as items:
-            self._write(items, done, progress)
+            self._write(parts, items, done, progress)
         self._report.notes = [*self._bag.notes, *self._report.notes]
-        self._parts.end(self._output, {REPORT: json.dumps(asdict(self._report))})
+        parts.end(self._output, {REPORT: json.dumps(asdict(self._report))})
         return self._report
 
-    def _write(self, items: Iterable[Item], done: int, progress: Progress) -> None:
+    def _write(self, parts: Parts, items: Iterable[Item], done: int, progress: Progress) -> None:
         """Write what comes, part by part."""
         part, began, frames, whole = self._empty_report(), time.monotonic(), 0, True
 
         def end_part() -> None:
             nonlocal part, began
             part.seconds = time.monotonic() - began
-            self._parts.end_part({"done": done, "report": asdict(part)})
+            parts.end_part({"done": done, "report": asdict(part)})
             self._add(part)
             part, began = self._empty_report(), time.monotonic()
 
         try:
             for item in items:
                 whole = False
-                self._settle(item, part)
+                self._settle(item, parts, part)
                 done, whole = item.number + 1, True
                 frames += item.derained is not None
-                if self._parts.is_full:
+                if parts.is_full:
                     end_part()
                 progress(Progressed(done, self._steps.expected, frames))
             end_part()
@@ -129,12 +129,12 @@ class _Run:
                 end_part()
             raise
         finally:
-            self._parts.abort_part()
+            parts.abort_part()
 
-    def _settle(self, item: Item, part: BagReport) -> None:
+    def _settle(self, item: Item, parts: Parts, part: BagReport) -> None:
         """Write what becomes of a message, and count it."""
         for topic, data in self._outputs.messages(item):
-            self._parts.write(topic, item.recorded.time_ns, data)
+            parts.write(topic, item.recorded.time_ns, data)
             part.messages += 1
         if item.camera is None:
             return

@@ -1,0 +1,533 @@
+"""Recordings derained into others: what is passed on, what is added, and under which names."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import (
+    MessageDefinition,
+    MessageDefinitionFormat,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+
+import bag_builders as bags
+from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, text, wheel, write_bag
+from sapnet.bags import BagSource, Topic, open_bag
+from sapnet.bags.derain import REPORT, Progressed, derain_bag
+from sapnet.bags.options import BagOptions
+from sapnet.bags.report_data import BagReport
+from sapnet.bags.writer import BagWriter
+from sapnet.derainer import Derainer
+from sapnet.errors import BackendError, BagError
+from sapnet.messages import decode_compressed, decode_image
+
+CAMERA = "/cam/image_raw"
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+# (topic, type, log time, bytes)
+Read = list[tuple[str, str, int, bytes]]
+Derain = Callable[..., BagReport]
+
+
+@pytest.fixture(scope="module")
+def derainer() -> Iterator[Derainer]:
+    """Returns frames as they are, and no streaks."""
+    with Derainer(backend="fake") as made:
+        yield made
+
+
+@pytest.fixture
+def derain(derainer: Derainer, tmp_path: Path) -> Derain:
+    """``derain(messages or path, **options)`` writes ``tmp_path / "out"``."""
+
+    def run(messages: list[Sent] | Path, **options: Any) -> BagReport:
+        source = messages if isinstance(messages, Path) else write_bag(tmp_path / "in", messages)
+        return derain_bag(derainer, source, tmp_path / "out", BagOptions(**options))
+
+    return run
+
+
+def read(path: Path) -> Read:
+    """All messages, by the library's own reader."""
+    with Reader(path) as reader:
+        return [(c.topic, c.msgtype, time_ns, bytes(data)) for c, time_ns, data in reader.messages()]
+
+
+def ours(messages: Read) -> Read:
+    """Without what was derained."""
+    return [message for message in messages if "/derained/" not in message[0] and "/streak_mask/" not in message[0]]
+
+
+def decoded(read_messages: Read, topic: str) -> list[Any]:
+    return [TYPES.deserialize_cdr(data, kind) for name, kind, _, data in read_messages if name == topic]
+
+
+def info(topic: str, stamp_ns: int, width: int, log_ns: int | None = None) -> Sent:
+    """A camera_info that is told by its width."""
+    roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    message = TYPES.types["sensor_msgs/msg/CameraInfo"](
+        header=bags.header(stamp_ns, "from_info"),
+        height=48,
+        width=width,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=np.zeros(9),
+        r=np.zeros(9),
+        p=np.zeros(12),
+        binning_x=0,
+        binning_y=0,
+        roi=roi,
+    )
+    return bags.cdr(topic, stamp_ns if log_ns is None else log_ns, message)
+
+
+def qos(durability: str) -> list[Any]:
+    """The profile of one best-effort publisher."""
+    forever = QosTime(2147483647, 4294967295)
+    return [
+        Qos(
+            QosHistory.KEEP_LAST,
+            1,
+            QosReliability.BEST_EFFORT,
+            QosDurability[durability.upper()],
+            forever,
+            forever,
+            QosLiveliness.AUTOMATIC,
+            forever,
+            False,
+        )
+    ]
+
+
+def undescribed(name: str, kind: str) -> Topic:
+    return Topic(name, kind, (), MessageDefinition(MessageDefinitionFormat.NONE, ""), "", "cdr", 0)
+
+
+def drive(count: int = 6, topic: str = CAMERA) -> list[Sent]:
+    """A camera, text and a type of our own, in turn."""
+    sent: list[Sent] = []
+    for index, frame in enumerate(smooth_frames(count, 48, 64)):
+        stamp = START_NS + index * FRAME_NS
+        sent += [image(topic, stamp, frame), text("/log", stamp + 2, str(index)), wheel("/wheel", stamp + 3, index)]
+    return sorted(sent, key=lambda message: message.time_ns)
+
+
+def test_everything_is_passed_on_and_derained_frames_stand_beside_their_source(derain: Derain, tmp_path: Path) -> None:
+    sent = drive()
+    report = derain(sent)
+    got = read(tmp_path / "out")
+    assert [message for message in got if not message[0].startswith(("/cam/derained", "/cam/streak"))] == [*sent]
+    images = decoded(got, CAMERA)
+    for name in ("/cam/derained/image", "/cam/streak_mask/image"):
+        assert [message.header for message in decoded(got, name)] == [message.header for message in images]
+        assert [t for topic, _, t, _ in got if topic == name] == [m.time_ns for m in sent if m.topic == CAMERA]
+    for before, after in zip(images, decoded(got, "/cam/derained/image"), strict=True):
+        assert np.array_equal(decode_image(after).bgr, decode_image(before).bgr)
+        assert after.encoding == "bgr8"
+    assert all(m.encoding == "mono8" and not m.data.any() for m in decoded(got, "/cam/streak_mask/image"))
+    (camera,) = report.cameras
+    assert (camera.topic, camera.derained, camera.streak_mask) == (
+        CAMERA,
+        "/cam/derained/image",
+        "/cam/streak_mask/image",
+    )
+    assert (camera.frames, camera.derained_frames, camera.unreadable, report.messages) == (6, 6, 0, len(got))
+    assert camera.times_ns == [m.time_ns for m in sent if m.topic == CAMERA]
+
+
+def test_each_output_follows_its_source_at_once(derain: Derain, tmp_path: Path) -> None:
+    derain(drive(3))
+    topics = [topic for topic, *_ in read(tmp_path / "out")]
+    assert topics[:6] == ["/log", "/wheel", CAMERA, "/cam/derained/image", "/cam/streak_mask/image", "/log"]
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "rgb8", "bgra8", "rgba8"])
+def test_the_encoding_stays_where_frames_can_be_written_in_it(encoding: str, derain: Derain, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (48, 64, len(encoding) - 1), np.uint8)
+    derain([image(CAMERA, START_NS, pixels, encoding, pad=5)])
+    (after,) = decoded(read(tmp_path / "out"), "/cam/derained/image")
+    assert after.encoding == encoding
+    assert np.array_equal(after.data.reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "uyvy", "bgr16"])
+def test_other_encodings_become_bgr8(encoding: str, derain: Derain, tmp_path: Path) -> None:
+    channels, kind = {"bayer_rggb8": (1, np.uint8), "uyvy": (2, np.uint8), "bgr16": (3, np.uint16)}[encoding]
+    pixels = np.random.default_rng(1).integers(0, 256, (48, 64, channels)).astype(kind)
+    derain([image(CAMERA, START_NS, pixels, encoding)])
+    before, after = (decoded(read(tmp_path / "out"), name)[0] for name in (CAMERA, "/cam/derained/image"))
+    assert after.encoding == "bgr8"
+    assert np.array_equal(decode_image(after).bgr, decode_image(before).bgr)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "png"])
+def test_compressed_in_gives_compressed_out(codec: str, derain: Derain, tmp_path: Path) -> None:
+    topic = "/cam/image_raw/compressed"
+    derain([compressed(topic, START_NS, frame, codec) for frame in smooth_frames(1, 48, 64)])
+    got = read(tmp_path / "out")
+    assert {name for name, *_ in got} == {topic, "/cam/derained/image/compressed", "/cam/streak_mask/image/compressed"}
+    assert {kind for _, kind, *_ in got} == {COMPRESSED}
+    (before,), (after,), (mask,) = (
+        decoded(got, name) for name in (topic, "/cam/derained/image/compressed", "/cam/streak_mask/image/compressed")
+    )
+    difference = cv2.absdiff(decode_compressed(after).bgr, decode_compressed(before).bgr).max()
+    assert difference == 0 if codec == "png" else difference < 8
+    assert after.format == f"bgr8; {codec} compressed bgr8"
+    assert bytes(mask.data[:4]) == b"\x89PNG"
+    assert not decode_compressed(mask).bgr.any()
+
+
+def test_raw_frames_can_be_written_compressed(derain: Derain, tmp_path: Path) -> None:
+    derain(drive(2), compressed="jpeg", quality=80)
+    got = read(tmp_path / "out")
+    assert "/cam/derained/image" not in {name for name, *_ in got}
+    before, after = decoded(got, CAMERA), decoded(got, "/cam/derained/image/compressed")
+    assert cv2.absdiff(decode_compressed(after[0]).bgr, decode_image(before[0]).bgr).max() < 16
+
+
+def test_derained_frames_in_place_of_the_source(derain: Derain, tmp_path: Path) -> None:
+    sent = drive(4)
+    derain(sent, replace=True)
+    got = read(tmp_path / "out")
+    assert [topic for topic, *_ in got].count(CAMERA) == 4
+    assert {topic for topic, *_ in got} == {CAMERA, "/cam/streak_mask/image", "/log", "/wheel"}
+    # The fake backend changes nothing, so each message is what it was.
+    assert [m for m in got if m[0] != "/cam/streak_mask/image"] == sent
+
+
+def test_nothing_but_what_was_derained(derain: Derain, tmp_path: Path) -> None:
+    derain([*drive(4), info("/cam/camera_info", START_NS, 64)], only_derained=True)
+    got = read(tmp_path / "out")
+    assert {topic for topic, *_ in got} == {
+        f"/cam/{n}" for n in ("derained/image", "derained/camera_info", "streak_mask/image")
+    }
+    with Reader(tmp_path / "out") as reader:
+        assert len(reader.connections) == 3
+
+
+def test_a_stride_leaves_frames_as_they_are(derain: Derain, tmp_path: Path) -> None:
+    report = derain(drive(7), stride=3)
+    got = read(tmp_path / "out")
+    times = [t for topic, _, t, _ in got if topic == CAMERA]
+    assert [t for topic, _, t, _ in got if topic == "/cam/derained/image"] == times[::3]
+    assert len(times) == 7
+    assert (report.cameras[0].derained_frames, report.cameras[0].skipped) == (3, 4)
+
+
+def test_a_stride_with_replace_leaves_the_others_out(derain: Derain, tmp_path: Path) -> None:
+    derain(drive(7), stride=3, replace=True)
+    assert [topic for topic, *_ in read(tmp_path / "out")].count(CAMERA) == 3
+
+
+def test_a_part_in_time(derain: Derain, tmp_path: Path) -> None:
+    sent = drive(20)
+    derain(sent, start_s=0.2, duration_s=0.3)
+    begin = sent[0].time_ns + 200_000_000
+    inside = [m for m in sent if begin <= m.time_ns < begin + 300_000_000]
+    got = read(tmp_path / "out")
+    assert [m for m in got if "derained" not in m[0] and "streak" not in m[0]] == inside
+    assert len(inside) > 10
+
+
+def test_what_latched_topics_said_before_the_start_is_kept(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    latched = qos("transient_local")
+    with Writer(source, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        static = writer.add_connection(
+            "/tf_static", "std_msgs/msg/String", typestore=TYPES, offered_qos_profiles=latched
+        )
+        plain = writer.add_connection("/log", "std_msgs/msg/String", typestore=TYPES)
+        camera = writer.add_connection(CAMERA, IMAGE, typestore=TYPES)
+        for index, frame in enumerate(smooth_frames(10, 48, 64)):
+            at = START_NS + index * FRAME_NS
+            if index < 2:
+                for connection in (static, plain):
+                    writer.write(connection, at, text("", at, f"{index}").data)
+            writer.write(camera, at, image(CAMERA, at, frame).data)
+    derain(source, start_s=0.2)
+    got = read(tmp_path / "out")
+    begin = START_NS + 200_000_000
+    assert [(t, time) for t, _, time, _ in got if t != CAMERA and "/cam" not in t] == [("/tf_static", begin)]
+    assert decoded(got, "/tf_static")[0].data == "1"
+    # Not in parts that are put together again.
+    derain_bag(derainer, source, tmp_path / "plain", BagOptions(start_s=0.2, latched=False))
+    assert not [m for m in read(tmp_path / "plain") if m[0] == "/tf_static"]
+
+
+def test_outputs_have_the_profiles_of_their_source(derain: Derain, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    with Writer(source, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        profiles = qos("volatile")
+        camera = writer.add_connection(CAMERA, IMAGE, typestore=TYPES, offered_qos_profiles=profiles)
+        writer.write(camera, START_NS, image(CAMERA, START_NS, smooth_frames(1, 48, 64)[0]).data)
+    derain(source)
+    with Reader(tmp_path / "out") as reader:
+        written = {connection.topic: list(connection.ext.offered_qos_profiles) for connection in reader.connections}
+    assert written == dict.fromkeys((CAMERA, "/cam/derained/image", "/cam/streak_mask/image"), profiles)
+
+
+def test_camera_info_of_equal_stamp_else_the_newest_else_the_first(derain: Derain, tmp_path: Path) -> None:
+    frames = smooth_frames(4, 48, 64)
+    stamps = [START_NS + index * FRAME_NS for index in range(4)]
+    sent = [image(CAMERA, stamp, frame) for stamp, frame in zip(stamps, frames, strict=True)]
+    # The first frame comes before any, the third has one of its own, the last one follows none.
+    sent += [info("/cam/camera_info", stamps[1], 101), info("/cam/camera_info", stamps[2], 102)]
+    derain(sorted(sent, key=lambda message: message.time_ns))
+    got = read(tmp_path / "out")
+    infos = decoded(got, "/cam/derained/camera_info")
+    assert [message.width for message in infos] == [101, 101, 102, 102]
+    assert [message.header for message in infos] == [message.header for message in decoded(got, CAMERA)]
+
+
+def test_two_cameras_in_one_namespace_and_one_in_another(derain: Derain, tmp_path: Path) -> None:
+    names = ["/rig/left", "/rig/right", "/rear/image_raw"]
+    derain([message for name in names for message in drive(2, name) if message.topic == name])
+    derained = {topic for topic, *_ in read(tmp_path / "out") if "derained" in topic}
+    assert derained == {"/rig/left/derained/image", "/rig/right/derained/image", "/rear/derained/image"}
+
+
+def test_depth_and_labels_only_when_they_are_named(derain: Derain, tmp_path: Path) -> None:
+    depth = np.random.default_rng(0).integers(0, 60000, (48, 64)).astype(np.uint16)
+    labels = (depth % 7).astype(np.uint8)
+    sent = [
+        *drive(2),
+        image("/depth/image_raw", START_NS, depth, "16UC1"),
+        image("/labels/image", START_NS, labels, "mono8"),
+    ]
+    assert [camera.topic for camera in derain(sent).cameras] == [CAMERA]
+    (tmp_path / "out").rename(tmp_path / "first")
+    report = derain(tmp_path / "in", topics=("/labels/image",))
+    assert [camera.topic for camera in report.cameras] == ["/labels/image"]
+    (after,) = decoded(read(tmp_path / "out"), "/labels/derained/image")
+    assert after.encoding == "mono8"
+    assert np.array_equal(after.data.reshape(48, 64), labels)
+
+
+def test_an_image_that_cannot_be_read_is_passed_on_and_named(derain: Derain, tmp_path: Path) -> None:
+    sent = drive(5)
+    broken = [index for index, message in enumerate(sent) if message.topic == CAMERA][1:3]
+    sent[broken[0]] = sent[broken[0]]._replace(data=sent[broken[0]].data[:-100])
+    tiny = image(CAMERA, START_NS, np.zeros((4, 4, 3), np.uint8))
+    sent[broken[1]] = sent[broken[1]]._replace(data=tiny.data)
+    report = derain(sent)
+    got = read(tmp_path / "out")
+    assert [m for m in got if m[0] in (CAMERA, "/log", "/wheel")] == sent
+    assert (report.cameras[0].derained_frames, report.cameras[0].unreadable) == (3, 2)
+    assert [note.partition(" not derained: ")[0] for note in report.notes] == [
+        f"image of {CAMERA} at 0.041 s",
+        f"image of {CAMERA} at 0.081 s",
+    ]
+    (tmp_path / "out").rename(tmp_path / "first")
+    derain(tmp_path / "in", replace=True)
+    assert [m for m in read(tmp_path / "out") if m[0] == CAMERA] == [m for m in sent if m.topic == CAMERA]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("mode", ["none", "message", "file", "storage"])
+@pytest.mark.parametrize("cameras", [1, 3])
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_every_kind_of_recording(
+    storage: str, mode: str, cameras: int, transport: str, derainer: Derainer, tmp_path: Path
+) -> None:
+    if (storage, mode) == ("sqlite3", "storage"):
+        pytest.skip("sqlite3 compresses nothing itself")
+    topics = [f"/cam{index}/image{'/compressed' if transport == 'compressed' else ''}" for index in range(cameras)]
+    make = image if transport == "raw" else compressed
+    sent: list[Sent] = []
+    for index, frame in enumerate(smooth_frames(4, 48, 64)):
+        stamp = START_NS + index * FRAME_NS
+        sent += [make(topic, stamp + number, frame) for number, topic in enumerate(topics)]
+        sent += [text("/log", stamp + 2_000_000, str(index)), wheel("/wheel", stamp + 3_000_000, index)]
+    source = tmp_path / "source"
+    writer = Writer(source, version=9, storage_plugin=StoragePlugin[storage.upper()])
+    writer.set_compression(CompressionMode[mode.upper()], CompressionFormat.ZSTD)
+    with writer:
+        connections = {
+            t: writer.add_connection(t, k, typestore=TYPES) for t, k in dict.fromkeys((m.topic, m.type) for m in sent)
+        }
+        for message in sent:
+            writer.write(connections[message.topic], message.time_ns, message.data)
+    report = derain_bag(derainer, source, tmp_path / "out")
+    assert ours(read(tmp_path / "out")) == sent
+    assert report.frames == 4 * cameras
+    with Reader(tmp_path / "out") as reader:
+        assert (reader.compression_mode or "none") == (mode if mode in ("message", "file") else "none")
+    assert_storage(tmp_path / "out", storage)
+    with AnyReader([tmp_path / "out"]) as reader:
+        types = {type(reader.deserialize(data, c.msgtype)).__name__ for c, _, data in reader.messages()}
+    assert "our_msgs__msg__Wheel" in types
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("target", ["mcap", "sqlite3"])
+def test_the_storage_can_be_chosen(storage: str, target: str, derain: Derain, tmp_path: Path) -> None:
+    sent = drive(3)
+    derain(write_bag(tmp_path / "in", sent, storage), storage=target)
+    assert ours(read(tmp_path / "out")) == sent
+    assert_storage(tmp_path / "out", target)
+
+
+def assert_storage(path: Path, storage: str) -> None:
+    suffix = {"mcap": ".mcap", "sqlite3": ".db3"}[storage]
+    assert [file for file in path.iterdir() if suffix in file.suffixes]
+
+
+def test_a_batch_gives_the_same(derainer: Derainer, tmp_path: Path) -> None:
+    source = write_bag(tmp_path / "in", drive(7))
+    outputs = []
+    for batch in (1, 3, 8):
+        derain_bag(derainer, source, tmp_path / f"{batch}", BagOptions(batch=batch))
+        outputs.append(read(tmp_path / f"{batch}"))
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_many_messages_after_the_last_frame_do_not_wait_for_a_batch(derainer: Derainer, tmp_path: Path) -> None:
+    big = "x" * 2**20
+    sent = [*drive(2), *(text("/big", START_NS + 10**9 + index, big) for index in range(100))]
+    source = write_bag(tmp_path / "in", sent)
+    seen: list[Progressed] = []
+    derain_bag(derainer, source, tmp_path / "out", BagOptions(batch=8), progress=seen.append)
+    assert [m for m in read(tmp_path / "out") if "/cam/" not in m[0] or m[0] == CAMERA] == sent
+    # Each message is heard of, and frames before the end.
+    assert [progressed.messages for progressed in seen] == list(range(1, len(sent) + 1))
+    assert seen[0].total == len(sent)
+    assert seen[-1].frames == 2
+
+
+def test_real_recordings_without_a_camera(derainer: Derainer, shared_data: Path, tmp_path: Path) -> None:
+    for storage in ("mcap", "sqlite3"):
+        with pytest.raises(BagError, match=r"has no camera in colour; name an image topic with --topic\. It holds /"):
+            derain_bag(derainer, shared_data / "bags" / storage / "talker", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_real_recordings_pass_through_unchanged(derainer: Derainer, shared_data: Path, tmp_path: Path) -> None:
+    """What rosbag2 recorded, with a camera added, message for message."""
+    for storage in ("mcap", "sqlite3"):
+        for name in ("talker", "wbag"):
+            source = tmp_path / f"{storage}_{name}"
+            with open_bag(shared_data / "bags" / storage / name) as bag:
+                recorded = [(m.topic.name, m.topic.type, m.time_ns, m.data) for m in bag.messages()]
+                frame = image(CAMERA, bag.start_ns, smooth_frames(1, 48, 64)[0])
+                write_like(source, bag, frame)
+            output = tmp_path / f"{storage}_{name}_out"
+            assert derain_bag(derainer, source, output).frames == 1
+            got = read(output)
+            assert [m for m in got if not m[0].startswith("/cam/")] == recorded
+            assert len(got) == len(recorded) + 3
+
+
+def write_like(path: Path, bag: BagSource, frame: Sent) -> None:
+    """The recording with one more message."""
+    with BagWriter(path, bag.storage) as writer:
+        connections = {topic: writer.add(topic) for topic in bag.topics}
+        writer.write(writer.add(undescribed(frame.topic, frame.type)), frame.time_ns, frame.data)
+        for message in bag.messages():
+            writer.write(connections[message.topic], message.time_ns, message.data)
+
+
+def test_types_that_nobody_describes_are_passed_on(derainer: Derainer, tmp_path: Path) -> None:
+    frame = image(CAMERA, START_NS, smooth_frames(1, 48, 64)[0])
+    for storage in ("mcap", "sqlite3"):
+        with BagWriter(tmp_path / storage, storage) as writer:
+            for name, kind, data in (("/x", "their_msgs/msg/X", b"\0\1\0\0secret"), (CAMERA, IMAGE, frame.data)):
+                writer.write(writer.add(undescribed(name, kind)), START_NS, data)
+        derain_bag(derainer, tmp_path / storage, tmp_path / f"{storage}_out")
+        with open_bag(tmp_path / f"{storage}_out") as bag:
+            topics = {topic.name: topic for topic in bag.topics}
+            assert topics["/x"].type == "their_msgs/msg/X"
+            assert not topics["/x"].definition.data
+            assert [m.data for m in bag.messages([topics["/x"]])] == [b"\0\1\0\0secret"]
+
+
+random_messages = st.lists(
+    st.tuples(
+        st.sampled_from(["/a", "/b", "/c/d", "/tf"]),
+        st.sampled_from(["text", "wheel"]),
+        st.integers(0, 40),
+        st.text(max_size=30),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    random_messages, st.integers(1, 4), st.sampled_from(["mcap", "sqlite3"]), st.sampled_from(["", "mcap", "sqlite3"])
+)
+def test_whatever_else_is_in_a_recording_is_in_the_copy(
+    derainer: Derainer, others: list[tuple[str, str, int, str]], frames: int, storage: str, target: str
+) -> None:
+    sent = [message for message in drive(frames) if message.topic == CAMERA]
+    for name, kind, at, words in others:
+        made = (
+            text(f"{name}/{kind}", START_NS + at * 10**6, words)
+            if kind == "text"
+            else wheel(f"{name}/{kind}", START_NS + at * 10**6, at)
+        )
+        sent.append(made)
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_bag(Path(folder) / "in", sent, storage)
+        derain_bag(derainer, source, Path(folder) / "out", BagOptions(storage=target))
+        ours = ("/cam/derained/image", "/cam/streak_mask/image")
+        assert [m for m in read(Path(folder) / "out") if m[0] not in ours] == read(source)
+
+
+def test_the_input_may_not_be_derained_already(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
+    derain(drive(2))
+    with pytest.raises(BagError, match=r"has /cam/derained/image, /cam/streak_mask/image already"):
+        derain_bag(derainer, tmp_path / "out", tmp_path / "again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_the_input_is_not_changed(derain: Derain, tmp_path: Path) -> None:
+    source = write_bag(tmp_path / "in", drive(3))
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in source.iterdir()}
+    derain(source)
+    assert before == {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in source.iterdir()}
+
+
+def test_an_output_that_is_there_is_kept(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
+    report = derain(drive(3))
+    with pytest.raises(BagError, match="exists already; name another output, or replace it with --overwrite"):
+        derain(tmp_path / "in")
+    assert derain_bag(derainer, tmp_path / "in", tmp_path / "out", resume=True) == report
+    before = read(tmp_path / "out")
+    derain_bag(derainer, tmp_path / "in", tmp_path / "out", BagOptions(replace=True), overwrite=True)
+    assert read(tmp_path / "out") != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_the_report_stands_in_the_output(derain: Derain, tmp_path: Path) -> None:
+    report = derain(drive(3))
+    assert BagReport.from_json(json.loads((tmp_path / "out" / REPORT).read_text())) == report
+    assert report.network["backend"] == "fake"
+    assert report.seconds > 0
+
+
+def test_a_backend_that_fails_ends_it_and_what_is_done_is_kept(derainer: Derainer, tmp_path: Path) -> None:
+    source = write_bag(tmp_path / "in", drive(6))
+    with Derainer(backend="fake", options={"fail_every": 4}) as failing, pytest.raises(BackendError):
+        derain_bag(failing, source, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.partial"]
+    with pytest.raises(BagError, match="go on with --resume, or --overwrite it"):
+        derain_bag(derainer, source, tmp_path / "out")
+    report = derain_bag(derainer, source, tmp_path / "out", resume=True)
+    derain_bag(derainer, source, tmp_path / "whole")
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+    assert report.frames == 6
