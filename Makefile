@@ -46,7 +46,7 @@ help: ## list what can be made
 $(VENV)/.runtime: requirements/base.txt requirements/cpu.txt requirements/ros-jazzy.txt setup.py
 	$(call install,$(VENV),requirements/cpu.txt requirements/ros-jazzy.txt)
 
-$(VENV)/.dev: $(VENV)/.runtime requirements/test.txt requirements/train.txt requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.runtime requirements/test.txt requirements/train.txt requirements/fleet.txt requirements/dev.txt
 	$(BIN)/python -m pip install -r requirements/cpu.txt -r requirements/dev.txt
 	@touch $@
 

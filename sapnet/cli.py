@@ -22,7 +22,7 @@ from sapnet.errors import SapnetError
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
 
-COMMANDS = ("derain", "bag", "compare", "compile", "bench", "info")
+COMMANDS = ("derain", "bag", "compare", "fleet", "compile", "bench", "info")
 ENTRY_POINT_GROUP = "sapnet.commands"
 ROS_INSTALL = "source ROS 2's setup file, or run pip install '.[ros]' in the repository"
 

@@ -21,7 +21,7 @@ MAX_LINES = 320  # about 300
 ROS = re.compile(r"rclpy|(rcl|rmw|ament)_\w+|launch(_ros|_testing)?|cv_bridge|\w+_(msgs|srvs|interfaces)")
 # From the top of sapnet to the bottom. A module imports from its own layer and those below it.
 LAYERS = (
-    ("cli", "commands", "__main__", "bags", "report"),
+    ("cli", "commands", "__main__", "bags", "fleet", "report"),
     ("derainer",),
     ("backends",),
     ("model",),

@@ -1,0 +1,7 @@
+"""Many recordings, derained by many workers over Ray, each one once, whatever fails meanwhile."""
+
+from sapnet.fleet.ledger import Row
+from sapnet.fleet.plan import Bag, plan_bags
+from sapnet.fleet.run import FleetOptions, FleetReport, Standing, derain_fleet
+
+__all__ = ["Bag", "FleetOptions", "FleetReport", "Row", "Standing", "derain_fleet", "plan_bags"]
