@@ -83,7 +83,7 @@ def _player(
         raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
     reliable = {topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None}
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    player = BagPlayer(topics, args.rate, reliable if args.lockstep else (), args.clock_rate)
+    player = BagPlayer(topics, args.rate, reliable, args.clock_rate)
     try:
         _heed_signals(player)
         if player.skipped:
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     several = partial(parser.add_argument, action="append", default=[], metavar="TOPIC")
     several("--topic", help="play this topic alone; may be given again")
     several("--exclude", help="leave this topic out; may be given again")
-    several("--camera", help="a camera's images, for --lockstep and --sent (default: those in colour)")
+    several("--camera", help="images that must all arrive: offered as reliable (with --lockstep: those in colour)")
     several("--ready", help=f"begin once this std_msgs/Bool is true (with --lockstep: {READY})")
     several("--status", help=f"where frames are answered (with --lockstep: {STATUS})")
     parser.add_argument("--clock-rate", type=parse_rate, default=CLOCK_HZ, metavar="HZ", help="/clock, at least")

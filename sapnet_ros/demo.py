@@ -11,17 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sapnet.commands.common import add_command, add_network_arguments, parse_positive, progress_bar
-from sapnet.errors import SapnetError
+from sapnet.commands.common import add_command, add_network_arguments, parse_positive
 from sapnet.rain import RAIN_PRESETS
 from sapnet.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet_ros.demo_report import SHEET, VIDEO, summarize, write_pictures
-from sapnet_ros.demo_run import NAMESPACE, DemoError, DemoRun, DemoSettings, Recording, free_domain
+from sapnet_ros.demo_run import NAMESPACE, DemoRun, DemoSettings, Recording
+from sapnet_ros.live_run import RunError, free_domain, parent_of, run_bar, say_reasons, watch_line
 from sapnet_ros.player import parse_rate
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from sapnet.commands.common import Subparsers
 
 BAG = "bag"
@@ -83,13 +81,13 @@ def run(args: argparse.Namespace) -> int:
     total = sequence.expected_frames()
     node = {name: getattr(args, name) for name in ("weights", "backend", "device", "precision", "stages")}
     settings = DemoSettings(sequence, args.rate, args.open_loop, node)
-    parent = _parent_of(args.output)
+    parent = parent_of(args.output)
     try:
         # Beside the output, so that results move there in one step each.
         with TemporaryDirectory(prefix=f".{args.output.name}_", dir=parent) as folder, free_domain() as domain:
-            hint = watch_line(domain)
+            hint = watch_line(domain, f"{NAMESPACE}/derained/image")
             print(f"To watch it, in another terminal:\n  {hint}", file=sys.stderr)
-            with _progress() as progress:
+            with run_bar() as progress:
                 task = progress.add_task("starting", total=total)
                 recording = _record(
                     DemoRun(settings, Path(folder), domain),
@@ -98,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
                 progress.update(task, description="writing the pictures")
                 summary = _write_results(recording, settings, Path(folder))
             _replace(Path(folder), args.output)
-    except DemoError as err:
+    except RunError as err:
         print(f"sapnet: error: {err}", file=sys.stderr)
         return 1
     if args.json:
@@ -108,44 +106,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parent_of(output: Path) -> Path:
-    """The folder that the output stands in, made if missing. Raises SapnetError."""
-    if output.exists() and not output.is_dir():
-        raise SapnetError(f"{output} is a file; give a folder for the output")
-    parent = output.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise SapnetError(f"{parent} cannot be made ({err.strerror}); give another output") from err
-    return parent
-
-
-def watch_line(domain: int) -> str:
-    """What to type to see the topic's rate while the demo runs."""
-    place = f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
-    return f"{place} ros2 topic hz {NAMESPACE}/derained/image"
-
-
 def _record(demo: DemoRun, on_progress: Callable[[int, str], None]) -> Recording:
-    """Run the demo. Raises DemoError also where no frame was derained, for there is nothing to show then."""
+    """Run the demo. Raises RunError also where no frame was derained, for there is nothing to show then."""
     recording = demo.perform(on_progress)
     if "derained" not in recording.outcomes.values():
-        counts = _say_reasons(recording, "passed_through") + _say_reasons(recording, "dropped")
-        raise DemoError(f"none of {len(recording.sent)} frames was derained: {', '.join(counts)}")
+        counts = say_reasons(recording.camera)
+        raise RunError(f"none of {len(recording.sent)} frames was derained: {', '.join(counts)}")
     return recording
-
-
-def _progress() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return progress_bar(*columns)
 
 
 def _write_results(recording: Recording, settings: DemoSettings, folder: Path) -> dict[str, Any]:
@@ -189,19 +156,10 @@ def _say_counts(summary: dict[str, Any], recording: Recording) -> str:
     lost = summary["sent"] - summary["received"]
     missed = summary["derained"] + summary["passed_through"] - len(recording.outcomes)
     parts = [f"{summary['sent']} sent", f"{summary['derained']} derained"]
-    parts += _say_reasons(recording, "passed_through") + _say_reasons(recording, "dropped")
+    parts += say_reasons(recording.camera)
     parts += [f"{lost} lost in transport"] if lost else []
     parts += [f"{missed} missed by the recorder"] if missed else []
     return ", ".join(parts)
-
-
-def _say_reasons(recording: Recording, fate: str) -> list[str]:
-    """``2 dropped (overload)`` for each reason that derain_node gives."""
-    return [
-        f"{count} {fate.replace('_', ' ')} ({name.removeprefix(fate + '_')})"
-        for name, count in recording.camera.items()
-        if name.startswith(fate + "_")
-    ]
 
 
 def _parse_size(text: str) -> int:

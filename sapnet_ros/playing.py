@@ -51,7 +51,7 @@ class BagPlayer(WaitingNode):
         self.skipped: list[Topic] = []
         self.stop_asked = False
         self._toggles = 0  # of the pause, that signals have asked for
-        self._told_ns = 0
+        self._told_ns = self._next_ns = 0
         self._served_ns = 0
         self._publishers_of: dict[Topic, Any] = {}
         self._clock_publisher = self.create_publisher(Clock, CLOCK, QoSProfile(depth=10))
@@ -68,11 +68,12 @@ class BagPlayer(WaitingNode):
     def begin(self, time_ns: int) -> None:
         """Set the recording's time, which may be back from where it was."""
         self.time.set(time_ns)
-        self._told_ns = 0
+        self._told_ns, self._next_ns = 0, time_ns
         self._tell_time(time_ns)
 
     def wait_until(self, time_ns: int) -> None:
         """Until the recording's time has come, and it is not paused. Raises PlayerStopped."""
+        self._next_ns = time_ns
         while (left_s := self.time.seconds_until(time_ns)) > 0 or self._is_due():
             self.serve(max(0.0, left_s))
             self._obey()
@@ -141,7 +142,8 @@ class BagPlayer(WaitingNode):
 
     def _tick(self) -> None:
         if self._told_ns:
-            self._tell_time(self.time.now_ns())
+            # What comes next may be late, and is not to come after its time.
+            self._tell_time(min(self.time.now_ns(), self._next_ns))
 
     def _tell_time(self, time_ns: int) -> None:
         # Of a message that is late: time never goes back but for a new beginning.

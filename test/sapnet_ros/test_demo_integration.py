@@ -26,7 +26,8 @@ from sapnet.errors import SapnetError
 from sapnet.messages import decode_image
 from sapnet.sequence import RainySequence
 from sapnet_ros import demo
-from sapnet_ros.demo_run import DemoError, DemoRun, DemoSettings, Recording, free_domain
+from sapnet_ros.demo_run import DemoRun, DemoSettings, Recording
+from sapnet_ros.live_run import RunError, free_domain
 
 KEYS = ["sent", "received", "derained", "passed_through", "dropped", "latency_ms", "psnr_rainy", "psnr_derained"]
 KEYS += ["backend", "precision", "weights", "versions"]
@@ -113,6 +114,7 @@ def test_recording_holds_what_was_sent_and_what_came_back(photos: Path, work: Pa
     with AnyReader([recording.bag]) as reader:
         for connection, _, data in reader.messages():
             seen.setdefault(connection.topic, []).append(reader.deserialize(data, connection.msgtype))
+    assert len(seen.pop("/sapnet_demo/rain_score")) == len(frames)
     topics = ("image", "derained/image", "derained/camera_info", "streak_mask/image", "frame_status")
     assert set(seen) == {f"/sapnet_demo/{topic}" for topic in topics}
     for messages in seen.values():
@@ -193,13 +195,13 @@ def test_node_that_dies_is_named_with_its_last_lines(photos: Path, work: Path) -
                 if b"sapnet_ros.derain_node" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
 
-    with free_domain() as domain, pytest.raises(DemoError, match=r"derain_node ended with .* -9; its last lines:\n.+"):
+    with free_domain() as domain, pytest.raises(RunError, match=r"derain_node ended with .* -9; its last lines:\n.+"):
         DemoRun(settings, work, domain).perform(kill_node)
     assert not [pid for pid in children(os.getpid()) if alive(pid)]
 
 
 def test_node_that_cannot_start_is_named(photos: Path, work: Path) -> None:
-    with pytest.raises(DemoError, match=r"derain_node ended with exit status 1; .*\n(.*\n)*.*mask_threshold"):
+    with pytest.raises(RunError, match=r"derain_node ended with exit status 1; .*\n(.*\n)*.*mask_threshold"):
         perform(work, {"mask_threshold": -5}, photos)
 
 
