@@ -116,8 +116,12 @@ class _Run:
 
         try:
             for item in items:
+                messages = list(self._outputs.messages(item))
                 whole = False
-                self._settle(item, parts, part)
+                for topic, data in messages:
+                    parts.write(topic, item.recorded.time_ns, data)
+                self._count(item, part)
+                part.messages += len(messages)
                 done, whole = item.number + 1, True
                 frames += item.derained is not None
                 if parts.is_full:
@@ -131,11 +135,8 @@ class _Run:
         finally:
             parts.abort_part()
 
-    def _settle(self, item: Item, parts: Parts, part: BagReport) -> None:
-        """Write what becomes of a message, and count it."""
-        for topic, data in self._outputs.messages(item):
-            parts.write(topic, item.recorded.time_ns, data)
-            part.messages += 1
+    def _count(self, item: Item, part: BagReport) -> None:
+        """Keep account of what became of a message."""
         if item.camera is None:
             return
         counts = next(report for report in part.cameras if report.topic == item.camera.topic.name)

@@ -1,0 +1,31 @@
+"""What tests run in processes of their own, to kill them: a recording derained in small parts."""
+
+from __future__ import annotations
+
+import resource
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from sapnet.bags import parts
+from sapnet.bags.derain import derain_bag
+from sapnet.bags.options import BagOptions
+from sapnet.derainer import Derainer
+
+# A part holds a few frames of 64x48.
+PART_BYTES = 100_000
+
+
+def derain(source: Path, output: Path, begun: Event | None = None, latency_ms: float = 4.0, **options: Any) -> None:
+    """Derain with the fake backend, a part at a time; goes on with a run that was broken off."""
+    parts.PART_BYTES = PART_BYTES
+    if begun is not None:
+        begun.set()
+    with Derainer(backend="fake", options={"latency_ms": latency_ms}) as derainer:
+        derain_bag(derainer, source, output, BagOptions(**options), resume=True)
+
+
+def derain_with_small_files(source: Path, output: Path, limit: int) -> None:
+    """Derain where no file may grow beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    derain(source, output, latency_ms=0.0)

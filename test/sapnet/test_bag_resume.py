@@ -1,0 +1,251 @@
+"""Runs that are killed, run out of disk or meet one another: nothing is lost, doubled or left half-written."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import bag_worker
+import pytest
+from filelock import FileLock
+from rosbags.rosbag2 import Reader
+
+from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
+from sapnet.bags import parts
+from sapnet.bags.derain import derain_bag
+from sapnet.bags.options import BagOptions
+from sapnet.derainer import Derainer
+from sapnet.errors import BagError
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = 20
+FRAMES = 60
+Read = list[tuple[str, int, bytes]]
+
+
+@pytest.fixture(scope="module")
+def processes() -> ForkServerContext:
+    """Starts processes that have everything imported, so that a kill finds them at work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bag_worker", "sapnet.backends.fake"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sent: list[Sent] = []
+    for index, frame in enumerate(smooth_frames(FRAMES, 48, 64)):
+        at = START_NS + index * FRAME_NS
+        sent += [image("/cam/image_raw", at, frame), text("/log", at + 2_000_000, str(index))]
+    return write_bag(tmp_path_factory.mktemp("recorded") / "in", sent)
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Read:
+    """What an undisturbed run gives."""
+    output = tmp_path_factory.mktemp("derained") / "out"
+    with Derainer(backend="fake") as derainer:
+        derain_bag(derainer, source, output)
+    return read(output)
+
+
+def read(path: Path) -> Read:
+    with Reader(path) as reader:
+        return [(connection.topic, time_ns, bytes(data)) for connection, time_ns, data in reader.messages()]
+
+
+def partial(output: Path) -> Path:
+    return output.with_name(f"{output.name}.partial")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_killed_at_any_moment_and_gone_on_with(
+    storage: str, processes: ForkServerContext, source: Path, whole: Read, tmp_path: Path
+) -> None:
+    moments = random.Random(7)  # noqa: S311
+    kills, rounds = [], 0
+    output = tmp_path / "out"
+    while len(kills) < KILLS // 2:
+        begun = processes.Event()
+        process = processes.Process(target=bag_worker.derain, args=(source, output, begun), kwargs={"storage": storage})
+        process.start()
+        begun.wait()
+        time.sleep(moments.uniform(0.0, 0.8))
+        if process.exitcode is None:
+            process.kill()
+            journal = partial(output) / "journal.jsonl"
+            kills.append(len(journal.read_text().splitlines()) if journal.is_file() else 0)
+        process.join()
+        if output.exists():
+            assert read(output) == whole
+            rounds += 1
+            output = tmp_path / f"out_{rounds}"
+    print(f"{storage}: whole parts when killed: {kills}; {rounds} outputs finished meanwhile")
+    bag_worker.derain(source, output, None, storage=storage)
+    assert read(output) == whole
+    assert not partial(output).exists()
+    assert len(set(kills)) > 2  # of different moments
+
+
+def test_parts_that_are_whole_are_not_derained_again(source: Path, tmp_path: Path, whole: Read) -> None:
+    before = parts.PART_BYTES
+    parts.PART_BYTES = bag_worker.PART_BYTES
+    try:
+        with (
+            Derainer(backend="fake", options={"fail_every": 40}) as failing,
+            pytest.raises(Exception, match="fake failure"),
+        ):
+            derain_bag(failing, source, tmp_path / "out")
+        with Derainer(backend="fake") as derainer:
+            seen: list[int] = []
+            report = derain_bag(
+                derainer,
+                source,
+                tmp_path / "out",
+                resume=True,
+                progress=lambda progressed: seen.append(progressed.frames),
+            )
+    finally:
+        parts.PART_BYTES = before
+    assert read(tmp_path / "out") == whole
+    assert seen[-1] < FRAMES / 2  # the others had been done
+    assert report.frames == len(report.cameras[0].times_ns) == FRAMES
+    files = sorted(file.name for file in (tmp_path / "out").iterdir() if file.suffix == ".mcap")
+    assert len(files) > 3
+    assert files[0] == "out_0.mcap"
+
+
+def test_what_a_killed_run_left_behind_is_cleared_away(
+    processes: ForkServerContext, source: Path, whole: Read, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    process = processes.Process(target=bag_worker.derain, args=(source, output))
+    process.start()
+    journal = partial(output) / "journal.jsonl"
+    while not journal.is_file() or not journal.read_text().count("\n"):
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    # A part that was moved but not entered, half a line, and files in the part that was being written.
+    (partial(output) / "bag" / "out_77.mcap").write_bytes(b"unknown")
+    (partial(output) / "part" / "out_78").mkdir(parents=True, exist_ok=True)
+    with journal.open("a") as file:
+        file.write('{"metadata": {"rel')
+    bag_worker.derain(source, output)
+    assert read(output) == whole
+    assert not partial(output).exists()
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_disk_that_fills_up(
+    storage: str, processes: ForkServerContext, source: Path, whole: Read, tmp_path: Path
+) -> None:
+    """Stood in for by a limit on the size of files: what is written first fits, a later write fails."""
+    before = {file.name: file.read_bytes() for file in source.iterdir()}
+    output = tmp_path / "out"
+    big = bag_worker.PART_BYTES // 2
+    program = (
+        "import sys; from pathlib import Path; import bag_worker\n"
+        "from sapnet.errors import BagError\n"
+        "try: bag_worker.derain_with_small_files(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))\n"
+        "except BagError as err: sys.exit(str(err))\n"
+    )
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "test")])
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(source), str(output), str(big)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "out.partial cannot be written" in done.stderr
+    assert "the input is untouched" in done.stderr
+    assert "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+    assert before == {file.name: file.read_bytes() for file in source.iterdir()}
+    bag_worker.derain(source, output)
+    assert read(output) == whole
+
+
+def test_a_disk_that_is_full(source: Path, whole: Read, tmp_path: Path) -> None:
+    """A real one, where this machine lets us make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount: {mounted.stderr.decode().strip()}")
+    try:
+        with Derainer(backend="fake") as derainer, pytest.raises(BagError, match=r"cannot be written \(No space left"):
+            derain_bag(derainer, source, disk / "out")
+        assert [path.name for path in disk.iterdir()] == ["out.partial"]
+        subprocess.run(["mount", "-o", "remount,size=8M", str(disk)], check=True)
+        with Derainer(backend="fake") as derainer:
+            derain_bag(derainer, source, disk / "out", resume=True)
+        assert read(disk / "out") == whole
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_another_job_is_not_gone_on_with(source: Path, tmp_path: Path) -> None:
+    with Derainer(backend="fake", options={"fail_every": 5}) as failing, pytest.raises(Exception, match="fake failure"):
+        derain_bag(failing, source, tmp_path / "out")
+    with Derainer(backend="fake") as derainer:
+        with pytest.raises(
+            BagError, match=r"is of another job: options was .*; use the same input and options, or start"
+        ):
+            derain_bag(derainer, source, tmp_path / "out", BagOptions(stride=2), resume=True)
+        report = derain_bag(derainer, source, tmp_path / "out", BagOptions(stride=2), overwrite=True)
+    assert report.frames == FRAMES / 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_input_that_changed_meanwhile_is_told(source: Path, tmp_path: Path) -> None:
+    changing = write_bag(tmp_path / "in", [image("/cam/image_raw", START_NS, smooth_frames(1, 48, 64)[0])])
+    with Derainer(backend="fake", options={"fail_every": 1}) as failing, pytest.raises(Exception, match="fake failure"):
+        derain_bag(failing, changing, tmp_path / "out")
+    os.utime(changing / "metadata.yaml", ns=(1, 1))
+    with Derainer(backend="fake") as derainer, pytest.raises(BagError, match="another job: input was"):
+        derain_bag(derainer, changing, tmp_path / "out", resume=True)
+
+
+def test_two_processes_do_not_write_one_output(source: Path, tmp_path: Path) -> None:
+    partial(tmp_path / "out").mkdir()
+    with (
+        FileLock(partial(tmp_path / "out") / "lock"),
+        Derainer(backend="fake") as derainer,
+        pytest.raises(BagError, match="another process is writing"),
+    ):
+        derain_bag(derainer, source, tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_was_written(number: signal.Signals, source: Path, whole: Read, tmp_path: Path) -> None:
+    """Also of the part that was being written: a Ctrl-C loses nothing that was derained."""
+    program = (
+        "import os, sys; from sapnet.cli import main; from sapnet.bags import derain\n"
+        "said = derain.Progressed\n"
+        f"derain.Progressed = lambda *a: a[2] == 10 and os.kill(os.getpid(), {number}) or said(*a)\n"
+        f"sys.exit(main(['bag', {str(source)!r}, '-o', {str(tmp_path / 'out')!r}, '--backend', 'fake']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + number, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    seen: list[int] = []
+    with Derainer(backend="fake") as derainer:
+        derain_bag(
+            derainer, source, tmp_path / "out", resume=True, progress=lambda progressed: seen.append(progressed.frames)
+        )
+    assert read(tmp_path / "out") == whole
+    assert seen[-1] == FRAMES - 10
