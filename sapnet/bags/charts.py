@@ -13,8 +13,9 @@ Numbers = NDArray[np.float64]
 
 WIDTH, HEIGHT = 560, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 26, 40
+_MARK_WIDTH = 36
 _MAX_POINTS = 300
-_BINS = 40
+_MAX_BINS = 40
 _STEPS = (1, 2, 2.5, 5, 10)
 QUANTILES = (50, 95, 99)
 
@@ -51,7 +52,7 @@ def histogram(title: str, values: Sequence[float], unit: str) -> str:
     low, high = float(numbers.min()), min(float(numbers.max()), 1.25 * marks[-1])
     if high <= low:
         low, high = low - max(0.5, low / 20), high + max(0.5, high / 20)
-    counts, edges = np.histogram(np.minimum(numbers, high), _BINS, (low, high))
+    counts, edges = np.histogram(np.minimum(numbers, high), _bins(len(numbers)), (low, high))
     across = _Axis(low, high, _LEFT, WIDTH - _RIGHT)
     up = _Axis(0.0, float(counts.max()), HEIGHT - _BOTTOM, _TOP, round_end=True, whole=True)
     parts = _frame(across, up, unit, "frames")
@@ -64,13 +65,17 @@ def histogram(title: str, values: Sequence[float], unit: str) -> str:
     return _svg(title, parts)
 
 
+def _bins(count: int) -> int:
+    return min(_MAX_BINS, max(5, 2 * math.isqrt(count)))
+
+
 def _marks(marks: Sequence[float], across: _Axis) -> list[str]:
     """A line for each quantile; names stand apart where lines do not."""
     parts, free = [], -math.inf
     for quantile, mark in zip(QUANTILES, marks, strict=True):
         x = across(mark)
         at = min(max(x, free), WIDTH - _RIGHT)
-        free = at + 30
+        free = at + _MARK_WIDTH
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
         parts.append(f'<text class="tick" x="{at:.1f}" y="{_TOP - 6}" text-anchor="middle">p{quantile}</text>')
     return parts
@@ -142,7 +147,7 @@ def _frame(across: _Axis, up: _Axis, below: str, beside: str) -> list[str]:
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(below)}</text>')
-    parts.append(f'<text class="label" x="{_LEFT - 6}" y="12" text-anchor="end">{escape(beside)}</text>')
+    parts.append(f'<text class="label" x="0" y="12">{escape(beside)}</text>')
     return parts
 
 

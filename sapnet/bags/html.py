@@ -102,7 +102,9 @@ def _table(cameras: Sequence[CameraReport]) -> str:
     for number, camera in enumerate(cameras):
         counts = (camera.frames, camera.derained_frames, camera.skipped, camera.unreadable)
         score = f"{fmean(camera.rain_scores):.3f}" if camera.rain_scores else "–"
-        cells = "".join(f"<td>{cell}</td>" for cell in (*(f"{n:,}" for n in counts), score, *_quantiles(camera)))
+        figures = [*(f"{count:,}" for count in counts), score, *_quantiles(camera)]
+        named = zip(titles[1:], figures, strict=True)
+        cells = "".join(f'<td data-title="{title}">{figure}</td>' for title, figure in named)
         rows += f'<tr><th scope="row"><a href="#camera-{number}">{_text(camera.topic)}</a></th>{cells}</tr>\n'
     return f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>'
 
@@ -150,8 +152,8 @@ def _figure(sample: Sample, seconds: float) -> str:
         f'<img class="derained" alt="derained" {size} src="{_jpeg(sample.derained)}">\n{mask}'
         '<span class="name left">rainy</span><span class="name right">derained</span><span class="handle"></span>\n'
         '<input type="range" min="0" max="100" step="1" value="50" '
-        f'aria-label="rainy left of here, derained right of it, at {seconds:.1f} s">\n'
-        f"</div><figcaption>{seconds:.1f} s · rain score {sample.rain_score:.3f}</figcaption></figure>\n"
+        f'aria-label="rainy left of here, derained right of it, at {seconds:.2f} s">\n'
+        f"</div><figcaption>{seconds:.2f} s · rain score {sample.rain_score:.3f}</figcaption></figure>\n"
     )
 
 
