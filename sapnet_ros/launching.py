@@ -83,10 +83,12 @@ def derain_node(
     remappings: Remaps,
     config: Path,
     values: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[Node | LogInfo]:
     """The node's action, and one line on the Fast DDS profile. Raises ValueError for an argument that is no use.
 
-    config: folder with fastdds.xml. values: further parameters, which override the params_file.
+    config: folder with fastdds.xml. values: further parameters, which override the params_file. defaults: such that
+    the params_file overrides.
     """
     build_only = switch(given, "build_only")
     environment, line = profile_environment(given["fastdds_profile"], context.environment, config / "fastdds.xml")
@@ -95,7 +97,7 @@ def derain_node(
         executable="derain_node",
         name=given["name"] or None,
         namespace=given["namespace"] or None,
-        parameters=parameter_files(given, values or {}),
+        parameters=[*([defaults_file(defaults)] if defaults else []), *parameter_files(given, values or {})],
         remappings=list(remappings),
         arguments=["--build-only"] if build_only else None,
         ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
@@ -135,8 +137,17 @@ def override_file(values: Mapping[str, Any]) -> str:
     key matches every node as well and stands in no such file. JSON is YAML in which every text is quoted: the node's
     parser takes a bare 1e5 or nan for a number.
     """
+    return _parameter_file("/**/*", values)
+
+
+def defaults_file(values: Mapping[str, Any]) -> str:
+    """A file of parameters, to be given first, that any other file overrides."""
+    return _parameter_file("/**", values)
+
+
+def _parameter_file(key: str, values: Mapping[str, Any]) -> str:
     with tempfile.NamedTemporaryFile("w", prefix="derain_", suffix=".yaml", delete=False) as file:
-        json.dump({"/**/*": {"ros__parameters": dict(values)}}, file)
+        json.dump({key: {"ros__parameters": dict(values)}}, file)
     return file.name
 
 
