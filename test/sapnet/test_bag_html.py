@@ -1,0 +1,334 @@
+"""The HTML report: what it shows, that it needs nothing else, and that a recording cannot write into it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bag_builders import FRAME_NS, START_NS, Sent, compressed, image, smooth_frames, write_bag
+from sapnet.bags import charts, html
+from sapnet.bags.html import write_html
+from sapnet.bags.report_data import BagReport, CameraReport
+from sapnet.bags.samples import MAX_WIDTH, spread
+from sapnet.errors import SapnetError
+
+Frame = NDArray[np.uint8]
+
+COUNT = 12
+VOID = {"meta", "input", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, in order, and its words outside of scripts and styles."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(self.source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID and not self.get_starttag_text().endswith("/>"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID and self._open and self._open[-1] == tag:
+            self._open.pop()
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & {*self._open}:
+            self.words += f"{data} "
+
+    def all(self, tag: str, of_class: str = "") -> list[dict[str, str]]:
+        return [
+            attrs
+            for name, attrs in self.elements
+            if name == tag and (not of_class or of_class in attrs.get("class", "").split())
+        ]
+
+    def pictures(self, of_class: str) -> list[Frame]:
+        return [_decoded(attrs["src"]) for attrs in self.all("img", of_class)]
+
+
+def _decoded(uri: str) -> Frame:
+    kind, _, content = uri.partition(",")
+    assert kind in ("data:image/jpeg;base64", "data:image/png;base64")
+    stored = np.frombuffer(base64.b64decode(content, validate=True), np.uint8)
+    pixels: Frame = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
+    return pixels
+
+
+def rainy_frames(height: int = 120, width: int = 160) -> list[Frame]:
+    return smooth_frames(COUNT, height, width)
+
+
+def derained(frame: Frame) -> Frame:
+    return frame // 2
+
+
+def mask(frame: Frame) -> Frame:
+    return np.where(frame[..., 0] > 128, 255, 0).astype(np.uint8)
+
+
+def stamp(index: int) -> int:
+    return START_NS + index * FRAME_NS
+
+
+def camera_report(topic: str = "/front/image_raw", base: str = "/front", **more: Any) -> CameraReport:
+    """Of frames that were recorded a millisecond after their stamps."""
+    return CameraReport(
+        topic,
+        f"{base}/derained/image",
+        f"{base}/streak_mask/image",
+        **{
+            "frames": 15,
+            "derained_frames": COUNT,
+            "skipped": 2,
+            "unreadable": 1,
+            "times_ns": [stamp(index) + 1_000_000 for index in range(COUNT)],
+            "rain_scores": [index / 100 for index in range(COUNT)],
+            "latencies_ms": [20.0 + index for index in range(COUNT)],
+            **more,
+        },
+    )
+
+
+def recorded(camera: CameraReport, frames: list[Frame], jpeg: bool = False) -> tuple[list[Sent], list[Sent]]:
+    """What input and output hold of a camera."""
+    record = compressed if jpeg else image
+    before = [record(camera.topic, stamp(index), frame) for index, frame in enumerate(frames)]
+    after = [record(camera.derained, stamp(index), derained(frame)) for index, frame in enumerate(frames)]
+    masks = [image(camera.streak_mask, stamp(index), mask(frame), "mono8") for index, frame in enumerate(frames)]
+    return before, [message for some in zip(after, masks, strict=True) for message in some]
+
+
+def bag_report(folder: Path, *cameras: CameraReport, **more: Any) -> BagReport:
+    facts: dict[str, Any] = {
+        "messages": 1234,
+        "seconds": 4.0,
+        "notes": ["one image is broken"],
+        "network": {"weights": "sapnet_fast", "backend": "openvino", "precision": "bf16", "stages": 4, "device": "CPU"},
+    }
+    return BagReport(str(folder / "in"), str(folder / "out"), list(cameras), **(facts | more))
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> BagReport:
+    """Of one camera, whose bags exist."""
+    camera = camera_report()
+    before, after = recorded(camera, rainy_frames())
+    write_bag(tmp_path / "in", before)
+    write_bag(tmp_path / "out", [*before, *after], "sqlite3")
+    return bag_report(tmp_path, camera)
+
+
+def write(report: BagReport, folder: Path, **options: Any) -> Page:
+    write_html(report, folder / "report.html", **options)
+    return Page(folder / "report.html")
+
+
+def test_pictures_are_the_frames_of_the_recordings(report: BagReport, tmp_path: Path) -> None:
+    page = write(report, tmp_path, samples=3)
+    shown = [rainy_frames()[index] for index in (0, 6, 11)]
+    for pictures, expected in (
+        (page.pictures("rainy"), shown),
+        (page.pictures("derained"), [derained(frame) for frame in shown]),
+    ):
+        assert len(pictures) == 3
+        assert np.abs(np.stack(pictures).astype(int) - np.stack(expected)).mean() < 3
+    alphas = [picture[..., 3] for picture in page.pictures("mask")]
+    np.testing.assert_array_equal(alphas, [mask(frame) for frame in shown])
+
+
+def test_every_picture_has_a_slider_that_keys_reach_and_a_caption(report: BagReport, tmp_path: Path) -> None:
+    page = write(report, tmp_path, samples=2)
+    sliders = [attrs for attrs in page.all("input") if attrs["type"] == "range"]
+    assert [attrs["aria-label"] for attrs in sliders] == [
+        "rainy left of here, derained right of it, at 0.00 s",
+        "rainy left of here, derained right of it, at 0.44 s",
+    ]
+    assert "0.44 s · rain score 0.110" in page.words
+    assert len(page.all("input", "masks")) == 1
+
+
+def test_counts_speed_latency_network_and_notes_are_told(report: BagReport, tmp_path: Path) -> None:
+    page = write(report, tmp_path)
+    words = " ".join(page.words.split())
+    assert "frames derained 12 frames per second 3.0 latency, median 25.5 ms rain score, mean 0.055" in words
+    assert "messages written 1,234 working time 4.0 s one image is broken" in words
+    assert "/front/image_raw 15 12 2 1 0.055 25.5 30.4 30.9" in words
+    assert "weights: sapnet_fast backend: openvino precision: bf16 stages: 4 device: CPU" in words
+    assert "p50 25.5 ms, p95 30.4 ms, p99 30.9 ms, longest 31.0 ms" in words
+    assert "0.055 on average, 0.000 to 0.110" in words
+    assert len(page.all("svg")) == 2
+
+
+def test_nothing_is_loaded_from_anywhere(report: BagReport, tmp_path: Path) -> None:
+    page = write(report, tmp_path)
+    links = [attrs[key] for _, attrs in page.elements for key in ("src", "href", "srcset", "action") if key in attrs]
+    assert [link for link in links if not link.startswith(("data:image/", "#camera-"))] == []
+    assert not {"link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.elements}
+    without_pictures = re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page.source)
+    assert not re.search(r"https?:|//\w|@import|url\(", without_pictures)
+    [policy] = [attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_links_lead_to_the_cameras(tmp_path: Path) -> None:
+    cameras = [camera_report(), camera_report("/rear/image_raw", "/rear")]
+    page = write(bag_report(tmp_path, *cameras), tmp_path)
+    assert [attrs["href"] for attrs in page.all("a")] == ["#camera-0", "#camera-1"]
+    assert [attrs["id"] for attrs in page.all("h2") if "id" in attrs] == ["camera-0", "camera-1"]
+
+
+HOSTILE = "/<script>alert(1)</script>\"'&amp;</td></style><img src=x onerror=alert(2)>\u202e\x00"
+
+
+def test_what_a_recording_names_is_shown_and_never_obeyed(tmp_path: Path) -> None:
+    harmless = write(bag_report(tmp_path, camera_report()), tmp_path)
+    camera = camera_report(HOSTILE)
+    hostile = bag_report(tmp_path / HOSTILE.replace("/", "").replace("\x00", ""), camera, notes=[HOSTILE])
+    hostile.network[HOSTILE] = HOSTILE
+    page = write(hostile, tmp_path)
+    for tag in ("script", "style", "img", "meta"):
+        assert len(page.all(tag)) == len(harmless.all(tag))
+    assert not [attrs for _, attrs in page.elements if "onerror" in attrs]
+    shown = HOSTILE.replace("\u202e", "\ufffd").replace("\x00", "\ufffd")
+    assert page.words.count(shown) >= 4
+    assert not {"\u202e", "\x00"} & {*page.source}
+
+
+def test_names_that_are_no_text_are_written(tmp_path: Path) -> None:
+    """As a file name that is not UTF-8 comes out of the system."""
+    page = write(bag_report(tmp_path, camera_report("/\udcff")), tmp_path)
+    assert "/\ufffd" in page.words
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_derained_frames_under_the_original_name_are_found(tmp_path: Path, jpeg: bool) -> None:
+    camera = camera_report()
+    camera.derained = camera.topic
+    before, after = recorded(camera, rainy_frames(), jpeg)
+    write_bag(tmp_path / "in", before)
+    write_bag(tmp_path / "out", after)
+    page = write(bag_report(tmp_path, camera), tmp_path, samples=1)
+    [picture] = page.pictures("derained")
+    assert np.abs(picture.astype(int) - derained(rainy_frames()[6])).mean() < 3
+
+
+def test_wide_frames_are_scaled_down(tmp_path: Path) -> None:
+    camera = camera_report()
+    before, after = recorded(camera, rainy_frames(100, 2000))
+    write_bag(tmp_path / "in", before)
+    write_bag(tmp_path / "out", after)
+    page = write(bag_report(tmp_path, camera), tmp_path, samples=1)
+    for of_class in ("rainy", "derained", "mask"):
+        [picture] = page.pictures(of_class)
+        assert picture.shape[:2] == (48, MAX_WIDTH)
+
+
+def test_frames_that_cannot_be_shown_are_left_out(tmp_path: Path) -> None:
+    """One is broken, one has no mask; both bags hold other messages at those times, too."""
+    camera = camera_report()
+    before, after = recorded(camera, rainy_frames())
+    before[0] = before[0]._replace(data=before[0].data[:60])
+    other = [image("/other", stamp(index), np.zeros((8, 8, 3), np.uint8)) for index in range(COUNT)]
+    write_bag(tmp_path / "in", [*other, *before])
+    write_bag(tmp_path / "out", [*other, *after[:-1]])
+    page = write(bag_report(tmp_path, camera), tmp_path, samples=3)
+    assert [len(page.all("img", name)) for name in ("rainy", "derained", "mask")] == [2, 2, 1]
+
+
+def test_without_the_recordings_the_figures_remain(tmp_path: Path) -> None:
+    page = write(bag_report(tmp_path, camera_report()), tmp_path)
+    assert "There are no sample frames:" in page.words
+    assert page.all("img") == []
+    assert len(page.all("svg")) == 2
+
+
+def test_a_camera_without_a_derained_frame_has_its_counts(report: BagReport, tmp_path: Path) -> None:
+    report.cameras = [CameraReport("/front/image_raw", "/front/derained/image", "/front/streak_mask/image", 7, 0, 7)]
+    page = write(report, tmp_path)
+    assert page.all("svg") == page.all("img") == []
+    assert "/front/image_raw" in page.words
+
+
+def test_a_report_of_nothing_is_a_page(tmp_path: Path) -> None:
+    assert "frames derained" in write(bag_report(tmp_path, seconds=0.0), tmp_path).words
+
+
+def test_the_page_is_whole_or_not_there(report: BagReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pages" / "report.html"
+    write_html(report, path)
+    earlier = path.read_text(encoding="utf-8")
+
+    def fail(*arguments: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(html, "_charts", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_html(report, path)
+    assert path.read_text(encoding="utf-8") == earlier
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_page_that_cannot_be_written_is_an_error(report: BagReport, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(SapnetError, match=r"report\.html cannot be written"):
+        write_html(report, tmp_path / "taken" / "report.html")
+
+
+@given(st.integers(0, 10_000), st.integers(0, 20))
+def test_samples_are_spread_from_the_first_to_the_last(length: int, count: int) -> None:
+    places = spread(length, count)
+    assert len(places) == min(length, count)
+    assert places == sorted({*places})
+    if length > 1 < count:
+        assert (places[0], places[-1]) == (0, length - 1)
+
+
+numbers = st.floats(0, 1e7, allow_subnormal=False)
+
+
+@given(st.lists(st.tuples(numbers, st.floats(0, 1)), min_size=1, max_size=400), st.lists(numbers, min_size=1))
+def test_charts_stay_inside_their_frame(curve: list[tuple[float, float]], latencies: list[float]) -> None:
+    seconds = sorted(time for time, _ in curve)
+    for drawn in (
+        charts.line_chart("a", seconds, [value for _, value in curve], "b"),
+        charts.histogram("a", latencies, "b"),
+    ):
+        assert not re.search(r"\b(nan|inf)\b", drawn)
+        for axis, end in (("x", charts.WIDTH), ("y", charts.HEIGHT)):
+            places = [float(place) for place in re.findall(rf' {axis}[12]?="([^"]*)"', drawn)]
+            assert min(places) >= 0
+            assert max(places) <= end + 20 * (axis == "y")
+    [points] = re.findall(
+        r'<polyline class="line" points="([^"]*)"', charts.line_chart("a", [0, 1, 2], [0, 1, 0.5], "")
+    )
+    assert points == "54.0,180.0 300.0,26.0 546.0,103.0"
+
+
+def test_bars_count_every_value() -> None:
+    drawn = charts.histogram("latency", [10.0] * 90 + [20.0] * 9 + [500.0], "ms")
+    heights = [float(height) for height in re.findall(r'<rect class="bar".* height="([^"]*)"', drawn)]
+    floor = charts.HEIGHT - 40 - 26
+    assert sum(heights) == pytest.approx(floor, abs=0.5)  # 100 values of an axis that ends at 100
+    assert len(heights) == 3
