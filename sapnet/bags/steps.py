@@ -18,7 +18,7 @@ from sapnet.derainer import Derained, Derainer
 from sapnet.errors import ImageFormatError
 
 # Bytes of messages and frames that each of the steps may hold in advance.
-AHEAD_BYTES = 48 * 2**20
+AHEAD_BYTES = 16 * 2**20
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Steps:
             for item in items:
                 waiting.append(item)
                 frames += item.frame is not None
-                held += item.bytes_held
+                held += item.bytes_held if item.frame is None else 0
                 if frames in (0, self._options.batch) or held >= AHEAD_BYTES:
                     yield from self._derained(waiting)
                     waiting, frames, held = [], 0, 0
