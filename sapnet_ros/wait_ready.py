@@ -26,9 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     ready: dict[str, bool] = dict.fromkeys(args.topics, False)
     try:
         for topic in ready:
-            node.create_subscription(
-                Bool, topic, lambda message, t=topic: ready.update({t: message.data}), latched_profile()
-            )
+            node.create_subscription(Bool, topic, partial(_keep, ready, topic), latched_profile())
         if node.spin_until(lambda: all(ready.values()), args.timeout):
             return 0
     except (ExternalShutdownException, KeyboardInterrupt):
