@@ -47,6 +47,7 @@ setup(
     install_requires=[
         'backports.zstd>=1; python_version < "3.14"',
         "filelock>=4",
+        "lz4>=4",
         "mcap>=1.3",
         "numpy>=1.26,<3",
         "opencv-python-headless>=4.6,<5",

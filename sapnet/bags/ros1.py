@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
-from rosbags.convert.converter import create_connections_converters
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.interfaces import Connection, ConnectionExtRosbag2
-from rosbags.rosbag1 import ReaderError
-from rosbags.rosbag2 import Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.convert.converter import LATCH, STATIC_MSGTYPE_RENAMES, generate_message_converter
+from rosbags.interfaces import Connection, ConnectionExtRosbag1, MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces.typing import Typesdict
+from rosbags.rosbag1 import Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
-from sapnet.bags.source import BagSource, Recorded, Topic
-from sapnet.errors import BagError, describe
+from sapnet.bags.source import BagSource, Recorded, Topic, note
+from sapnet.errors import BagError, first_line
 
 Convert = Callable[["bytes | memoryview"], memoryview]
 
@@ -25,63 +25,117 @@ Convert = Callable[["bytes | memoryview"], memoryview]
 def open_ros1(path: Path, scratch: Path) -> Iterator[BagSource]:
     """Open a .bag file; types that ROS 2 has are written as ROS 2 defines them, others keep their definition.
 
-    scratch: an empty folder. Raises BagError.
+    scratch: not needed. Raises BagError.
     """
+    reader = Reader(path)
     try:
-        reader = AnyReader([path])
         reader.open()
-    except (AnyReaderError, OSError) as err:
+    except OSError:
+        raise
+    # What the library raises, here and below, depends on the byte that is wrong.
+    except Exception as err:
         raise BagError(
-            f"{path} cannot be read as a ROS 1 bag: {err}; `rosbag reindex` mends what is repairable"
+            f"{path} cannot be read as a ROS 1 bag: {first_line(err)} `rosbag reindex` mends what is repairable"
         ) from err
     try:
-        topics, converters = _converted(reader, scratch / "types")
         notes: list[str] = []
+        types = _Types(reader.connections, notes)
+        topics = _topics(reader.connections, types)
 
         def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Recorded]:
-            connections = [c for c in reader.connections if topics[c.id] in wanted]
-            unconverted: Counter[str] = Counter()
+            asked = {(topic.name, topic.type) for topic in wanted}
+            connections = [c for c in reader.connections if c.id in topics and _key(topics[c.id]) in asked]
             try:
-                for connection, time_ns, data in reader.messages(connections, start_ns, stop_ns):
+                # None would be taken as all.
+                for connection, time_ns, data in reader.messages(connections, start_ns, stop_ns) if connections else ():
                     try:
-                        converted = bytes(converters[connection.msgtype](data))
-                    # What the library raises depends on the byte that is wrong.
-                    except Exception:
-                        unconverted[connection.topic] += 1
+                        converted = bytes(types.convert[connection.msgtype](data))
+                    except Exception as err:
+                        said = f"{connection.topic} holds messages that are no {connection.msgtype}"
+                        note(notes, f"{said} ({first_line(err)}): left out")
                     else:
                         yield Recorded(topics[connection.id], time_ns, converted)
-            except (AnyReaderError, ReaderError) as err:
-                notes.append(f"{path.name} is damaged ({err}): read as far as it goes")
-            notes.extend(f"{count} messages of {topic} are damaged: left out" for topic, count in unconverted.items())
+            except Exception as err:
+                note(notes, f"{path.name} is damaged ({first_line(err)}): read as far as it goes")
 
-        span = (reader.start_time, reader.end_time) if reader.message_count else (0, 0)
+        span = (reader.start_time, reader.end_time) if any(topic.count for topic in topics.values()) else (0, 0)
         yield BagSource(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), span, notes, read)
     finally:
         reader.close()
 
 
-def _converted(reader: AnyReader, folder: Path) -> tuple[dict[int, Topic], dict[str, Convert]]:
-    """The topic of each of the reader's connections, and for each ROS 1 type what converts it."""
-    writer = Writer(folder, version=8)
-    writer.open()  # nothing but topics is written there
-    try:
+class _Types:
+    """The message types of a bag. names: in ROS 2, by those in ROS 1. convert: what makes CDR, by names in ROS 1.
+
+    A type that cannot be read is not in them, and is said to be left out.
+    """
+
+    def __init__(self, connections: Collection[Connection], notes: list[str]) -> None:
+        self.names: dict[str, str] = {}
+        self.convert: dict[str, Convert] = {}
+        self._store = get_typestore(Stores.ROS2_JAZZY)
+        self._ros1 = get_typestore(Stores.EMPTY)
+        definitions: Typesdict = {}
+        for name, text in {c.msgtype: c.msgdef.data for c in connections}.items():
+            try:
+                definitions.update(get_types_from_msg(text, name))
+            except Exception as err:
+                note(notes, f"the definition of {name} cannot be read ({first_line(err)}): its topics are left out")
+        self._ros1.register(definitions)
+        cache: dict[str, object] = {}
+        for name in dict.fromkeys(c.msgtype for c in connections if c.msgtype in definitions):
+            try:
+                self._add(name, cache)
+            except Exception as err:
+                note(notes, f"{name} cannot be converted ({first_line(err)}): its topics are left out")
+
+    def _add(self, name: str, cache: dict[str, object]) -> None:
+        renamed = STATIC_MSGTYPE_RENAMES.get(name, name)
+        if renamed not in self._store.fielddefs:
+            types = get_types_from_msg(self._ros1.generate_msgdef(name, ros_version=2)[0], renamed)
+            # What ROS 2 has is as it is there, also within types of one's own.
+            self._store.register({key: fields for key, fields in types.items() if key not in self._store.fielddefs})
+        self.definition(renamed)
         with redirect_stdout(io.StringIO()):  # the library prints what it does
-            connections, converters = create_connections_converters(
-                reader.connections, get_typestore(Stores.ROS2_JAZZY), reader, writer
-            )
-    except Exception as err:
-        raise BagError(f"{reader.paths[0]} holds types that cannot be converted: {describe(err)}") from err
-    finally:
-        writer.abort()
-    made: dict[int, Topic] = {}
-    for connection in {id(c): c for c in connections.values()}.values():
-        sources = [c for c in reader.connections if connections[c.id, c.owner] is connection]
-        topic = _topic(connection, sum(source.msgcount for source in sources))
-        made |= {source.id: topic for source in sources}
-    return made, converters
+            self.convert[name] = _converter(self._ros1, self._store, name, renamed, cache)
+        self.names[name] = renamed
+
+    def definition(self, name: str) -> tuple[MessageDefinition, str]:
+        """The definition of a type of ROS 2, and its hash."""
+        text, _ = self._store.generate_msgdef(name, ros_version=2)
+        return MessageDefinition(MessageDefinitionFormat.MSG, text), self._store.hash_rihs01(name)
 
 
-def _topic(connection: Connection, count: int) -> Topic:
-    assert isinstance(connection.ext, ConnectionExtRosbag2)
-    qos = tuple(connection.ext.offered_qos_profiles)
-    return Topic(connection.topic, connection.msgtype, qos, connection.msgdef, connection.digest, "cdr", count)
+def _converter(ros1: Typestore, ros2: Typestore, name: str, renamed: str, cache: dict[str, object]) -> Convert:
+    return generate_message_converter(ros1, ros2, name, renamed, cache, src_is2=False, dst_is2=True)
+
+
+def _topics(connections: Collection[Connection], types: _Types) -> dict[int, Topic]:
+    """The topic of each connection; those of one name and type are one."""
+    known = [connection for connection in connections if connection.msgtype in types.names]
+    merged: dict[tuple[str, str], Topic] = {}
+    for connection in known:
+        key = connection.topic, types.names[connection.msgtype]
+        if key not in merged:
+            definition, digest = types.definition(key[1])
+            merged[key] = Topic(*key, (), definition, digest, "cdr", 0)
+        merged[key] = replace(merged[key], count=merged[key].count + connection.msgcount)
+    for key, topic in merged.items():
+        # Each publisher that latches keeps a message of its own.
+        latching = {_caller(c) for c in known if (c.topic, types.names[c.msgtype]) == key and _latches(c)}
+        merged[key] = replace(topic, qos=tuple(LATCH * len(latching)))
+    return {connection.id: merged[connection.topic, types.names[connection.msgtype]] for connection in known}
+
+
+def _key(topic: Topic) -> tuple[str, str]:
+    return topic.name, topic.type
+
+
+def _latches(connection: Connection) -> bool:
+    return isinstance(connection.ext, ConnectionExtRosbag1) and bool(connection.ext.latching)
+
+
+def _caller(connection: Connection) -> str | int:
+    """Its node, or where that was not recorded, the connection alone."""
+    assert isinstance(connection.ext, ConnectionExtRosbag1)
+    return connection.ext.callerid or connection.id

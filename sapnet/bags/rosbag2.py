@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat
-from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.metadata import parse_qos
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from sapnet.bags.salvage import rebuilt, why_to_rebuild
-from sapnet.bags.source import BagSource, Recorded, Topic
-from sapnet.bags.types import zstd
+from sapnet.bags.mcap_file import McapFile
+from sapnet.bags.source import BagSource, Recorded, Topic, note
+from sapnet.bags.sqlite3_file import Sqlite3File
+from sapnet.bags.types import parsed_qos, zstd
 from sapnet.errors import BagError, first_line
 
 METADATA = "metadata.yaml"
 STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
-# How a message or file that was compressed begins; CDR begins with 00.
+# How a message that was compressed begins; CDR begins with 00.
 _ZSTD = b"\x28\xb5\x2f\xfd"
+
+File = McapFile | Sqlite3File
+Key = tuple[str, str]
 
 
 @dataclass
@@ -31,46 +32,46 @@ class _Recording:
     """What is known before the files are opened: of metadata.yaml, as far as there is one."""
 
     files: list[Path]
-    topics: list[dict[str, Any]] = field(default_factory=list)
+    topics: list[Topic] = field(default_factory=list)
     compression: str = "none"
+    custom: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def say(self, what: str) -> None:
+        note(self.notes, what)
 
 
 @contextmanager
 def open_rosbag2(path: Path, scratch: Path) -> Iterator[BagSource]:
     """Open a rosbag2 folder or one of its files. scratch: an empty folder. Raises BagError."""
     recording = _find(path)
-    files = [_prepare(file, scratch, recording.notes) for file in recording.files]
-    topics: dict[tuple[str, str], Topic] = {}
-    spans: list[tuple[int, int]] = []
-    compression, sound = recording.compression, []
-    for file in files:
-        try:
-            with Reader(file) as reader:
-                for connection in reader.connections:
-                    _add(topics, _topic(connection))
-                spans += [(reader.start_time, reader.end_time)] if reader.message_count else []
-                compression = _of_chunks(reader) if compression == "none" else compression
-                sound.append(file)
-        # What the library raises depends on the byte that is wrong; so it does below.
-        except Exception as err:
-            recording.notes.append(f"{file.name} cannot be read ({first_line(err)}): left out")
-    if not sound:
-        raise BagError(f"{path} cannot be read as a rosbag2 recording: {'; '.join(recording.notes) or 'it is empty'}")
-    for entry in recording.topics:
-        _describe(topics, entry)
-    found = tuple(topics.values())
-    span = (min(start for start, _ in spans), max(end for _, end in spans)) if spans else (0, 0)
+    files = list(_opened(recording, scratch))
+    if not files:
+        raise BagError(f"{path} cannot be read as a rosbag2 recording: {'; '.join(recording.notes)}")
+    topics = _merged(files, recording.topics)
+    spans = [file.span_ns for _, file in files if file.span_ns is not None]
+    span = (min(first for first, _ in spans), max(last for _, last in spans) + 1) if spans else (0, 0)
 
     def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Recorded]:
-        keys = {(topic.name, topic.type): topic for topic in wanted}
-        for file in sound:
+        asked = {(topic.name, topic.type) for topic in wanted}
+        keys = {key: topic for key, topic in topics.items() if (topic.name, topic.type) in asked}
+        for name, file in files:
             try:
-                yield from _messages(file, keys, start_ns, stop_ns)
+                yield from _messages(file, keys, start_ns, stop_ns, recording.say)
+            # What is raised depends on the byte that is wrong.
             except Exception as err:
-                recording.notes.append(f"{file.name} is damaged ({first_line(err)}): read as far as it goes")
+                recording.say(f"{name} is damaged ({first_line(err)}): read as far as it goes")
 
-    yield BagSource(path, STORAGES[files[0].suffix], compression, found, span, recording.notes, read)
+    yield BagSource(
+        path,
+        STORAGES[_suffix(recording.files[0])],
+        _compression(files, recording),
+        tuple(topics.values()),
+        span,
+        recording.notes,
+        read,
+        recording.custom,
+    )
 
 
 def _find(path: Path) -> _Recording:
@@ -82,26 +83,39 @@ def _find(path: Path) -> _Recording:
     if (path / METADATA).is_file():
         try:
             _read_metadata(path, recording)
-        except (YAMLError, KeyError, TypeError, AttributeError, ValueError, OSError) as err:
-            recording.notes.append(f"{METADATA} cannot be read ({first_line(err)}): its files are read without it")
+        # It may be anything that somebody wrote into the file.
+        except Exception as err:
+            recording.say(f"{METADATA} cannot be read ({first_line(err)}): its files are read without it")
     elif recording.files:
-        recording.notes.append(f"no {METADATA}, so the recording was not finished: its files are read without it")
+        recording.say(f"no {METADATA}, so the recording was not finished: its files are read without it")
     if not recording.files:
-        raise BagError(f"{path} holds no recording; expected {METADATA} and .mcap or .db3 files in it")
+        why = "".join(f"; {said}" for said in recording.notes)
+        raise BagError(f"{path} holds no recording; expected {METADATA} and .mcap or .db3 files in it{why}")
     return recording
 
 
 def _read_metadata(path: Path, recording: _Recording) -> None:
     metadata: dict[str, Any] = YAML(typ="safe").load(path / METADATA)["rosbag2_bagfile_information"]
     named = [path / PurePath(name).name for name in metadata["relative_file_paths"]]
-    topics = [entry["topic_metadata"] for entry in metadata["topics_with_message_count"]]
+    named = [file for file in dict.fromkeys(named) if _suffix(file) in STORAGES]
+    topics = [_described(entry["topic_metadata"]) for entry in metadata["topics_with_message_count"]]
+    custom = {str(key): str(value) for key, value in (metadata.get("custom_data") or {}).items()}
     mode = str(metadata.get("compression_mode") or "none").lower()
     missing = [file.name for file in named if not file.is_file()]
     if missing:
-        recording.notes.append(f"{', '.join(missing)} of the recording is missing")
+        recording.say(f"{', '.join(missing)} of the recording is missing")
     recording.files = [file for file in named if file.is_file()]
     recording.topics = topics
+    recording.custom = custom
     recording.compression = mode if mode in ("message", "file") else "none"
+
+
+def _described(entry: dict[str, Any]) -> Topic:
+    """What metadata.yaml says of a topic."""
+    qos = parsed_qos(entry.get("offered_qos_profiles"))
+    definition = MessageDefinition(MessageDefinitionFormat.NONE, "")
+    digest, serialization = str(entry.get("type_description_hash") or ""), str(entry["serialization_format"])
+    return Topic(str(entry["name"]), str(entry["type"]), qos, definition, digest, serialization, 0)
 
 
 def _suffix(path: Path) -> str:
@@ -115,74 +129,99 @@ def _order(path: Path) -> list[tuple[bool, int, str]]:
     return natural_key(path.name)
 
 
-def _prepare(file: Path, scratch: Path, notes: list[str]) -> Path:
-    """A file that the library can read: itself, or what was made of it in ``scratch``."""
-    if file.suffix in (".zstd", ".zst"):
-        plain = scratch / file.stem
+def _opened(recording: _Recording, scratch: Path) -> Iterator[tuple[str, File]]:
+    """Names of files, and what was opened of each; those that cannot be read are left out."""
+    for number, file in enumerate(recording.files):
         try:
-            with zstd.open(file, "rb") as packed, plain.open("wb") as unpacked:
+            plain = _unpacked(file, scratch / f"unpacked_{number}", recording.say)
+            if plain.suffix == ".mcap":
+                yield file.name, McapFile(plain, recording.say)
+            else:
+                yield file.name, Sqlite3File(plain, scratch / f"merged_{number}", recording.say)
+        except OSError as err:
+            recording.say(f"{file.name} cannot be read ({err.strerror or err}): left out")
+        # What is raised depends on the byte that is wrong.
+        except Exception as err:
+            recording.say(f"{file.name} cannot be read ({first_line(err)}): left out")
+
+
+def _unpacked(file: Path, folder: Path, say: Callable[[str], None]) -> Path:
+    """A file that is not compressed: itself, or what was made of it in ``folder``."""
+    if file.suffix not in (".zstd", ".zst"):
+        return file
+    folder.mkdir()
+    plain = folder / file.stem
+    with file.open("rb") as content, plain.open("wb") as unpacked:
+        try:
+            with zstd.open(content, "rb") as packed:
                 shutil.copyfileobj(packed, unpacked)
         except (zstd.ZstdError, EOFError) as err:
-            notes.append(f"{file.name} is damaged ({first_line(err)}): unpacked as far as it goes")
+            say(f"{file.name} is damaged ({first_line(err)}): unpacked as far as it goes")
         except OSError as err:
-            raise BagError(
-                f"{file} cannot be unpacked to {plain} ({err.strerror}); set TMPDIR to a larger disk"
-            ) from err
-        file = plain
-    why = why_to_rebuild(file)
-    if why:
-        notes.append(f"{file.name} {why}")
-        file = rebuilt(file, scratch / f"rebuilt_{file.stem}")
-    return file
+            raise OSError(err.errno, f"{err.strerror}, for {plain}; set TMPDIR to a larger disk") from err
+    return plain
 
 
-def _topic(connection: Connection) -> Topic:
-    assert isinstance(connection.ext, ConnectionExtRosbag2)
-    qos, serialization = tuple(connection.ext.offered_qos_profiles), connection.ext.serialization_format
-    definition = connection.msgdef
-    if not definition.data:
-        definition = MessageDefinition(MessageDefinitionFormat.NONE, "")
-    return Topic(
-        connection.topic, connection.msgtype, qos, definition, connection.digest, serialization, connection.msgcount
+def _merged(files: list[tuple[str, File]], described: list[Topic]) -> dict[Key, Topic]:
+    """The topics of all files, by the names and types they have in those, with what metadata.yaml says beyond."""
+    topics: dict[Key, Topic] = {}
+    for _, file in files:
+        for topic in file.topics:
+            key = topic.name, topic.type
+            topics[key] = _both(topics[key], topic) if key in topics else topic
+    for topic in described:
+        key = topic.name, topic.type
+        untyped = topic.name, ""
+        if key not in topics and untyped in topics:
+            topics[untyped] = _both(replace(topics[untyped], type=topic.type), topic)
+        else:
+            topics[key] = _both(topics[key], topic) if key in topics else topic
+    return topics
+
+
+def _both(topic: Topic, other: Topic) -> Topic:
+    """What two files, or two channels in one, say of a topic."""
+    return replace(
+        topic,
+        qos=(*topic.qos, *(profile for profile in other.qos if profile not in topic.qos)),
+        definition=topic.definition if topic.definition.data else other.definition,
+        digest=topic.digest or other.digest,
+        count=topic.count + other.count,
     )
 
 
-def _add(topics: dict[tuple[str, str], Topic], topic: Topic) -> None:
-    """Merge what the files of a recording, or several connections in one, say of a topic."""
-    known = topics.get((topic.name, topic.type))
-    if known is not None:
-        topic = replace(
-            known,
-            qos=known.qos or topic.qos,
-            definition=known.definition if known.definition.data else topic.definition,
-            digest=known.digest or topic.digest,
-            count=known.count + topic.count,
-        )
-    topics[topic.name, topic.type] = topic
+def _compression(files: list[tuple[str, File]], recording: _Recording) -> str:
+    if recording.compression != "none":
+        return recording.compression
+    if all(name.endswith((".zstd", ".zst")) for name, _ in files):
+        return "file"
+    if any(_holds_packed(file) for _, file in files):
+        return "message"
+    return next((file.compression for _, file in files if file.compression != "none"), "none")
 
 
-def _describe(topics: dict[tuple[str, str], Topic], entry: dict[str, Any]) -> None:
-    """Add what only metadata.yaml says: QoS profiles and hashes in some versions."""
-    topic = topics.get((entry["name"], entry["type"]))
-    if topic is not None:
-        qos = topic.qos or tuple(parse_qos(entry.get("offered_qos_profiles") or ""))
-        digest = topic.digest or entry.get("type_description_hash") or ""
-        topics[topic.name, topic.type] = replace(topic, qos=qos, digest=digest)
+def _holds_packed(file: File) -> bool:
+    """Whether its messages were compressed one by one, going by the first."""
+    with suppress(Exception):  # damage is told of where it is read in earnest
+        for recorded in file.messages(_keys(file), None, None):
+            return recorded.data.startswith(_ZSTD)
+    return False
 
 
-def _of_chunks(reader: Reader) -> str:
-    chunks: Sequence[Any] = getattr(reader.storage, "chunks", ())
-    return "chunk" if any(chunk.compression for chunk in chunks) else "none"
+def _keys(file: File) -> set[Key]:
+    return {(topic.name, topic.type) for topic in file.topics}
 
 
 def _messages(
-    file: Path, wanted: dict[tuple[str, str], Topic], start_ns: int | None, stop_ns: int | None
+    file: File, wanted: dict[Key, Topic], start_ns: int | None, stop_ns: int | None, say: Callable[[str], None]
 ) -> Iterator[Recorded]:
-    with Reader(file) as reader:
-        connections = [c for c in reader.connections if (c.topic, c.msgtype) in wanted]
-        if not connections:
-            return
-        for connection, time_ns, data in reader.messages(connections, start_ns, stop_ns):
-            if data.startswith(_ZSTD):
+    if wanted.keys().isdisjoint(_keys(file)):
+        return
+    for topic, time_ns, data in file.messages(wanted, start_ns, stop_ns):
+        if data.startswith(_ZSTD):
+            try:
                 data = zstd.decompress(data)
-            yield Recorded(wanted[connection.topic, connection.msgtype], time_ns, data)
+            except zstd.ZstdError as err:
+                say(f"{topic.name} holds messages that cannot be unpacked ({first_line(err)}): left out")
+                continue
+        yield Recorded(wanted[topic.name, topic.type], time_ns, data)

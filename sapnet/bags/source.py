@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,7 +49,7 @@ class BagSource:
 
     storage: ``mcap`` or ``sqlite3``, or ``ros1``. compression: ``none``, ``message``, ``file`` or, in mcap, ``chunk``.
     start_ns, end_ns: log times of the first message, and one after that of the last; equal where there is none.
-    notes: what was wrong with it, a sentence each; reading may add some.
+    notes: what was wrong with it, a sentence each; reading may add some. custom: what the recorder was told to keep.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class BagSource:
         span_ns: tuple[int, int],
         notes: list[str],
         read: Read,
+        custom: Mapping[str, str] | None = None,
     ) -> None:
         self.path = path
         self.storage = storage
@@ -68,6 +69,7 @@ class BagSource:
         self.topics = topics
         self.start_ns, self.end_ns = span_ns
         self.notes = notes
+        self.custom = dict(custom or {})
         self._read = read
 
     @property
@@ -96,10 +98,21 @@ def open_bag(path: Path | str) -> Iterator[BagSource]:
     Raises BagError.
     """
     path = Path(path)
-    if not path.exists():
-        raise BagError(f"{path} does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag")
-    with TemporaryDirectory(prefix="sapnet_bag_") as scratch, _opener(path)(path, Path(scratch)) as source:
+    with ExitStack() as stack:
+        try:
+            if not path.exists():
+                raise BagError(f"{path} does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag")
+            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="sapnet_bag_", ignore_cleanup_errors=True)))
+            source = stack.enter_context(_opener(path)(path, scratch))
+        except OSError as err:
+            raise BagError(f"{path} cannot be read ({err.strerror or err}); check its rights, and TMPDIR") from err
         yield source
+
+
+def note(notes: list[str], what: str) -> None:
+    """Add what was found to be wrong, once, however often it is read."""
+    if what not in notes:
+        notes.append(what)
 
 
 def _opener(path: Path) -> Callable[[Path, Path], AbstractContextManager[BagSource]]:

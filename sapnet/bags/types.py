@@ -6,6 +6,8 @@ import struct
 import sys
 from typing import Any, cast
 
+from rosbags.interfaces import MessageDefinitionFormat, Qos
+from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, get_typestore
 
 if sys.version_info >= (3, 14):
@@ -13,11 +15,29 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["CAMERA_INFO", "COMPRESSED_IMAGE", "IMAGE", "TYPESTORE", "deserialize", "header_stamp", "serialize", "zstd"]
+__all__ = [
+    "CAMERA_INFO",
+    "COMPRESSED_IMAGE",
+    "FORMATS",
+    "IMAGE",
+    "TYPESTORE",
+    "deserialize",
+    "header_stamp",
+    "parsed_qos",
+    "serialize",
+    "zstd",
+]
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+
+# What recordings call the languages of their definitions. rosbag2 writes ``unknown`` where it found none.
+FORMATS = {
+    "ros2msg": MessageDefinitionFormat.MSG,
+    "ros2idl": MessageDefinitionFormat.IDL,
+    "omgidl": MessageDefinitionFormat.IDL,
+}
 
 # The layout of the messages above has been the same since ROS 2 Dashing.
 TYPESTORE = get_typestore(Stores.ROS2_JAZZY)
@@ -35,6 +55,15 @@ def deserialize(data: bytes, type_name: str) -> Any:
 def serialize(message: object, type_name: str) -> memoryview:
     """CDR, little-endian."""
     return TYPESTORE.serialize_cdr(message, type_name)
+
+
+def parsed_qos(profiles: Any) -> tuple[Qos, ...]:
+    """QoS profiles as some version of rosbag2 has written them; none where they cannot be read."""
+    try:
+        return tuple(parse_qos(profiles))
+    # They may be anything that somebody wrote into the file.
+    except Exception:
+        return ()
 
 
 def header_stamp(data: bytes) -> int:
