@@ -62,13 +62,13 @@ def _open(given: str, out: Path) -> tuple[Path, Iterable[Path]]:
         _check_apart(path, out)
         if path.is_file() or _is_recording(path):
             return path.parent, [path]
-        return path, _Search(out).under(path)
+        return path, _Search(path, out).under(path)
     if not glob.has_magic(given):
         raise SapnetError(f"{given} does not exist; give recordings, folders or a pattern such as 'drives/**'")
     plain = [*_until_magic(path.parts)]
     base = Path(*plain)
     _check_apart(base, out)
-    return base, _Search(out).matching(sorted(glob.iglob(str(path), recursive=True)))
+    return base, _Search(base, out).matching(sorted(glob.iglob(str(path), recursive=True)))
 
 
 def _until_magic(parts: Iterable[str]) -> Iterator[str]:
@@ -81,7 +81,8 @@ def _until_magic(parts: Iterable[str]) -> Iterator[str]:
 class _Search:
     """Finds recordings, each folder looked into once however many matches of a pattern lead there."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, base: Path, out: Path) -> None:
+        self._base = base
         self._out = out.resolve()
         self._seen: set[Path] = set()
 
@@ -93,13 +94,13 @@ class _Search:
             elif _FILE.fullmatch(match.name) and match.parent.resolve() not in self._seen:
                 if _is_recording(match.parent):
                     yield from self.under(match.parent)
-                elif not self._is_out(match.parent):
+                elif not self._is_left_out(match.parent):
                     yield match
 
     def under(self, folder: Path) -> Iterator[Path]:
         """Recordings in a folder and below it, without hidden ones and what earlier runs wrote."""
         whole = folder.resolve()
-        if whole in self._seen or self._is_out(folder) or folder.suffix in (PARTIAL, CHUNKS):
+        if whole in self._seen or self._is_left_out(folder):
             return
         self._seen.add(whole)
         if _is_recording(folder):
@@ -114,9 +115,11 @@ class _Search:
             elif _FILE.fullmatch(path.name):
                 yield path
 
-    def _is_out(self, folder: Path) -> bool:
-        whole = folder.resolve()
-        return whole == self._out or self._out in whole.parents
+    def _is_left_out(self, folder: Path) -> bool:
+        """Whether a folder is or lies in the output, or in what a run that was broken off has left."""
+        whole, below = folder.resolve(), folder.relative_to(self._base).parts
+        unfinished = any(Path(part).suffix in (PARTIAL, CHUNKS) for part in below)
+        return unfinished or whole == self._out or self._out in whole.parents
 
 
 def _is_recording(folder: Path) -> bool:

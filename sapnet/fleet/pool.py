@@ -28,6 +28,8 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 _MAX_FOLDER = 40
 # How long workers may take to end what they are at, when the run is broken off.
 _GRACE_S = 15.0
+# Between questions to Ray after a worker that does not answer.
+_ASK_EVERY_S = 0.5
 # Workers in a row that may die before they have said that they can work.
 _MAX_STILLBORN = 3
 
@@ -36,7 +38,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Member:
-    """A worker. call: what it is at: its start, or ``task``. asked: its answer to how far it is, under way."""
+    """A worker. call: what it is at: its start, or ``task``. asked: its answer to how far it is, under way.
+
+    lost: why it does not answer any more; ``call`` then waits for word of what became of it, asked for at ``asked_s``.
+    """
 
     actor: Any
     call: Any
@@ -44,12 +49,17 @@ class _Member:
     hello: Hello | None = None
     asked: Any = None
     progress: float = 0.0
+    lost: Exception | None = None
+    asked_s: float = 0.0
 
 
 class _Actor(Worker):
-    """A worker that knows on which of Ray's nodes it is."""
+    """A worker with a process of its own, on a node of Ray's."""
 
     def begin(self, marker: Path, version: str) -> Hello:
+        """Load the network, as ``start`` does."""
+        # Read by what torch brings for its threads, when it is loaded.
+        os.environ["OMP_NUM_THREADS"] = str(self.threads)
         return self.start(marker, version, _load_ray().get_runtime_context().get_node_id())
 
 
@@ -74,21 +84,24 @@ class RayPool:
     @property
     def idle(self) -> int:
         """Workers that wait for a task."""
-        return sum(member.hello is not None and member.task is None for member in self._members)
+        return sum(_is_idle(member) for member in self._members)
 
     @property
     def working(self) -> int:
         """Workers that have said that they can work."""
-        return sum(member.hello is not None for member in self._members)
+        return sum(member.hello is not None and member.lost is None for member in self._members)
 
     def submit(self, task: Task) -> None:
         """Give a task to an idle worker."""
-        member = next(member for member in self._members if member.hello is not None and member.task is None)
+        member = next(member for member in self._members if _is_idle(member))
         member.task, member.progress, member.asked = task, 0.0, None
         member.call = member.actor.work.remote(task)
 
     def wait(self, timeout_s: float) -> list[tuple[Task, Outcome]]:
         """The tasks that have ended, waited for so long. Raises SapnetError where no worker can be had."""
+        for member in self._members:
+            if member.lost is not None and member.call is None and time.monotonic() - member.asked_s > _ASK_EVERY_S:
+                member.call, member.asked_s = member.actor.progress.remote(), time.monotonic()
         busy = {member.call: member for member in self._members if member.call is not None}
         if not busy:
             time.sleep(timeout_s)
@@ -103,7 +116,7 @@ class RayPool:
         asked = [member.asked for member in self._members if member.asked is not None]
         ready = set(self._ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if asked else set()
         for member in self._members:
-            if member.task is None:
+            if member.task is None or member.lost is not None:
                 continue
             if member.asked in ready:
                 try:
@@ -117,7 +130,7 @@ class RayPool:
 
     def close(self) -> None:
         """End all workers, those that have a task in good order."""
-        busy = [member for member in self._members if member.task is not None]
+        busy = [member for member in self._members if member.task is not None and member.lost is None]
         for member in busy:
             member.actor.stop.remote()
         if busy:
@@ -132,19 +145,24 @@ class RayPool:
 
     def _settle(self, member: _Member) -> tuple[Task, Outcome] | None:
         """Take note that a worker has started, ended its task or died; the task with its outcome, if it had one."""
-        task, node = member.task, member.hello.node if member.hello else ""
         try:
             result = self._ray.get(member.call)
+        except self._ray.exceptions.ActorUnavailableError as err:
+            # Dead, on a node that is dead, or out of reach: Ray will know soon, and until then it may be at work.
+            member.lost, member.call = err, None
+            return None
         except self._ray.exceptions.RayError as err:
-            outcome = Outcome(_say_lost(err, node), lost=True, node_lost=self._has_lost_node(member), node=node)
-            self._replace(member, err)
-            return None if task is None else (task, outcome)
+            return self._replace(member, err)
+        if member.lost is not None:  # it is back, without what it was asked for
+            return self._replace(member, member.lost)
+        task = member.task
         member.call = member.task = None
         if isinstance(result, Hello):
             self._welcome(member, result)
             return None
         assert task is not None
-        return task, replace(result, node=node)
+        assert member.hello is not None
+        return task, replace(result, node=member.hello.node)
 
     def _welcome(self, member: _Member, hello: Hello) -> None:
         if not hello.error:
@@ -157,15 +175,21 @@ class RayPool:
             raise SapnetError(f"no worker can work: {hello.error}")
         log.warning("a worker less, %s cannot work: %s", hello.node, hello.error)
 
-    def _replace(self, member: _Member, err: Exception) -> None:
+    def _replace(self, member: _Member, err: Exception) -> tuple[Task, Outcome] | None:
+        """Put a new worker in place of one that is lost; the task that it had with its outcome."""
+        self._ray.kill(member.actor)
         self._members.remove(member)
+        self._members.append(self._hire())
         if member.hello is None:
             self._stillborn += 1
             if self._stillborn >= _MAX_STILLBORN + self.size:
                 raise SapnetError(f"workers die at their start: {first_line(err)}") from err
-        else:
-            log.warning("%s", _say_lost(err, member.hello.node))
-        self._members.append(self._hire())
+            return None
+        node = member.hello.node
+        said = f"the worker on {node} died ({type(err).__name__}: {first_line(err)})"
+        log.warning("%s", said)
+        outcome = Outcome(said, lost=True, node_lost=self._has_lost_node(member), node=node)
+        return None if member.task is None else (member.task, outcome)
 
     def _has_lost_node(self, member: _Member) -> bool:
         node_id = member.hello.node_id if member.hello else ""
@@ -231,6 +255,10 @@ def _short_folder() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_idle(member: _Member) -> bool:
+    return member.hello is not None and member.task is None and member.lost is None
+
+
 def _room(nodes: list[Mapping[str, Any]], cpus: float, gpus: float) -> int:
     """How many workers fit on the nodes; at least one, so that where none does it is said."""
     counts = []
@@ -245,7 +273,3 @@ def _room(nodes: list[Mapping[str, Any]], cpus: float, gpus: float) -> int:
 def _fits(node: Mapping[str, Any], cpus: float, gpus: float) -> bool:
     has = node["Resources"]
     return bool(node["Alive"] and has.get("CPU", 0) >= cpus and has.get("GPU", 0) >= gpus)
-
-
-def _say_lost(err: Exception, node: str) -> str:
-    return f"the worker on {node} died ({type(err).__name__}: {first_line(err)})"

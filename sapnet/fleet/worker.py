@@ -51,7 +51,7 @@ class Worker:
 
     def __init__(self, network: Mapping[str, Any], threads: int) -> None:
         self._network = dict(network)
-        self._threads = threads
+        self.threads = threads
         self._derainer: Derainer | None = None
         self._stopping = threading.Event()
         self._progress = 0.0
@@ -107,11 +107,9 @@ class Worker:
 
     def _open(self) -> Derainer:
         if self._derainer is None:
-            # Read by what torch brings for its threads, when it is loaded.
-            os.environ["OMP_NUM_THREADS"] = str(self._threads)
             from sapnet.derainer import Derainer
 
-            self._derainer = Derainer(**_limited(self._network, self._threads))
+            self._derainer = Derainer(**_limited(self._network, self.threads))
         return self._derainer
 
     def _derain(self, task: Task) -> BagReport:
