@@ -43,8 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with open_bag(args.bag) as source:
             notes_said = _say_notes(source, 0)
+            between = span(source, args.start, args.duration)
             with _player(source, args, argv) as (player, cameras):
-                _play(source, player, cameras, args)
+                _play(source, player, cameras, between, args)
             _say_notes(source, notes_said)
     except PlayerStopped:
         return 0 if args.loop else EXIT_FAILED
@@ -104,9 +105,11 @@ def _heed_signals(player: BagPlayer) -> None:
     signal.signal(signal.SIGUSR1, lambda *_: player.toggle_pause())
 
 
-def _play(source: BagSource, player: BagPlayer, cameras: list[Camera], args: argparse.Namespace) -> None:
-    """Play all of it, again and again with --loop. Raises PlayerError, PlayerStopped, BagError."""
-    between = start_ns, stop_ns = span(source, args.start, args.duration)
+def _play(
+    source: BagSource, player: BagPlayer, cameras: list[Camera], between: tuple[int, int], args: argparse.Namespace
+) -> None:
+    """Play the time between, again and again with --loop. Raises PlayerError, PlayerStopped."""
+    start_ns, stop_ns = between
     ready = args.ready or ([READY] if args.lockstep else [])
     answers = Answers(player, ready, args.status or ([STATUS] if args.lockstep else []))
     player.time.stop("start")

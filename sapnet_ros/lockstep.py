@@ -75,7 +75,10 @@ class Answers:
         def lonely() -> list[str]:
             return [one.topic_name for one in self._status if not one.get_publisher_count()]
 
-        if not self._player.spin_until(lambda: not lonely() and self._dropped is not None, timeout_s):
+        def connected() -> bool:
+            return not lonely() and (self._dropped is not None or not self._status)
+
+        if not self._player.spin_until(connected, timeout_s):
             missing = ", ".join(lonely()) or "/diagnostics"
             raise PlayerError(f"nobody publishes {missing} within {timeout_s:g} s; is derain_node running?")
         self._player.spin_until(lambda: False, SETTLE_S)

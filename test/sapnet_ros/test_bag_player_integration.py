@@ -1,0 +1,292 @@
+"""The player of recordings over DDS: what subscribers get, and when time passes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bag_builders import FRAME_NS, START_NS, Sent, image, text, wheel
+from live import ROOT, TIMEOUT_S, Peer, wait_for
+from replay_bags import LATCHED, SENSOR, drive, info, record, talk
+
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.interfaces import Qos
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool
+
+from sapnet.bags import open_bag
+from sapnet_ros.bag_player import main
+
+LATCHED_PROFILE = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SECOND_NS = 10**9
+
+
+class Playing:
+    """bag_player as a process, its log beside its recording."""
+
+    def __init__(self, bag: Path, *words: str) -> None:
+        self.log = bag.with_suffix(".log")
+        command = [sys.executable, "-m", "sapnet_ros.bag_player", str(bag), *words]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+    def wait(self) -> int:
+        return self.process.wait(TIMEOUT_S)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.wait()
+
+
+Play = Callable[..., Playing]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Iterator[Play]:
+    """Records messages and plays them; a process that still runs after the test is killed."""
+    started: list[Playing] = []
+
+    def start(messages: Sequence[Sent], *words: str, profiles: dict[str, Qos] | None = None) -> Playing:
+        bag = record(tmp_path / f"bag{len(started)}", messages, profiles)
+        started.append(Playing(bag, *words))
+        return started[-1]
+
+    yield start
+    for playing in started:
+        playing.process.kill()
+        playing.process.wait()
+        assert "Traceback" not in playing.log.read_text()
+
+
+def hear(peer: Peer, message_type: type, topic: str, profile: Any = 100, raw: bool = False) -> list[Any]:
+    """A list that fills with what comes on a topic, from whoever comes to publish there."""
+    heard: list[Any] = []
+    peer.node.create_subscription(message_type, topic, heard.append, profile, raw=raw)
+    return heard
+
+
+def assert_sent(heard: Sequence[bytes], sent: Sequence[bytes]) -> None:
+    """The same messages; the middleware fills their last four bytes up."""
+    for got, expected in zip(heard, sent, strict=True):
+        assert bytes(got) == expected + bytes(-len(expected) % 4)
+
+
+def clock_ns(message: Clock) -> int:
+    return int(message.clock.sec) * SECOND_NS + int(message.clock.nanosec)
+
+
+def test_messages_come_as_they_were_recorded_and_late_listeners_get_what_is_latched(peer: Peer, play: Play) -> None:
+    frames = [np.full((48, 64, 3), 10 * number, np.uint8) for number in range(3)]
+    messages = [
+        *drive(["/cam"], frames),
+        text("/map", START_NS, "latched"),
+        *talk("/talk", 12),
+        wheel("/wheel", START_NS, 2.0),
+    ]
+    ticks, talked = hear(peer, Clock, "/clock"), hear(peer, String, "/talk")
+    images = hear(peer, Image, "/cam/image_raw", QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT), True)
+    infos = hear(peer, CameraInfo, "/cam/camera_info", raw=True)
+    # What waits for another gate gives the subscriptions time to be found.
+    gate = peer.node.create_publisher(Bool, "go", LATCHED_PROFILE)
+    profiles = {"/map": LATCHED, "/cam/image_raw": SENSOR}
+    playing = play(messages, "--ready", "go", "--loop", "--rate", "2", profiles=profiles)
+    for topic in ("/cam/image_raw", "/cam/camera_info", "/talk", "/clock"):
+        wait_for(lambda t=topic: peer.node.count_publishers(t), f"a publisher of {topic}")
+    (offered,) = peer.node.get_publishers_info_by_topic("/cam/image_raw")
+    assert offered.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    gate.publish(Bool(data=True))
+    wait_for(lambda: [m.data for m in talked].count("11"), "the last message")
+    late = hear(peer, String, "/map", LATCHED_PROFILE)
+    wait_for(lambda: late, "what is latched")
+    wait_for(lambda: [m.data for m in talked].count("3") == 2, "the second round")
+    assert playing.stop() == 0
+    assert [message.data for message in talked[:12]] == [str(number) for number in range(12)]
+    assert_sent(images[:3], [m.data for m in messages if m.topic == "/cam/image_raw"])
+    assert_sent(infos[:3], [m.data for m in messages if m.topic == "/cam/camera_info"])
+    assert late[0].data == "latched"
+    lines = [line for line in playing.log.read_text().splitlines() if "not installed here" in line]
+    assert len(lines) == 1
+    assert "/wheel (our_msgs/msg/Wheel)" in lines[0]
+    # Time runs up, from the recording's start, and begins again with the second round.
+    times = [clock_ns(message) for message in ticks]
+    assert min(times) == START_NS
+    assert max(times) == START_NS + 11 * 100_000_000
+    backwards = [number for number in range(1, len(times)) if times[number] < times[number - 1]]
+    assert len(backwards) == 1
+    assert times[backwards[0]] == START_NS
+    # Between messages, it goes on.
+    assert set(times) - {message.time_ns for message in messages}
+
+
+def test_it_pauses_by_signal_and_by_service(peer: Peer, play: Play) -> None:
+    talked, ticks = hear(peer, String, "/talk", 1000), hear(peer, Clock, "/clock")
+    playing = play(list(talk("/talk", 2000, 20_000_000)))
+
+    def stands_still() -> bool:
+        """Whether three ticks in a row tell the same time."""
+        return len(ticks) > 2 and len({clock_ns(message) for message in ticks[-3:]}) == 1
+
+    wait_for(lambda: talked, "the first message")
+    playing.process.send_signal(signal.SIGUSR1)
+    wait_for(stands_still, "the pause")
+    paused_at = len(talked)
+    ticks.clear()
+    wait_for(lambda: len(ticks) > 10, "ticks")
+    assert stands_still()
+    assert len(talked) == paused_at
+    playing.process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: len(talked) > paused_at + 5, "messages after the pause")
+    assert peer.call(SetBool, "/bag_player/pause", SetBool.Request(data=True)).success
+    wait_for(stands_still, "the second pause")
+    assert peer.call(SetBool, "/bag_player/pause", SetBool.Request(data=False)).success
+    paused_at = len(talked)
+    wait_for(lambda: len(talked) > paused_at + 5, "messages after the second pause")
+    assert playing.stop() == 1  # not all was played
+    numbers = [int(message.data) for message in talked]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_part_of_a_recording_some_of_its_topics_and_qos_overrides(peer: Peer, play: Play) -> None:
+    talked, other = hear(peer, String, "/talk"), hear(peer, String, "/other")
+    latched = hear(peer, String, "/map", LATCHED_PROFILE)
+    messages = [*talk("/talk", 10), *talk("/other", 10), *(text("/map", START_NS, words) for words in ("older", "old"))]
+    gate = peer.node.create_publisher(Bool, "go", LATCHED_PROFILE)
+    words = ["--start", "0.25", "--duration", "0.5", "--ready", "go", "--topic", "/talk", "--topic", "/map"]
+    override = "qos_overrides./talk.publisher.reliability:=reliable"
+    playing = play(messages, *words, "--ros-args", "-p", override, profiles={"/map": LATCHED, "/talk": SENSOR})
+    wait_for(lambda: peer.node.count_publishers("/talk") and peer.node.count_publishers("/map"), "the player")
+    (offered,) = peer.node.get_publishers_info_by_topic("/talk")
+    assert offered.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    gate.publish(Bool(data=True))
+    assert playing.wait() == 0
+    wait_for(lambda: len(talked) == 5, "the messages")
+    assert [message.data for message in talked] == ["3", "4", "5", "6", "7"]
+    assert latched[-1].data == "old"
+    assert not other
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--topic", "/nowhere"], "has no topic /nowhere"),
+        (["--start", "9"], "nothing to play from 9 s on"),
+        (["--lockstep"], "has no colour camera"),
+    ],
+)
+def test_input_of_no_use_ends_it(
+    words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(record(tmp_path / "bag", list(talk("/talk", 2)))), *words]) == 2
+    assert line in capsys.readouterr().err
+
+
+class StandIn:
+    """Answers frames as derain_node does, but for those of some numbers, of which it says what it is told to."""
+
+    def __init__(self, peer: Peer, **instead: str) -> None:
+        self.seen: list[str] = []
+        self._peer = peer
+        self._instead = {int(name.removeprefix("frame")): what for name, what in instead.items()}
+        self._frames = self._dropped = 0
+        self._lock = threading.Lock()
+        self._status = peer.node.create_publisher(DiagnosticArray, "frame_status", 5)
+        self._diagnostics = peer.node.create_publisher(DiagnosticArray, "/diagnostics", 5)
+        self._ready = peer.node.create_publisher(Bool, "derain_node/ready", LATCHED_PROFILE)
+        peer.node.create_timer(0.1, self._tell)
+        peer.node.create_subscription(CameraInfo, "/cam/camera_info", self._on_info, 5)
+        peer.node.create_subscription(Image, "/cam/image_raw", self._on_image, 5)
+
+    def _tell(self) -> None:
+        values = {"in_flight": "0", "dropped": str(self._dropped)}
+        pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+        self._diagnostics.publish(DiagnosticArray(status=[DiagnosticStatus(name="x: camera", values=pairs)]))
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._ready.publish(Bool(data=True))
+        self.seen.append(f"info {int(message.k[0])}")
+
+    def _on_image(self, message: Image) -> None:
+        self.seen.append("image")
+        what = self._instead.get(self._frames, "")
+        self._frames += 1
+        if what == "drop":
+            self._dropped += 1
+        elif what != "silence":
+            # Late, so that a player that does not wait sends the next one first.
+            timer = threading.Timer(0.1, self._answer, [message.header])
+            timer.start()
+
+    def _answer(self, header: Any) -> None:
+        self.seen.append("answer")
+        values = [KeyValue(key="reason", value="")]
+        status = DiagnosticStatus(name="derain_node: camera", message="derained", values=values)
+        self._status.publish(DiagnosticArray(header=header, status=[status]))
+
+
+FRAMES = [np.full((48, 64, 3), number, np.uint8) for number in range(5)]
+
+
+def test_lockstep_sends_on_after_the_answer(peer: Peer, play: Play) -> None:
+    node = StandIn(peer, frame2="drop")
+    playing = play(list(drive(["/cam"], FRAMES)), "--lockstep", "--rate", "100")
+    assert playing.wait() == 0
+    first, *rest = node.seen
+    assert first == "info 50"  # ahead of time, to be ready
+    assert rest == [
+        step for number in range(5) for step in (f"info {50 + number}", "image", *(["answer"] if number != 2 else []))
+    ]
+
+
+def test_lockstep_ends_where_no_answer_comes(peer: Peer, play: Play) -> None:
+    StandIn(peer, frame1="silence")
+    playing = play(list(drive(["/cam"], FRAMES)), "--lockstep", "--answer-timeout", "1")
+    assert playing.wait() == 1
+    stamp = START_NS + FRAME_NS
+    assert f"no answer to the frame of /cam/image_raw at {stamp} ns within 1 s" in playing.log.read_text()
+
+
+def test_lockstep_ends_where_nobody_listens(play: Play) -> None:
+    playing = play(list(drive(["/cam"], FRAMES)), "--lockstep", "--ready-timeout", "1")
+    assert playing.wait() == 1
+    assert "nobody subscribed to /cam/camera_info, /cam/image_raw within 1 s" in playing.log.read_text()
+
+
+def test_frames_of_one_stamp_and_damaged_ones_do_not_confuse_lockstep(peer: Peer, play: Play) -> None:
+    node = StandIn(peer)
+    frame = image("/cam/image_raw", START_NS, FRAMES[0])
+    messages = [info("/cam/camera_info", START_NS, (48, 64)), frame, frame._replace(time_ns=frame.time_ns + 1)]
+    messages.append(frame._replace(data=frame.data[:30], time_ns=frame.time_ns + 2))
+    messages.append(image("/cam/image_raw", START_NS, FRAMES[1])._replace(time_ns=frame.time_ns + 3))
+    playing = play(messages, "--lockstep")
+    assert playing.wait() == 0
+    assert node.seen[2:] == ["image", "answer"] * 3
+
+
+def test_what_is_played_is_what_is_recorded_by_ros2(shared_data: Path, peer: Peer) -> None:
+    """A recording of ros2 bag record itself."""
+    bag = shared_data / "bags/mcap/talker"
+    with open_bag(bag) as source:
+        topic = next(topic for topic in source.topics if topic.type == "std_msgs/msg/String")
+        expected = [message.data for message in source.messages([topic])]
+    heard = hear(peer, String, topic.name, QoSProfile(depth=1000), raw=True)
+    gate = peer.node.create_publisher(Bool, "go", LATCHED_PROFILE)
+    command = [sys.executable, "-m", "sapnet_ros.bag_player", str(bag), "--rate", "50", "--ready", "go"]
+    player = subprocess.Popen([*command, "--topic", topic.name], cwd=ROOT)
+    wait_for(lambda: peer.node.count_publishers(topic.name), "the player")
+    gate.publish(Bool(data=True))
+    assert player.wait(TIMEOUT_S) == 0
+    wait_for(lambda: len(heard) == len(expected), "all messages")
+    assert_sent(heard, expected)

@@ -1,0 +1,66 @@
+"""The time of a recording while it is played, on a steady clock of the test's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from sapnet_ros.play_clock import PlayClock
+
+
+class Steady:
+    def __init__(self) -> None:
+        self.ns = 5_000
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+def test_it_passes_at_its_rate() -> None:
+    steady = Steady()
+    clock = PlayClock(2.5, steady)
+    clock.set(1_000_000)
+    steady.ns += 400
+    assert clock.now_ns() == 1_001_000
+    assert clock.seconds_until(1_002_000) == pytest.approx(400e-9)
+    assert clock.seconds_until(1_000_500) < 0
+
+
+def test_it_stands_still_until_every_reason_is_gone() -> None:
+    steady = Steady()
+    clock = PlayClock(1.0, steady)
+    clock.set(100)
+    clock.stop("pause")
+    steady.ns += 1000
+    clock.stop("lockstep")
+    clock.go_on("pause")
+    steady.ns += 1000
+    assert clock.now_ns() == 100
+    assert clock.seconds_until(0) == math.inf
+    assert clock.is_stopped("lockstep")
+    assert not clock.is_stopped("pause")
+    clock.go_on("lockstep")
+    steady.ns += 7
+    assert clock.now_ns() == 107
+
+
+def test_going_on_without_a_stop_changes_nothing() -> None:
+    steady = Steady()
+    clock = PlayClock(1.0, steady)
+    clock.set(100)
+    steady.ns += 10
+    clock.go_on("pause")
+    steady.ns += 10
+    assert clock.now_ns() == 120
+
+
+def test_it_can_be_set_back() -> None:
+    steady = Steady()
+    clock = PlayClock(1.0, steady)
+    clock.set(10**18)
+    clock.set(50)
+    steady.ns += 1
+    assert clock.now_ns() == 51
