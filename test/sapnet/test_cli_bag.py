@@ -1,0 +1,130 @@
+"""``sapnet bag``: what is asked for, what is said, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rosbags.rosbag2 import Reader
+
+from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
+from sapnet.cli import main
+
+CAMERA = "/cam/image_raw"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    sent: list[Sent] = []
+    for index, frame in enumerate(smooth_frames(5, 48, 64)):
+        sent += [image(CAMERA, START_NS + index * FRAME_NS, frame), text("/log", START_NS + index * FRAME_NS, "x")]
+    return write_bag(tmp_path / "drive", sent)
+
+
+def bag(*arguments: object) -> int:
+    return main(["bag", *map(str, arguments), "--backend", "fake"])
+
+
+def topics(path: Path) -> dict[str, int]:
+    with Reader(path) as reader:
+        return {connection.topic: connection.msgcount for connection in reader.connections}
+
+
+def test_it_says_what_was_done(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bag(source, "-o", tmp_path / "out") == 0
+    out, err = capsys.readouterr()
+    first, last = out.splitlines()
+    assert first == f"{CAMERA}: 5 of 5 frames derained -> /cam/derained/image, /cam/streak_mask/image"
+    assert last.startswith("20 messages, 5 frames derained in ")
+    assert last.endswith(f", fake fp32): {tmp_path / 'out'}")
+    assert not err
+    assert topics(tmp_path / "out") == {CAMERA: 5, "/log": 5, "/cam/derained/image": 5, "/cam/streak_mask/image": 5}
+
+
+def test_options_reach_their_place(source: Path, tmp_path: Path) -> None:
+    options = ["--only-derained", "--compressed", "png", "--stride", 2, "--storage", "sqlite3", "--batch", 2]
+    assert bag(source, "-o", tmp_path / "out", "--topic", CAMERA, "--start", 0.04, "--duration", 0.12, *options) == 0
+    expected = {"/cam/derained/image/compressed": 2, "/cam/streak_mask/image/compressed": 2}
+    assert topics(tmp_path / "out") == expected
+    assert [file.suffix for file in (tmp_path / "out").iterdir() if file.name.startswith("out_")] == [".db3"]
+
+
+def test_replace(source: Path, tmp_path: Path) -> None:
+    assert bag(source, "-o", tmp_path / "out", "--replace") == 0
+    assert topics(tmp_path / "out") == {CAMERA: 5, "/log": 5, "/cam/streak_mask/image": 5}
+
+
+def test_json(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bag(source, "-o", tmp_path / "out", "--json") == 0
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert {"frames": 5, "messages": 20, "output": str(tmp_path / "out"), "notes": []}.items() <= report.items()
+    (camera,) = report["cameras"]
+    assert {"topic": CAMERA, "derained_frames": 5, "rain_score": 0.0}.items() <= camera.items()
+    assert report["network"]["backend"] == "fake"
+
+
+def test_a_page(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bag(source, "-o", tmp_path / "out", "--report", tmp_path / "page.html") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'page.html'}"
+    assert CAMERA in (tmp_path / "page.html").read_text()
+
+
+def test_a_page_can_be_had_later(source: Path, tmp_path: Path) -> None:
+    assert bag(source, "-o", tmp_path / "out") == 0
+    before = topics(tmp_path / "out")
+    assert bag(source, "-o", tmp_path / "out", "--resume", "--report", tmp_path / "page.html") == 0
+    assert topics(tmp_path / "out") == before
+    assert CAMERA in (tmp_path / "page.html").read_text()
+
+
+def test_what_is_wrong_with_the_recording_is_said(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "metadata.yaml").unlink()
+    assert bag(source, "-o", tmp_path / "out") == 0
+    out, err = capsys.readouterr()
+    assert "5 of 5 frames derained" in out
+    assert err.startswith("sapnet: warning: no metadata.yaml")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing", "-o", "out"], "nothing does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1"),
+        (
+            ["drive", "-o", "out", "--topic", "/x"],
+            "has no image topic /x; it has: /cam/image_raw (sensor_msgs/msg/Image)",
+        ),
+        (["drive", "-o", "drive"], "drive exists already; name another output"),
+        (["drive"], "the following arguments are required: -o/--output"),
+        (["drive", "-o", "out", "--compressed", "webp"], "invalid choice: 'webp'"),
+        (["drive", "-o", "out", "--start", "-1"], "expected seconds of at least 0, got '-1'"),
+        (["drive", "-o", "out", "--quality", "101"], "expected a whole number from 1 to 100, got '101'"),
+        (["drive", "-o", "out", "--stride", "0"], "expected a whole number of at least 1, got '0'"),
+    ],
+)
+def test_wrong_usage_is_said_in_one_line(
+    arguments: list[str],
+    said: str,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert bag(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert err.count("\n") == 1
+    assert not out
+    assert [path.name for path in tmp_path.iterdir()] == ["drive"]
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bag", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "sapnet bag drive/ -o derained/ --resume" in out
+    assert "IN is never changed" in " ".join(out.split())
