@@ -17,6 +17,7 @@ _MARK_WIDTH = 36
 _MAX_POINTS = 300
 _MAX_BINS = 40
 _STEPS = (1, 2, 2.5, 5, 10)
+_FINEST = 1e-9  # what is less is rounding
 QUANTILES = (50, 95, 99)
 
 
@@ -50,7 +51,7 @@ def histogram(title: str, values: Sequence[float], unit: str) -> str:
     numbers = np.asarray(values, np.float64)
     marks = [float(mark) for mark in np.percentile(numbers, QUANTILES)]
     low, high = float(numbers.min()), min(float(numbers.max()), 1.25 * marks[-1])
-    if high <= low:
+    if high - low < _FINEST:
         low, high = low - max(0.5, low / 20), high + max(0.5, high / 20)
     counts, edges = np.histogram(np.minimum(numbers, high), _bins(len(numbers)), (low, high))
     across = _Axis(low, high, _LEFT, WIDTH - _RIGHT)
@@ -107,7 +108,7 @@ class _Axis:
 
 def _step(rough: float, whole: bool) -> float:
     """A round number that is no less."""
-    if rough <= 0:
+    if rough < _FINEST:
         return 1.0
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * size for factor in _STEPS if factor * size >= rough * (1 - 1e-9))

@@ -40,7 +40,7 @@ def write_html(report: BagReport, path: Path, samples: int = 6) -> None:
     with ExitStack() as stack:
         bags, trouble = _open(report, stack)
         start_ns = bags[0].start_ns if bags else min((c.times_ns[0] for c in report.cameras if c.times_ns), default=0)
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(_page(report, bags, start_ns, samples, trouble))
 
 

@@ -168,6 +168,25 @@ def test_what_has_no_stamp_is_matched_by_order_however_late_it_comes(
     assert (topic.equal, topic.different, topic.only_a) == (59, 1, 0)
 
 
+def test_what_waits_without_a_stamp_is_held_as_a_digest(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 MB on each side, of which A has the one topic first and B the other."""
+    monkeypatch.setattr(pairing, "MAX_WAITING_BYTES", 2**20)
+
+    def said(first: str, second: str) -> Iterator[Sent]:
+        for index, stamp in enumerate(stamps(60)):
+            yield text(first if index < 30 else second, stamp, f"{index % 30}" * 2**20)
+
+    a, b = (write_bag(tmp_path / names[0][1:], said(*names)) for names in (("/left", "/right"), ("/right", "/left")))
+    tracemalloc.start()
+    comparison = compare(a, b)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert comparison.is_equal
+    assert peak < 40 * 2**20
+
+
 def test_frames_of_one_stamp_are_matched_by_order(compare: Compare) -> None:
     """As of a driver that stamps nothing."""
     frames = smooth_frames(4)
@@ -241,9 +260,18 @@ def test_sizes_and_frame_ids_are_compared(compare: Compare) -> None:
 @pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
 def test_the_low_bytes_of_deep_images_count(compare: Compare, encoding: str) -> None:
     """Of which decoding to 8 bits, or not at all, leaves nothing."""
-    depth = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32)
+    depth = (257 * (np.arange(24 * 32) % 200)).astype(np.uint16).reshape(24, 32)
     a, b = [image(CAMERA, START_NS, depth, encoding)], [image(CAMERA, START_NS, depth ^ 1, encoding)]
     assert compare(a, a).is_equal
+    assert not compare(a, b).is_equal
+
+
+def test_alpha_counts(compare: Compare) -> None:
+    pixels = np.full((8, 8, 4), 200, np.uint8)
+    thinner = pixels.copy()
+    thinner[2, 3, 3] = 195
+    a, b = [image(CAMERA, START_NS, pixels, "rgba8")], [image(CAMERA, START_NS, thinner, "rgba8")]
+    assert only(compare(a, b)).largest_difference == 5
     assert not compare(a, b).is_equal
 
 
@@ -330,7 +358,7 @@ messages_of_a_bag = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(messages_of_a_bag, st.data())
 def test_any_recording_equals_itself_and_no_other(messages: list[Sent], data: st.DataObject) -> None:
     messages = sorted(messages, key=lambda sent: sent.time_ns)

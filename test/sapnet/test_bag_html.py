@@ -308,7 +308,7 @@ def test_samples_are_spread_from_the_first_to_the_last(length: int, count: int) 
 numbers = st.floats(0, 1e7, allow_subnormal=False)
 
 
-@given(st.lists(st.tuples(numbers, st.floats(0, 1)), min_size=1, max_size=400), st.lists(numbers, min_size=1))
+@given(st.lists(st.tuples(numbers, st.floats(0, 1)), min_size=1, max_size=700), st.lists(numbers, min_size=1))
 def test_charts_stay_inside_their_frame(curve: list[tuple[float, float]], latencies: list[float]) -> None:
     seconds = sorted(time for time, _ in curve)
     for drawn in (
@@ -316,14 +316,25 @@ def test_charts_stay_inside_their_frame(curve: list[tuple[float, float]], latenc
         charts.histogram("a", latencies, "b"),
     ):
         assert not re.search(r"\b(nan|inf)\b", drawn)
+        points = [point.split(",") for some in re.findall(r'points="([^"]*)"', drawn) for point in some.split()]
+        assert all(54 <= float(x) <= charts.WIDTH - 14 and 26 <= float(y) <= charts.HEIGHT - 40 for x, y in points)
         for axis, end in (("x", charts.WIDTH), ("y", charts.HEIGHT)):
             places = [float(place) for place in re.findall(rf' {axis}[12]?="([^"]*)"', drawn)]
             assert min(places) >= 0
             assert max(places) <= end + 20 * (axis == "y")
-    [points] = re.findall(
+    [line] = re.findall(
         r'<polyline class="line" points="([^"]*)"', charts.line_chart("a", [0, 1, 2], [0, 1, 0.5], "")
     )
-    assert points == "54.0,180.0 300.0,26.0 546.0,103.0"
+    assert line == "54.0,180.0 300.0,26.0 546.0,103.0"
+
+
+def test_a_long_curve_shows_the_range_of_each_moment() -> None:
+    values = [0.1, 0.5] * 600
+    drawn = charts.line_chart("a", list(range(1200)), values, "")
+    line, band = (re.findall(rf'{kind}" points="([^"]*)"', drawn)[0].split() for kind in ("line", "band"))
+    assert len(line) == 300
+    assert {point.partition(",")[2] for point in line} == {"87.6"}
+    assert {point.partition(",")[2] for point in band} == {"26.0", "149.2"}
 
 
 def test_bars_count_every_value() -> None:
