@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.interfaces import Qos
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from ruamel.yaml import YAML
 
 Frame = NDArray[np.uint8]
 
@@ -93,3 +96,49 @@ def smooth_frames(count: int, height: int = 24, width: int = 32, seed: int = 0) 
     """Blurred noise, which JPEG keeps nearly as it is."""
     noise = np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
     return [cv2.GaussianBlur(frame, (0, 0), 4).astype(np.uint8) for frame in noise]
+
+
+def split_bag(
+    path: Path,
+    groups: Sequence[Sequence[Sent]],
+    storage: str = "mcap",
+    compression: CompressionMode = CompressionMode.NONE,
+    qos: Sequence[Qos] = (),
+) -> Path:
+    """A rosbag2 folder with a file for each group of messages, as rosbag2 splits; every topic is in every file."""
+    path.mkdir(parents=True)
+    topics = dict.fromkeys((sent.topic, sent.type) for group in groups for sent in group)
+    merged: dict[str, Any] = {}
+    for number, group in enumerate(groups):
+        part = path / f"{path.name}_{number}"
+        writer = Writer(part, version=8, storage_plugin=StoragePlugin[storage.upper()])
+        writer.set_compression(compression, CompressionFormat.ZSTD)
+        with writer:
+            connections = {
+                key: writer.add_connection(*key, typestore=TYPES, offered_qos_profiles=qos) for key in topics
+            }
+            for sent in group:
+                writer.write(connections[sent.topic, sent.type], sent.time_ns, sent.data)
+        information = YAML(typ="safe").load(part / "metadata.yaml")["rosbag2_bagfile_information"]
+        merged = _joined(merged, information) if merged else information
+        for name in information["relative_file_paths"]:
+            (part / name).rename(path / name)
+        shutil.rmtree(part)
+    YAML(typ="safe").dump({"rosbag2_bagfile_information": merged}, path / "metadata.yaml")
+    return path
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    begins = [part["starting_time"]["nanoseconds_since_epoch"] for part in (first, second)]
+    ends = [begin + part["duration"]["nanoseconds"] for begin, part in zip(begins, (first, second), strict=True)]
+    counted = zip(first["topics_with_message_count"], second["topics_with_message_count"], strict=True)
+    topics = [{**topic, "message_count": topic["message_count"] + more["message_count"]} for topic, more in counted]
+    return {
+        **first,
+        "starting_time": {"nanoseconds_since_epoch": min(begins)},
+        "duration": {"nanoseconds": max(ends) - min(begins)},
+        "message_count": first["message_count"] + second["message_count"],
+        "relative_file_paths": first["relative_file_paths"] + second["relative_file_paths"],
+        "files": first["files"] + second["files"],
+        "topics_with_message_count": topics,
+    }

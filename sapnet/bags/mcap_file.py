@@ -5,65 +5,29 @@ from __future__ import annotations
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from heapq import heapify, heappop
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
-import lz4.frame as lz4  # type: ignore[import-untyped]
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, ChunkIndex, Schema, Statistics
-from mcap.stream_reader import get_chunk_data_stream
+from mcap.records import Channel, ChunkIndex, Schema, Statistics
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
+from sapnet.bags.mcap_pieces import MESSAGE, RECORD, Found, Piece, read_piece, walk
 from sapnet.bags.source import Recorded, Topic
-from sapnet.bags.types import FORMATS, parsed_qos, zstd
+from sapnet.bags.types import FORMATS, parsed_qos
 from sapnet.errors import BagError, first_line
 
 _MAGIC = b"\x89MCAP0\r\n"
-_RECORD = struct.Struct("<BQ")  # opcode, length
-_MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time; data follow
 _FOOTER = struct.Struct("<BQQQI8s")  # opcode, length, start of the summary, of its offsets, checksum, magic
-_COMPRESSIONS = ("", "lz4", "zstd")
-_CHUNK_COMPRESSION = _RECORD.size + 28  # where its name stands in a chunk's record
 # Messages outside of chunks are taken together up to this size.
 _RUN_BYTES = 2**20
 # An index that claims more than this is none; that of a terabyte has 200 MB.
 _INDEX_BYTES = 2**30
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Bytes of the file that hold messages: a chunk's record, or messages that stand outside of chunks.
-
-    start_ns, end_ns: log times of the first message and the last. channels: that have messages in it; None if unknown.
-    is_cut: a chunk that the file's end cuts off.
-    """
-
-    offset: int
-    size: int
-    start_ns: int
-    end_ns: int
-    is_chunk: bool
-    channels: frozenset[int] | None
-    is_cut: bool = False
-
-
-@dataclass
-class _Found:
-    """What a pass through messages tells of them."""
-
-    counts: Counter[int] = field(default_factory=Counter)
-    start_ns: int = 2**64
-    end_ns: int = -1
-
-    def add(self, channel: int, time_ns: int) -> None:
-        self.counts[channel] += 1
-        self.start_ns = min(self.start_ns, time_ns)
-        self.end_ns = max(self.end_ns, time_ns)
 
 
 class McapFile:
@@ -80,7 +44,7 @@ class McapFile:
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._counts: Counter[int] = Counter()
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
         self.compression = "none"
         with path.open("rb") as stream:
             if stream.read(len(_MAGIC)) != _MAGIC:
@@ -106,7 +70,7 @@ class McapFile:
             and begin <= piece.end_ns
             and (piece.channels is None or not wanted.isdisjoint(piece.channels))
         )
-        # Time, place, channel, and where the data are: the first two are never equal.
+        # Time, piece, place in it (no two are equal in all of these), its end, channel, and in which bytes.
         waiting: list[tuple[int, int, int, int, int, bytes]] = []
         with self._path.open("rb") as stream:
             while pieces or waiting:
@@ -114,13 +78,13 @@ class McapFile:
                     piece = pieces.popleft()
                     for opcode, first, end, records in self._records(stream, piece):
                         if opcode == Opcode.MESSAGE:
-                            channel, _, time_ns, _ = _MESSAGE.unpack_from(records, first)
+                            channel, _, time_ns, _ = MESSAGE.unpack_from(records, first)
                             if channel in wanted and begin <= time_ns < stop:
-                                data = first + _MESSAGE.size
-                                waiting.append((time_ns, piece.offset + first, channel, data, end, records))
+                                data = first + MESSAGE.size
+                                waiting.append((time_ns, piece.offset, data, end, channel, records))
                     heapify(waiting)
                 if waiting:
-                    time_ns, _, channel, first, end, records = heappop(waiting)
+                    time_ns, _, first, end, channel, records = heappop(waiting)
                     yield Recorded(self._topics[channel], time_ns, records[first:end])
 
     def _read(self, stream: BinaryIO) -> None:
@@ -157,7 +121,7 @@ class McapFile:
 
     def _take_index(self, summary: bytes, data_end: int) -> bool:
         statistics: Statistics | None = None
-        for opcode, first, end in _walk(summary):
+        for opcode, first, end in walk(summary):
             stream = ReadDataStream(BytesIO(summary[first:end]))
             if opcode == Opcode.STATISTICS:
                 statistics = Statistics.read(stream)
@@ -186,9 +150,9 @@ class McapFile:
         channels = frozenset(index.message_index_offsets) if index.message_index_offsets else None
         times = index.message_start_time, index.message_end_time
         if times[0] <= times[1]:
-            self._pieces.append(_Piece(index.chunk_start_offset, index.chunk_length, *times, True, channels))
+            self._pieces.append(Piece(index.chunk_start_offset, index.chunk_length, *times, True, channels))
         else:  # of one without messages
-            self._pieces.append(_Piece(index.chunk_start_offset, index.chunk_length, 0, 0, True, frozenset()))
+            self._pieces.append(Piece(index.chunk_start_offset, index.chunk_length, 0, 0, True, frozenset()))
 
     def _take_description(self, opcode: int, stream: ReadDataStream) -> None:
         if opcode == Opcode.SCHEMA:
@@ -202,25 +166,25 @@ class McapFile:
         """Read through the file; whether it goes to its end."""
         size = stream.seek(0, 2)
         position = run_start = len(_MAGIC)
-        run = _Found()
+        run = Found()
 
         def end_run() -> None:
             nonlocal run, run_start
             if run.counts:
-                self._take_piece(run, _Piece(run_start, position - run_start, 0, 0, False, None))
-            run, run_start = _Found(), position
+                self._take_piece(run, Piece(run_start, position - run_start, 0, 0, False, None))
+            run, run_start = Found(), position
 
-        while position + _RECORD.size <= size:
+        while position + RECORD.size <= size:
             stream.seek(position)
-            opcode, length = _RECORD.unpack(stream.read(_RECORD.size))
-            end = position + _RECORD.size + length
+            opcode, length = RECORD.unpack(stream.read(RECORD.size))
+            end = position + RECORD.size + length
             if end > size or opcode in (0, Opcode.DATA_END, Opcode.FOOTER):
                 end_run()
                 if opcode == Opcode.CHUNK:
-                    self._scan_chunk(stream, _Piece(position, size - position, 0, 0, True, None, is_cut=True))
+                    self._scan_chunk(stream, Piece(position, size - position, 0, 0, True, None, is_cut=True))
                 return opcode in (Opcode.DATA_END, Opcode.FOOTER) and self._has_end(stream, size)
-            if opcode == Opcode.MESSAGE and length >= _MESSAGE.size:
-                channel, _, time_ns, _ = _MESSAGE.unpack(stream.read(_MESSAGE.size))
+            if opcode == Opcode.MESSAGE and length >= MESSAGE.size:
+                channel, _, time_ns, _ = MESSAGE.unpack(stream.read(MESSAGE.size))
                 run.add(channel, time_ns)
                 position = end
                 if position - run_start >= _RUN_BYTES:
@@ -228,7 +192,7 @@ class McapFile:
                 continue
             end_run()
             if opcode == Opcode.CHUNK:
-                self._scan_chunk(stream, _Piece(position, end - position, 0, 0, True, None))
+                self._scan_chunk(stream, Piece(position, end - position, 0, 0, True, None))
             elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                 self._take_description(opcode, ReadDataStream(BytesIO(stream.read(length))))
             position = run_start = end
@@ -239,66 +203,39 @@ class McapFile:
         stream.seek(size - len(_MAGIC))
         return stream.read() == _MAGIC
 
-    def _scan_chunk(self, stream: BinaryIO, piece: _Piece) -> None:
-        found = _Found()
+    def _scan_chunk(self, stream: BinaryIO, piece: Piece) -> None:
+        found = Found()
         for opcode, first, end, records in self._records(stream, piece):
             if opcode == Opcode.MESSAGE:
-                channel, _, time_ns, _ = _MESSAGE.unpack_from(records, first)
+                channel, _, time_ns, _ = MESSAGE.unpack_from(records, first)
                 found.add(channel, time_ns)
             elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                 self._take_description(opcode, ReadDataStream(BytesIO(records[first:end])))
         self._take_piece(found, piece)
 
-    def _take_piece(self, found: _Found, piece: _Piece) -> None:
+    def _take_piece(self, found: Found, piece: Piece) -> None:
         # Nobody can read messages of a channel that is nowhere described.
         known = frozenset(found.counts) & self._channels.keys()
         if known:
             self._counts.update({number: found.counts[number] for number in known})
             self._pieces.append(replace(piece, start_ns=found.start_ns, end_ns=found.end_ns, channels=known))
 
-    def _records(self, stream: BinaryIO, piece: _Piece) -> Iterator[tuple[int, int, int, bytes]]:
+    def _records(self, stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, int, int, bytes]]:
         """Opcodes of the records in a piece, where their content begins and ends, in which bytes."""
         try:
-            stream.seek(piece.offset)
-            records = stream.read(piece.size)
-            if len(records) != piece.size:
-                raise ValueError("it is cut off")
-            if piece.is_chunk:
-                records = self._begun(records) if piece.is_cut else self._unpacked(records)
-            found = list(_walk(records, whole=not piece.is_cut))
+            records, compression = read_piece(stream, piece)
+            found = list(walk(records, whole=not piece.is_cut))
         except Exception as err:
-            if not self._damage_said:
+            if not self._damage_said and not piece.is_cut:
                 self._damage_said = True
                 self._say(
                     f"{self._path.name} is damaged from byte {piece.offset} on ({_said(err)}): parts are left out"
                 )
             return
+        if compression:
+            self.compression = "chunk"
         for opcode, first, end in found:
             yield opcode, first, end, records
-
-    def _unpacked(self, record: bytes) -> bytes:
-        opcode, _ = _RECORD.unpack_from(record)
-        chunk = Chunk.read(ReadDataStream(BytesIO(record[_RECORD.size :])))
-        if opcode != Opcode.CHUNK or chunk.compression not in _COMPRESSIONS:
-            raise ValueError(f"there is no chunk, or one of compression {chunk.compression!r}")
-        if chunk.compression:
-            self.compression = "chunk"
-        stream, size = get_chunk_data_stream(chunk, validate_crc=True)
-        if size != chunk.uncompressed_size:
-            raise ValueError(f"a chunk has {size} bytes instead of {chunk.uncompressed_size}")
-        return stream.read(size)
-
-    def _begun(self, record: bytes) -> bytes:
-        """What is there of a chunk that is cut off."""
-        (length,) = struct.unpack_from("<I", record, _CHUNK_COMPRESSION)
-        first = _CHUNK_COMPRESSION + 4 + length
-        compression, data = record[first - length : first], record[first + 8 :]
-        if compression == b"":
-            return data
-        self.compression = "chunk"
-        if compression == b"zstd":
-            return zstd.ZstdDecompressor().decompress(data)
-        return bytes(lz4.LZ4FrameDecompressor().decompress(data))
 
     def _topic(self, channel: Channel) -> Topic:
         schema = self._schemas.get(channel.schema_id)
@@ -315,20 +252,6 @@ class McapFile:
             0,
         )
         return replace(topic, count=self._counts[channel.id])
-
-
-def _walk(records: bytes, whole: bool = True) -> Iterator[tuple[int, int, int]]:
-    """Opcodes, and where the content begins and ends. Raises ValueError where the last one is not ``whole``."""
-    position = 0
-    while position + _RECORD.size <= len(records):
-        opcode, length = _RECORD.unpack_from(records, position)
-        first = position + _RECORD.size
-        if first + length > len(records) or (opcode == Opcode.MESSAGE and length < _MESSAGE.size):
-            break
-        position = first + length
-        yield opcode, first, position
-    if whole and position < len(records):
-        raise ValueError("a record is cut off")
 
 
 def _said(err: Exception) -> str:

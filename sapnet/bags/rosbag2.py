@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -166,24 +166,37 @@ def _merged(files: list[tuple[str, File]], described: list[Topic]) -> dict[Key, 
     """The topics of all files, by the names and types they have in those, with what metadata.yaml says beyond."""
     topics: dict[Key, Topic] = {}
     for _, file in files:
-        for topic in file.topics:
-            key = topic.name, topic.type
+        for key, topic in _by_key(file.topics).items():
             topics[key] = _both(topics[key], topic) if key in topics else topic
     for topic in described:
         key = topic.name, topic.type
         untyped = topic.name, ""
         if key not in topics and untyped in topics:
-            topics[untyped] = _both(replace(topics[untyped], type=topic.type), topic)
+            topics[untyped] = _both(topic, topics[untyped])
         else:
-            topics[key] = _both(topics[key], topic) if key in topics else topic
+            # rosbag2 goes by metadata.yaml too, and people mend profiles there.
+            topics[key] = _both(topic, topics[key]) if key in topics else topic
     return topics
 
 
+def _by_key(topics: Iterable[Topic]) -> dict[Key, Topic]:
+    """Of a file, in which a topic may have several channels, with publishers of their own."""
+    merged: dict[Key, Topic] = {}
+    for topic in topics:
+        key = topic.name, topic.type
+        if key in merged:
+            known = merged[key]
+            profiles = (*known.qos, *(profile for profile in topic.qos if profile not in known.qos))
+            topic = replace(_both(known, topic), qos=profiles)
+        merged[key] = topic
+    return merged
+
+
 def _both(topic: Topic, other: Topic) -> Topic:
-    """What two files, or two channels in one, say of a topic."""
+    """A topic, with what another file says of it beyond."""
     return replace(
         topic,
-        qos=(*topic.qos, *(profile for profile in other.qos if profile not in topic.qos)),
+        qos=topic.qos or other.qos,
         definition=topic.definition if topic.definition.data else other.definition,
         digest=topic.digest or other.digest,
         count=topic.count + other.count,

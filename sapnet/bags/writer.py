@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.metadata import dump_qos_v8
-from rosbags.rosbag2.storage_mcap import McapWriter, Schema, write_schema
+from rosbags.rosbag2.storage_mcap import Channel, McapWriter, Schema, write_channel, write_schema, write_string
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from sapnet.bags.source import Topic
@@ -30,6 +31,19 @@ class _Mcap(McapWriter):
             return
         self.schemas.append(Schema(len(self.schemas) + 1, connection.msgtype, "", ""))
         write_schema(self.chunk.bio, self.schemas[-1])
+
+    def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
+        """As the library does, and with the type's hash, which rosbag2 writes there too."""
+        assert isinstance(connection.ext, ConnectionExtRosbag2)
+        metadata = BytesIO()
+        for text in ("offered_qos_profiles", offered_qos_profiles, "topic_type_hash", connection.digest):
+            write_string(metadata, text)
+        serialization = connection.ext.serialization_format
+        self.channels.append(
+            Channel(connection.id, connection.msgtype, connection.topic, serialization, metadata.getvalue())
+        )
+        self.channel_stats[connection.id] = 0
+        write_channel(self.chunk.bio, self.channels[-1], self.schemas)
 
 
 class _Sqlite3(Sqlite3Writer):

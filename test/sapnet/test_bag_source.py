@@ -1,0 +1,369 @@
+"""Recordings that are whole are read as they were written: every storage, compression and version of rosbag2."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import sqlite3
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mcap.writer import CompressionType, IndexType
+from mcap.writer import Writer as McapWriter
+from rosbags.interfaces import (
+    MessageDefinitionFormat,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+from ruamel.yaml import YAML
+
+from bag_builders import START_NS, TYPES, Sent, image, smooth_frames, split_bag, text, wheel, write_bag
+from sapnet.bags import BagSource, open_bag
+from sapnet.bags.types import zstd
+from sapnet.errors import BagError
+
+STORAGES = ("mcap", "sqlite3")
+STRING, IMU = "std_msgs/msg/String", "sensor_msgs/msg/Imu"
+NEVER = QosTime(2147483647, 4294967295)
+LATCHED = Qos(
+    QosHistory.KEEP_LAST,
+    7,
+    QosReliability.RELIABLE,
+    QosDurability.TRANSIENT_LOCAL,
+    NEVER,
+    QosTime(3, 4),
+    QosLiveliness.AUTOMATIC,
+    NEVER,
+    False,
+)
+IDL = "=" * 80 + "\nIDL: std_msgs/msg/String\nmodule std_msgs { module msg { struct String { string data; }; }; };\n"
+
+
+def ours(path: Path) -> list[Sent]:
+    with open_bag(path) as bag:
+        messages = [Sent(topic.name, topic.type, time_ns, data) for topic, time_ns, data in bag.messages()]
+        assert bag.notes == []
+        assert bag.count == len(messages)
+        times = [sent.time_ns for sent in messages]
+        assert (bag.start_ns, bag.end_ns) == ((min(times), max(times) + 1) if times else (0, 0))
+    return messages
+
+
+def theirs(path: Path) -> list[Sent]:
+    """By the library's own reader."""
+    with Reader(path) as reader:
+        return [Sent(c.topic, c.msgtype, time_ns, bytes(data)) for c, time_ns, data in reader.messages()]
+
+
+def mixed(count: int = 12, start_ns: int = START_NS) -> list[Sent]:
+    frame = smooth_frames(1, 2, 3)[0]
+    return [
+        sent
+        for t in range(start_ns, start_ns + count * 10**8, 10**8)
+        for sent in (
+            image("/cam/image_raw", t, frame),
+            text("/größe", t + 10**6, str(t)),
+            wheel("/wheel", t + 10**6, t),
+        )
+    ]
+
+
+def in_order(messages: list[Sent]) -> list[Sent]:
+    return sorted(messages, key=lambda sent: sent.time_ns)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", ["talker", "wbag"])
+def test_recordings_of_rosbag2_itself(shared_data: Path, storage: str, name: str) -> None:
+    folder = shared_data / "bags" / storage / name
+    files = [file for file in sorted(folder.iterdir()) if file.suffix != ".yaml"]
+    # File by file: of a folder the library gives nothing where the files say less of QoS than metadata.yaml.
+    expected = [sent for file in files for sent in theirs(file)]
+    assert len(expected) == {"talker": 20, "wbag": 6074}[name]
+    assert ours(folder) == expected
+    assert [sent for file in files for sent in ours(file)] == expected
+    with open_bag(folder) as bag, Reader(folder) as reader:
+        assert {(t.name, t.type, t.qos, t.count) for t in bag.topics} == {
+            (c.topic, c.msgtype, tuple(c.ext.offered_qos_profiles), c.msgcount) for c in reader.connections
+        }
+        assert bag.storage == storage
+
+
+@pytest.mark.parametrize("mode", list(CompressionMode))
+@pytest.mark.parametrize("storage", STORAGES)
+def test_every_storage_and_compression_in_several_files(tmp_path: Path, storage: str, mode: CompressionMode) -> None:
+    if mode == CompressionMode.STORAGE and storage == "sqlite3":
+        pytest.skip("sqlite3 compresses nothing itself")
+    groups = [mixed(4), mixed(5, START_NS + 4 * 10**8), mixed(3, START_NS + 9 * 10**8)]
+    bag = split_bag(tmp_path / "bag", groups, storage, mode, [LATCHED])
+    messages = [sent for group in groups for sent in in_order(group)]
+    assert ours(bag) == theirs(bag) == messages
+    with open_bag(bag) as source:
+        assert source.storage == storage
+        assert source.compression == {"storage": "chunk"}.get(mode.name.lower(), mode.name.lower())
+        assert [topic.name for topic in source.topics] == ["/cam/image_raw", "/größe", "/wheel"]
+        for topic in source.topics:
+            assert topic.qos == (LATCHED,)
+            assert topic.definition.data == TYPES.generate_msgdef(topic.type, ros_version=2)[0]
+            assert topic.digest == TYPES.hash_rihs01(topic.type)
+            assert topic.count == 12
+    (bag / "metadata.yaml").unlink()
+    with open_bag(bag) as source:
+        assert [Sent(topic.name, topic.type, ns, data) for topic, ns, data in source.messages()] == messages
+        assert source.compression == {"storage": "chunk"}.get(mode.name.lower(), mode.name.lower())
+
+
+@pytest.mark.parametrize("compression", list(CompressionType))
+@pytest.mark.parametrize("chunking", [True, False])
+@pytest.mark.parametrize("index", [IndexType.ALL, IndexType.CHUNK, IndexType.NONE])
+@pytest.mark.parametrize("repeated", [True, False])
+def test_mcap_of_other_writers(
+    tmp_path: Path, compression: CompressionType, chunking: bool, index: IndexType, repeated: bool
+) -> None:
+    """With and without chunks, indexes and a summary that says all; messages out of order."""
+    times = np.random.default_rng(3).permutation(60).tolist()
+    path = tmp_path / "a.mcap"
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, 700, compression, index, repeated, repeated, chunking, repeated)
+        writer.start("ros2", "test")
+        schema = writer.register_schema(STRING, "ros2msg", b"string data\n")
+        channels = [
+            writer.register_channel(name, "cdr", schema, {"topic_type_hash": "RIHS01_1"}) for name in ("/a", "/b")
+        ]
+        for number, time_ns in enumerate(times):
+            writer.add_message(channels[number % 2], time_ns, text("", 0, str(number)).data, time_ns)
+        writer.finish()
+    messages = [Sent("/ab"[0] + "ab"[n % 2], STRING, t, text("", 0, str(n)).data) for n, t in enumerate(times)]
+    assert ours(path) == in_order(messages)
+    with open_bag(path) as bag:
+        assert {topic.digest for topic in bag.topics} == {"RIHS01_1"}
+        only_b = [recorded.time_ns for recorded in bag.messages(bag.topics[1:], 10, 50)]
+        assert only_b == sorted(t for n, t in enumerate(times) if n % 2 and 10 <= t < 50)
+        assert bag.compression == ("chunk" if chunking and compression != CompressionType.NONE else "none")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_topics_of_one_name_and_topics_without_messages(tmp_path: Path, storage: str) -> None:
+    messages = [text("/x", 5, "a"), wheel("/x", 6, 1.0), text("/x/_service_event", 7, "b")]
+    ours_ = ours(write_bag(tmp_path / "bag", messages, storage, [("/silent", IMU)]))
+    assert ours_ == messages
+    with open_bag(tmp_path / "bag") as bag:
+        assert {(t.name, t.type, t.count) for t in bag.topics} == {
+            ("/silent", IMU, 0),
+            *((m[0], m[1], 1) for m in messages),
+        }
+        first = bag.topics[1]
+        assert [recorded.time_ns for recorded in bag.messages([first])] == [5]
+        assert list(bag.messages([])) == []
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_an_empty_recording(tmp_path: Path, storage: str) -> None:
+    assert ours(write_bag(tmp_path / "bag", [], storage)) == []
+    assert ours(write_bag(tmp_path / "topic", [], storage, [("/a", STRING)])) == []
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_idl_definitions_and_custom_data(tmp_path: Path, storage: str) -> None:
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        writer.set_custom_data("vehicle", "7")
+        connection = writer.add_connection("/a", STRING, msgdef=IDL, rihs01="RIHS01_2", offered_qos_profiles=[LATCHED])
+        writer.write(connection, 1, text("/a", 1, "x").data)
+    with open_bag(tmp_path / "bag") as bag:
+        (topic,) = bag.topics
+        assert (topic.definition.format, topic.definition.data) == (MessageDefinitionFormat.IDL, IDL)
+        assert (topic.digest, topic.qos, bag.custom) == ("RIHS01_2", (LATCHED,), {"vehicle": "7"})
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", ["drive #3", "100%25?x=1", "läuft & läuft"])
+def test_paths_of_any_name(tmp_path: Path, storage: str, name: str) -> None:
+    bag = write_bag(tmp_path / "bag", mixed(2), storage).rename(tmp_path / name)
+    assert ours(bag) == in_order(mixed(2))
+
+
+def test_ties_keep_the_order_of_their_arrival(tmp_path: Path) -> None:
+    frame = np.zeros((300, 400, 3), np.uint8)
+    messages = [sent for n in range(9) for sent in (image("/i", 1, frame), text("/t", 1 + 10**6, str(n)))]
+    for storage in STORAGES:
+        assert ours(write_bag(tmp_path / storage, messages, storage)) == messages
+
+
+def sql(file: Path, script: str) -> None:
+    database = sqlite3.connect(file)
+    database.executescript(script)
+    database.close()
+
+
+OLDER_SCHEMAS = {
+    "1": "ALTER TABLE topics DROP COLUMN offered_qos_profiles; ALTER TABLE topics DROP COLUMN type_description_hash;"
+    "DROP TABLE schema; DROP TABLE metadata; DROP TABLE message_definitions",
+    "2": "ALTER TABLE topics DROP COLUMN type_description_hash; DROP TABLE schema; DROP TABLE metadata;"
+    "DROP TABLE message_definitions",
+    "3": "ALTER TABLE topics DROP COLUMN type_description_hash; UPDATE schema SET schema_version = 3;"
+    "DROP TABLE message_definitions",
+    "no index": "DROP INDEX timestamp_idx",
+    "unknown definitions": "UPDATE message_definitions SET encoding = 'unknown', encoded_message_definition = ''",
+}
+
+
+@pytest.mark.parametrize("schema", OLDER_SCHEMAS)
+def test_databases_of_older_versions(tmp_path: Path, schema: str) -> None:
+    bag = write_bag(tmp_path / "bag", mixed(3), "sqlite3")
+    sql(bag / "bag.db3", OLDER_SCHEMAS[schema])
+    assert ours(bag) == ours(bag / "bag.db3") == in_order(mixed(3))
+    with open_bag(bag / "bag.db3") as source:
+        defined = {topic.definition.format != MessageDefinitionFormat.NONE for topic in source.topics}
+        assert defined == {schema == "no index"}
+
+
+@pytest.mark.parametrize("encoding", ["unknown", "", "protobuf"])
+def test_mcap_whose_definitions_nobody_knows(tmp_path: Path, encoding: str) -> None:
+    bag = write_bag(tmp_path / "bag", [text("/a", 1, "x")])
+    with (bag / "bag.mcap").open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("", "test")  # a profile that is not ROS 2's
+        schema = writer.register_schema(STRING, encoding, b"")
+        writer.add_message(writer.register_channel("/a", "cdr", schema), 1, text("/a", 1, "x").data, 1)
+        writer.add_message(writer.register_channel("/b", "cdr", 0), 2, b"\0\1\0\0", 2)
+        writer.finish()
+    assert ours(bag) == [text("/a", 1, "x"), Sent("/b", "", 2, b"\0\1\0\0")]
+    add_topic(bag / "metadata.yaml", "/b", "our_msgs/msg/Thing")
+    assert ours(bag)[1] == Sent("/b", "our_msgs/msg/Thing", 2, b"\0\1\0\0")
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = YAML(typ="safe").load(file)
+    change(content["rosbag2_bagfile_information"])
+    YAML(typ="safe").dump(content, file)
+
+
+def add_topic(file: Path, name: str, kind: str) -> None:
+    def add(metadata: dict[str, Any]) -> None:
+        topic = {"name": name, "type": kind, "serialization_format": "cdr", "offered_qos_profiles": ""}
+        metadata["topics_with_message_count"].append({"topic_metadata": topic, "message_count": 1})
+
+    edit(file, add)
+
+
+@pytest.mark.parametrize("version", range(1, 10))
+@pytest.mark.parametrize("storage", STORAGES)
+def test_metadata_of_every_version(tmp_path: Path, version: int, storage: str) -> None:
+    bag = split_bag(tmp_path / "bag", [mixed(2), mixed(2, START_NS + 10**9)], storage, qos=[LATCHED])
+
+    def age(metadata: dict[str, Any]) -> None:
+        metadata["version"] = version
+        since = {3: ("compression_format", "compression_mode"), 5: ("files",), 6: ("custom_data",), 8: ("ros_distro",)}
+        for key in (key for first, keys in since.items() if version < first for key in keys):
+            del metadata[key]
+        if version < 4:  # paths had the folder's name in them
+            metadata["relative_file_paths"] = [f"bag/{name}" for name in metadata["relative_file_paths"]]
+        for entry in metadata["topics_with_message_count"]:
+            topic = entry["topic_metadata"]
+            if version < 7:
+                del topic["type_description_hash"]
+            if version < 4:
+                del topic["offered_qos_profiles"]
+            elif version >= 9:
+                topic["offered_qos_profiles"] = YAML(typ="safe").load(topic["offered_qos_profiles"])
+
+    edit(bag / "metadata.yaml", age)
+    assert ours(bag) == in_order(mixed(2)) + in_order(mixed(2, START_NS + 10**9))
+    with open_bag(bag) as source:
+        assert {topic.qos for topic in source.topics} == {(LATCHED,)}
+
+
+def test_what_only_metadata_says(tmp_path: Path) -> None:
+    """Hashes, which the library does not write into mcap, and topics that no file has."""
+    bag = write_bag(tmp_path / "bag", [text("/a", 1, "x")])
+    add_topic(bag / "metadata.yaml", "/b", IMU)
+    with open_bag(bag) as source:
+        assert [(topic.name, topic.digest, topic.count) for topic in source.topics] == [
+            ("/a", TYPES.hash_rihs01(STRING), 1),
+            ("/b", "", 0),
+        ]
+
+
+SENT = st.builds(
+    lambda topic, kind, time_ns, size: Sent(f"/{topic}", kind, time_ns, b"\0\1\0\0" + bytes(size)),
+    st.sampled_from("abc"),
+    st.sampled_from((STRING, IMU)),
+    st.integers(0, 2**62) | st.integers(0, 3),
+    st.sampled_from((0, 1, 1000, 300_000)),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(groups=st.lists(st.lists(SENT, min_size=1, max_size=8), min_size=1, max_size=3), data=st.data())
+def test_any_recording(tmp_path: Path, groups: list[list[Sent]], data: st.DataObject) -> None:
+    storage, mode = data.draw(st.sampled_from([(s, m) for s in STORAGES for m in CompressionMode][:-1]))
+    shutil.rmtree(tmp_path)
+    bag = split_bag(tmp_path / "bag", groups, storage, mode)
+    assert ours(bag) == [sent for group in groups for sent in in_order(group)]
+    first, last = sorted((data.draw(SENT).time_ns, data.draw(SENT).time_ns))
+    with open_bag(bag) as source:
+        part = [recorded.data for recorded in source.messages(None, first, last)]
+    assert part == [sent.data for sent in ours(bag) if first <= sent.time_ns < last]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.MESSAGE])
+def test_a_large_recording_takes_little_memory(tmp_path: Path, storage: str, mode: CompressionMode) -> None:
+    content = np.random.default_rng(0).bytes(2**20)
+    writer = Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin[storage.upper()])
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/a", STRING, typestore=TYPES)
+        for time_ns in range(80):
+            writer.write(connection, time_ns, content)
+    gc.collect()
+    tracemalloc.start()
+    with open_bag(tmp_path / "bag") as bag:
+        assert sum(len(recorded.data) for recorded in bag.messages()) == 80 * 2**20
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * 2**20
+
+
+def test_reading_is_as_far_as_asked(tmp_path: Path) -> None:
+    """The last of three files is not touched for the first message."""
+    bag = split_bag(tmp_path / "bag", [mixed(2), mixed(2, START_NS + 10**9), mixed(2, START_NS + 2 * 10**9)])
+    with open_bag(bag) as source:
+        messages = source.messages()
+        next(messages)
+        (bag / "bag_2.mcap").write_bytes(b"")
+        assert len(list(messages)) == 11
+        assert len(source.notes) == 1
+
+
+def test_what_is_there_is_said_where_nothing_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    for path, match in (
+        (tmp_path / "nowhere", "nowhere does not exist; give a rosbag2 folder"),
+        (tmp_path, "holds no recording; expected metadata.yaml and .mcap or .db3 files in it"),
+        (tmp_path / "notes.txt", "is no recording; expected a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag"),
+        (tmp_path / ("x" * 300), "cannot be read"),
+    ):
+        with pytest.raises(BagError, match=match), open_bag(path):
+            pass
+
+
+def test_a_bag_source_is_what_is_given(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", mixed(1))
+    (bag / "bag.mcap.zstd").write_bytes(zstd.compress((bag / "bag.mcap").read_bytes()))
+    (bag / "bag.mcap").unlink()
+    edit(bag / "metadata.yaml", lambda metadata: metadata.update(relative_file_paths=["bag.mcap.zstd"]))
+    with open_bag(bag) as source:
+        assert isinstance(source, BagSource)
+        assert (source.path, source.storage, source.compression) == (bag, "mcap", "file")
