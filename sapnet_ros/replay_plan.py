@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sapnet.bags import BagSource
+from sapnet.bags import BagSource, Recorded
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.types import deserialize
 from sapnet.errors import BagError, ImageFormatError
@@ -24,6 +24,8 @@ NODE_TOPICS = ("/diagnostics", "/derain_node/ready")
 _TAKEN = ("backend", "process")
 # Frames that are looked at, of a camera whose first ones cannot be read, to find its size.
 _LOOKED_AT = 20
+# Each has the network compiled for it.
+MAX_SIZES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +80,11 @@ class Plan:
         return [*NODE_TOPICS, *(camera.source.output(name) for camera in self.cameras for name in names)]
 
 
-def make_plan(source: BagSource, wanted: Sequence[str] = ()) -> Plan:
+def make_plan(source: BagSource, wanted: Sequence[str] = (), all_sizes: bool = False) -> Plan:
     """For the cameras with these topics, or all that are in colour.
 
+    all_sizes: read all frames for their sizes, not just the first ones: a frame of a size that the node is not ready
+    for passes through, or not, as chance has it.
     Raises BagError where there is none, where one derain_node cannot serve all, or none of their frames can be read.
     """
     cameras = find_cameras(source, wanted)
@@ -92,8 +96,8 @@ def make_plan(source: BagSource, wanted: Sequence[str] = ()) -> Plan:
             f"{source.path} has raw and compressed cameras, and a derain_node takes one transport: {kinds}; "
             "choose those of one with --topic"
         )
-    sizes = {camera: _size(source, camera) for camera in cameras}
-    known = [size for size in dict.fromkeys(sizes.values()) if size is not None and min(size) >= MIN_SIDE]
+    sizes = [size for camera in cameras for size in _sizes(source, camera, None if all_sizes else 1)]
+    known = list(dict.fromkeys(size for size in sizes if min(size) >= MIN_SIDE))[:MAX_SIZES]
     if not known:
         names = ", ".join(camera.topic.name for camera in cameras)
         raise BagError(f"{source.path} holds no frame of at least {MIN_SIDE}x{MIN_SIDE} that can be read on {names}")
@@ -101,14 +105,18 @@ def make_plan(source: BagSource, wanted: Sequence[str] = ()) -> Plan:
     return Plan(tuple(named), tuple(f"{height}x{width}" for height, width in known))
 
 
-def _size(source: BagSource, camera: Camera) -> tuple[int, int] | None:
-    """Height and width of its first frame that can be read."""
-    for recorded in islice(source.messages([camera.topic]), _LOOKED_AT):
+def _sizes(source: BagSource, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:
+    """Height and width of its first frames that can be read, or of all."""
+    frames = source.messages([camera.topic]) if count is None else islice(source.messages([camera.topic]), _LOOKED_AT)
+    yield from islice(_readable_sizes(frames, camera), count)
+
+
+def _readable_sizes(frames: Iterable[Recorded], camera: Camera) -> Iterator[tuple[int, int]]:
+    for recorded in frames:
         try:
-            return image_size(deserialize(recorded.data, camera.topic.type), camera.compressed)
+            yield image_size(deserialize(recorded.data, camera.topic.type), camera.compressed)
         except (ValueError, ImageFormatError):
             continue
-    return None
 
 
 def _names(cameras: Sequence[Camera]) -> list[str]:

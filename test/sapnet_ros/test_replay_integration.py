@@ -1,0 +1,243 @@
+"""``sapnet replay`` as its users run it: through a live node, on the fake backend unless it says otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, wheel
+from live import TIMEOUT_S, wait_for
+from replay_bags import LATCHED, SENSOR, contents, drive, record, talk
+
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+from sapnet.bags import open_bag
+from sapnet.errors import SapnetError
+from sapnet.sequence import RainySequence
+from sapnet_ros import replay
+from sapnet_ros.replay_plan import make_plan
+
+SIZE = 48, 64
+
+
+def run_replay(bag: Path, *words: str, backend: str = "fake") -> int:
+    parser = ArgumentParser()
+    replay.add_parser(parser.add_subparsers())
+    return replay.run(parser.parse_args(["replay", str(bag), "--backend", backend, *words]))
+
+
+def output_topics(namespace: str, *more: str) -> set[str]:
+    names = ("derained/image", "derained/camera_info", "streak_mask/image", "rain_score", *more)
+    return {f"{namespace}/{name}" for name in names}
+
+
+def stamps(messages: Sequence[tuple[int, bytes]], type_name: str) -> list[int]:
+    headers = [TYPES.deserialize_cdr(data, type_name).header for _, data in messages]
+    return [header.stamp.sec * 10**9 + header.stamp.nanosec for header in headers]
+
+
+def pixels(data: bytes) -> np.ndarray:
+    message = TYPES.deserialize_cdr(data, "sensor_msgs/msg/Image")
+    return message.data.reshape(message.height, message.width, -1)
+
+
+def test_two_replays_of_a_raw_camera_are_equal_at_any_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = smooth_frames(12, *SIZE)
+    messages = [*drive(["/front"], frames), *talk("/talk", 5), wheel("/wheel", START_NS, 1.0)]
+    bag = record(tmp_path / "bag", messages, {"/front/image_raw": SENSOR, "/talk": LATCHED})
+    assert run_replay(bag, "-o", str(tmp_path / "a"), "--lockstep", "--json") == 0
+    said = capsys.readouterr()
+    assert run_replay(bag, "-o", str(tmp_path / "b"), "--lockstep", "--rate", "10", "--storage", "sqlite3") == 0
+    first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert first == second  # bytes, order and log times
+    assert set(first) == output_topics("/front")
+    derained, infos = first["/front/derained/image"], first["/front/derained/camera_info"]
+    sent = [START_NS + number * FRAME_NS for number in range(len(frames))]
+    assert stamps(derained, "sensor_msgs/msg/Image") == stamps(infos, "sensor_msgs/msg/CameraInfo") == sent
+    assert [time_ns for time_ns, _ in derained] == [message.time_ns for message in messages[1:24:2]]
+    for (_, data), frame in zip(derained, frames, strict=True):
+        np.testing.assert_array_equal(pixels(data), frame)  # the fake backend's result
+    # Each frame has the camera_info of its own stamp.
+    focals = [TYPES.deserialize_cdr(data, "sensor_msgs/msg/CameraInfo").k[0] for _, data in infos]
+    assert focals == [50.0 + number for number in range(len(frames))]
+    summary = json.loads(said.out)
+    (camera,) = summary["cameras"]
+    assert camera["sent"] == camera["received"] == camera["derained"] == camera["recorded"] == len(frames)
+    assert (camera["passed_through"], camera["dropped"], camera["lost_in_transport"]) == (0, 0, 0)
+    assert camera["latency_ms"].keys() == {"p50", "p95", "p99"}
+    assert (summary["network"]["backend"], summary["notes"], summary["lockstep"]) == ("fake", [], True)
+    assert "/wheel (our_msgs/msg/Wheel)" in said.err
+    assert {path.name for path in tmp_path.iterdir()} == {"bag", "a", "b"}
+
+
+def test_two_replays_of_compressed_cameras_are_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of equal stamps, as of a stereo camera, with frames that no node can take, and another size among them."""
+    messages = list(drive(["/left", "/right"], smooth_frames(8, *SIZE), jpeg=True, offset_ns=0))
+    frames = [number for number, sent in enumerate(messages) if sent.topic.endswith("/compressed")]
+    undecodable, cut, larger = frames[4], frames[7], frames[10]
+    messages[undecodable] = messages[undecodable]._replace(data=messages[undecodable].data[:90] + bytes(2000))
+    messages[cut] = messages[cut]._replace(data=messages[cut].data[:14])
+    grown = compressed(messages[larger].topic, START_NS + 5 * FRAME_NS, smooth_frames(1, 64, 80)[0])
+    messages[larger] = grown
+    bag = record(tmp_path / "bag", messages)
+    summaries = []
+    for name, rate in (("a", "1"), ("b", "10")):
+        words = ["--lockstep", "--rate", rate, "--status", "--json"]
+        assert run_replay(bag, "-o", str(tmp_path / name), *words) == 0
+        summaries.append(json.loads(capsys.readouterr().out))
+    first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert set(first) == output_topics("/left", "frame_status") | output_topics("/right", "frame_status")
+    for topic in first:
+        if not topic.endswith("frame_status"):  # which tells latencies
+            assert first[topic] == second[topic]
+    for summary in summaries:
+        left, right = summary["cameras"]
+        assert (left["sent"], left["derained"], left["reasons"]["dropped"]) == (8, 7, {"invalid": 1})
+        assert (right["sent"], right["derained"], right["dropped"]) == (8, 7, 0)
+    sizes = {pixels(data).shape[:2] for _, data in first["/left/derained/image"]}
+    assert sizes == {SIZE, (64, 80)}
+
+
+def test_the_networks_results_are_equal_too(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs openvino")
+    frames = [frame.rainy for frame in RainySequence(None, "heavy", 5, 96)]
+    bag = record(tmp_path / "bag", list(drive(["/front"], frames)))
+    for name in ("a", "b"):
+        assert run_replay(bag, "-o", str(tmp_path / name), "--lockstep", "--rate", "10", backend="openvino") == 0
+    first = contents(tmp_path / "a")
+    assert first == contents(tmp_path / "b")
+    assert set(first) == output_topics("/front")
+    for (_, data), frame in zip(first["/front/derained/image"], frames, strict=True):
+        assert (pixels(data) != frame).any()  # else nothing was derained
+
+
+@contextmanager
+def killing(module: str) -> Iterator[None]:
+    """Kills the process of a module of ours, once the replay has begun."""
+
+    def kill() -> None:
+        started = wait_for(lambda: [pid for pid in children() if module in command_of(pid)], module)
+        time.sleep(1.0)
+        os.kill(started[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    thread.join(TIMEOUT_S)
+
+
+def children() -> list[int]:
+    return [int(child) for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+@pytest.mark.parametrize("module", ["bag_player", "recorder"])
+def test_a_process_that_dies_leaves_nothing_behind(
+    module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(1000, *SIZE))))
+    with killing(f"sapnet_ros.{module}"):
+        assert run_replay(bag, "-o", str(tmp_path / "out")) == 1
+    assert "ended with exit status -9" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"bag"}
+    assert not children()
+
+
+def test_nothing_derained_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(3, *SIZE))))
+    params = tmp_path / "params.yaml"
+    params.write_text("/**: {ros__parameters: {enabled: false}}\n")
+    assert run_replay(bag, "--params-file", str(params), "--lockstep") == 1
+    assert 'none of 3 frames was derained: [{"passed_through": {"disabled": 3}' in capsys.readouterr().err
+
+
+def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(5, *SIZE))))
+
+    def interrupt() -> None:
+        (folder,) = wait_for(lambda: list(tmp_path.glob(".out_*/received.log")), "the recorder")
+        wait_for(lambda: folder.read_text().count("frame_status") > 8, "the second round")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert run_replay(bag, "-o", str(tmp_path / "out"), "--loop", "--rate", "2", "--json") == 0
+    thread.join()
+    (camera,) = json.loads(capsys.readouterr().out)["cameras"]
+    derained = contents(tmp_path / "out")["/front/derained/image"]
+    assert len(derained) == camera["derained"] > 8
+    assert len(set(stamps(derained, "sensor_msgs/msg/Image"))) == 5
+
+
+def frame(topic: str) -> Sent:
+    return image(topic, START_NS, smooth_frames(1, *SIZE)[0])
+
+
+@pytest.mark.parametrize(
+    ("messages", "words", "line"),
+    [
+        (list(talk("/talk", 3)), [], "has no colour camera"),
+        ([frame("/a/image_raw")], ["--topic", "/b/image_raw"], "no image topic /b/image_raw"),
+        (
+            [frame("/a/image_raw"), compressed("/b/image_raw/compressed", START_NS, smooth_frames(1, *SIZE)[0])],
+            [],
+            r"raw and compressed cameras.*/a/image_raw \(raw\), /b/image_raw/compressed \(compressed\).*--topic",
+        ),
+        ([image("/a/image_raw", START_NS, smooth_frames(1, 8, 8)[0])], [], "no frame of at least 16x16"),
+        ([frame("/a/image_raw")], ["--params-file", "missing.yaml"], "missing.yaml is not a file"),
+    ],
+    ids=["no camera", "no such topic", "mixed transports", "small frames", "no file"],
+)
+def test_input_of_no_use_is_refused(messages: list[Sent], words: list[str], line: str, tmp_path: Path) -> None:
+    bag = record(tmp_path / "bag", messages)
+    with pytest.raises(SapnetError, match=line):  # exit status 2
+        run_replay(bag, *words)
+
+
+def test_outputs_that_must_stay_are_not_replaced(tmp_path: Path) -> None:
+    bag = record(tmp_path / "bag", [frame("/a/image_raw")])
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").touch()
+    for words, line in (
+        (["-o", str(full)], "exists already; --overwrite"),
+        (["-o", str(full), "--overwrite"], "is no recording"),
+        (["-o", str(bag), "--overwrite"], "is, or holds, the recording to play"),
+        (["-o", str(tmp_path), "--overwrite"], "is no recording"),
+    ):
+        with pytest.raises(SapnetError, match=line):
+            run_replay(bag, *words)
+    assert (full / "mine.txt").is_file()
+
+
+def test_the_plan_names_cameras_and_topics(tmp_path: Path) -> None:
+    topics = ("/sensors/front/image_raw", "/sensors/rear/color", "/sensors/rear/other", "/2nd/image_raw")
+    bag = record(tmp_path / "bag", [frame(topic) for topic in topics])
+    with open_bag(bag) as source:
+        plan = make_plan(source)
+        alone = make_plan(source, ["/2nd/image_raw"])
+    assert plan.parameters == {
+        "image_transport": "raw",
+        "use_sim_time": True,
+        "cameras": ["sensors_front", "sensors_rear_color", "sensors_rear_other", "camera_2nd"],
+    }
+    assert plan.sizes == ("48x64",)
+    rules = dict(plan.remaps)
+    assert rules["sensors_front/image"] == "/sensors/front/image_raw"
+    assert rules["sensors_front/derained/image"] == "/sensors/front/derained/image"
+    assert rules["sensors_rear_color/streak_mask/image"] == "/sensors/rear/color/streak_mask/image"
+    assert "cameras" not in alone.parameters
+    assert dict(alone.remaps)["image"] == "/2nd/image_raw"
