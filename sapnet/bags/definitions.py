@@ -74,6 +74,7 @@ def _types(type_name: str, definition: MessageDefinition) -> Typesdict:
         return get_types_from_msg(definition.data, type_name)
     types: Typesdict = {}
     for part in filter(None, definition.data.split(_RULE)):
-        title, _, body = part.partition("\n")
-        types.update(get_types_from_idl(body if title.startswith("IDL: ") else part))
+        # The library's parser knows no directives; what they include stands in the other parts.
+        lines = [line for line in part.splitlines() if not line.startswith(("IDL: ", "#"))]
+        types.update(get_types_from_idl("\n".join(lines)))
     return types

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.typesys import Stores, get_typestore
 
 import bag_builders as bags
 from bag_builders import FRAME_NS, START_NS, Sent, compressed, image, smooth_frames, text, wheel, write_bag
@@ -317,6 +319,18 @@ def test_log_times_are_compared_on_request(compare: Compare) -> None:
     assert by_name(comparison)["/log"].reasons == {"log time": 5}
     assert by_name(comparison)["/log"].largest_time_difference_s == pytest.approx(0.0025)
     assert compare(messages, messages, times=True).is_equal
+
+
+def test_a_ros1_bag_equals_what_ros2_would_have_recorded(compare: Compare, tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    said = [text("/log", stamp, f"{stamp}") for stamp in stamps(5)]
+    with Ros1Writer(tmp_path / "one.bag") as writer:
+        connection = writer.add_connection("/log", "std_msgs/msg/String", typestore=store)
+        for sent in said:
+            writer.write(connection, sent.time_ns, store.cdr_to_ros1(sent.data, sent.type))
+    assert compare(tmp_path / "one.bag", said).is_equal
+    topic = only(compare(tmp_path / "one.bag", [*said[:4], text("/log", stamps(5)[4], "other")]))
+    assert (topic.equal, topic.different) == (4, 1)
 
 
 def test_recordings_of_ros2_itself_are_equal_in_both_storages(shared_data: Path, compare: Compare) -> None:
