@@ -8,9 +8,9 @@ from array import array
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
+import apsw
 import numpy as np
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
@@ -21,7 +21,6 @@ from sapnet.errors import BagError, first_line
 _MAGIC = b"SQLite format 3\0"
 # What a writer that was killed leaves beside the database: changes to make, or to take back.
 _LOGS = ("-wal", "-journal")
-_FETCHED = 256
 
 
 @dataclass
@@ -51,19 +50,17 @@ class Sqlite3File:
         self._say = say
         self._damage_said = False
         self._path = path
-        header = _header(path)
+        _require_database(path)
         logs = [log for log in (path.with_name(path.name + end) for end in _LOGS) if _is_filled(log)]
         if logs:
             say(f"{path.name} was not closed: its log beside it is read too")
             self._path = _merged(path, logs, scratch / path.name)
         self._damaged: _Rows | None = None
-        with _database(self._path) as database:
+        with self._database() as database:
             self._topics = _topics(database)
             try:
-                if not logs and _is_cut_off(path, header):
-                    raise sqlite3.DatabaseError("it is cut off")
                 counted = _counted(database)
-            except sqlite3.Error as err:
+            except apsw.Error as err:
                 say(f"{path.name} is damaged ({first_line(err)}): read as far as it goes")
                 self._damaged, counted = _readable(database)
         self.topics = tuple(self._counted_topic(number, counted) for number in self._topics)
@@ -78,19 +75,29 @@ class Sqlite3File:
         wanted = {number for number, topic in self._topics.items() if (topic.name, topic.type) in keys}
         first = -(2**63) if start_ns is None else start_ns
         last = 2**63 - 1 if stop_ns is None else stop_ns - 1
-        with _database(self._path) as database:
+        with self._database() as database:
             rows = self._damaged.sorted() if self._damaged is not None else _rows(database, first, last)
             for number, time_ns, topic in rows:
                 if topic not in wanted or not first <= time_ns <= last:
                     continue
                 try:
-                    (data,) = database.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
-                except (sqlite3.Error, TypeError) as err:
+                    data = database.execute("SELECT data FROM messages WHERE id = ?", (number,)).get
+                    if not isinstance(data, bytes):
+                        raise TypeError("it holds no bytes")
+                except (apsw.Error, TypeError) as err:
                     if self._damaged is not None:
                         return
                     self._say_damage(f"message {number}: {first_line(err)}")
-                    continue
-                yield Recorded(self._topics[topic], time_ns, bytes(data))
+                else:
+                    yield Recorded(self._topics[topic], time_ns, data)
+
+    @contextmanager
+    def _database(self) -> Iterator[apsw.Connection]:
+        """Read without a trace: no lock, no file beside it."""
+        uri = f"{self._path.absolute().as_uri()}?immutable=1"
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        with closing(apsw.Connection(uri, flags, vfs=_WHOLE_PAGES.name)) as database:
+            yield database
 
     def _counted_topic(self, number: int, counted: dict[int, tuple[int, int, int]]) -> Topic:
         topic = self._topics[number]
@@ -103,17 +110,44 @@ class Sqlite3File:
             self._say(f"{self._name} is damaged ({what}): parts are left out")
 
 
-def _header(path: Path) -> bytes:
+class _File(apsw.VFSFile):
+    """A database, as large as it says it is; what it lacks of that cannot be read. SQLite would take it for zeros."""
+
+    def __init__(self, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        super().__init__("", name, flags)
+        self._size = super().xFileSize()
+        header = super().xRead(100, 0) if self._size >= 100 else bytes(100)
+        page_bytes, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+        self._said_size = pages * (65536 if page_bytes == 1 else page_bytes)
+
+    def xFileSize(self) -> int:
+        return max(self._size, self._said_size)
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        if offset + amount > self._size:
+            raise apsw.IOError("it is cut off")
+        return super().xRead(amount, offset)
+
+
+class _Vfs(apsw.VFS):
+    name = "sapnet_whole_pages"
+
+    def __init__(self) -> None:
+        super().__init__(self.name, "")
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+        # What has no name is for SQLite itself, to sort in.
+        return _File(name, flags) if name is not None else super().xOpen(name, flags)
+
+
+_WHOLE_PAGES = _Vfs()
+
+
+def _require_database(path: Path) -> None:
     with path.open("rb") as stream:
         header = stream.read(100)
     if not header.startswith(_MAGIC) or len(header) < 100:
         raise BagError("it does not begin as a sqlite3 file")
-    return header
-
-
-def _is_cut_off(path: Path, header: bytes) -> bool:
-    page_bytes, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
-    return path.stat().st_size < pages * (65536 if page_bytes == 1 else page_bytes)
 
 
 def _is_filled(log: Path) -> bool:
@@ -136,16 +170,7 @@ def _merged(path: Path, logs: list[Path], copy: Path) -> Path:
     return copy
 
 
-@contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    """Read without a trace: no lock, no file beside it. Closed from whichever thread is last to hold it."""
-    uri = f"{path.absolute().as_uri()}?immutable=1"
-    with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as database:
-        database.text_factory = lambda text: text.decode(errors="replace")
-        yield database
-
-
-def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
+def _topics(database: apsw.Connection) -> dict[int, Topic]:
     try:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"messages", "topics"} <= tables:
@@ -157,9 +182,8 @@ def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
                 if encoding in FORMATS and text:
                     definitions.setdefault(name, MessageDefinition(FORMATS[encoding], text))
         cursor = database.execute("SELECT * FROM topics ORDER BY id")
-        columns = [column[0] for column in cursor.description]
-        rows = [dict(zip(columns, row, strict=True)) for row in cursor]
-    except sqlite3.Error as err:
+        rows = [dict(zip((name for name, _ in cursor.get_description()), row, strict=True)) for row in cursor]
+    except (apsw.Error, ValueError) as err:
         raise BagError(f"it is damaged before its first message: {first_line(err)}") from err
     none = MessageDefinition(MessageDefinitionFormat.NONE, "")
     return {
@@ -176,22 +200,19 @@ def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
     }
 
 
-def _counted(database: sqlite3.Connection) -> dict[int, tuple[int, int, int]]:
-    """Messages of each topic, and the times of its first and its last. Raises sqlite3.Error."""
+def _counted(database: apsw.Connection) -> dict[int, tuple[int, int, int]]:
+    """Messages of each topic, and the times of its first and its last. Raises apsw.Error."""
     query = "SELECT topic_id, COUNT(*), MIN(timestamp), MAX(timestamp) FROM messages GROUP BY topic_id"
     return {topic: (count, first, last) for topic, count, first, last in database.execute(query)}
 
 
-def _rows(database: sqlite3.Connection, first: int, last: int) -> Iterator[tuple[int, int, int]]:
+def _rows(database: apsw.Connection, first: int, last: int) -> Iterator[tuple[int, int, int]]:
     """Numbers, times and topics. Without the data: those would be sorted with them where there is no index."""
-    cursor = database.execute(
-        "SELECT id, timestamp, topic_id FROM messages WHERE timestamp BETWEEN ? AND ? ORDER BY timestamp, id",
-        (first, last),
-    )
-    return chain.from_iterable(iter(lambda: cursor.fetchmany(_FETCHED), []))
+    query = "SELECT id, timestamp, topic_id FROM messages WHERE timestamp BETWEEN ? AND ? ORDER BY timestamp, id"
+    return database.execute(query, (first, last))
 
 
-def _readable(database: sqlite3.Connection) -> tuple[_Rows, dict[int, tuple[int, int, int]]]:
+def _readable(database: apsw.Connection) -> tuple[_Rows, dict[int, tuple[int, int, int]]]:
     """What can be read of a damaged database, and its count."""
     rows = _Rows(array("q"), array("q"), array("q"))
     counted: dict[int, tuple[int, int, int]] = {}
@@ -203,7 +224,7 @@ def _readable(database: sqlite3.Connection) -> tuple[_Rows, dict[int, tuple[int,
             rows.topics.append(topic)
             count, first, last = counted.get(topic, (0, time_ns, time_ns))
             counted[topic] = count + 1, min(first, time_ns), max(last, time_ns)
-    except (sqlite3.Error, TypeError):  # the page that is not there any more
+    except (apsw.Error, TypeError):  # the page that is not there any more
         shortest = min(map(len, (rows.numbers, rows.times, rows.topics)))
         for column in (rows.numbers, rows.times, rows.topics):
             del column[shortest:]
