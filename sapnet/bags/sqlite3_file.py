@@ -50,11 +50,11 @@ class Sqlite3File:
         self._say = say
         self._damage_said = False
         self._path = path
-        _require_database(path)
+        self._vfs = _WHOLE_PAGES.name if _said_size(path) > path.stat().st_size else None
         logs = [log for log in (path.with_name(path.name + end) for end in _LOGS) if _is_filled(log)]
         if logs:
             say(f"{path.name} was not closed: its log beside it is read too")
-            self._path = _merged(path, logs, scratch / path.name)
+            self._path, self._vfs = _merged(path, logs, scratch / path.name), None
         self._damaged: _Rows | None = None
         with self._database() as database:
             self._topics = _topics(database)
@@ -96,7 +96,7 @@ class Sqlite3File:
         """Read without a trace: no lock, no file beside it."""
         uri = f"{self._path.absolute().as_uri()}?immutable=1"
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        with closing(apsw.Connection(uri, flags, vfs=_WHOLE_PAGES.name)) as database:
+        with closing(apsw.Connection(uri, flags, vfs=self._vfs)) as database:
             yield database
 
     def _counted_topic(self, number: int, counted: dict[int, tuple[int, int, int]]) -> Topic:
@@ -111,17 +111,18 @@ class Sqlite3File:
 
 
 class _File(apsw.VFSFile):
-    """A database, as large as it says it is; what it lacks of that cannot be read. SQLite would take it for zeros."""
+    """A database that is cut off, as large as it was; what it lacks of that cannot be read.
 
-    def __init__(self, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+    SQLite on its own takes what is missing at the end of a message for zeros.
+    """
+
+    def __init__(self, name: str | apsw.URIFilename, flags: list[int]) -> None:
         super().__init__("", name, flags)
         self._size = super().xFileSize()
-        header = super().xRead(100, 0) if self._size >= 100 else bytes(100)
-        page_bytes, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
-        self._said_size = pages * (65536 if page_bytes == 1 else page_bytes)
+        self._said_size = _said_size(Path(name if isinstance(name, str) else name.filename()))
 
     def xFileSize(self) -> int:
-        return max(self._size, self._said_size)
+        return self._said_size
 
     def xRead(self, amount: int, offset: int) -> bytes:
         if offset + amount > self._size:
@@ -143,11 +144,14 @@ class _Vfs(apsw.VFS):
 _WHOLE_PAGES = _Vfs()
 
 
-def _require_database(path: Path) -> None:
+def _said_size(path: Path) -> int:
+    """How large a database says it is, in bytes. Raises BagError."""
     with path.open("rb") as stream:
         header = stream.read(100)
     if not header.startswith(_MAGIC) or len(header) < 100:
         raise BagError("it does not begin as a sqlite3 file")
+    page_bytes, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+    return pages * (65536 if page_bytes == 1 else page_bytes)
 
 
 def _is_filled(log: Path) -> bool:
