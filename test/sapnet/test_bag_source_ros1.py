@@ -1,0 +1,212 @@
+"""ROS 1 bags: their messages as ROS 2 has them, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag1 import Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from bag_builders import START_NS, TYPES
+from sapnet.bags import BagSource, open_bag
+from sapnet.bags.cameras import find_cameras
+from sapnet.errors import BagError
+
+ROS1 = get_typestore(Stores.ROS1_NOETIC)
+ROS1.register(
+    get_types_from_msg("time stamp\nduration wait\nuint8[] raw\nfloat32[3] axes\nstring[] names\n", "our/msg/Odd")
+)
+# Has a type of ROS 2 within it, of which ROS 1 spells the fields differently.
+ROS1.register(get_types_from_msg("sensor_msgs/CameraInfo info\nint8 lens\n", "our/msg/Rig"))
+# Of ROS 1's first years.
+ROS1.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms\n", "tf/msg/tfMessage"))
+T = ROS1.types
+IMAGE, INFO, STRING = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo", "std_msgs/msg/String"
+Write = Callable[..., Path]
+
+
+def header(stamp_ns: int = START_NS) -> Any:
+    stamp = T["builtin_interfaces/msg/Time"](stamp_ns // 10**9, stamp_ns % 10**9)
+    return T["std_msgs/msg/Header"](7, stamp, "camera")
+
+
+def info() -> Any:
+    roi = T["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    numbers = np.arange(5.0), np.arange(9.0), np.arange(9.0) + 1, np.arange(12.0)
+    return T[INFO](header(), 4, 6, "plumb_bob", *numbers, 0, 0, roi)
+
+
+def image(value: int) -> Any:
+    return T[IMAGE](header(), 2, 3, "bgr8", 0, 9, np.full(18, value, np.uint8))
+
+
+def transforms() -> Any:
+    vector, turn = T["geometry_msgs/msg/Vector3"](1.0, 2.0, 3.0), T["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
+    moved = T["geometry_msgs/msg/Transform"](vector, turn)
+    return T["tf/msg/tfMessage"]([T["geometry_msgs/msg/TransformStamped"](header(), "lidar", moved)])
+
+
+def odd() -> Any:
+    stamp, wait = T["builtin_interfaces/msg/Time"](3, 4), T["builtin_interfaces/msg/Duration"](5, 6)
+    return T["our/msg/Odd"](stamp, wait, np.arange(5, dtype=np.uint8), np.arange(3, dtype=np.float32), ["a", "ü"])
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """``write((topic, message, latching), ...)`` writes a bag, a message each millisecond."""
+
+    def run(*sent: tuple[Any, ...], compression: Any = None) -> Path:
+        writer = Writer(tmp_path / "in.bag")
+        if compression:
+            writer.set_compression(compression)
+        with writer:
+            connections: dict[Any, Any] = {}
+            for number, (topic, message, *latching) in enumerate(sent):
+                key = topic, message.__msgtype__, *latching
+                if key not in connections:
+                    caller = f"/node{len(connections)}"
+                    connections[key] = writer.add_connection(
+                        *key[:2], typestore=ROS1, callerid=caller, latching=len(latching)
+                    )
+                data = ROS1.serialize_ros1(message, message.__msgtype__)
+                writer.write(connections[key], START_NS + number * 10**6, data)
+        return tmp_path / "in.bag"
+
+    return run
+
+
+def fields(value: Any) -> Any:
+    """All of a message but its type: lists of names without case, and values."""
+    if hasattr(value, "__msgtype__"):
+        return [(n.lower(), fields(v)) for n, v in vars(value).items() if n not in ("seq", "__msgtype__")]
+    if isinstance(value, (list, tuple)):
+        return [fields(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def store(bag: BagSource) -> Any:
+    """What knows the types as the recording defines them."""
+    types = get_typestore(Stores.ROS2_JAZZY)
+    for topic in bag.topics:
+        new = get_types_from_msg(topic.definition.data, topic.type)
+        types.register({name: defined for name, defined in new.items() if name not in types.fielddefs})
+    return types
+
+
+@pytest.mark.parametrize("compression", [None, *Writer.CompressionFormat])
+def test_messages_are_equal_field_by_field(write: Write, compression: Any) -> None:
+    sent = [
+        ("/cam/image_raw", image(5)),
+        ("/cam/camera_info", info()),
+        ("/tf", transforms()),
+        ("/odd", odd()),
+        ("/words", T[STRING]("grüß")),
+        ("/cam/image_raw", image(6)),
+    ]
+    with open_bag(write(*sent, compression=compression)) as bag:
+        types = store(bag)
+        read = list(bag.messages())
+        assert [(r.topic.name, r.time_ns) for r in read] == [
+            (topic, START_NS + number * 10**6) for number, (topic, _) in enumerate(sent)
+        ]
+        for recorded, (_, message) in zip(read, sent, strict=True):
+            assert fields(types.deserialize_cdr(recorded.data, recorded.topic.type)) == fields(message)
+        assert (bag.storage, bag.count, bag.notes) == ("ros1", 6, [])
+        assert (bag.start_ns, bag.end_ns) == (START_NS, START_NS + 5 * 10**6 + 1)
+        assert [camera.topic.name for camera in find_cameras(bag)] == ["/cam/image_raw"]
+        assert [r.time_ns for r in bag.messages(bag.topics[:1], START_NS + 1)] == [START_NS + 5 * 10**6]
+
+
+def test_types_are_those_of_ros2_where_it_has_them(write: Write) -> None:
+    with open_bag(write(("/i", image(1)), ("/c", info()), ("/tf", transforms()), ("/odd", odd()))) as bag:
+        described = {topic.name: (topic.type, topic.definition.data, topic.digest) for topic in bag.topics}
+        for name, kind in (("/i", IMAGE), ("/c", INFO), ("/tf", "tf2_msgs/msg/TFMessage")):
+            assert described[name] == (kind, TYPES.generate_msgdef(kind, ros_version=2)[0], TYPES.hash_rihs01(kind))
+        kind, text, digest = described["/odd"]
+        assert kind == "our/msg/Odd"
+        assert "builtin_interfaces/Time stamp" in text
+        assert digest == store(bag).hash_rihs01("our/msg/Odd")
+        assert {topic.serialization for topic in bag.topics} == {"cdr"}
+
+
+def test_types_of_ros2_within_types_of_our_own(write: Write) -> None:
+    with open_bag(write(("/rig", T["our/msg/Rig"](info(), -3)), ("/words", T[STRING]("x")))) as bag:
+        read = list(bag.messages())
+        assert bag.notes == []
+        rig = store(bag).deserialize_cdr(read[0].data, "our/msg/Rig")
+        assert fields(rig) == fields(T["our/msg/Rig"](info(), -3))
+        assert rig.info.k.tolist() == list(range(9))
+
+
+def test_latched_topics_are_transient_local_for_each_of_their_publishers(write: Write) -> None:
+    sent = [("/map", T[STRING]("a"), "latched"), ("/map", T[STRING]("b"), "latched", "too"), ("/map", T[STRING]("c"))]
+    with open_bag(write(*sent, ("/odd", odd()))) as bag:
+        assert [(topic.name, topic.count) for topic in bag.topics] == [("/map", 3), ("/odd", 1)]
+        assert [profile.durability for profile in bag.topics[0].qos] == [QosDurability.TRANSIENT_LOCAL] * 2
+        assert bag.topics[1].qos == ()
+        assert len(list(bag.messages(bag.topics[:1]))) == 3
+
+
+def rewrite(path: Path, old: bytes, new: bytes) -> None:
+    assert len(old) == len(new)
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
+def test_a_type_that_cannot_be_read_costs_its_topics_alone(write: Write) -> None:
+    path = write(("/odd", odd()), ("/words", T[STRING]("x")))
+    rewrite(path, b"float32[3] axes", b"float32[[ axes!")
+    with open_bag(path) as bag:
+        assert [recorded.topic.name for recorded in bag.messages()] == ["/words"]
+        assert len(bag.notes) == 1
+        assert "the definition of our/msg/Odd cannot be read" in bag.notes[0]
+
+
+def test_a_hash_that_is_wrong_costs_nothing(write: Write) -> None:
+    path = write(("/words", T[STRING]("x")))
+    rewrite(path, b"992ce8a1687cec8c8bd883ec73ca41d1", b"0" * 32)
+    with open_bag(path) as bag:
+        assert len(list(bag.messages())) == 1
+
+
+def test_messages_that_are_not_of_their_type_are_left_out(write: Write) -> None:
+    path = write(("/words", T[STRING]("spoilt")), ("/words", T[STRING]("sound!")))
+    rewrite(path, b"\x06\0\0\0spoilt", b"\x99\0\0\0spoilt")
+    with open_bag(path) as bag:
+        for _ in range(2):
+            assert [recorded.time_ns for recorded in bag.messages()] == [START_NS + 10**6]
+        assert len(bag.notes) == 1
+        assert bag.notes[0].startswith("/words holds messages that are no std_msgs/msg/String (")
+
+
+def test_bags_that_were_not_finished_or_are_cut_off(write: Write, tmp_path: Path) -> None:
+    whole = write(*(("/i", image(n)) for n in range(5))).read_bytes()
+    cut = tmp_path / "cut.bag"
+    for end in np.random.default_rng(4).integers(0, len(whole), 25).tolist():
+        cut.write_bytes(whole[:end])
+        with pytest.raises(BagError, match=r"cut\.bag cannot be read as a ROS 1 bag: .*rosbag reindex"), open_bag(cut):
+            pass
+        assert cut.read_bytes() == whole[:end]
+
+
+def test_a_damaged_chunk_is_said(write: Write, tmp_path: Path) -> None:
+    path = write(*(("/i", image(n)) for n in range(5)), compression=Writer.CompressionFormat.BZ2)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"BZh") + 20
+    content[place : place + 8] = b"\xa5" * 8
+    path.write_bytes(content)
+    with open_bag(path) as bag:
+        assert list(bag.messages()) == []
+        assert len(bag.notes) == 1
+        assert "in.bag is damaged (" in bag.notes[0]
+
+
+def test_an_empty_bag(write: Write) -> None:
+    with open_bag(write()) as bag:
+        assert (bag.topics, bag.count, list(bag.messages()), bag.start_ns, bag.end_ns) == ((), 0, [], 0, 0)
