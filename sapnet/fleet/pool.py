@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import signal
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import sapnet
 from sapnet.errors import SapnetError, first_line
+from sapnet.fleet.connection import load_ray
 from sapnet.fleet.schedule import Outcome, Task
 from sapnet.fleet.worker import Hello, Worker
 
-INSTALL = "pip install 'sapnet_ros[fleet]'"
-# Nothing but tasks and outcomes goes through Ray; this is the least that it takes.
-_OBJECT_STORE_BYTES = 80 * 2**20
-# Sockets have names of at most 107 characters, and Ray adds about 65 to its folder.
-_MAX_FOLDER = 40
 # How long workers may take to end what they are at, when the run is broken off.
 _GRACE_S = 15.0
 # Between questions to Ray after a worker that does not answer.
@@ -60,7 +50,7 @@ class _Actor(Worker):
         """Load the network, as ``start`` does."""
         # Read by what torch brings for its threads, when it is loaded.
         os.environ["OMP_NUM_THREADS"] = str(self.threads)
-        return self.start(marker, version, _load_ray().get_runtime_context().get_node_id())
+        return self.start(marker, version, load_ray().get_runtime_context().get_node_id())
 
 
 class RayPool:
@@ -71,7 +61,7 @@ class RayPool:
     """
 
     def __init__(self, size: int, cpus: float, gpus: float, network: Mapping[str, Any], marker: Path) -> None:
-        self._ray = ray = _load_ray()
+        self._ray = ray = load_ray()
         self._marker = marker
         self.size = size or _room(ray.nodes(), cpus, gpus)
         if not any(_fits(node, cpus, gpus) for node in ray.nodes()):
@@ -194,65 +184,6 @@ class RayPool:
     def _has_lost_node(self, member: _Member) -> bool:
         node_id = member.hello.node_id if member.hello else ""
         return any(node["NodeID"] == node_id and not node["Alive"] for node in self._ray.nodes())
-
-
-@contextmanager
-def connected(address: str, cpus: float) -> Iterator[None]:
-    """Connect to Ray: to a cluster's address or, where that is empty, to one made on this machine with so many CPUs.
-
-    A connection that the process has already is used, and kept. Raises SapnetError.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports nothing to its makers
-    ray = _load_ray()
-    if ray.is_initialized():
-        yield
-        return
-    with _short_folder() as folder:
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            _connect(ray, address, cpus, folder)
-        except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as err:
-            where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-            raise SapnetError(f"cannot connect to {where}: {first_line(err)}; see docs/fleet.md") from err
-        try:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)  # in place of Ray's, which knows of no exit status
-            yield
-        finally:
-            ray.shutdown()
-
-
-def _load_ray() -> Any:
-    """Ray, which only a fleet needs."""
-    try:
-        return import_module("ray")
-    except ImportError as err:
-        raise SapnetError(f"a fleet needs Ray ({err}); install it: {INSTALL}") from err
-
-
-def _connect(ray: Any, address: str, cpus: float, folder: str) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address:
-        ray.init(address=address, **quiet)
-        return
-    ray.init(
-        address="local",
-        num_cpus=max(1, int(-(-cpus // 1))),
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        _temp_dir=folder,
-        **quiet,
-    )
-
-
-@contextmanager
-def _short_folder() -> Iterator[str]:
-    parent = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="sapnet_ray_", dir=parent if len(parent) < _MAX_FOLDER - 20 else "/tmp")  # noqa: S108
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_idle(member: _Member) -> bool:

@@ -18,9 +18,10 @@ from sapnet.bags.derain import REPORT
 from sapnet.bags.options import BagOptions
 from sapnet.bags.report_data import BagReport
 from sapnet.errors import BagError, SapnetError
+from sapnet.fleet.connection import connected
 from sapnet.fleet.ledger import DONE, FAILED, KEPT, Ledger, Row, utc_now
 from sapnet.fleet.plan import CHUNKS, PARTIAL, Bag, is_complete
-from sapnet.fleet.pool import RayPool, connected
+from sapnet.fleet.pool import RayPool
 from sapnet.fleet.schedule import Outcome, Schedule, Task
 
 LEDGER, JOB, SUMMARY = "ledger.jsonl", "fleet.json", "summary.json"
