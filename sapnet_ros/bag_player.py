@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 import rclpy
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -23,6 +24,7 @@ from sapnet.errors import BagError, SapnetError
 from sapnet_ros.lockstep import READY, STATUS, Answers, Lockstep, frame_key
 from sapnet_ros.player import EXIT_FAILED, EXIT_INPUT, SETTLE_S, PlayerError, parse_rate
 from sapnet_ros.playing import CLOCK, CLOCK_HZ, BagPlayer, PlayerStopped, play_once
+from sapnet_ros.recorded_topics import offered_profile
 
 READY_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0
@@ -82,9 +84,8 @@ def _player(
     cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
     if args.lockstep and not cameras:
         raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
-    reliable = {topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None}
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    player = BagPlayer(topics, args.rate, reliable, args.clock_rate)
+    player = BagPlayer(topics, args.rate, _profiles(cameras, args.lockstep), args.clock_rate)
     try:
         _heed_signals(player)
         if player.skipped:
@@ -94,6 +95,17 @@ def _player(
     finally:
         player.destroy_node()
         rclpy.try_shutdown()
+
+
+def _profiles(cameras: Sequence[Camera], lockstep: bool) -> dict[Topic, QoSProfile]:
+    """What cameras offer so that all arrives, whatever was recorded."""
+    topics = [topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
+    profiles = {topic: offered_profile(topic, reliable=True) for topic in topics}
+    if lockstep:
+        # With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
+        for profile in profiles.values():
+            profile.depth = 1
+    return profiles
 
 
 def _heed_signals(player: BagPlayer) -> None:

@@ -114,8 +114,8 @@ class Answers:
 class Lockstep:
     """Sends a recording's messages, and holds its time from each frame on until that is answered.
 
-    A frame is answered when its status has come, or when the diagnostics count one more that was dropped. The node
-    takes a camera_info that was sent before a frame before it: they travel in line.
+    A frame is answered when its status has come, or when the diagnostics count one more that was dropped. It is sent
+    when the node has all camera_info from before it, which it looks at first.
     """
 
     def __init__(
@@ -144,6 +144,7 @@ class Lockstep:
         infos = [info for topic in self._infos for info in islice(messages([topic]), 1)]
         for info in infos:
             player.publish(info)
+            self._hand_over(info)
         if infos or sizes_known:
             self._answers.wait_ready(self._ready_s)
         self._answers.wait_connected(self._ready_s)
@@ -152,6 +153,8 @@ class Lockstep:
         """Publish, and of a frame wait for the answer. Raises PlayerError."""
         if message.topic not in self._frames:
             self._player.send(message)
+            if message.topic in self._infos:
+                self._hand_over(message)
             return
         key = frame_key(message)
         self._player.time.stop(HELD)
@@ -162,6 +165,10 @@ class Lockstep:
         if key is not None:
             self._await(message, key, dropped)
         self._player.time.go_on(HELD)
+
+    def _hand_over(self, info: Recorded) -> None:
+        if not self._player.wait_taken(info.topic, self._answer_s):
+            raise PlayerError(f"a subscriber of {info.topic.name} did not take a message within {self._answer_s:g} s")
 
     def _await(self, message: Recorded, key: FrameKey, dropped: int | None) -> None:
         player, answers = self._player, self._answers

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
+from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -24,6 +26,8 @@ CLOCK_HZ = 40.0
 PAUSE = "pause"
 # Callbacks are served at least so often while messages are late.
 SERVE_NS = 10_000_000
+# To wait for acknowledgements at a time.
+ACKNOWLEDGED = Duration(seconds=0.1)
 
 
 class PlayerStopped(SapnetError):
@@ -33,7 +37,7 @@ class PlayerStopped(SapnetError):
 class BagPlayer(WaitingNode):
     """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
 
-    reliable: topics that are offered as reliable whatever was recorded. skipped: topics that cannot be published here.
+    profiles: what to offer instead of what was recorded. skipped: topics that cannot be published here.
     /clock has the recording's time: with each message, and ``clock_hz`` times in each second of steady time.
     ``~/pause`` stops time and goes on. Not thread-safe.
     """
@@ -42,7 +46,7 @@ class BagPlayer(WaitingNode):
         self,
         topics: Iterable[Topic],
         rate: float,
-        reliable: Collection[Topic] = (),
+        profiles: Mapping[Topic, QoSProfile] = MappingProxyType({}),
         clock_hz: float = CLOCK_HZ,
         **node_options: Any,
     ) -> None:
@@ -56,7 +60,7 @@ class BagPlayer(WaitingNode):
         self._publishers_of: dict[Topic, Any] = {}
         self._clock_publisher = self.create_publisher(Clock, CLOCK, QoSProfile(depth=10))
         for topic in topics:
-            self._advertise(topic, topic in reliable)
+            self._advertise(topic, profiles.get(topic) or offered_profile(topic))
         self.create_timer(1 / clock_hz, self._tick, clock=RosClock(clock_type=ClockType.STEADY_TIME))
         self.create_service(SetBool, "~/pause", self._on_pause)
 
@@ -100,6 +104,14 @@ class BagPlayer(WaitingNode):
         """How many listen to a topic."""
         return int(self._publishers_of[topic].get_subscription_count())
 
+    def wait_taken(self, topic: Topic, timeout_s: float) -> bool:
+        """Whether all reliable subscribers have what was sent of a topic within the time. Raises PlayerStopped."""
+
+        def taken() -> bool:
+            return bool(self._publishers_of[topic].wait_for_all_acked(ACKNOWLEDGED))
+
+        return self.spin_until(taken, timeout_s)
+
     def toggle_pause(self) -> None:
         """Pause, or go on: soon. May be called from a signal handler."""
         self._toggles += 1
@@ -110,12 +122,11 @@ class BagPlayer(WaitingNode):
             (self.time.stop if paused else self.time.go_on)(PAUSE)
             self.get_logger().info("paused" if paused else "playing on")
 
-    def _advertise(self, topic: Topic, reliable: bool) -> None:
+    def _advertise(self, topic: Topic, profile: QoSProfile) -> None:
         kind = message_class(topic.type) if topic.serialization == "cdr" else None
         if kind is None:
             self.skipped.append(topic)
             return
-        profile = offered_profile(topic, reliable)
         try:
             publisher = self.create_publisher(kind, topic.name, profile, qos_overriding_options=overridable())
         except InvalidTopicNameException:

@@ -52,7 +52,8 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def test_two_replays_of_a_raw_camera_are_equal_at_any_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    frames = smooth_frames(12, *SIZE)
+    # Larger than Fast DDS's shared memory, for there a small message just before is lost at times, and sent again late.
+    frames = smooth_frames(12, 360, 640)
     messages = [*drive(["/front"], frames), *talk("/talk", 5), wheel("/wheel", START_NS, 1.0)]
     bag = record(tmp_path / "bag", messages, {"/front/image_raw": SENSOR, "/talk": LATCHED})
     assert run_replay(bag, "-o", str(tmp_path / "a"), "--lockstep", "--json") == 0
