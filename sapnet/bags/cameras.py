@@ -15,7 +15,7 @@ from sapnet.messages import decode_compressed, decode_image
 # Frames that are looked at, of a topic whose first ones cannot be read, to tell whether it is in colour.
 _LOOKED_AT = 20
 _GRAY = ("mono", "8UC1", "8SC1", "16UC1", "16SC1", "32FC1", "32SC1", "64FC1")
-_OUTPUTS = ("derained/image", "derained/image/compressed", "streak_mask/image", "streak_mask/image/compressed")
+_OUTPUTS = ("/derained/image", "/derained/image/compressed", "/streak_mask/image", "/streak_mask/image/compressed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +45,8 @@ def find_cameras(source: BagSource, wanted: Sequence[str] = ()) -> list[Camera]:
     What derain_node put out is no camera. Raises BagError where a topic is not there or holds no images.
     """
     images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE)]
-    if wanted:
-        chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)]
-    else:
-        raw_first = sorted(images, key=lambda topic: topic.type != IMAGE)
-        once = {_base(topic): topic for topic in reversed(raw_first) if not topic.name.endswith(_OUTPUTS)}
-        chosen = [topic for topic in images if once.get(_base(topic)) is topic and _is_colour(source, topic)]
+    chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)] if wanted else _in_colour(source, images)
+    _require_one_transport(chosen)
     shared = Counter(_namespace(topic) for topic in chosen)
     infos = {topic.name: topic for topic in source.topics if topic.type == CAMERA_INFO}
     return [
@@ -61,6 +57,27 @@ def find_cameras(source: BagSource, wanted: Sequence[str] = ()) -> list[Camera]:
         )
         for topic in chosen
     ]
+
+
+def _in_colour(source: BagSource, images: Sequence[Topic]) -> list[Topic]:
+    """One topic of each camera: the first that holds images in colour, raw ones before compressed ones."""
+    found: dict[str, Topic] = {}
+    for topic in sorted(images, key=lambda topic: topic.type != IMAGE):
+        if _base(topic) not in found and not _is_output(topic) and _is_colour(source, topic):
+            found[_base(topic)] = topic
+    return [topic for topic in images if topic in found.values()]
+
+
+def _is_output(topic: Topic) -> bool:
+    return f"/{topic.name}".endswith(_OUTPUTS)
+
+
+def _require_one_transport(topics: Sequence[Topic]) -> None:
+    bases: dict[str, Topic] = {}
+    for topic in topics:
+        other = bases.setdefault(_base(topic), topic)
+        if other is not topic:
+            raise BagError(f"{other.name} and {topic.name} are one camera, twice; name one of them")
 
 
 def _named(name: str, source: BagSource, images: Sequence[Topic]) -> Topic:

@@ -1,0 +1,182 @@
+"""Which topics of a recording are cameras, and how their outputs are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import bag_builders as bags
+from bag_builders import START_NS, TYPES, Sent, compressed, image, smooth_frames, text, write_bag
+from sapnet.bags.cameras import Camera, find_cameras
+from sapnet.bags.source import open_bag
+from sapnet.errors import BagError
+
+FRAME = smooth_frames(1)[0]
+GRAY = FRAME[:, :, 0].copy()
+Find = Callable[..., list[Camera]]
+
+
+@pytest.fixture
+def find(tmp_path: Path) -> Iterator[Find]:
+    """``find(messages, *topics)``: the cameras of a recording of these messages."""
+    with ExitStack() as stack:
+
+        def run(messages: list[Sent], *topics: str) -> list[Camera]:
+            return find_cameras(stack.enter_context(open_bag(write_bag(tmp_path / "bag", messages))), topics)
+
+        yield run
+
+
+def info(topic: str) -> Sent:
+    roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    zeros = [np.zeros(n) for n in (5, 9, 9, 12)]
+    make = TYPES.types["sensor_msgs/msg/CameraInfo"]
+    return bags.cdr(topic, START_NS, make(bags.header(START_NS), 24, 32, "plumb_bob", *zeros, 0, 0, roi))
+
+
+def declared(topic: str, words: str, content: bytes = b"\0" * 20) -> Sent:
+    make = TYPES.types["sensor_msgs/msg/CompressedImage"]
+    return bags.cdr(topic, START_NS, make(bags.header(START_NS), words, np.frombuffer(content, np.uint8)))
+
+
+def broken(topic: str) -> Sent:
+    return image(topic, START_NS, FRAME)._replace(data=b"\0\1\0\0\1\2\3")
+
+
+def names(cameras: list[Camera]) -> list[str]:
+    return [camera.topic.name for camera in cameras]
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "rgb8"])
+def test_colour_is_found_and_what_is_gray_depth_or_label_is_not(find: Find, encoding: str) -> None:
+    depth = np.zeros((24, 32), np.float32)
+    messages = [
+        text("/words", START_NS, "x"),
+        image("/gray/image_raw", START_NS, GRAY, "mono8"),
+        image("/depth/image_raw", START_NS, depth, "32FC1"),
+        image("/depth/image_rect", START_NS, GRAY.astype(np.uint16), "16UC1"),
+        image("/label/image", START_NS, GRAY, "8UC1"),
+        image("/label/ids", START_NS, GRAY.astype(np.int32), "32SC1"),
+        declared("/gray/small/compressed", "png", cv2.imencode(".png", GRAY)[1].tobytes()),
+        declared("/label/small/compressed", "mono8; png compressed ", cv2.imencode(".png", GRAY)[1].tobytes()),
+        declared("/depth/image_rect/compressedDepth", "16UC1; compressedDepth png"),
+        image("/front/image_raw", START_NS, FRAME, encoding),
+        image("/rear/image_raw", START_NS, GRAY, "bayer_rggb8"),
+        compressed("/side/image/compressed", START_NS, FRAME),
+    ]
+    assert names(find(messages)) == ["/front/image_raw", "/rear/image_raw", "/side/image/compressed"]
+
+
+@pytest.mark.parametrize("name", ["/gray/image_raw", "/depth/image_raw", "/cam/derained/image"])
+def test_any_image_topic_is_one_that_is_named(find: Find, name: str) -> None:
+    messages = [
+        image("/gray/image_raw", START_NS, GRAY, "mono8"),
+        image("/depth/image_raw", START_NS, GRAY.astype(np.uint16), "16UC1"),
+        image("/cam/derained/image", START_NS, FRAME),
+    ]
+    assert names(find(messages, name, name)) == [name]
+
+
+def test_raw_and_compressed_of_one_camera_are_one(find: Find) -> None:
+    messages = [
+        compressed("/front/image_raw/compressed", START_NS, FRAME),
+        image("/front/image_raw", START_NS, FRAME),
+        compressed("/rear/image_raw/compressed", START_NS, FRAME),
+    ]
+    assert names(find(messages)) == ["/front/image_raw", "/rear/image_raw/compressed"]
+
+
+def test_compressed_is_taken_where_the_raw_topic_has_nothing_to_show(tmp_path: Path) -> None:
+    bag = write_bag(
+        tmp_path / "bag",
+        [compressed("/front/image_raw/compressed", START_NS, FRAME)],
+        topics=[("/front/image_raw", "sensor_msgs/msg/Image")],
+    )
+    with open_bag(bag) as source:
+        (camera,) = find_cameras(source)
+        assert camera.topic.name == "/front/image_raw/compressed"
+        assert camera.compressed
+
+
+def test_naming_a_camera_twice_is_an_error(find: Find) -> None:
+    messages = [image("/a/image", START_NS, FRAME), compressed("/a/image/compressed", START_NS, FRAME)]
+    with pytest.raises(BagError, match="/a/image and /a/image/compressed are one camera, twice; name one of them"):
+        find(messages, "/a/image", "/a/image/compressed")
+
+
+def test_first_images_that_cannot_be_read(find: Find) -> None:
+    many = [broken("/late/image")] * 19
+    never = [broken("/never/image")] * 25
+    assert names(find([*many, *never, image("/late/image", START_NS + 1, FRAME)])) == ["/late/image"]
+
+
+@pytest.mark.parametrize("hostile", [declared("/a/compressed", "jpeg"), declared("/a/compressed", "", b"")])
+def test_what_is_no_image_is_no_camera(find: Find, hostile: Sent) -> None:
+    assert find([hostile]) == []
+
+
+def test_what_the_node_put_out_is_no_camera(find: Find) -> None:
+    ours = ["/cam/derained/image", "derained/image", "/cam/streak_mask/image"]
+    messages = [image(name, START_NS, FRAME) for name in (*ours, "/cam/image_raw", "/cam/underained/image")]
+    small = [compressed(f"{name}/compressed", START_NS, FRAME) for name in ours]
+    assert names(find([*messages, *small])) == ["/cam/image_raw", "/cam/underained/image"]
+
+
+def test_outputs_and_camera_info_stand_beside_the_camera(find: Find) -> None:
+    messages = [
+        image("/front/image_raw", START_NS, FRAME),
+        info("/front/camera_info"),
+        image("/rear/image_raw", START_NS, FRAME),
+        info("/camera_info"),
+        image("plain", START_NS, FRAME),
+    ]
+    front, rear, plain = find(messages)
+    assert front.info is not None
+    assert front.info.name == "/front/camera_info"
+    assert (rear.info, plain.info) == (None, None)
+    assert [camera.output("derained/image") for camera in (front, rear, plain)] == [
+        "/front/derained/image",
+        "/rear/derained/image",
+        "derained/image",
+    ]
+    assert front.output("streak_mask/image", compressed=True) == "/front/streak_mask/image/compressed"
+
+
+def test_two_cameras_in_one_namespace_have_outputs_of_their_own(find: Find) -> None:
+    messages: list[Any] = [
+        image("/stereo/left", START_NS, FRAME),
+        compressed("/stereo/right/compressed", START_NS, FRAME),
+        image("/other/left", START_NS, FRAME),
+        info("/stereo/camera_info"),
+    ]
+    left, right, other = find(messages)
+    assert [camera.output("derained/image") for camera in (left, right, other)] == [
+        "/stereo/left/derained/image",
+        "/stereo/right/derained/image",
+        "/other/derained/image",
+    ]
+    assert left.info is right.info is not None
+
+
+def test_a_topic_that_is_not_there(find: Find) -> None:
+    messages = [image("/front/image_raw", START_NS, FRAME), text("/words", START_NS, "x")]
+    with pytest.raises(
+        BagError, match=r"has no image topic /words; it has: /front/image_raw \(sensor_msgs/msg/Image\)"
+    ):
+        find(messages, "/words")
+
+
+@pytest.mark.parametrize("wanted", [[], ["/cam"]])
+def test_a_recording_without_images(find: Find, wanted: list[str]) -> None:
+    messages = [text("/words", START_NS, "x")]
+    if wanted:
+        with pytest.raises(BagError, match="has no image topic /cam; it has: none"):
+            find(messages, *wanted)
+    else:
+        assert find(messages) == []
