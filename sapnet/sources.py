@@ -1,4 +1,4 @@
-"""Frames of an image, a folder of images, a video or a rosbag2 recording, one at a time."""
+"""Frames of an image, a folder of images, a video or a recording, one at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
@@ -18,17 +18,14 @@ from numpy.typing import NDArray
 from sapnet.errors import BagError, ImageFormatError, SapnetError
 
 if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
-    from rosbags.interfaces import Connection
+    from sapnet.bags.source import Topic
 
 Frame = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
-BAG_SUFFIXES = (".mcap", ".db3")
+BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
-_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-_GRAY = ("mono", "8UC1", "16UC1", "32FC1")
 # Containers count the frames of a good video a little wrong; one that is cut off lacks more than this share.
 _MISSING_SHARE = 0.1
 
@@ -52,17 +49,17 @@ class FrameSource:
 
 
 def open_source(path: str | Path) -> FrameSource:
-    """Open an image, a folder of images, a video, or a rosbag2 folder or file with a colour image topic.
+    """Open an image, a folder of images, a video, or a recording of ROS 1 or ROS 2 with a colour camera.
 
     Raises SapnetError where nothing is, ImageFormatError or BagError where it cannot be read.
     """
     path = Path(path)
     if not path.exists():
-        raise SapnetError(f"{path} does not exist; give an image, a folder of images, a video or a rosbag2 recording")
-    if path.suffix.lower() in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
-        return _open_bag(path)
+        raise SapnetError(f"{path} does not exist; give an image, a folder of images, a video or a recording")
     if path.is_dir():
-        return _open_folder(path)
+        return _open_bag(path) if _holds_bag(path) else _open_folder(path)
+    if path.suffix.lower() in BAG_SUFFIXES:
+        return _open_bag(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return FrameSource(path, None, 1, partial(_images, [path]))
     return _open_video(path)
@@ -136,52 +133,32 @@ def _video_frames(path: Path) -> Iterator[tuple[str, Frame]]:
         raise ImageFormatError(f"{path} ends after {index} of {announced} frames; it may be cut off", "decode")
 
 
+def _holds_bag(path: Path) -> bool:
+    """Whether a folder is a rosbag2 recording, perhaps an unfinished one."""
+    return (path / "metadata.yaml").is_file() or any(path.glob("*.mcap")) or any(path.glob("*.db3"))
+
+
 def _open_bag(path: Path) -> FrameSource:
-    with _reader(path) as reader:
-        topic = _colour_image_topic(path, reader)
-        count = sum(connection.msgcount for connection in reader.connections if connection.topic == topic)
-        seconds = reader.duration / 1e9
-    fps = (count - 1) / seconds if count > 1 and seconds > 0 else None
-    return FrameSource(path, fps, count, partial(_bag_frames, path, topic))
+    from sapnet.bags.cameras import find_cameras
+    from sapnet.bags.source import open_bag
+
+    with open_bag(path) as bag:
+        cameras = find_cameras(bag)
+        if not cameras:
+            seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics))
+            raise BagError(f"{path} has no topic with colour images; it holds {seen or 'nothing'}")
+        topic = cameras[0].topic
+        seconds = (bag.end_ns - 1 - bag.start_ns) / 1e9
+    fps = (topic.count - 1) / seconds if topic.count > 1 and seconds > 0 else None
+    return FrameSource(path, fps, topic.count, partial(_bag_frames, path, topic))
 
 
-@contextmanager
-def _reader(path: Path) -> Iterator[AnyReader]:
-    try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as err:
-        raise BagError("reading rosbag2 recordings needs rosbags: pip install rosbags") from err
-    try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            yield reader
-    except (AnyReaderError, OSError) as err:
-        raise BagError(f"{path} cannot be read as a rosbag2 recording: {err}") from err
+def _bag_frames(path: Path, topic: Topic) -> Iterator[tuple[str, Frame]]:
+    from sapnet.bags.frames import decode
+    from sapnet.bags.source import open_bag
 
-
-def _colour_image_topic(path: Path, reader: AnyReader) -> str:
-    found = [connection for connection in reader.connections if connection.msgtype in _IMAGE_TYPES]
-    for connection in found:
-        if _is_colour(reader, connection):
-            return connection.topic
-    seen = ", ".join(sorted({f"{connection.topic} ({connection.msgtype})" for connection in reader.connections}))
-    raise BagError(f"{path} has no topic with colour images; it holds {seen or 'nothing'}")
-
-
-def _is_colour(reader: AnyReader, connection: Connection) -> bool:
-    for _, _, data in reader.messages(connections=[connection]):
-        message = cast(Any, reader.deserialize(data, connection.msgtype))
-        encoding = getattr(message, "encoding", "") or message.format
-        return not encoding.startswith(_GRAY) and "compressedDepth" not in encoding
-    return False
-
-
-def _bag_frames(path: Path, topic: str) -> Iterator[tuple[str, Frame]]:
-    from sapnet.messages import decode_compressed, decode_image
-
-    with _reader(path) as reader:
-        connections = [connection for connection in reader.connections if connection.topic == topic]
-        for index, (connection, _, data) in enumerate(reader.messages(connections=connections)):
-            message = reader.deserialize(data, connection.msgtype)
-            decode = decode_image if connection.msgtype == _IMAGE_TYPES[0] else decode_compressed
-            yield f"{index:06d}", decode(message).bgr
+    with open_bag(path) as bag:
+        for index, recorded in enumerate(bag.messages([topic])):
+            yield f"{index:06d}", decode(recorded, None).decoded.bgr
+        if bag.notes:
+            raise BagError(f"{path} was read as far as it goes: {'; '.join(bag.notes)}")

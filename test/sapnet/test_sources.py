@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -163,6 +164,33 @@ def test_damaged_bag(tmp_path: Path, storage: StoragePlugin) -> None:
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(BagError, match="cannot be read as a rosbag2 recording"):
         list(open_source(bag))
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_unfinished_bag_gives_what_it_has_and_says_so(tmp_path: Path, storage: StoragePlugin) -> None:
+    bag = write_bag(tmp_path / "bag", {"/colour": [image_message(flat(value)) for value in (1, 2, 3)]}, storage)
+    (bag / "metadata.yaml").unlink()
+    frames = iter(open_source(bag))
+    assert [int(frame.mean()) for _, frame in (next(frames), next(frames), next(frames))] == [1, 2, 3]
+    with pytest.raises(
+        BagError, match=r"was read as far as it goes: no metadata\.yaml, so the recording was not finish"
+    ):
+        next(frames)
+
+
+def test_ros1_bag(tmp_path: Path) -> None:
+    types = get_typestore(Stores.ROS1_NOETIC)
+    stamp = types.types["builtin_interfaces/msg/Time"](1, 2)
+    header = types.types["std_msgs/msg/Header"](0, stamp, "camera")
+    make = types.types["sensor_msgs/msg/Image"]
+    with Ros1Writer(tmp_path / "a.bag") as bag:
+        connection = bag.add_connection("/colour", make.__msgtype__, typestore=types)
+        for value in (7, 8):
+            message = make(header, 32, 48, "bgr8", 0, 144, flat(value).reshape(-1))
+            bag.write(connection, value * 10**8, types.serialize_ros1(message, make.__msgtype__))
+    source = open_source(tmp_path / "a.bag")
+    assert (source.count, source.fps) == (2, pytest.approx(10.0))
+    assert [int(frame.mean()) for _, frame in source] == [7, 8]
 
 
 def test_missing_path(tmp_path: Path) -> None:
