@@ -89,8 +89,8 @@ def _player(
     try:
         _heed_signals(player)
         if player.skipped:
-            names = ", ".join(f"{topic.name} ({topic.type})" for topic in player.skipped)
-            player.get_logger().warning(f"not played, for their types are not installed here: {names}")
+            reasons = "; ".join(f"{topic.name} ({topic.type}): {why}" for topic, why in player.skipped.items())
+            player.get_logger().warning(f"not played: {reasons}")
         yield player, cameras
     finally:
         player.destroy_node()

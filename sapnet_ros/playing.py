@@ -16,7 +16,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from sapnet.bags import Recorded, Topic
-from sapnet.errors import SapnetError
+from sapnet.errors import SapnetError, first_line
 from sapnet_ros.play_clock import PlayClock
 from sapnet_ros.recorded_topics import is_latched, message_class, offered_profile, overridable
 from sapnet_ros.waiting import WaitingNode
@@ -37,7 +37,8 @@ class PlayerStopped(SapnetError):
 class BagPlayer(WaitingNode):
     """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
 
-    profiles: what to offer instead of what was recorded. skipped: topics that cannot be published here.
+    profiles: what to offer instead of what was recorded. skipped: topics that cannot be published
+    here, and why.
     /clock has the recording's time: with each message, and ``clock_hz`` times in each second of steady time.
     ``~/pause`` stops time and goes on. Not thread-safe.
     """
@@ -52,7 +53,7 @@ class BagPlayer(WaitingNode):
     ) -> None:
         super().__init__("bag_player", **node_options)
         self.time = PlayClock(rate)
-        self.skipped: list[Topic] = []
+        self.skipped: dict[Topic, str] = {}
         self.stop_asked = False
         self._toggles = 0  # of the pause, that signals have asked for
         self._told_ns = self._next_ns = 0
@@ -125,14 +126,14 @@ class BagPlayer(WaitingNode):
     def _advertise(self, topic: Topic, profile: QoSProfile) -> None:
         kind = message_class(topic.type) if topic.serialization == "cdr" else None
         if kind is None:
-            self.skipped.append(topic)
+            self.skipped[topic] = "its type is not installed here"
             return
         try:
-            publisher = self.create_publisher(kind, topic.name, profile, qos_overriding_options=overridable())
-        except InvalidTopicNameException:
-            self.skipped.append(topic)
-        else:
-            self._publishers_of[topic] = publisher
+            self._publishers_of[topic] = self.create_publisher(
+                kind, topic.name, profile, qos_overriding_options=overridable()
+            )
+        except (InvalidTopicNameException, RuntimeError) as err:  # a name of ROS 1's, or of two types
+            self.skipped[topic] = first_line(err)
 
     def _is_due(self) -> bool:
         """Whether callbacks have waited for long."""

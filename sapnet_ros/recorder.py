@@ -26,7 +26,15 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
-from rosbags.interfaces import Connection
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import Writer
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool, Float32
@@ -35,7 +43,7 @@ from sapnet.bags.types import TYPESTORE, header_stamp
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
 from sapnet_ros.camera import Topics
-from sapnet_ros.qos import latched_profile
+from sapnet_ros.qos import frames_profile, latched_profile
 
 INPUT = "image"
 INFO = "derained/camera_info"
@@ -44,6 +52,19 @@ STATUS = "frame_status"
 # Deep, for a bag must not lose what the node gave out.
 DEPTH = 50
 DERAINED = "derained"
+_FOREVER = QosTime(9223372036, 854775807)
+# As derain_node's publishers do, qos.frames_profile.
+OFFERED = Qos(
+    history=QosHistory.KEEP_LAST,
+    depth=frames_profile().depth,
+    reliability=QosReliability.RELIABLE,
+    durability=QosDurability.VOLATILE,
+    deadline=_FOREVER,
+    lifespan=_FOREVER,
+    liveliness=QosLiveliness.AUTOMATIC,
+    liveliness_lease_duration=_FOREVER,
+    avoid_ros_namespace_conventions=False,
+)
 EXIT_INPUT = 2
 
 
@@ -112,7 +133,9 @@ class Recorder(Node):
         connection = None
         if self._bag is not None and written:
             type_name = message_type.__module__.split(".")[0] + f"/msg/{message_type.__name__}"
-            connection = self._bag.add_connection(self.resolve_topic_name(topic), type_name, typestore=TYPESTORE)
+            connection = self._bag.add_connection(
+                self.resolve_topic_name(topic), type_name, typestore=TYPESTORE, offered_qos_profiles=[OFFERED]
+            )
         callback = partial(self._take, name, connection, frame or _Frame())
         if frame is not None:
             frame.expect(name)

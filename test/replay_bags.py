@@ -64,14 +64,15 @@ def talk(topic: str, count: int, period_ns: int = 100_000_000) -> Iterator[Sent]
 def record(path: Path, messages: Sequence[Sent], profiles: dict[str, Qos] | None = None) -> Path:
     """A rosbag2 folder, in the order of log times. profiles: of topics, where they are recorded."""
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        connections: dict[str, Any] = {}
+        connections: dict[tuple[str, str], Any] = {}
         for sent in sorted(messages, key=lambda sent: sent.time_ns):
-            if sent.topic not in connections:
+            key = sent.topic, sent.type
+            if key not in connections:
                 offered = [profiles[sent.topic]] if profiles and sent.topic in profiles else []
-                connections[sent.topic] = writer.add_connection(
+                connections[key] = writer.add_connection(
                     sent.topic, sent.type, typestore=TYPES, offered_qos_profiles=offered
                 )
-            writer.write(connections[sent.topic], sent.time_ns, sent.data)
+            writer.write(connections[key], sent.time_ns, sent.data)
     return path
 
 

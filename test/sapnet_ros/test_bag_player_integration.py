@@ -95,6 +95,8 @@ def test_messages_come_as_they_were_recorded_and_late_listeners_get_what_is_latc
         text("/map", START_NS, "latched"),
         *talk("/talk", 12),
         wheel("/wheel", START_NS, 2.0),
+        text("/twice", START_NS, "of two types"),
+        info("/twice", START_NS, (48, 64)),
     ]
     ticks, talked = hear(peer, Clock, "/clock"), hear(peer, String, "/talk")
     images = hear(peer, Image, "/cam/image_raw", QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT), True)
@@ -117,9 +119,9 @@ def test_messages_come_as_they_were_recorded_and_late_listeners_get_what_is_latc
     assert_sent(images[:3], [m.data for m in messages if m.topic == "/cam/image_raw"])
     assert_sent(infos[:3], [m.data for m in messages if m.topic == "/cam/camera_info"])
     assert late[0].data == "latched"
-    lines = [line for line in playing.log.read_text().splitlines() if "not installed here" in line]
-    assert len(lines) == 1
-    assert "/wheel (our_msgs/msg/Wheel)" in lines[0]
+    (line,) = (line for line in playing.log.read_text().splitlines() if "not played" in line)
+    assert "/wheel (our_msgs/msg/Wheel): its type is not installed here" in line
+    assert "/twice (" in line
     # Time runs up, from the recording's start, and begins again with the second round.
     times = [clock_ns(message) for message in ticks]
     assert min(times) == START_NS

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rosbags.interfaces import QosReliability
 
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, wheel
 from live import TIMEOUT_S, wait_for
@@ -62,6 +63,9 @@ def test_two_replays_of_a_raw_camera_are_equal_at_any_rate(tmp_path: Path, capsy
     first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
     assert first == second  # bytes, order and log times
     assert set(first) == output_topics("/front")
+    with open_bag(tmp_path / "a") as source:
+        profiles = [qos for topic in source.topics for qos in topic.qos]
+    assert [qos.reliability for qos in profiles] == [QosReliability.RELIABLE] * 4
     derained, infos = first["/front/derained/image"], first["/front/derained/camera_info"]
     sent = [START_NS + number * FRAME_NS for number in range(len(frames))]
     assert stamps(derained, "sensor_msgs/msg/Image") == stamps(infos, "sensor_msgs/msg/CameraInfo") == sent
