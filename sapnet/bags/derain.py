@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.bags.cameras import Camera, find_cameras
+from sapnet.bags.metadata import METADATA
 from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.parts import Parts, is_unfinished, workplace
@@ -55,6 +56,7 @@ def derain_bag(
     overwrite: replace an output that exists. Raises BagError, BackendError.
     """
     options = options or BagOptions()
+    _require_apart(source, output)
     kept = _kept(output, resume, overwrite)
     if kept is not None:
         return kept
@@ -108,11 +110,13 @@ class _Run:
         part, began, frames, whole = self._empty_report(), time.monotonic(), 0, True
 
         def end_part() -> None:
-            nonlocal part, began
+            # What is interrupted here is done once more: nobody knows how far it came.
+            nonlocal part, began, whole
+            whole = False
             part.seconds = time.monotonic() - began
             parts.end_part({"done": done, "report": asdict(part)})
             self._add(part)
-            part, began = self._empty_report(), time.monotonic()
+            part, began, whole = self._empty_report(), time.monotonic(), True
 
         try:
             for item in items:
@@ -164,6 +168,12 @@ class _Run:
         self._report.notes += part.notes
 
 
+def _require_apart(source: Path, output: Path) -> None:
+    """Whatever is to be replaced, the input is not in it. Raises BagError."""
+    if output.resolve() in (source.resolve(), *source.resolve().parents):
+        raise BagError(f"{output} is the input, or holds it; name another output")
+
+
 def _kept(output: Path, resume: bool, overwrite: bool) -> BagReport | None:
     """The report of an output that is whole and is to be kept. Raises BagError where something is in the way."""
     if (output / REPORT).is_file() and resume:
@@ -171,6 +181,8 @@ def _kept(output: Path, resume: bool, overwrite: bool) -> BagReport | None:
         return BagReport.from_json(json.loads((output / REPORT).read_text()))
     if output.exists() and not overwrite:
         raise BagError(f"{output} exists already; name another output, or replace it with --overwrite")
+    if output.exists() and not ((output / METADATA).is_file() or (output.is_dir() and not any(output.iterdir()))):
+        raise BagError(f"{output} is no recording, so it is not replaced; name another output")
     if is_unfinished(output) and not resume and not overwrite:
         raise BagError(f"{output}.partial is of a run that was broken off; go on with --resume, or --overwrite it")
     return None

@@ -24,7 +24,7 @@ from sapnet.errors import BagError
 PART_BYTES = 512 * 2**20
 PART_SECONDS = 120.0
 
-_JOB, _JOURNAL, _LOCK, _BAG, _PART = "job.json", "journal.jsonl", "lock", "bag", "part"
+_JOB, _JOURNAL, _LOCK, _BAG, _PART, _REPLACED = "job.json", "journal.jsonl", "lock", "bag", "part", "replaced"
 
 
 class Parts:
@@ -98,7 +98,7 @@ class Parts:
             _sync(bag / name)
         _sync(bag)
         if output.exists():
-            os.replace(output, self._folder / "replaced")
+            os.replace(output, self._folder / _REPLACED)
         os.replace(bag, output)
         _sync(output.parent)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -159,7 +159,7 @@ def _check_job(folder: Path, job: dict[str, Any], resume: bool) -> None:
                 "use the same input and options, or start anew with --overwrite"
             )
         return
-    for name in (_BAG, _PART):
+    for name in (_BAG, _PART, _REPLACED):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / _JOURNAL).unlink(missing_ok=True)
     temporary = folder / f"{_JOB}.tmp"
@@ -186,7 +186,7 @@ def _whole_lines(journal: Path) -> list[str]:
     text = journal.read_text()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        journal.write_text(whole)
+        os.truncate(journal, len(whole.encode()))  # at once: were it written anew, a kill could empty it
     return whole.splitlines()
 
 
