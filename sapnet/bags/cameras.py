@@ -49,7 +49,7 @@ def find_cameras(source: BagSource, wanted: Sequence[str] = ()) -> list[Camera]:
     _require_one_transport(chosen)
     shared = Counter(_namespace(topic) for topic in chosen)
     infos = {topic.name: topic for topic in source.topics if topic.type == CAMERA_INFO}
-    return [
+    cameras = [
         Camera(
             topic,
             infos.get(f"{_namespace(topic)}camera_info"),
@@ -57,6 +57,13 @@ def find_cameras(source: BagSource, wanted: Sequence[str] = ()) -> list[Camera]:
         )
         for topic in chosen
     ]
+    beside: dict[str, Camera] = {}
+    for camera in cameras:
+        other = beside.setdefault(camera.namespace, camera)
+        if other is not camera:
+            names = f"{other.topic.name} and {camera.topic.name}"
+            raise BagError(f"outputs of {names} would have the same names; derain one of them with --topic")
+    return cameras
 
 
 def _in_colour(source: BagSource, images: Sequence[Topic]) -> list[Topic]:

@@ -130,7 +130,10 @@ def _order(path: Path) -> list[tuple[bool, int, str]]:
 
 
 def _opened(recording: _Recording, scratch: Path) -> Iterator[tuple[str, File]]:
-    """Names of files, and what was opened of each; those that cannot be read are left out."""
+    """Names of files, and what was opened of each; those that are damaged all over are left out.
+
+    What somebody can mend (rights, room for a copy) is an OSError: a run that is gone on with must read the same.
+    """
     for number, file in enumerate(recording.files):
         try:
             plain = _unpacked(file, scratch / f"unpacked_{number}", recording.say)
@@ -139,7 +142,7 @@ def _opened(recording: _Recording, scratch: Path) -> Iterator[tuple[str, File]]:
             else:
                 yield file.name, Sqlite3File(plain, scratch / f"merged_{number}", recording.say)
         except OSError as err:
-            recording.say(f"{file.name} cannot be read ({err.strerror or err}): left out")
+            raise OSError(err.errno, f"{file.name}: {err.strerror or err}") from err
         # What is raised depends on the byte that is wrong.
         except Exception as err:
             recording.say(f"{file.name} cannot be read ({first_line(err)}): left out")

@@ -164,6 +164,12 @@ def test_two_cameras_in_one_namespace_have_outputs_of_their_own(find: Find) -> N
     assert left.info is right.info is not None
 
 
+def test_outputs_that_would_have_the_same_names_are_an_error(find: Find) -> None:
+    topics = ["/cam/left", "/cam/right", "/cam/left/image"]
+    with pytest.raises(BagError, match=r"outputs of /cam/left and /cam/left/image would have the same names"):
+        find([image(topic, START_NS, FRAME) for topic in topics])
+
+
 def test_a_topic_that_is_not_there(find: Find) -> None:
     messages = [image("/front/image_raw", START_NS, FRAME), text("/words", START_NS, "x")]
     with pytest.raises(
