@@ -19,6 +19,7 @@ from sapnet.bags.parts import Parts, is_unfinished, workplace
 from sapnet.bags.report_data import BagReport, CameraReport
 from sapnet.bags.source import BagSource, open_bag
 from sapnet.bags.steps import Item, Steps
+from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError
 
@@ -93,8 +94,7 @@ class _Run:
 
     def perform(self, folder: Path, progress: Progress) -> BagReport:
         """Do what is left of the job in its workplace."""
-        compression = "none" if self._bag.compression == "chunk" and self._storage != "mcap" else self._bag.compression
-        parts = Parts(folder, self._output.name, self._outputs.topics, self._storage, compression)
+        parts = Parts(folder, self._output.name, self._outputs.topics, self._writer)
         done = 0
         for said in parts.recover():
             done = said["done"]
@@ -104,6 +104,14 @@ class _Run:
         self._report.notes = [*self._bag.notes, *self._report.notes]
         parts.end(self._output, {REPORT: json.dumps(asdict(self._report))})
         return self._report
+
+    def _writer(self, path: Path) -> BagWriter:
+        """A part of the output, kept as the input is."""
+        compression = "none" if self._bag.compression == "chunk" and self._storage != "mcap" else self._bag.compression
+        writer = BagWriter(path, self._storage, compression)
+        for key, value in self._bag.custom.items():
+            writer.set_custom_data(key, value)
+        return writer
 
     def _write(self, parts: Parts, items: Iterable[Item], done: int, progress: Progress) -> None:
         """Write what comes, part by part."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,17 @@ _JOB, _JOURNAL, _LOCK, _BAG, _PART, _REPLACED = "job.json", "journal.jsonl", "lo
 class Parts:
     """Parts of a recording in the folder ``<output>.partial``, and its journal.
 
+    topics: of each part. make: gives the recording to write a part to, for its folder.
+
     Each line of the journal is a whole part: its metadata, and what the caller said of it. A part is written beside
     the others, moved among them and only then entered: what the journal does not name is removed at the next start.
     """
 
-    def __init__(self, folder: Path, name: str, topics: Sequence[Topic], storage: str, compression: str) -> None:
+    def __init__(self, folder: Path, name: str, topics: Sequence[Topic], make: Callable[[Path], BagWriter]) -> None:
         self._folder = folder
         self._name = name
         self._topics = topics
-        self._storage = storage
-        self._compression = compression
+        self._make = make
         self._metadata: list[dict[str, Any]] = []
         self._writer: BagWriter | None = None
         self._connections: dict[Topic, Connection] = {}
@@ -120,7 +121,7 @@ class Parts:
 
     def _begin(self) -> BagWriter:
         path = self._folder / _PART / f"{self._name}_{len(self._metadata)}"
-        self._writer = BagWriter(path, self._storage, self._compression)
+        self._writer = self._make(path)
         self._writer.open()
         self._connections = {topic: self._writer.add(topic) for topic in self._topics}
         self._bytes, self._began_s = 0, time.monotonic()

@@ -495,6 +495,16 @@ def test_the_input_may_not_be_derained_already(derain: Derain, derainer: Deraine
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+def test_what_the_recorder_was_told_to_keep_is_kept(derain: Derain, tmp_path: Path) -> None:
+    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        writer.set_custom_data("vehicle", "7")
+        camera = writer.add_connection(CAMERA, IMAGE, typestore=TYPES)
+        writer.write(camera, START_NS, image(CAMERA, START_NS, smooth_frames(1, 48, 64)[0]).data)
+    derain(tmp_path / "in")
+    with open_bag(tmp_path / "out") as bag:
+        assert bag.custom == {"vehicle": "7"}
+
+
 def test_the_input_is_not_changed(derain: Derain, tmp_path: Path) -> None:
     source = write_bag(tmp_path / "in", drive(3))
     before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in source.iterdir()}
