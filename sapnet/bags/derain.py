@@ -57,10 +57,10 @@ def derain_bag(
     overwrite: replace an output that exists. Raises BagError, BackendError.
     """
     options = options or BagOptions()
-    _require_apart(source, output)
     kept = _kept(output, resume, overwrite)
     if kept is not None:
         return kept
+    _require_replaceable(source, output)
     with open_bag(source) as bag:
         cameras = find_cameras(bag, options.topics)
         if not cameras:
@@ -176,10 +176,12 @@ class _Run:
         self._report.notes += part.notes
 
 
-def _require_apart(source: Path, output: Path) -> None:
-    """Whatever is to be replaced, the input is not in it. Raises BagError."""
+def _require_replaceable(source: Path, output: Path) -> None:
+    """Whatever is to be replaced is a recording, and the input is not in it. Raises BagError."""
     if output.resolve() in (source.resolve(), *source.resolve().parents):
         raise BagError(f"{output} is the input, or holds it; name another output")
+    if output.exists() and not ((output / METADATA).is_file() or (output.is_dir() and not any(output.iterdir()))):
+        raise BagError(f"{output} is no recording, so it is not replaced; name another output")
 
 
 def _kept(output: Path, resume: bool, overwrite: bool) -> BagReport | None:
@@ -189,8 +191,6 @@ def _kept(output: Path, resume: bool, overwrite: bool) -> BagReport | None:
         return BagReport.from_json(json.loads((output / REPORT).read_text()))
     if output.exists() and not overwrite:
         raise BagError(f"{output} exists already; name another output, or replace it with --overwrite")
-    if output.exists() and not ((output / METADATA).is_file() or (output.is_dir() and not any(output.iterdir()))):
-        raise BagError(f"{output} is no recording, so it is not replaced; name another output")
     if is_unfinished(output) and not resume and not overwrite:
         raise BagError(f"{output}.partial is of a run that was broken off; go on with --resume, or --overwrite it")
     return None

@@ -59,6 +59,8 @@ class Sqlite3File:
         with self._database() as database:
             self._topics = _topics(database)
             try:
+                if self._vfs is not None:  # then the index lacks what the table may still have
+                    raise apsw.IOError("it is cut off")
                 counted = _counted(database)
             except apsw.Error as err:
                 say(f"{path.name} is damaged ({first_line(err)}): read as far as it goes")
