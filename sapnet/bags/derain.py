@@ -116,6 +116,7 @@ class _Run:
     def _write(self, parts: Parts, items: Iterable[Item], done: int, progress: Progress) -> None:
         """Write what comes, part by part."""
         part, began, frames, whole = self._empty_report(), time.monotonic(), 0, True
+        last_ns = 0
 
         def end_part() -> None:
             # What is interrupted here is done once more: nobody knows how far it came.
@@ -129,7 +130,10 @@ class _Run:
         try:
             for item in items:
                 messages = list(self._outputs.messages(item))
-                whole = False
+                # Readers sort within a file: where the input's next file goes back in time, so does ours.
+                if item.recorded.time_ns < last_ns and part.messages:
+                    end_part()
+                last_ns, whole = item.recorded.time_ns, False
                 for topic, data in messages:
                     parts.write(topic, item.recorded.time_ns, data)
                 self._count(item, part)

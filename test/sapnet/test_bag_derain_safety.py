@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sapnet.bags.parts
-from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
+from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_bag
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
@@ -57,6 +57,16 @@ def test_an_interrupt_while_a_part_is_made_safe_loses_nothing(
         derain_bag(derainer, drive, tmp_path / "out")
     derain_bag(derainer, drive, tmp_path / "out", resume=True)
     assert words(tmp_path / "out") == words(drive)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_files_that_overlap_in_time_keep_their_order(tmp_path: Path, derainer: Derainer, storage: str) -> None:
+    times = [[0, 30, 60], [20, 50], [10, 70]]
+    groups = [[text("/t", START_NS + ns, str(ns)) for ns in group] for group in times]
+    groups[0].insert(0, image("/cam/image", START_NS - 10**6, smooth_frames(1)[0]))
+    drive = split_bag(tmp_path / "in", groups, storage)
+    derain_bag(derainer, drive, tmp_path / "out")
+    assert [sent.time_ns - START_NS for sent in words(tmp_path / "out")] == [ns for group in times for ns in group]
 
 
 @pytest.mark.parametrize("output", ["drives/in", "drives", "drives/../drives/in", "."])
