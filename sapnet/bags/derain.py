@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -15,13 +14,13 @@ from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.metadata import METADATA
 from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
-from sapnet.bags.parts import Parts, is_unfinished, workplace
+from sapnet.bags.parts import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
 from sapnet.bags.report_data import BagReport, CameraReport
-from sapnet.bags.source import BagSource, open_bag
+from sapnet.bags.source import BagSource, Topic, open_bag
 from sapnet.bags.steps import Item, Steps
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
-from sapnet.errors import BackendError, BagError
+from sapnet.errors import BackendError, BagError, ImageFormatError
 
 REPORT = "sapnet_report.json"
 # Unreadable images that are named one by one.
@@ -57,18 +56,19 @@ def derain_bag(
     overwrite: replace an output that exists. Raises BagError, BackendError.
     """
     options = options or BagOptions()
-    kept = _kept(output, resume, overwrite)
-    if kept is not None:
-        return kept
-    _require_replaceable(source, output)
-    with open_bag(source) as bag:
-        cameras = find_cameras(bag, options.topics)
-        if not cameras:
-            seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics)) or "nothing"
-            raise BagError(f"{source} has no camera in colour; name an image topic with --topic. It holds {seen}")
-        job = {"input": _identity(source), "options": asdict(options), "network": _network(derainer)}
-        run = _Run(derainer, bag, cameras, output, options)
-        with workplace(output, job, resume) as folder:
+    with workplace(output) as folder:
+        if resume and (output / REPORT).is_file():
+            forget_job(folder)
+            return _whole(derainer, source, output, options)
+        _require_free(output, resume, overwrite, is_unfinished(folder))
+        _require_replaceable(source, output)
+        with open_bag(source) as bag:
+            cameras = find_cameras(bag, options.topics)
+            if not cameras:
+                seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics)) or "nothing"
+                raise BagError(f"{source} has no camera in colour; name an image topic with --topic. It holds {seen}")
+            run = _Run(derainer, bag, cameras, output, options)
+            begin_job(folder, run.job, resume)
             return run.perform(folder, progress)
 
 
@@ -89,8 +89,9 @@ class _Run:
         self._steps = Steps(derainer, bag, cameras, options)
         self._storage = options.storage or ("mcap" if bag.storage == "ros1" else bag.storage)
         self._names = [self._outputs.names(camera) for camera in cameras]
+        self.job = _job(derainer, bag.path, options)
         self._report = self._empty_report()
-        self._report.network = _network(derainer)
+        self._report.network, self._report.job = _network(derainer), self.job
 
     def perform(self, folder: Path, progress: Progress) -> BagReport:
         """Do what is left of the job in its workplace."""
@@ -129,7 +130,7 @@ class _Run:
 
         try:
             for item in items:
-                messages = list(self._outputs.messages(item))
+                messages = self._messages(item)
                 # Readers sort within a file: where the input's next file goes back in time, so does ours.
                 if item.recorded.time_ns < last_ns and part.messages:
                     end_part()
@@ -150,6 +151,14 @@ class _Run:
             raise
         finally:
             parts.abort_part()
+
+    def _messages(self, item: Item) -> list[tuple[Topic, bytes | memoryview]]:
+        """What is written for a message of the input."""
+        try:
+            return list(self._outputs.messages(item))
+        except ImageFormatError as err:  # such as of a JPEG that would be too wide
+            item.derained, item.unreadable = None, str(err)
+            return list(self._outputs.messages(item))
 
     def _count(self, item: Item, part: BagReport) -> None:
         """Keep account of what became of a message."""
@@ -188,16 +197,30 @@ def _require_replaceable(source: Path, output: Path) -> None:
         raise BagError(f"{output} is no recording, so it is not replaced; name another output")
 
 
-def _kept(output: Path, resume: bool, overwrite: bool) -> BagReport | None:
-    """The report of an output that is whole and is to be kept. Raises BagError where something is in the way."""
-    if (output / REPORT).is_file() and resume:
-        shutil.rmtree(output.with_name(f"{output.name}.partial"), ignore_errors=True)
-        return BagReport.from_json(json.loads((output / REPORT).read_text()))
+def _require_free(output: Path, resume: bool, overwrite: bool, unfinished: bool) -> None:
+    """Raises BagError where something is in the way that is not to be replaced."""
     if output.exists() and not overwrite:
         raise BagError(f"{output} exists already; name another output, or replace it with --overwrite")
-    if is_unfinished(output) and not resume and not overwrite:
+    if unfinished and not resume and not overwrite:
         raise BagError(f"{output}.partial is of a run that was broken off; go on with --resume, or --overwrite it")
-    return None
+
+
+def _whole(derainer: Derainer, source: Path, output: Path, options: BagOptions) -> BagReport:
+    """The report of an output that is whole. Raises BagError where it is of another job; the input may be gone."""
+    try:
+        report = BagReport.from_json(json.loads((output / REPORT).read_text()))
+    except (ValueError, TypeError, KeyError) as err:
+        raise BagError(f"{output / REPORT} is damaged ({err}); derain it anew with --overwrite") from err
+    if source.exists():
+        require_same(output, report.job, _job(derainer, source, options))
+    return report
+
+
+def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any]:
+    """What tells one job from another, as JSON has it."""
+    job = {"input": _identity(source), "options": asdict(options), "network": _network(derainer)}
+    values: dict[str, Any] = json.loads(json.dumps(job))
+    return values
 
 
 def _identity(source: Path) -> list[list[Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml.error import YAMLError
 
-from sapnet.bags.metadata import merged, read_metadata, write_metadata
+from sapnet.bags.metadata import merged, read_metadata, sync, write_metadata
 from sapnet.errors import BagError
 
 
@@ -38,6 +38,7 @@ def join_bags(parts: Sequence[Path], output: Path) -> None:
             metadata["files"] = [{**file, "path": renamed[file["path"]]} for file in metadata["files"]]
             described.append(metadata)
         write_metadata(unfinished, merged(described))
+        sync(unfinished)
         os.replace(unfinished, output)
     except OSError as err:
         raise BagError(f"{output} cannot be written ({err.strerror or err})") from err

@@ -32,8 +32,8 @@ class Outputs:
         clashes = sorted({t.name for topics in made.values() for t in topics if t is not None and t.name in taken})
         if clashes:
             raise BagError(
-                f"{bag.path} has {', '.join(clashes)} already: it was derained before. Derain the original recording, "
-                "or another camera of it with --topic"
+                f"{bag.path} has {', '.join(clashes)} already, as after deraining it once. Derain the original "
+                "recording, or another camera of it with --topic"
             )
         self._outputs = {camera.topic: topics for camera, topics in made.items()}
         new = [topic for topics in made.values() for topic in topics if topic is not None]

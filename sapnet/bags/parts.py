@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rosbags.interfaces import Connection
 
-from sapnet.bags.metadata import merged, read_metadata, write_metadata
+from sapnet.bags.metadata import merged, read_metadata, sync, write_metadata
 from sapnet.bags.source import Topic
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
@@ -53,6 +53,9 @@ class Parts:
         self._metadata = [entry["metadata"] for entry in entries if entry["metadata"]]
         known = {name for metadata in self._metadata for name in metadata["relative_file_paths"]}
         (self._folder / _BAG).mkdir(exist_ok=True)
+        missing = sorted(name for name in known if not (self._folder / _BAG / name).is_file())
+        if missing:
+            raise BagError(f"{self._folder} lacks {', '.join(missing)}, which were whole: start anew with --overwrite")
         for file in (self._folder / _BAG).iterdir():
             if file.name not in known:
                 file.unlink()
@@ -96,12 +99,12 @@ class Parts:
         write_metadata(bag, merged(self._metadata))
         for name, text in extra.items():
             (bag / name).write_text(text)
-            _sync(bag / name)
-        _sync(bag)
+            sync(bag / name)
+        sync(bag)
         if output.exists():
             os.replace(output, self._folder / _REPLACED)
         os.replace(bag, output)
-        _sync(output.parent)
+        sync(output.parent)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _close(self, writer: BagWriter) -> dict[str, Any]:
@@ -113,9 +116,9 @@ class Parts:
             raise
         metadata = read_metadata(writer.path)
         for name in metadata["relative_file_paths"]:
-            _sync(writer.path / name)
+            sync(writer.path / name)
             os.replace(writer.path / name, self._folder / _BAG / name)
-        _sync(self._folder / _BAG)
+        sync(self._folder / _BAG)
         shutil.rmtree(writer.path.parent)
         return metadata
 
@@ -129,36 +132,34 @@ class Parts:
 
 
 @contextmanager
-def workplace(output: Path, job: dict[str, Any], resume: bool) -> Iterator[Path]:
-    """The folder ``<output>.partial`` for this job, locked. Raises BagError.
+def workplace(output: Path) -> Iterator[Path]:
+    """The folder ``<output>.partial``, locked; it is gone afterwards unless a job was begun there. Raises BagError."""
+    folder = output.with_name(f"{output.name}.partial")
+    with _writing(folder), _locked(folder, output):
+        try:
+            yield folder
+        finally:
+            if not (folder / _JOB).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run in this workplace was broken off."""
+    return (folder / _JOB).is_file()
+
+
+def forget_job(folder: Path) -> None:
+    """What is left in a workplace, of a job whose output is whole, is of no use."""
+    (folder / _JOB).unlink(missing_ok=True)
+
+
+def begin_job(folder: Path, job: dict[str, Any], resume: bool) -> None:
+    """Make ready for a job, or with ``resume`` for what is left of it. Raises BagError where that was another one.
 
     job: what must be the same where a run is gone on with.
     """
-    folder = output.with_name(f"{output.name}.partial")
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / _LOCK, timeout=0):
-                _check_job(folder, json.loads(json.dumps(job)), resume)
-                yield folder
-        except Timeout:
-            raise BagError(f"another process is writing {output}; wait for it, or name another output") from None
-
-
-def is_unfinished(output: Path) -> bool:
-    """Whether a run for this output was broken off."""
-    return (output.with_name(f"{output.name}.partial") / _JOB).is_file()
-
-
-def _check_job(folder: Path, job: dict[str, Any], resume: bool) -> None:
-    if resume and (folder / _JOB).is_file():
-        before = json.loads((folder / _JOB).read_text())
-        changed = [key for key in job if job[key] != before.get(key)]
-        if changed:
-            raise BagError(
-                f"{folder} is of another job: {', '.join(f'{key} was {before.get(key)}' for key in changed)}; "
-                "use the same input and options, or start anew with --overwrite"
-            )
+    if resume and is_unfinished(folder):
+        require_same(folder, json.loads((folder / _JOB).read_text()), job)
         return
     for name in (_BAG, _PART, _REPLACED):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -166,6 +167,33 @@ def _check_job(folder: Path, job: dict[str, Any], resume: bool) -> None:
     temporary = folder / f"{_JOB}.tmp"
     temporary.write_text(json.dumps(job, indent=2))
     os.replace(temporary, folder / _JOB)
+
+
+def require_same(where: Path, before: dict[str, Any], job: dict[str, Any]) -> None:
+    """Raises BagError where what was begun, or done, is of another job."""
+    changed = [key for key in job if job[key] != before.get(key)]
+    if changed:
+        raise BagError(
+            f"{where} is of another job: {', '.join(f'{key} was {before.get(key)}' for key in changed)}; "
+            "use the same input and options, or start anew with --overwrite"
+        )
+
+
+@contextmanager
+def _locked(folder: Path, output: Path) -> Iterator[None]:
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        while not lock.is_locked:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            if not (folder / _LOCK).is_file():  # the one before us removed the folder meanwhile
+                lock.release()
+    except Timeout:
+        raise BagError(f"another process is writing {output}; wait for it, or name another output") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -189,11 +217,3 @@ def _whole_lines(journal: Path) -> list[str]:
     if whole != text:
         os.truncate(journal, len(whole.encode()))  # at once: were it written anew, a kill could empty it
     return whole.splitlines()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

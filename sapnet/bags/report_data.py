@@ -42,7 +42,7 @@ class BagReport:
     """What became of a recording. messages: written. seconds: of work, over all runs that it took.
 
     notes: what was wrong with the recording or its images, a sentence each.
-    network: weights, backend, precision, stages and device.
+    network: weights, backend, precision, stages and device. job: what was asked for, and of which files.
     """
 
     input: str
@@ -52,6 +52,7 @@ class BagReport:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     network: dict[str, str | int] = field(default_factory=dict)
+    job: dict[str, Any] = field(default_factory=dict)
 
     @property
     def frames(self) -> int:

@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
 def as_json(report: BagReport) -> dict[str, Any]:
     """The report with figures of each camera in place of a figure for each frame."""
     values = asdict(report)
+    del values["job"]
     for camera, shown in zip(report.cameras, values["cameras"], strict=True):
         for name in ("times_ns", "rain_scores", "latencies_ms"):
             del shown[name]

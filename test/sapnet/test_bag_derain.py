@@ -518,16 +518,37 @@ def test_an_output_that_is_there_is_kept(derain: Derain, derainer: Derainer, tmp
         derain(tmp_path / "in")
     assert derain_bag(derainer, tmp_path / "in", tmp_path / "out", resume=True) == report
     before = read(tmp_path / "out")
+    with pytest.raises(BagError, match=r"out is of another job: options was .*; use the same input and options"):
+        derain_bag(derainer, tmp_path / "in", tmp_path / "out", BagOptions(replace=True), resume=True)
     derain_bag(derainer, tmp_path / "in", tmp_path / "out", BagOptions(replace=True), overwrite=True)
     assert read(tmp_path / "out") != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
-def test_the_report_stands_in_the_output(derain: Derain, tmp_path: Path) -> None:
+def test_a_frame_that_cannot_be_written_is_told(derain: Derain, tmp_path: Path) -> None:
+    """JPEG ends at 65535 pixels a side."""
+    wide = image(CAMERA, START_NS, np.zeros((16, 66000, 3), np.uint8))
+    report = derain([wide, *drive(1)], compressed="jpeg")
+    assert (report.cameras[0].derained_frames, report.cameras[0].unreadable) == (1, 1)
+    assert len(report.notes) == 1
+    assert wide in read(tmp_path / "out")
+
+
+def test_a_damaged_report_of_an_output_is_told(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
+    derain(drive(1))
+    (tmp_path / "out" / REPORT).write_text("{")
+    with pytest.raises(BagError, match=r"sapnet_report\.json is damaged .*; derain it anew with --overwrite"):
+        derain_bag(derainer, tmp_path / "in", tmp_path / "out", resume=True)
+
+
+def test_the_report_stands_in_the_output(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
     report = derain(drive(3))
     assert BagReport.from_json(json.loads((tmp_path / "out" / REPORT).read_text())) == report
     assert report.network["backend"] == "fake"
     assert report.seconds > 0
+    # It can be had when the input is gone.
+    (tmp_path / "in").rename(tmp_path / "elsewhere")
+    assert derain_bag(derainer, tmp_path / "in", tmp_path / "out", resume=True) == report
 
 
 def test_a_backend_that_fails_ends_it_and_what_is_done_is_kept(derainer: Derainer, tmp_path: Path) -> None:
