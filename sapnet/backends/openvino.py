@@ -114,12 +114,14 @@ class OpenVinoBackend:
 
     def _compile(self, shape: Shape) -> _Compiled:
         batch, height, width = shape
-        hints: dict[str, str | int] = {
+        hints: dict[str, str | int | bool] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
         }
         if self._threads:
             hints["INFERENCE_NUM_THREADS"] = self._threads
+            # It would pin them to the first cores, where those of every other process are too.
+            hints["ENABLE_CPU_PINNING"] = False
         try:
             model = self._convert_once().clone()
             model.reshape([batch, height, width, 3])

@@ -1,0 +1,71 @@
+"""How many threads OpenVINO's network may use, and where they run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sapnet import Derainer
+from sapnet.errors import BackendError
+
+pytest.importorskip("openvino", reason="needs OpenVINO: pip install openvino")
+
+# Derains, and prints how many cores each thread of the process may run on meanwhile.
+_PRINT_CORES = """
+import sys
+from pathlib import Path
+from threading import Thread
+import numpy as np
+from sapnet import Derainer
+with Derainer(sys.argv[1], "openvino", options={"threads": 1}) as derainer:
+    frame = np.zeros((480, 640, 3), np.uint8)
+    derainer([frame])
+    work = Thread(target=lambda: [derainer([frame]) for _ in range(5)])
+    work.start()
+    while work.is_alive():
+        for status in Path("/proc/self/task").glob("*/status"):
+            try:
+                lines = status.read_text().splitlines()
+            except OSError:  # the thread has ended
+                continue
+            (mask,) = [line.split()[1] for line in lines if line.startswith("Cpus_allowed:")]
+            print(int(mask.replace(",", ""), 16).bit_count())
+"""
+
+
+def test_the_number_of_threads_does_not_change_the_result(
+    tiny_weights: Path, make_frame: Callable[..., NDArray[np.uint8]]
+) -> None:
+    frame = make_frame(32, 48)
+    images = []
+    for options in ({}, {"threads": 0}, {"threads": 1}):
+        with Derainer(tiny_weights, "openvino", precision="fp32", options=options) as derainer:
+            images.append(derainer([frame])[0].image.astype(int))
+    assert np.abs(images[0] - images[1]).max() <= 1
+    assert np.abs(images[0] - images[2]).max() <= 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc, as Linux has it")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_limited_threads_are_not_pinned_to_the_cores_of_another_process(tiny_weights: Path) -> None:
+    command = [sys.executable, "-c", _PRINT_CORES, str(tiny_weights)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert {int(cores) for cores in printed.split()} == {len(os.sched_getaffinity(0))}
+
+
+@pytest.mark.parametrize("threads", [-1, 1.5, True, "2"])
+def test_a_wrong_number_is_refused(tiny_weights: Path, threads: object) -> None:
+    with pytest.raises(BackendError, match=r"got option threads .*, expected a whole number of at least 0"):
+        Derainer(tiny_weights, "openvino", options={"threads": threads})
+
+
+def test_other_options_are_refused(tiny_weights: Path) -> None:
+    with pytest.raises(BackendError, match="got options latency_ms, but only backend 'fake' takes options"):
+        Derainer(tiny_weights, "openvino", options={"threads": 1, "latency_ms": 1.0})
