@@ -17,7 +17,7 @@ from typing import Any
 
 from sapnet.errors import SapnetError, first_line
 
-INSTALL = "pip install 'sapnet_ros[fleet]'"
+INSTALL = "run pip install '.[fleet]' in the repository"
 # Nothing but tasks and outcomes goes through Ray; this is the least that it takes.
 _OBJECT_STORE_BYTES = 80 * 2**20
 # Sockets have names of at most 107 characters, and Ray adds about 65 to its folder.

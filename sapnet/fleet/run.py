@@ -27,6 +27,7 @@ from sapnet.fleet.schedule import Outcome, Schedule, Task
 LEDGER, JOB, SUMMARY = "ledger.jsonl", "fleet.json", "summary.json"
 _LOCK = ".fleet.lock"
 _WAIT_S = 0.5
+_WATCH_EVERY_S = 1.0  # each time all workers are asked
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def perform(
     rows: list[Row] = []
     sizes = {bag: bag.size for bag in bags}
     worked: dict[Bag, float] = dict.fromkeys(bags, 0.0)
+    watched_s = 0.0
     while not schedule.is_done:
         while pool.idle and (task := schedule.take(time.monotonic())) is not None:
             pool.submit(task)
@@ -165,7 +167,8 @@ def perform(
                 worked[task.bag] = 1.0
                 ledger.append(row)
                 rows.append(row)
-        if watch is not None:
+        if watch is not None and (schedule.is_done or time.monotonic() - watched_s >= _WATCH_EVERY_S):
+            watched_s = time.monotonic()
             watch(_standing(rows, sizes, worked, pool))
     return rows
 

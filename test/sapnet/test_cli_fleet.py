@@ -84,7 +84,7 @@ def test_without_ray_the_install_line_is_said(
     write_bag(tmp_path / "drives/a", [text("/note", START_NS, "rain")])
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["fleet", str(tmp_path / "drives"), "-o", str(tmp_path / "out")]) == 2
-    assert "pip install 'sapnet_ros[fleet]'" in capsys.readouterr().err
+    assert "pip install '.[fleet]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/fleet.
 BAGS, FRAMES = 4, 30
 SLOW = {"backend": "fake", "options": {"latency_ms": 40.0}}
 MARK = "SAPNET_TEST_FLEET"
+WORKING = "ray::_Actor.work"  # what Ray calls a process that is at a task
 WAIT_S = 60.0
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc, as Linux has it")
@@ -104,6 +105,24 @@ def processes(mark: str, title: str) -> list[int]:
     return found
 
 
+def stop_in_mid_task(mark: str, parent: int | None = None) -> int:
+    """Stop a worker that is at work, one of that parent if any, so that it is still at it when it is struck."""
+    stopped: list[int] = []
+
+    def stop() -> bool:
+        for worker in processes(mark, WORKING):
+            if parent in (None, int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])):
+                os.kill(worker, signal.SIGSTOP)
+                if worker in processes(mark, WORKING):
+                    stopped.append(worker)
+                    return True
+                os.kill(worker, signal.SIGCONT)
+        return False
+
+    wait_until(stop)
+    return stopped[0]
+
+
 def wait_until(what: Callable[[], object]) -> None:
     until_s = time.monotonic() + WAIT_S
     while not what():
@@ -113,7 +132,7 @@ def wait_until(what: Callable[[], object]) -> None:
 
 def working(out: Path, mark: str) -> bool:
     """Whether two workers are in the middle of recordings, after a first one is done."""
-    return len(processes(mark, "ray::_Actor.work")) == 2 and any(out.rglob("sapnet_report.json"))
+    return len(processes(mark, WORKING)) == 2 and any(out.rglob("sapnet_report.json"))
 
 
 def fleet_while(
@@ -147,12 +166,11 @@ def test_a_killed_worker_is_replaced(
     cluster: Any, mark: str, drives: Path, expected: dict[str, list[Any]], tmp_path: Path
 ) -> None:
     def kill() -> None:
-        os.kill(processes(mark, "ray::_Actor.work")[0], signal.SIGKILL)
+        os.kill(stop_in_mid_task(mark), signal.SIGKILL)
 
     report = fleet_while(kill, drives, tmp_path / "out", cluster.address, mark)
     require_whole(report, tmp_path / "out", expected)
     assert sum(row.attempts for row in report.rows) == BAGS + 1
-    assert len({row.node for row in report.rows}) == 2
     (lost,) = [row for row in report.rows if row.attempts == 2]
     assert "died" in lost.error
 
@@ -184,7 +202,9 @@ def test_a_lost_node_leaves_its_work_to_the_others(
     node = next(iter(cluster.worker_nodes))
 
     def lose() -> None:
+        worker = stop_in_mid_task(mark, node.all_processes["raylet"][0].process.pid)
         cluster.remove_node(node, allow_graceful=False)
+        os.kill(worker, signal.SIGKILL)
 
     report = fleet_while(lose, drives, tmp_path / "out", cluster.address, mark, chunk_s=0.5, tries=1)
     require_whole(report, tmp_path / "out", expected)
@@ -201,5 +221,5 @@ def test_a_worker_that_no_node_has_room_for_is_said(cluster: Any, drives: Path, 
 def test_workers_that_cannot_work_are_said(cluster: Any, drives: Path, tmp_path: Path) -> None:
     network = {"backend": "fake", "options": {"latency_ms": -1.0}}
     options = FleetOptions(address=cluster.address)
-    with pytest.raises(SapnetError, match="no worker can work: got fake option latency_ms -1.0"):
+    with pytest.raises(SapnetError, match=r"no worker can work: got fake option latency_ms -1\.0"):
         derain_fleet(plan_bags([str(drives)], tmp_path / "out"), tmp_path / "out", network, None, options)
