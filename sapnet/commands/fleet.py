@@ -125,11 +125,15 @@ def _summary(report: FleetReport) -> str:
     lines += [f"{noted} of them damaged or with unreadable images: see the ledger"] if noted else []
     speed = report.frames / report.seconds if report.seconds else 0.0
     lines.append(
-        f"{len(report.rows)} recording{'' if len(report.rows) == 1 else 's'}: {report.count(DONE)} done, {report.count(KEPT)} kept, {len(failed)} failed; "
+        f"{_count(len(report.rows), 'recording')}: {report.count(DONE)} done, {report.count(KEPT)} kept, {len(failed)} failed; "
         f"{report.frames} frames in {report.seconds:.1f} s ({speed:.1f} frames/s, workers: {report.workers}"
         f"{_shares(report.rows)}): {report.output}"
     )
     return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _more(rows: list[Row]) -> list[str]:
