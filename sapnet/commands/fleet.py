@@ -125,8 +125,8 @@ def _summary(report: FleetReport) -> str:
     lines += [f"{noted} of them damaged or with unreadable images: see the ledger"] if noted else []
     speed = report.frames / report.seconds if report.seconds else 0.0
     lines.append(
-        f"{_count(len(report.rows), 'recording')}: {report.count(DONE)} done, {report.count(KEPT)} kept, {len(failed)} failed; "
-        f"{report.frames} frames in {report.seconds:.1f} s ({speed:.1f} frames/s, workers: {report.workers}"
+        f"{_count(len(report.rows), 'recording')}: {report.count(DONE)} done, {report.count(KEPT)} kept, "
+        f"{len(failed)} failed; {report.frames} frames in {report.seconds:.1f} s ({speed:.1f} frames/s, workers: {report.workers}"
         f"{_shares(report.rows)}): {report.output}"
     )
     return "\n".join(lines)
