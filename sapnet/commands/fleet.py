@@ -126,8 +126,8 @@ def _summary(report: FleetReport) -> str:
     speed = report.frames / report.seconds if report.seconds else 0.0
     lines.append(
         f"{_count(len(report.rows), 'recording')}: {report.count(DONE)} done, {report.count(KEPT)} kept, "
-        f"{len(failed)} failed; {report.frames} frames in {report.seconds:.1f} s ({speed:.1f} frames/s, workers: {report.workers}"
-        f"{_shares(report.rows)}): {report.output}"
+        f"{len(failed)} failed; {report.frames} frames in {report.seconds:.1f} s "
+        f"({speed:.1f} frames/s, workers: {report.workers}{_shares(report.rows)}): {report.output}"
     )
     return "\n".join(lines)
 
