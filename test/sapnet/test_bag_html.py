@@ -322,9 +322,7 @@ def test_charts_stay_inside_their_frame(curve: list[tuple[float, float]], latenc
             places = [float(place) for place in re.findall(rf' {axis}[12]?="([^"]*)"', drawn)]
             assert min(places) >= 0
             assert max(places) <= end + 20 * (axis == "y")
-    [line] = re.findall(
-        r'<polyline class="line" points="([^"]*)"', charts.line_chart("a", [0, 1, 2], [0, 1, 0.5], "")
-    )
+    [line] = re.findall(r'<polyline class="line" points="([^"]*)"', charts.line_chart("a", [0, 1, 2], [0, 1, 0.5], ""))
     assert line == "54.0,180.0 300.0,26.0 546.0,103.0"
 
 
