@@ -14,6 +14,7 @@ from pathlib import Path
 
 import bag_worker
 import pytest
+from ctrl_c import heed_ctrl_c
 from filelock import FileLock
 from rosbags.rosbag2 import Reader
 
@@ -238,7 +239,14 @@ def test_a_signal_keeps_what_was_written(number: signal.Signals, source: Path, w
         f"derain.Progressed = lambda *a: a[2] == 10 and os.kill(os.getpid(), {number}) or said(*a)\n"
         f"sys.exit(main(['bag', {str(source)!r}, '-o', {str(tmp_path / 'out')!r}, '--backend', 'fake']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=heed_ctrl_c,
+    )
     assert done.returncode == 128 + number, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

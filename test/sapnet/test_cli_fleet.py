@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ctrl_c import heed_ctrl_c
 
 from bag_builders import FRAME_NS, START_NS, image, smooth_frames, text, write_bag
 from sapnet.cli import main
@@ -31,7 +32,7 @@ def drives(tmp_path: Path) -> Path:
 
 def start(*words: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "sapnet", "fleet", *map(str, words), "--backend", "fake", "--retries", "1"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
 
 
 def test_an_interrupted_fleet_goes_on_and_says_what_failed(drives: Path, tmp_path: Path) -> None:

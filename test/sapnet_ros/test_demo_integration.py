@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from ctrl_c import heed_ctrl_c
 
 from live import ROOT, wait_for
 
@@ -203,11 +204,6 @@ def test_node_that_dies_is_named_with_its_last_lines(photos: Path, work: Path) -
 def test_node_that_cannot_start_is_named(photos: Path, work: Path) -> None:
     with pytest.raises(RunError, match=r"derain_node ended with exit status 1; .*\n(.*\n)*.*mask_threshold"):
         perform(work, {"mask_threshold": -5}, photos)
-
-
-def heed_ctrl_c() -> None:
-    """A shell's background job ignores SIGINT, and so would all that the tests start from one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -170,6 +170,15 @@ def test_nothing_derained_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFix
     assert 'none of 3 frames was derained: [{"passed_through": {"disabled": 3}' in capsys.readouterr().err
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Interrupts this process, also where it is a shell's background job, which ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(5, *SIZE))))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ctrl_c import heed_ctrl_c
 
 from live import ROOT, NodeProcess, Peer, image, status_values, wait_for
 
@@ -32,11 +33,6 @@ COMMAND = [sys.executable, "-c", f"{CODE} sys.exit(c.main())", "top"]
 
 def run_top(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-
-
-def heed_ctrl_c() -> None:
-    """A shell's background job ignores SIGINT, and so would all that the tests start from one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
