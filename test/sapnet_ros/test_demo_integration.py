@@ -189,12 +189,14 @@ def test_input_that_breaks_on_the_way(photos: Path, tmp_path: Path) -> None:
 
 def test_node_that_dies_is_named_with_its_last_lines(photos: Path, work: Path) -> None:
     settings = DemoSettings(RainySequence(photos), 2.0, False, {"backend": "fake"})
+    killed: list[int] = []
 
     def kill_node(done: int, phase: str) -> None:
-        if done == 1:
+        if done and not killed:
             for pid in children(os.getpid()):
                 if b"sapnet_ros.derain_node" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
 
     with free_domain() as domain, pytest.raises(RunError, match=r"derain_node ended with .* -9; its last lines:\n.+"):
         DemoRun(settings, work, domain).perform(kill_node)
