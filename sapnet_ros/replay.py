@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sapnet.bags import open_bag
+from sapnet.bags.metadata import METADATA
 from sapnet.commands.common import add_command, add_network_arguments
 from sapnet.commands.status_view import UNLIMITED
 from sapnet.errors import SapnetError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from sapnet.commands.common import Subparsers
 
-METADATA = "metadata.yaml"
 NETWORK = ("weights", "backend", "device", "precision", "stages")
 
 _DESCRIPTION = """\

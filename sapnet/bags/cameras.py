@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sapnet.bags.source import BagSource, Topic
-from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, deserialize
+from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import BagError, ImageFormatError
-from sapnet.messages import decode_compressed, decode_image
 
 # Frames that are looked at, of a topic whose first ones cannot be read, to tell whether it is in colour.
 _LOOKED_AT = 20
@@ -113,8 +112,7 @@ def _is_colour(source: BagSource, topic: Topic) -> bool:
             declared = str(message.encoding if topic.type == IMAGE else message.format)
             if declared.startswith(_GRAY) or "compressedDepth" in declared:
                 return False
-            decode = decode_image if topic.type == IMAGE else decode_compressed
-            return not decode(message).encoding.startswith(_GRAY)
+            return not decode_fields(message, topic.type).encoding.startswith(_GRAY)
         except (ValueError, ImageFormatError):
             continue
     return False

@@ -182,10 +182,7 @@ class _Run:
         return BagReport(str(self._bag.path), str(self._output), [CameraReport(*names) for names in self._names])
 
     def _add(self, part: BagReport) -> None:
-        for camera, more in zip(self._report.cameras, part.cameras, strict=True):
-            camera.add(more)
-        self._report.messages += part.messages
-        self._report.seconds += part.seconds
+        self._report.add(part)
         self._report.notes += part.notes
 
 

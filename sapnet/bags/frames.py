@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from sapnet.bags.source import Recorded
-from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE, deserialize, serialize
+from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE, decode_fields, deserialize, serialize
 from sapnet.errors import ImageFormatError
 from sapnet.image import require_frame
 from sapnet.messages import (
     Decoded,
-    decode_compressed,
-    decode_image,
     encode_compressed,
     encode_image,
     output_encoding,
@@ -44,10 +42,8 @@ def decode(recorded: Recorded, info: bytes | None) -> BagFrame:
         message = deserialize(recorded.data, recorded.topic.type)
     except ValueError as err:
         raise ImageFormatError(str(err), "decode") from err
-    if recorded.topic.type == IMAGE:
-        decoded, codec = decode_image(message), ""
-    else:
-        decoded = decode_compressed(message)
+    decoded, codec = decode_fields(message, recorded.topic.type), ""
+    if recorded.topic.type == COMPRESSED_IMAGE:
         codec = "png" if bytes(message.data[:4]) == b"\x89PNG" else "jpeg"
     require_frame(decoded.bgr)
     return BagFrame(decoded, message.header, codec, info)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sapnet.bags.pairing import Message, Pair, Side, digest_of
-from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, deserialize
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import ImageFormatError
-from sapnet.messages import Decoded, decode_compressed, decode_image, image_size
+from sapnet.messages import Decoded, image_size
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 # Whose samples are the decoded ones; of the others decoding rounds or mixes them.
@@ -79,7 +79,7 @@ def _compare_images(pair: Pair, sides: tuple[Side, Side], tolerance: int) -> Lik
         if a.data == b.data and a.topic.type == b.topic.type:
             height, width = image_size(messages[0], a.topic.type == COMPRESSED_IMAGE)
             return Likeness("", PixelDifference(0, 0, height * width, math.inf))
-        decoded = _decode(a, messages[0]), _decode(b, messages[1])
+        decoded = decode_fields(messages[0], a.topic.type), decode_fields(messages[1], b.topic.type)
     except (ImageFormatError, ValueError):
         # Broken, or of an encoding that is not for looking at, such as depth.
         same = a.topic.type == b.topic.type and _equal_fields(pair, sides)
@@ -115,7 +115,3 @@ def _equal_samples(messages: tuple[Any, Any]) -> bool:
 def _image(message: Message) -> Any:
     assert message.data is not None  # what has a stamp is kept whole
     return deserialize(message.data, message.topic.type)
-
-
-def _decode(message: Message, fields: Any) -> Decoded:
-    return decode_compressed(fields) if message.topic.type == COMPRESSED_IMAGE else decode_image(fields)

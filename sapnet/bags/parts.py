@@ -19,6 +19,7 @@ from sapnet.bags.metadata import merged, read_metadata, sync, write_metadata
 from sapnet.bags.source import Topic
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
+from sapnet.lines import append_line, whole_lines
 
 # What is lost where a run is killed: what came since the last part was whole.
 PART_BYTES = 512 * 2**20
@@ -49,7 +50,7 @@ class Parts:
 
     def recover(self) -> list[dict[str, Any]]:
         """What was said of each part that is whole, in order; everything else is removed."""
-        entries = [json.loads(line) for line in _whole_lines(self._folder / _JOURNAL)]
+        entries = [json.loads(line) for line in whole_lines(self._folder / _JOURNAL)]
         self._metadata = [entry["metadata"] for entry in entries if entry["metadata"]]
         known = {name for metadata in self._metadata for name in metadata["relative_file_paths"]}
         (self._folder / _BAG).mkdir(exist_ok=True)
@@ -81,10 +82,7 @@ class Parts:
             # A recording has one file at least.
             writer, self._writer = self._begin(), None
         metadata = self._close(writer) if writer is not None else None
-        with (self._folder / _JOURNAL).open("a") as journal:
-            journal.write(json.dumps({"metadata": metadata, "said": said}) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
+        append_line(self._folder / _JOURNAL, {"metadata": metadata, "said": said})
         self._metadata += [metadata] if metadata else []
 
     def abort_part(self) -> None:
@@ -206,14 +204,3 @@ def _writing(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written ({why}); the input is untouched, and what is whole is kept there: "
             "make room or mend its rights, and go on with --resume"
         ) from err
-
-
-def _whole_lines(journal: Path) -> list[str]:
-    """A run that was killed may have left half a line."""
-    if not journal.is_file():
-        return []
-    text = journal.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        os.truncate(journal, len(whole.encode()))  # at once: were it written anew, a kill could empty it
-    return whole.splitlines()

@@ -59,6 +59,13 @@ class BagReport:
         """Derained ones of all cameras."""
         return sum(camera.derained_frames for camera in self.cameras)
 
+    def add(self, other: BagReport) -> None:
+        """Add what became of a part of the recording that comes after this; its notes are left to the caller."""
+        for camera, more in zip(self.cameras, other.cameras, strict=True):
+            camera.add(more)
+        self.messages += other.messages
+        self.seconds += other.seconds
+
     @staticmethod
     def from_json(values: dict[str, Any]) -> BagReport:
         """The report that ``dataclasses.asdict`` gave these values of."""

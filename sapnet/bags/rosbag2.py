@@ -13,12 +13,12 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from ruamel.yaml import YAML
 
 from sapnet.bags.mcap_file import McapFile
+from sapnet.bags.metadata import METADATA
 from sapnet.bags.source import BagSource, Recorded, Topic, note
 from sapnet.bags.sqlite3_file import Sqlite3File
 from sapnet.bags.types import parsed_qos, zstd
 from sapnet.errors import BagError, first_line
 
-METADATA = "metadata.yaml"
 STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 # How a message that was compressed begins; CDR begins with 00.
 _ZSTD = b"\x28\xb5\x2f\xfd"

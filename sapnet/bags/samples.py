@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sapnet.bags.report_data import CameraReport
-from sapnet.bags.source import BagSource, Topic
-from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, deserialize
+from sapnet.bags.source import BagSource
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import ImageFormatError
-from sapnet.messages import decode_compressed, decode_image
 
 Frame = NDArray[np.uint8]
 
@@ -58,15 +57,10 @@ def _frame(source: BagSource, name: str, time_ns: int) -> Frame | None:
     topics = [topic for topic in source.topics if topic.name == name and topic.type in (IMAGE, COMPRESSED_IMAGE)]
     for topic, _, data in source.messages(topics, time_ns, time_ns + 1):
         try:
-            return _scaled(_decode(topic, data))
+            return _scaled(decode_fields(deserialize(data, topic.type), topic.type).bgr)
         except (ImageFormatError, ValueError):  # passed on as it was
             continue
     return None
-
-
-def _decode(topic: Topic, data: bytes) -> Frame:
-    message = deserialize(data, topic.type)
-    return (decode_compressed if topic.type == COMPRESSED_IMAGE else decode_image)(message).bgr
 
 
 def _scaled(frame: Frame) -> Frame:

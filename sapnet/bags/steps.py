@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 from sapnet.bags.ahead import ahead
@@ -59,7 +60,7 @@ class Steps:
         begin_ns = bag.start_ns if self._start_ns is None else self._start_ns
         self._stop_ns = begin_ns + round(options.duration_s * 1e9) if options.duration_s else None
 
-    @property
+    @cached_property
     def expected(self) -> int:
         """Messages to expect, by what the recording says of all of it."""
         whole_ns = max(1, self._bag.end_ns - self._bag.start_ns)

@@ -10,6 +10,8 @@ from rosbags.interfaces import MessageDefinitionFormat, Qos
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, get_typestore
 
+from sapnet.messages import Decoded, decode_compressed, decode_image
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -21,6 +23,7 @@ __all__ = [
     "FORMATS",
     "IMAGE",
     "TYPESTORE",
+    "decode_fields",
     "deserialize",
     "header_stamp",
     "parsed_qos",
@@ -50,6 +53,11 @@ def deserialize(data: bytes, type_name: str) -> Any:
     # What the library raises depends on the byte that is wrong.
     except Exception as err:
         raise ValueError(f"{len(data)} bytes are no {type_name}: {type(err).__name__}: {err}") from err
+
+
+def decode_fields(message: Any, type_name: str) -> Decoded:
+    """The frame in an Image or CompressedImage. Raises ImageFormatError."""
+    return decode_compressed(message) if type_name == COMPRESSED_IMAGE else decode_image(message)
 
 
 def serialize(message: object, type_name: str) -> memoryview:

@@ -111,6 +111,11 @@ def parse_device(text: str) -> str:
     raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class _HelpFormatter(argparse.HelpFormatter):
     """Wraps paragraphs to the terminal, but for those with indented lines, which are examples."""
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapnet.commands.common import add_command, counting_bar
+from sapnet.commands.common import add_command, counted, counting_bar
 from sapnet.commands.status_view import clean
 
 if TYPE_CHECKING:
@@ -175,13 +175,9 @@ def _why(topic: TopicComparison) -> str:
 
 def _verdict(comparison: Comparison) -> Text:
     tolerance = f" (tolerance {comparison.tolerance})" if comparison.tolerance else ""
-    topics = _count(len(comparison.topics), "topic")
+    topics = counted(len(comparison.topics), "topic")
     if comparison.is_equal:
-        messages = _count(sum(topic.equal for topic in comparison.topics), "message")
+        messages = counted(sum(topic.equal for topic in comparison.topics), "message")
         return Text(f"equal{tolerance}: {topics}, {messages}", style="bold green")
     differing = sum(not topic.is_equal for topic in comparison.topics)
     return Text(f"different{tolerance}: {differing} of {topics}", style="bold red")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"

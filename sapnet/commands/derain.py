@@ -8,7 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sapnet.commands.common import add_command, add_network_arguments, counting_bar, derainer_from, parse_positive
+from sapnet.commands.common import (
+    add_command,
+    add_network_arguments,
+    counted,
+    counting_bar,
+    derainer_from,
+    parse_positive,
+)
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
@@ -99,7 +106,7 @@ def _as_json(report: Report, derainer: Derainer) -> dict[str, object]:
 
 def _summary(report: Report, derainer: Derainer, output: Path) -> str:
     return (
-        f"derained {_count(len(report.files), 'file')}, {_count(report.frames, 'frame')} in {report.seconds:.1f} s "
+        f"derained {counted(len(report.files), 'file')}, {counted(report.frames, 'frame')} in {report.seconds:.1f} s "
         f"({report.fps:.1f} frames/s, {derainer.backend_name} {derainer.precision}): {output}"
     )
 
@@ -107,8 +114,4 @@ def _summary(report: Report, derainer: Derainer, output: Path) -> str:
 def _say_failed(report: Report) -> str:
     names = ", ".join(failure.input for failure in report.failed[:3])
     more = ", ..." if len(report.failed) > 3 else ""
-    return f"{len(report.failed)} of {_count(report.asked, 'input')} could not be read: {names}{more}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{len(report.failed)} of {counted(report.asked, 'input')} could not be read: {names}{more}"

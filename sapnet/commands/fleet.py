@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sapnet.commands.bag import add_bag_arguments, options_from
-from sapnet.commands.common import add_command, add_network_arguments, parse_positive, progress_bar
+from sapnet.commands.common import add_command, add_network_arguments, counted, parse_positive, progress_bar
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
@@ -125,15 +125,11 @@ def _summary(report: FleetReport) -> str:
     lines += [f"{noted} of them damaged or with unreadable images: see the ledger"] if noted else []
     speed = report.frames / report.seconds if report.seconds else 0.0
     lines.append(
-        f"{_count(len(report.rows), 'recording')}: {report.count(DONE)} done, {report.count(KEPT)} kept, "
+        f"{counted(len(report.rows), 'recording')}: {report.count(DONE)} done, {report.count(KEPT)} kept, "
         f"{len(failed)} failed; {report.frames} frames in {report.seconds:.1f} s "
         f"({speed:.1f} frames/s, workers: {report.workers}{_shares(report.rows)}): {report.output}"
     )
     return "\n".join(lines)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _more(rows: list[Row]) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
 from sapnet.errors import BagError
+from sapnet.lines import append_line, whole_lines
 
 DONE, FAILED, KEPT = "done", "failed", "kept"
 
@@ -59,24 +59,14 @@ class Ledger:
     def append(self, row: Row) -> None:
         """Add a row, to the disk. Raises BagError."""
         try:
-            with self._path.open("a") as file:
-                file.write(json.dumps(asdict(row)) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self._path, asdict(row))
         except OSError as err:
             raise BagError(f"{self._path} cannot be written ({err.strerror}); make room or mend its rights") from err
         self.newest[row.output] = row
 
     def _read(self) -> None:
-        if not self._path.is_file():
-            return
-        text = self._path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
         known = {entry.name for entry in fields(Row)}
-        for number, line in enumerate(whole.decode().splitlines(), 1):
+        for number, line in enumerate(whole_lines(self._path), 1):
             try:
                 values = json.loads(line)
                 row = Row(**{name: value for name, value in values.items() if name in known})

@@ -176,10 +176,7 @@ def _merged(task: Task, parts: list[Path]) -> BagReport:
     reports = [BagReport.from_json(json.loads((part / REPORT).read_text())) for part in parts]
     whole = reports[0]
     for report in reports[1:]:
-        for camera, more in zip(whole.cameras, report.cameras, strict=True):
-            camera.add(more)
-        whole.messages += report.messages
-        whole.seconds += report.seconds
+        whole.add(report)
         whole.notes += [note for note in report.notes if note not in whole.notes]
     whole.output = str(task.output)
     return whole
