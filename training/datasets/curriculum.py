@@ -13,9 +13,9 @@ Rng = np.random.Generator
 
 DRY = "dry"
 # Share of each kind in mixed rain. Dry samples teach that there may be nothing to do.
-MIXED: Mapping[str, float] = MappingProxyType({DRY: 0.08, "light": 0.40, "medium": 0.12, "heavy": 0.40})
+MIXED: Mapping[str, float] = MappingProxyType({DRY: 0.10, "light": 0.36, "medium": 0.10, "heavy": 0.44})
 # The largest kinds also cross it with streaks from other sides.
-_CROSSING_DEGREES = 14.0
+_CROSSING_DEGREES = 12.0
 
 
 def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
@@ -32,7 +32,7 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
     layers = _KINDS[kind](rng)
     return RainConfig(
         layers=layers,
-        directions=(-40.0, 40.0) if kind == "light" else (-28.0, 28.0),
+        directions=(-40.0, 40.0) if kind == "light" else (-24.0, 24.0),
         spread=float(rng.uniform(0.2, 2.5)),
         blend="screen" if rng.random() < 0.1 else "add",
         mist=float(rng.uniform(0.0, 0.15)) if rng.random() < 0.08 else 0.0,
@@ -41,13 +41,13 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
 
 def _light(rng: Rng) -> tuple[StreakLayer, ...]:
     """One to three soft layers, few to many streaks, as in Rain100L."""
-    dense = float(rng.lognormal(-0.3, 0.6))
+    dense = float(rng.lognormal(-0.2, 0.6))
     bright = float(rng.lognormal(0.0, 0.35))
     return tuple(
         StreakLayer(
             count=dense * count * rng.lognormal(0.0, 0.4),
             length=length * rng.lognormal(0.0, 0.35),
-            width=width * rng.uniform(0.7, 1.5),
+            width=width * rng.uniform(0.7, 1.4),
             brightness=bright * brightness * rng.lognormal(0.0, 0.25),
         )
         for count, length, width, brightness in (
@@ -72,9 +72,9 @@ def _heavy(rng: Rng, dense: float = 1.0) -> tuple[StreakLayer, ...]:
 
 
 def _flat(rng: Rng, dense: float) -> StreakLayer:
-    """Covers 20 to 75 percent of the image where ``dense`` is 1."""
-    length, width = float(rng.uniform(0.06, 0.35)), float(rng.uniform(0.0035, 0.0095))
-    covered = dense * rng.uniform(0.2, 0.75)
+    """Covers 20 to 70 percent of the image where ``dense`` is 1."""
+    length, width = float(rng.uniform(0.06, 0.35)), float(rng.uniform(0.0026, 0.007))
+    covered = dense * rng.uniform(0.2, 0.7)
     return StreakLayer(
         count=-np.log1p(-covered) / (length * width),
         length=length,
@@ -86,9 +86,9 @@ def _flat(rng: Rng, dense: float) -> StreakLayer:
 
 
 def _soft(rng: Rng, dense: float) -> StreakLayer:
-    length, width = float(rng.uniform(0.06, 0.30)), float(rng.uniform(0.004, 0.011))
+    length, width = float(rng.uniform(0.06, 0.30)), float(rng.uniform(0.003, 0.008))
     return StreakLayer(
-        count=dense * rng.uniform(0.15, 0.8) / (length * width),
+        count=dense * rng.uniform(0.15, 0.7) / (length * width),
         length=length,
         width=width,
         brightness=rng.uniform(20, 95),
