@@ -30,7 +30,7 @@ from sapnet_ros.qos import frames_profile
 
 READY_S = 60.0
 ACK_S = 5.0
-DEPTH = 50
+DEPTH = 100
 STOP_S = 10.0
 CAMERAS = ("front", "left", "right", "rear")
 

@@ -1,7 +1,8 @@
 """Four cameras for a long time: ``python benchmarks/soak.py --minutes 10`` (``make soak``).
 
 Two loads that must be carried whole, sent = received = derained + passed through + dropped, without the process
-growing; then one that shows what the machine carries. Prints a table and draws memory, threads and processor time;
+growing, with queues that outlast a moment in which the machine is busy elsewhere; then one, with the node's own queues
+of five, that shows what the machine carries. Prints a table and draws memory, threads and processor time;
 exits with 1 where something that must hold does not.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
-from cameras import CAMERAS, Watch, isolate, publish, reading, running_node
+from cameras import CAMERAS, DEPTH, Watch, isolate, publish, reading, running_node
 
 MB_PER_MINUTE = 1.0
 WARM_UP_SHARE = 0.25
@@ -54,7 +55,13 @@ def run(load: Load, seconds: float) -> tuple[dict[str, int], list[Usage]]:
     """Counts over all cameras, and what the process took second by second."""
     height, width = load.shape
     watch, usage = Watch(()), list[Usage]()
-    parameters = ("backend:=fake", f"cameras:=[{','.join(CAMERAS)}]", f"warmup_sizes:=[{height}x{width}]")
+    parameters: tuple[str, ...] = (
+        "backend:=fake",
+        f"cameras:=[{','.join(CAMERAS)}]",
+        f"warmup_sizes:=[{height}x{width}]",
+    )
+    if load.whole:
+        parameters += tuple(f"qos_overrides./{camera}/image.subscription.depth:={DEPTH}" for camera in CAMERAS)
     with running_node(*parameters), reading(CAMERAS):
         cameras = publish(CAMERAS, load.shape, load.rate, seconds)
         begin_s = time.monotonic()

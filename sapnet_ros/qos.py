@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -59,11 +59,45 @@ class ReliabilityOverrides:
         return self._overridden[topic]
 
 
+class Losses:
+    """Counts the messages of a topic that never came to its subscription.
+
+    The middleware reports some (``message_lost``), and gaps in the publisher's sequence numbers show others, those
+    overwritten in a full queue among them. Both may tell of the same message, the report before the gap or after it: the
+    larger of the two sums counts, so that none counts twice.
+    """
+
+    def __init__(self) -> None:
+        self._reported = self._missing = 0
+        self._last: int | None = None
+
+    def note_reported(self, messages: int) -> int:
+        """The middleware reports ``messages`` lost; returns how many of them are news."""
+        before = self._total
+        self._reported += messages
+        return self._total - before
+
+    def note_number(self, number: int | None, one_publisher: Callable[[], bool]) -> int:
+        """A message came; returns how many are now known to be lost that were not before.
+
+        number: the publisher's sequence number; None where the middleware gives none. one_publisher: asked where there
+        is a gap. The numbers of several publishers mix, and those of one that was started anew begin again.
+        """
+        before, last, self._last = self._total, self._last, number
+        if number is not None and last is not None and number > last + 1 and one_publisher():
+            self._missing += number - last - 1
+        return self._total - before
+
+    @property
+    def _total(self) -> int:
+        return max(self._reported, self._missing)
+
+
 class CameraSubscription:
     """A reliable subscription that is made anew as best effort when a publisher offers no more than that.
 
     topic: as given to rcl, which applies the remap rules; the attribute of that name is what came of it.
-    on_lost: called with the number of messages that the middleware reports lost.
+    on_lost: called with the number of messages that are newly known to be lost.
     """
 
     def __init__(
@@ -82,6 +116,7 @@ class CameraSubscription:
         self._callback = callback
         self._may_fall_back = not overrides.chosen_by_user(self.topic)
         self._on_lost = on_lost
+        self._losses = Losses()
         self.best_effort = False
         self._subscription = self._create(frames_profile(), overridable())
 
@@ -93,14 +128,23 @@ class CameraSubscription:
         return self._node.create_subscription(
             self._type,
             self._name,
-            self._callback,
+            self._receive,
             profile,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_incompatible,
-                message_lost=lambda event: self._on_lost(event.total_count_change),
+                message_lost=lambda event: self._tell(self._losses.note_reported(event.total_count_change)),
             ),
             qos_overriding_options=overrides,
         )
+
+    def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
+        number = info.get("publication_sequence_number")
+        self._tell(self._losses.note_number(number, lambda: self._node.count_publishers(self.topic) == 1))
+        self._callback(message)
+
+    def _tell(self, lost: int) -> None:
+        if lost:
+            self._on_lost(lost)
 
     def _on_incompatible(self, event: Any) -> None:
         policy = QoSPolicyKind(event.last_policy_kind)
@@ -123,5 +167,6 @@ class CameraSubscription:
             depth=self._node.get_parameter(f"{prefix}.depth").value,
             reliability=ReliabilityPolicy.BEST_EFFORT,
         )
+        self._losses = Losses()
         # Without overrides: the declared reliability would win over this profile.
         self._subscription = self._create(profile, None)

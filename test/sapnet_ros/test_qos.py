@@ -1,0 +1,77 @@
+"""Frames that never come are counted, by what the middleware reports and by gaps in the publisher's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from hypothesis import given
+from hypothesis import strategies as st
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from live import NodeProcess, Peer, image, status_values, wait_for
+from sapnet_ros.qos import Losses
+
+CAME, OVERWRITTEN, REPORTED = "came", "overwritten in a queue", "lost and reported"
+ALWAYS = {True: lambda: True, False: lambda: False}
+
+
+@given(st.lists(st.sampled_from([CAME, OVERWRITTEN, REPORTED])), st.integers(0, 1000), st.integers(0, 3))
+def test_what_came_and_what_was_lost_is_what_was_sent(fates: list[str], first: int, delay: int) -> None:
+    """However late the reports come."""
+    fates = [CAME, *fates, CAME]
+    losses, lost, reports = Losses(), 0, [0] * (len(fates) + delay)
+    for number, fate in enumerate(fates):
+        reports[number + delay] += fate is REPORTED
+        if reports[number]:
+            lost += losses.note_reported(reports[number])
+        if fate is CAME:
+            lost += losses.note_number(first + number, ALWAYS[True])
+    for late in filter(None, reports[len(fates) :]):
+        lost += losses.note_reported(late)
+    assert fates.count(CAME) + lost == len(fates)
+
+
+def test_without_numbers_the_reports_count() -> None:
+    losses = Losses()
+    assert [losses.note_number(None, ALWAYS[True]), losses.note_reported(3), losses.note_reported(2)] == [0, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "one", "expected"),
+    [
+        ([7, 8, 9], True, 0),  # a camera that was there before the node
+        ([1, 2, 5], True, 2),
+        ([1, 2, 5], False, 0),  # several publishers
+        ([90, 91, 1, 2, 4], True, 1),  # a camera that was started anew
+        ([1, None, 5], True, 0),
+    ],
+)
+def test_gaps_count_where_they_tell_something(numbers: list[int | None], one: bool, expected: int) -> None:
+    losses = Losses()
+    assert sum(losses.note_number(number, ALWAYS[one]) for number in numbers) == expected
+
+
+def test_frames_overwritten_in_the_nodes_own_queue_are_counted(
+    peer: Peer, start_node: Callable[..., NodeProcess]
+) -> None:
+    start_node("-p", "qos_overrides./image.subscription.depth:=1", warmup_sizes="[48x64]")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera: Any = peer.node.create_publisher(Image, "/image", QoSProfile(depth=1000))
+    wait_for(lambda: camera.get_subscription_count() == 1, "the node's subscription")
+    message = image(np.zeros((48, 64, 3), np.uint8), 1)
+
+    def counts() -> tuple[int, int]:
+        values = status_values(diagnostics, "derain_node: camera")
+        return int(values.get("received", 0)), int(values.get("lost_in_transport", 0))
+
+    camera.publish(message)
+    wait_for(lambda: counts() == (1, 0), "the first frame, from which on numbers tell")
+    for _ in range(1000):  # faster than any node takes them
+        camera.publish(message)
+    wait_for(lambda: sum(counts()) == 1001, "every frame to be received or counted as lost")
+    assert counts()[1] > 0
