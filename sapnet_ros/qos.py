@@ -63,8 +63,8 @@ class Losses:
     """Counts the messages of a topic that never came to its subscription.
 
     The middleware reports some (``message_lost``), and gaps in the publisher's sequence numbers show others, those
-    overwritten in a full queue among them. Both may tell of the same message, the report before the gap or after it: the
-    larger of the two sums counts, so that none counts twice.
+    overwritten in a full queue among them. Both may tell of the same message, the report before the gap or after it:
+    the larger of the two sums counts, so that none counts twice.
     """
 
     def __init__(self) -> None:
