@@ -92,7 +92,8 @@ class Peer:
         from rclpy.qos import QoSProfile, ReliabilityPolicy
 
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        publisher = self.node.create_publisher(message_type, topic, QoSProfile(depth=5, reliability=reliability))
+        # So deep, that nothing is overwritten here when the machine is busy elsewhere for a moment.
+        publisher = self.node.create_publisher(message_type, topic, QoSProfile(depth=100, reliability=reliability))
         wait_for(lambda: publisher.get_subscription_count() >= subscribers, f"a subscriber of {topic}")
         return publisher
 

@@ -5,6 +5,7 @@ The rig asserts, when it settles, that order holds and that every frame has its 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,12 +34,12 @@ def assert_unharmed(fates: Fates) -> None:
 
 
 def test_a_camera_that_stops_and_starts_again(rig: Rig) -> None:
-    rig.configure(("a", "b"), diagnostics__silent_after_s=1.0, **ALL)
+    rig.configure(("a", "b"), diagnostics__silent_after_s=3.0, **ALL)
     rig.stream({"a": 20, "b": 20}, 1.0)
     with rig.streaming(20, "b"):
         status = wait_for(lambda: (s := rig.status("a"))["level"] == ERROR and s, "the silence to be told")
         assert status["message"].startswith(f"no frame on {rig.topic('image', 'a')} for ")
-        assert float(status["silent_s"]) > 1.0
+        assert float(status["silent_s"]) > 3.0
         assert rig.status("b")["level"] == OK
         rig.peer.node.destroy_publisher(rig.feeds["a"].publisher)
         wait_for(lambda: rig.peer.node.count_publishers(rig.topic("image", "a")) == 0, "the publisher to go")
@@ -59,6 +60,7 @@ def test_a_camera_that_is_replaced_by_a_best_effort_one(rig: Rig) -> None:
         rig.peer.node.destroy_publisher(rig.feeds["a"].publisher)
         with rig.streaming(20, "b"):
             rig.feeds["a"].publisher = rig.new_publisher("a", reliable=reliable)
+            time.sleep(1.0)  # nothing tells when the node knows the publisher, and best effort waits for nobody
             rig.stream({"a": 20}, 1.0)
         fates = rig.settle()
         assert fates["a"].values["lost_in_transport"] == "0", "small frames are not lost, however they travel"

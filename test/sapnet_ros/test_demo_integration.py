@@ -142,8 +142,10 @@ def test_frames_of_unequal_sizes(photos: Path, tmp_path: Path) -> None:
 
 def test_open_loop_shows_the_drops(photos: Path, work: Path) -> None:
     recording = perform(work, {"fake.latency_ms": 400}, photos, open_loop=True)
-    camera = {name: int(recording.camera[name]) for name in ("received", "derained", "passed_through", "dropped")}
-    assert len(recording.sent) == camera["received"] == 8
+    names = ("received", "lost_in_transport", "derained", "passed_through", "dropped")
+    camera = {name: int(recording.camera[name]) for name in names}
+    # A camera that does not wait may overwrite what a busy node has not taken yet.
+    assert len(recording.sent) == camera["received"] + camera["lost_in_transport"] == 8
     assert camera["dropped"] > 0
     assert camera["received"] == camera["derained"] + camera["passed_through"] + camera["dropped"]
     assert len(recording.outcomes) == camera["derained"] + camera["passed_through"]

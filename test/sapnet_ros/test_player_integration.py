@@ -88,7 +88,7 @@ def test_one_lost_frame_is_survived_and_many_are_an_error(peer: Peer, player: Pl
     player.wait_for_subscribers(1, 10)
     done = []
     with pytest.raises(PlayerError, match="none of the last 3 frames"):
-        done.extend(play(player, [FRAME] * 20, rate=50.0, open_loop=False, ready_s=10, return_s=0.3))
+        done.extend(play(player, [FRAME] * 20, rate=50.0, open_loop=False, ready_s=10, return_s=1.0))
     assert len(node.images) == 6
 
 

@@ -50,11 +50,17 @@ CHANGES: list[dict[str, Any]] = [
 
 def test_parameters_that_change_while_frames_come(rig: Rig) -> None:
     rig.configure(("a", "b"), fake__latency_ms=5, **ALL)
+
+    def some_came_out(counts: list[int]) -> bool:
+        told = [len(feed.outputs["frame_status"]) for feed in rig.feeds.values()]
+        return all(now >= before + 4 for now, before in zip(told, counts, strict=True))
+
     with rig.streaming(60, "a", "b"):
-        for _ in range(3):
+        for _ in range(2):
             for change in CHANGES:
                 rig.set(**change)
-                time.sleep(0.03)
+                before = [len(feed.outputs["frame_status"]) for feed in rig.feeds.values()]
+                wait_for(lambda: some_came_out(before), f"frames after {change}")  # noqa: B023
     for fates in rig.settle().values():
         assert fates.dropped.keys() <= {"overload"}
         assert fates.derained > 0
@@ -170,6 +176,6 @@ def test_a_signal_in_a_flood_ends_it(tmp_path: Path, mode: str) -> None:
             began_s = time.monotonic()
             process.send_signal(signal.SIGTERM)
             assert rig.process.wait() == 0
-            assert time.monotonic() - began_s < 5.0
+            assert time.monotonic() - began_s < 10.0
         for feed in rig.feeds.values():
             feed.check_order(to_the_end=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -32,7 +33,14 @@ COMMAND = [sys.executable, "-c", f"{CODE} sys.exit(c.main())", "top"]
 
 
 def run_top(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done.stderr = own_lines(done.stderr)
+    return done
+
+
+def own_lines(errors: str) -> str:
+    """Without what Fast DDS has to say of a busy machine."""
+    return "".join(line for line in errors.splitlines(keepends=True) if "[RTPS_" not in line)
 
 
 @pytest.fixture
@@ -122,12 +130,12 @@ def test_a_line_of_json_per_message_until_ctrl_c(
         process = start_top("--json", stdout=stdout, stderr=stderr)
     wait_for(lambda: out.read_bytes().count(b"\n") >= 3, "three messages")
     assert node.stop() == 0
-    wait_for(lambda: b"nothing came for 3 s" in errors.read_bytes(), "word of the silence")
+    wait_for(lambda: re.search(rb"nothing came for \d+ s", errors.read_bytes()), "word of the silence")
     process.send_signal(number)
     assert process.wait(10) == {signal.SIGINT: 0, signal.SIGTERM: 143}[number]
     states = {json.loads(line)["process"]["state"] for line in out.read_text().splitlines()}
     assert "unconfigured" in states
-    assert len(errors.read_text().splitlines()) == 1
+    assert len(own_lines(errors.read_text()).splitlines()) == 1
 
 
 def test_a_terminal_is_redrawn_and_given_back(
@@ -148,10 +156,10 @@ def test_a_terminal_is_redrawn_and_given_back(
 
     process = start_top(stdin=inside, stdout=inside, stderr=inside)
     wait_for(lambda: b"Waiting for a derain_node" in screen(), "a first screen")
-    node = start_node()
+    node = start_node(diagnostics__silent_after_s=60.0)
     wait_for(lambda: b"waiting for the first frame on /image" in screen(), "the camera")
     assert node.stop() == 0
-    wait_for(lambda: b"nothing came for 4 s" in screen(), "seconds of silence")
+    wait_for(lambda: re.search(rb"nothing came for \d+ s", screen()), "seconds of silence")
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     os.close(inside)
