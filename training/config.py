@@ -17,9 +17,9 @@ class DataConfig:
     """What to learn from.
 
     clean: folder of clean photographs that rain is synthesised on; empty for none.
-    paired: folders of rainy and clean pairs (``training.datasets.paired``); one sample in ``1 + len(paired)`` comes
-        from each where there are photographs too.
-    validation: folders of pairs to validate on; validation_images of each, evenly spread.
+    paired: folders of rainy and clean pairs (``training.datasets.paired``), or of such folders; these sets, and the
+        photographs where there are some, have equal shares of the samples.
+    validation: likewise, to validate on; validation_images of each set, evenly spread.
     rain: kind of synthetic rain (``training.datasets.curriculum``).
     crop, batch: side of a crop in pixels, crops per step and process. final_crop: side in the last tenth of the steps,
         because the attention pools over the whole image and a camera frame is larger than a crop.
@@ -55,8 +55,10 @@ class LossConfig:
 
     first_stage, last_stage: weight of the first and the last stage's estimate in ssim and l1, those between on a line:
         early stages are usable on their own.
+    backbone: ResNet that ``urss`` uses, a name on the Hugging Face hub or a folder; empty for ``training.fpn``'s own.
     segmenter: weights of the StreakFPN that ``streaks`` uses; empty for those of this package.
     teacher: weights whose derained images ``distill`` follows (a preset or a path).
+    Such a network is not looked at where its term is left out.
     """
 
     ssim: float = 1.0
@@ -67,6 +69,7 @@ class LossConfig:
     distill: float = 0.0
     first_stage: float = 0.5
     last_stage: float = 1.5
+    backbone: str = ""
     segmenter: str = ""
     teacher: str = ""
 
@@ -77,8 +80,10 @@ class LossConfig:
                 raise ValueError(f"loss.{one.name} must not be negative, got {value!r}")
         if not (self.ssim or self.l1):
             raise ValueError("loss.ssim and loss.l1 are both 0: nothing would pull towards the clean image")
-        if bool(self.distill) != bool(self.teacher):
-            raise ValueError("loss.distill and loss.teacher go together: give both or neither")
+        if not (self.first_stage or self.last_stage):
+            raise ValueError("loss.first_stage and loss.last_stage are both 0: no stage would be trained")
+        if self.distill and not self.teacher:
+            raise ValueError("loss.distill needs loss.teacher: name the weights to follow")
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         _check("optimizer.steps", self.steps, 1)
         _check("optimizer.warmup", self.warmup, 0)
+        if self.warmup > self.steps:
+            raise ValueError(f"optimizer.warmup must not be above optimizer.steps, got {self.warmup} of {self.steps}")
         if not 0 < self.final_lr <= self.lr:
             raise ValueError(f"expected 0 < optimizer.final_lr <= optimizer.lr, got {self.final_lr!r} and {self.lr!r}")
         if self.clip <= 0 or self.weight_decay < 0:
@@ -132,6 +139,7 @@ class TrainConfig:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        _check("seed", self.seed, 0)
         _check("validate_every", self.validate_every, 1)
         _check("checkpoint_every", self.checkpoint_every, 1)
 

@@ -45,7 +45,7 @@ class DerainingModule(L.LightningModule):
         self._scores: dict[str, list[tuple[float, float, float]]] = {}
 
     def setup(self, stage: str) -> None:
-        self._loss = DerainingLoss(self.config.loss, self.device)
+        self._loss = DerainingLoss(self.config.loss)
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
         assert self._loss is not None

@@ -59,7 +59,8 @@ def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs:
     arguments = ["--config", str(CONFIGS / f"{preset}.yaml"), "--config", str(CONFIGS / "cpu.yaml")]
     arguments += ["--data.clean", str(photographs), "--data.validation", json.dumps([str(pairs)])]
     arguments += ["--data.crop", "32", "--data.final_crop", "32", "--data.batch", "2", "--data.workers", "0"]
-    assert main([*arguments, "--optimizer.steps", "2", "--output", str(tmp_path / "run")]) == 0
+    arguments += ["--optimizer.steps", "2", "--optimizer.warmup", "1"]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 0
     path = tmp_path / "run" / "weights.safetensors"
     network = load_weights(path)
     metadata = read_metadata(path)
@@ -185,7 +186,10 @@ def test_without_arguments_it_says_what_it_needs(capsys: pytest.CaptureFixture[s
         (["--optimizer.steps", "many"], "optimizer.steps"),
         (["--optimizer.momentum", "1"], "momentum"),
         (["--data.rain", "snow"], "data.rain must be one of"),
-        (["--loss.distill", "1"], "go together"),
+        (["--loss.distill", "1"], "loss.distill needs loss.teacher"),
+        (["--loss.first_stage", "0", "--loss.last_stage", "0"], "no stage would be trained"),
+        (["--optimizer.steps", "10"], "optimizer.warmup must not be above optimizer.steps, got 500 of 10"),
+        (["--seed", "-1"], "seed must be 0 or more"),
         (["--optimizer.final_lr", "1"], "expected 0 < optimizer.final_lr <= optimizer.lr"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],

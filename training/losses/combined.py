@@ -10,7 +10,10 @@ from torch import Tensor
 
 from sapnet.model.weights import load_weights
 from training.config import LossConfig
+from training.fpn import ResNetFPN
+from training.losses.distill import DistillationLoss
 from training.losses.edge import edge_loss
+from training.losses.l1 import l1_each
 from training.losses.segmentation import StreakSegmentationLoss, UnsupervisedSegmentationLoss
 from training.losses.ssim import ssim_each
 from training.train_segmenter import SHIPPED, load_segmenter
@@ -25,12 +28,10 @@ class DerainingLoss:
     neither the optimizer nor the checkpoint.
     """
 
-    def __init__(self, config: LossConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: LossConfig) -> None:
         self.config = config
         self._terms: dict[str, tuple[float, Term]] = {
-            name: (weight, make(config, torch.device(device)))
-            for name, make in TERMS.items()
-            if (weight := getattr(config, name))
+            name: (weight, make(config)) for name, make in TERMS.items() if (weight := getattr(config, name))
         }
 
     def __call__(self, estimates: Tensor, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
@@ -54,7 +55,7 @@ def stage_weights(config: LossConfig, stages: int) -> Tensor:
     return weights / weights.mean()
 
 
-def _ssim(config: LossConfig, device: torch.device) -> Term:
+def _ssim(config: LossConfig) -> Term:
     def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
         weights = stage_weights(config, len(estimates)).to(estimates.device)
         return -(weights[:, None] * ssim_each(estimates, clean)).mean()
@@ -62,40 +63,34 @@ def _ssim(config: LossConfig, device: torch.device) -> Term:
     return term
 
 
-def _l1(config: LossConfig, device: torch.device) -> Term:
+def _l1(config: LossConfig) -> Term:
     def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
         weights = stage_weights(config, len(estimates)).to(estimates.device)
-        return (weights * (estimates - clean).abs().mean(dim=(1, 2, 3, 4))).mean()
+        return (weights[:, None] * l1_each(estimates, clean)).mean()
 
     return term
 
 
-def _edge(config: LossConfig, device: torch.device) -> Term:
+def _edge(config: LossConfig) -> Term:
     return lambda estimates, rainy, clean: edge_loss(estimates[-1], clean)
 
 
-def _urss(config: LossConfig, device: torch.device) -> Term:
-    loss = UnsupervisedSegmentationLoss()
+def _urss(config: LossConfig) -> Term:
+    loss = UnsupervisedSegmentationLoss(ResNetFPN(pretrained=config.backbone) if config.backbone else None)
     return lambda estimates, rainy, clean: loss(estimates[-1], rainy)
 
 
-def _streaks(config: LossConfig, device: torch.device) -> Term:
+def _streaks(config: LossConfig) -> Term:
     loss = StreakSegmentationLoss(load_segmenter(Path(config.segmenter) if config.segmenter else SHIPPED))
     return lambda estimates, rainy, clean: loss(estimates[-1], rainy)
 
 
-def _distill(config: LossConfig, device: torch.device) -> Term:
-    teacher = load_weights(config.teacher).to(device)
-
-    def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(rainy.device.type, dtype=torch.bfloat16):
-            wanted = teacher.derain(rainy).float().clamp(0, 1)
-        return (estimates[-1] - wanted).abs().mean()
-
-    return term
+def _distill(config: LossConfig) -> Term:
+    loss = DistillationLoss(load_weights(config.teacher))
+    return lambda estimates, rainy, clean: loss(estimates[-1], rainy)
 
 
-TERMS: Mapping[str, Callable[[LossConfig, torch.device], Term]] = {
+TERMS: Mapping[str, Callable[[LossConfig], Term]] = {
     "ssim": _ssim,
     "l1": _l1,
     "edge": _edge,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.fpn import BACKGROUND, ResNetFPN, StreakFPN
+from training.losses.frozen import Frozen
+
+Segmenter = Callable[[Tensor], Tensor]
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
@@ -30,27 +35,44 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     return -((-torch.expm1(log_p)) ** gamma * log_p).mean()
 
 
-class UnsupervisedSegmentationLoss(nn.Module):
+def unsupervised_segmentation_loss(derained: Tensor, rainy: Tensor, network: Segmenter, gamma: float = 2.0) -> Tensor:
     """URSS of SAPNet (WACV 2022): the residual is to be segmented with confidence, whatever into.
 
-    The network's own argmax is the pseudo-label. It is frozen, and the gradient flows through it into the residual.
+    The network's own argmax is the pseudo-label; the gradient flows through the network into the residual.
+
+    derained, rainy: (B, 3, H, W) RGB in [0, 1]. network: images to logits. Returns a float32 scalar. Raises ValueError.
     """
+    _check(derained, rainy)
+    residual = (rainy.float() - derained.float()).clamp(0.0, 1.0)  # rain only brightens
+    logits = _judge(network, residual)
+    return focal_loss(logits, logits.detach().argmax(1), gamma)
+
+
+class UnsupervisedSegmentationLoss(nn.Module):
+    """``unsupervised_segmentation_loss`` as a module, with a frozen network."""
 
     def __init__(self, network: ResNetFPN | None = None, gamma: float = 2.0) -> None:
         super().__init__()
         self.gamma = gamma
-        self._judge = _Judge(network or ResNetFPN())
+        self._network = Frozen(network or ResNetFPN())
 
     def forward(self, derained: Tensor, rainy: Tensor) -> Tensor:
-        """derained, rainy: (B, 3, H, W) RGB in [0, 1]. Returns a float32 scalar. Raises ValueError."""
-        _check(derained, rainy)
-        residual = (rainy.float() - derained.float()).clamp(0.0, 1.0)  # rain only brightens
-        logits = self._judge(residual)
-        return focal_loss(logits, logits.detach().argmax(1), self.gamma)
+        return unsupervised_segmentation_loss(derained, rainy, self._network.on(derained.device), self.gamma)
+
+
+def streak_segmentation_loss(derained: Tensor, network: Segmenter, gamma: float = 2.0) -> Tensor:
+    """The derained image is to hold nothing that a trained network takes for rain streaks.
+
+    derained: (B, 3, H, W) RGB in [0, 1]. network: images to logits of BACKGROUND and STREAK. Returns a float32 scalar.
+    Raises ValueError.
+    """
+    logits = _judge(network, derained.float())
+    background = torch.full_like(logits[:, 0], BACKGROUND, dtype=torch.int64)
+    return focal_loss(logits, background, gamma)
 
 
 class StreakSegmentationLoss(nn.Module):
-    """The derained image is to hold nothing that a trained network takes for rain streaks.
+    """``streak_segmentation_loss`` as a module.
 
     network: a trained StreakFPN (``training.train_segmenter.load_segmenter``); it is frozen.
     """
@@ -58,38 +80,18 @@ class StreakSegmentationLoss(nn.Module):
     def __init__(self, network: StreakFPN, gamma: float = 2.0) -> None:
         super().__init__()
         self.gamma = gamma
-        self._judge = _Judge(network)
+        self._network = Frozen(network)
 
     def forward(self, derained: Tensor, rainy: Tensor) -> Tensor:
-        """derained: (B, 3, H, W) RGB in [0, 1]. rainy: not used, both losses of this file are called alike.
-
-        Returns a float32 scalar. Raises ValueError.
-        """
+        """rainy: not used, both losses of this file are called alike."""
         _check(derained, rainy)
-        logits = self._judge(derained.float())
-        background = torch.full_like(logits[:, 0], BACKGROUND, dtype=torch.int64)
-        return focal_loss(logits, background, self.gamma)
+        return streak_segmentation_loss(derained, self._network.on(derained.device), self.gamma)
 
 
-class _Judge:
-    """A frozen network, in float32 whatever the precision around it.
-
-    Not a Module, so that the loss which holds it, and the trainer around that, cannot train it, set it to training
-    mode, cast it, or save it with the weights.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network.float().eval().requires_grad_(False)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        parameter = next(self._network.parameters())
-        if parameter.device != image.device:
-            # Moved during a validation they would be inference tensors, which no later backward may use.
-            with torch.inference_mode(False):
-                self._network.to(image.device)
-        with torch.autocast(image.device.type, enabled=False):
-            logits: Tensor = self._network(image)
-        return logits
+def _judge(network: Segmenter, image: Tensor) -> Tensor:
+    """Logits in float32 whatever the precision around it."""
+    with torch.autocast(image.device.type, enabled=False):
+        return network(image)
 
 
 def _check(derained: Tensor, rainy: Tensor) -> None:

@@ -29,7 +29,7 @@ def loss(request, resnet) -> nn.Module:
 
 
 def network(loss: nn.Module) -> nn.Module:
-    return loss._judge._network
+    return loss._network._network
 
 
 class TestFocalLoss:

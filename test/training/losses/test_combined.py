@@ -1,0 +1,120 @@
+"""The weighted sum: each term's value, the stages' weights, gradients, what is built and what is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.config import LossConfig
+from training.losses import combined
+from training.losses.combined import DerainingLoss, stage_weights
+from training.losses.edge import edge_loss
+from training.losses.segmentation import (
+    StreakSegmentationLoss,
+    UnsupervisedSegmentationLoss,
+    streak_segmentation_loss,
+    unsupervised_segmentation_loss,
+)
+from training.losses.ssim import ssim
+from training.train_segmenter import load_segmenter
+
+STAGES = 3
+
+
+def images(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Estimates of three stages, rainy, clean."""
+    return images(STAGES, 2, 3, 32, 32), images(2, 3, 32, 32, seed=1), images(2, 3, 32, 32, seed=2)
+
+
+class TestStageWeights:
+    def test_rise_on_a_line_with_a_mean_of_one(self):
+        assert stage_weights(LossConfig(), 5).tolist() == pytest.approx([0.5, 0.75, 1.0, 1.25, 1.5])
+        assert stage_weights(LossConfig(), 6).mean().item() == pytest.approx(1)
+
+    def test_are_scaled(self):
+        assert stage_weights(LossConfig(first_stage=1, last_stage=3), 3).tolist() == [0.5, 1.0, 1.5]
+        assert stage_weights(LossConfig(first_stage=0, last_stage=7), 2).tolist() == [0.0, 2.0]
+
+    def test_of_one_stage(self):
+        assert stage_weights(LossConfig(first_stage=0), 1).tolist() == [1.0]
+
+
+class TestTerms:
+    def test_the_loss_is_their_weighted_sum(self, batch):
+        terms = DerainingLoss(LossConfig(ssim=0.5, l1=2.0, edge=3.0))(*batch)
+        assert set(terms) == {"loss", "ssim", "l1", "edge"}
+        expected = 0.5 * terms["ssim"] + 2 * terms["l1"] + 3 * terms["edge"]
+        assert terms["loss"].item() == pytest.approx(expected.item())
+
+    def test_ssim_and_l1_are_of_every_stage(self, batch):
+        estimates, _, clean = batch
+        terms = DerainingLoss(LossConfig())(*batch)
+        weights = (0.5, 1.0, 1.5)
+        similar = [weight * ssim(stage, clean).item() for weight, stage in zip(weights, estimates, strict=True)]
+        apart = [weight * (stage - clean).abs().mean().item() for weight, stage in zip(weights, estimates, strict=True)]
+        assert terms["ssim"].item() == pytest.approx(-sum(similar) / STAGES, rel=1e-5)
+        assert terms["l1"].item() == pytest.approx(sum(apart) / STAGES, rel=1e-5)
+
+    def test_the_others_are_of_the_last_stage(self, batch):
+        estimates, rainy, clean = batch
+        config = LossConfig(edge=1, streaks=1, distill=1, teacher="sapnet_fast")
+        terms = DerainingLoss(config)(*batch)
+        assert terms["edge"].item() == edge_loss(estimates[-1], clean).item()
+        assert terms["streaks"].item() == streak_segmentation_loss(estimates[-1], load_segmenter()).item()
+        again = DerainingLoss(config)(torch.cat((1 - estimates[:-1], estimates[-1:])), rainy, clean)
+        assert all(torch.equal(again[name], terms[name]) for name in ("edge", "streaks", "distill"))
+
+    def test_a_perfect_result_leaves_nothing_to_gain(self):
+        clean = images(1, 3, 32, 32)
+        terms = DerainingLoss(LossConfig(edge=1))(clean.expand(STAGES, -1, -1, -1, -1), clean, clean)
+        assert (terms["l1"].item(), terms["edge"].item()) == (0, 0)
+        assert terms["ssim"].item() == pytest.approx(-1)
+
+    @pytest.mark.parametrize("name", ["ssim", "l1", "edge", "streaks", "distill"])
+    def test_gradient_reaches_the_estimates(self, name, batch):
+        estimates, rainy, clean = batch
+        estimates = estimates.requires_grad_()
+        loss = DerainingLoss(LossConfig(**{name: 1, "teacher": "sapnet_fast"}))
+        (gradient,) = torch.autograd.grad(loss(estimates, rainy, clean)[name], estimates)
+        reached = gradient.abs().amax(dim=(1, 2, 3, 4)) > 0
+        assert torch.isfinite(gradient).all()
+        assert reached.tolist() == ([True] * STAGES if name in ("ssim", "l1") else [False, False, True])
+
+    def test_precision_around_it_changes_nothing(self, batch):
+        loss = DerainingLoss(LossConfig(edge=1))
+        outside = loss(*batch)["loss"]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(loss(*batch)["loss"], outside)
+        assert loss(*(image.bfloat16() for image in batch))["loss"].dtype == torch.float32
+
+
+class TestSettings:
+    def test_a_network_is_not_looked_at_where_its_term_is_left_out(self):
+        DerainingLoss(LossConfig(teacher="nowhere.pth", segmenter="nowhere.safetensors", backbone="nowhere"))
+
+    def test_the_backbone_is_what_is_named(self, monkeypatch):
+        asked = []
+
+        class Fake(torch.nn.Conv2d):
+            def __init__(self, pretrained: str | None = "its own") -> None:
+                super().__init__(3, 5, 1)
+                asked.append(pretrained)
+
+        monkeypatch.setattr(combined, "ResNetFPN", Fake)
+        monkeypatch.setattr("training.losses.segmentation.ResNetFPN", Fake)
+        for backbone in ("a/resnet", ""):
+            DerainingLoss(LossConfig(urss=1, backbone=backbone))
+        assert asked == ["a/resnet", "its own"]
+
+
+def test_functions_and_modules_agree():
+    derained, rainy = images(1, 3, 32, 32), images(1, 3, 32, 32, seed=1)
+    network = load_segmenter()
+    assert streak_segmentation_loss(derained, network) == StreakSegmentationLoss(network)(derained, rainy)
+    residuals = UnsupervisedSegmentationLoss(network)(derained, rainy)
+    assert unsupervised_segmentation_loss(derained, rainy, network) == residuals
