@@ -141,7 +141,7 @@ class RainSynthesizer:
         strength = self.strength(index)
         veil = cast(Frame, cv2.merge([strength, strength, strength]))
         blend = _add if self.config.blend == "add" else _screen
-        return blend(self._add_mist(clean), veil), strength
+        return blend(self.add_mist(clean), veil), strength
 
     def strength(self, index: int) -> Frame:
         """The streaks of frame ``index`` alone, uint8 (H, W)."""
@@ -157,6 +157,13 @@ class RainSynthesizer:
                 self._stamp(canvas, layer, sprites, rng, cv2.add)
         inner = slice(self._margin, -self._margin)
         return np.ascontiguousarray(canvas[inner, inner])
+
+    def add_mist(self, clean: Frame) -> Frame:
+        """The frame that streaks fall on: ``clean`` in the mist, uint8 (H, W, 3)."""
+        if not self.config.mist:
+            return clean
+        share = self.config.mist
+        return cast(Frame, cv2.convertScaleAbs(clean, alpha=1 - share, beta=share * _AIRLIGHT))
 
     def _stamp(
         self,
@@ -186,12 +193,6 @@ class RainSynthesizer:
         phases = rng.uniform(-0.5, 0.5, (2, _VARIANTS))
         render = _render_flat if layer.flat else _render_soft
         return [render(*streak) for streak in zip(lengths, widths, peaks, angles, *phases, strict=True)]
-
-    def _add_mist(self, clean: Frame) -> Frame:
-        if not self.config.mist:
-            return clean
-        share = self.config.mist
-        return cast(Frame, cv2.convertScaleAbs(clean, alpha=1 - share, beta=share * _AIRLIGHT))
 
 
 def _render_soft(length: float, width: float, peak: float, angle: float, dx: float, dy: float) -> Frame:

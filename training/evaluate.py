@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,8 +17,9 @@ from sapnet.errors import SapnetError
 from sapnet.outputs import replacing
 from sapnet.sources import IMAGE_SUFFIXES
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
-from training.datasets.paired import check_pairs, find_pairs
+from training.datasets.paired import check_pairs, find_pairs, set_folders
 from training.methods import Method, network, rainy_input, results
+from training.naming import short_names
 from training.scores import MASK, SetReport, score
 from training.sheet import Sheet
 from training.tables import print_tables, to_csv, to_json, to_markdown
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="FOLDER",
-        help="data sets of pairs, as published, or RAINY:CLEAN",
+        help="data sets of pairs, as published, RAINY:CLEAN, or folders of such sets",
     )
     add("--weights", nargs="+", default=[], metavar="NAME|PATH", help="shipped weights or files (default: sapnet_fast)")
     add(
@@ -152,7 +153,7 @@ def _measure(args: argparse.Namespace) -> list[SetReport]:
 
 def _open_data(folders: Sequence[Path]) -> list[SetReport]:
     """The data sets, every image of them read once. Raises ImageFormatError."""
-    names = _names(map(str, folders))
+    names = short_names(str(each) for folder in folders for each in set_folders(folder))
     reports = [SetReport(name, folder, find_pairs(Path(folder))) for folder, name in names.items()]
     check_pairs([pair for report in reports for pair in report.pairs])
     return reports
@@ -165,7 +166,7 @@ def _methods(args: argparse.Namespace, reports: Sequence[SetReport]) -> Iterator
     """
     yield from ((report, rainy_input(), False) for report in reports)
     weights = args.weights or ([] if args.results else ["sapnet_fast"])
-    names = _names([*map(str, args.results), *weights])
+    names = short_names([*map(str, args.results), *weights])
     for folder in args.results:
         for report in reports:
             inside = folder / Path(report.folder).resolve().name
@@ -188,23 +189,6 @@ def _stage_counts(args: argparse.Namespace, weights: str) -> Sequence[int]:
 
 def _open_network(args: argparse.Namespace, weights: str, stages: int) -> Derainer:
     return Derainer(weights, args.backend, args.device, args.precision, stages, args.mask_threshold)
-
-
-def _names(sources: Iterable[str]) -> dict[str, str]:
-    """Weights or folders as given -> what tables call them: the ends of their paths, as long as it takes to differ."""
-    parts = {source: _parts(source) for source in sources}
-    for depth in range(1, max(map(len, parts.values())) + 1):
-        names = {source: "/".join(some[-depth:]) for source, some in parts.items()}
-        if len(set(names.values())) == len(names):
-            break
-    return names
-
-
-def _parts(source: str) -> tuple[str, ...]:
-    path = Path(source)
-    if path.is_dir():
-        return path.resolve().parts
-    return path.resolve().with_suffix("").parts if path.is_file() else (source,)
 
 
 def _write(reports: Sequence[SetReport], args: argparse.Namespace) -> None:

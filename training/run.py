@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -23,8 +24,8 @@ from sapnet.memory import keep_freed_memory
 from sapnet.model.weights import save_weights
 from sapnet.outputs import replacing
 from training.config import TrainConfig
-from training.datasets.paired import ImagePair, check_pairs, find_pairs
-from training.datasets.stream import make_loader, make_stream
+from training.datasets.paired import ImagePair, check_pairs, find_sets
+from training.datasets.stream import find_sources, make_loader, make_stream
 from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
 from training.module import DerainingModule
@@ -42,7 +43,8 @@ class Data(L.LightningDataModule):
         super().__init__()
         self.config = config
         self.validation = validation
-        self.stream = make_stream(config.data, config.optimizer.steps, _processes(), config.seed)
+        self.sources = find_sources(config.data)
+        self.stream = make_stream(self.sources, config.data, config.optimizer.steps, _processes(), config.seed)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         trainer = self.trainer
@@ -85,16 +87,15 @@ def train(config: TrainConfig, max_time: str = "", resume: bool = False, command
 
 
 def validation_pairs(config: TrainConfig) -> dict[str, list[ImagePair]]:
-    """Of each validation folder, by its name, as many pairs as are wanted, evenly spread over it.
+    """Of each validation set, by its name, as many pairs as are wanted, evenly spread over it.
 
     Raises ImageFormatError for pairs that cannot be used.
     """
-    count = config.data.validation_images
     chosen = {}
-    for folder in map(Path, config.data.validation):
-        pairs = find_pairs(folder)
-        chosen[folder.name] = pairs[:: max(1, len(pairs) // count)][:count]
-        check_pairs(chosen[folder.name])
+    for name, pairs in find_sets(config.data.validation).items():
+        places = np.linspace(0, len(pairs) - 1, min(config.data.validation_images, len(pairs)))
+        chosen[name] = [pairs[int(place)] for place in places]
+        check_pairs(chosen[name])
     return chosen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 
 import cv2
 import numpy as np
@@ -200,6 +201,14 @@ class TestOutput:
             path.touch()
         [report] = json.loads(run(capsys, "--data", pairs, "--weights", *weights, "--json"))
         assert [method["name"] for method in report["methods"]] == ["rainy input", "a/best", "b/best"]
+
+    def test_a_folder_of_data_sets_is_all_of_them(self, pairs, capsys):
+        pairs.rename(pairs.parent / "moved")
+        pairs.mkdir()
+        for name in ("Rain12", "Rain100L"):
+            shutil.copytree(pairs.parent / "moved", pairs / name)
+        reports = json.loads(run(capsys, "--data", pairs, "--json"))
+        assert [(report["name"], report["pairs"]) for report in reports] == [("Rain12", 2), ("Rain100L", 2)]
 
     def test_every_stage(self, pairs, capsys):
         [report] = json.loads(run(capsys, "--data", pairs, "--every-stage", "--json"))

@@ -12,6 +12,8 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,7 +22,7 @@ from sapnet.errors import ImageFormatError
 from sapnet.model.weights import load_weights, read_metadata
 from training.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
 from training.module import DerainingModule
-from training.run import train
+from training.run import train, validation_pairs
 from training.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +151,20 @@ def test_training_starts_from_given_weights(settings: Settings) -> None:
 def test_weights_of_another_preset_are_refused(settings: Settings) -> None:
     with pytest.raises(ValueError, match="expected weights of the preset 'sapnet'"):
         train(settings(preset="sapnet", init="sapnet_fast"))
+
+
+def test_validation_is_spread_over_every_set_though_folders_share_a_name(tmp_path: Path, settings: Settings) -> None:
+    for camera, count in (("front", 10), ("rear", 3)):
+        for part in ("rainy", "clean"):
+            (tmp_path / camera / "pairs" / part).mkdir(parents=True)
+            for index in range(count):
+                cv2.imwrite(str(tmp_path / camera / "pairs" / part / f"{index}.png"), np.zeros((16, 16, 3), np.uint8))
+    folders = tuple(str(tmp_path / camera / "pairs") for camera in ("front", "rear"))
+    found = validation_pairs(settings(data={"validation": folders, "validation_images": 4}))
+    assert {name: [pair.name for pair in pairs] for name, pairs in found.items()} == {
+        "front/pairs": ["0", "3", "6", "9"],
+        "rear/pairs": ["0", "1", "2"],
+    }
 
 
 def test_a_run_is_not_overwritten(settings: Settings) -> None:

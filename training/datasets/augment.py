@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from training.datasets.curriculum import DRY, MIXED
 
 Image = NDArray[np.uint8]
 
@@ -18,6 +21,7 @@ class Augmentation:
 
     mirror: left and right, and upside down, each. gamma: exponents up to 1.4 either way.
     noise: of the scene, up to ``noise_sigma`` of 255. jpeg: of the rainy image alone, quality 70 to 95.
+    dry: of pairs, that the clean image stands for the rainy one; synthetic rain has its own share of dry samples.
     """
 
     mirror: float = 0.5
@@ -25,27 +29,31 @@ class Augmentation:
     noise: float = 0.1
     noise_sigma: float = 4.0
     jpeg: float = 0.08
+    dry: float = MIXED[DRY]
 
     def __post_init__(self) -> None:
-        for name in ("mirror", "gamma", "noise", "jpeg"):
+        for name in ("mirror", "gamma", "noise", "jpeg", "dry"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability and must be 0 to 1, got {getattr(self, name)!r}")
         if self.noise_sigma < 0:
             raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma!r}")
 
 
-def augment_scene(clean: Image, augmentation: Augmentation, rng: np.random.Generator) -> Image:
-    """The clean image as it might have been: before rain falls, so that pairs stay pairs."""
+def augment_scene(images: Sequence[Image], augmentation: Augmentation, rng: np.random.Generator) -> list[Image]:
+    """Images of one scene and size as they might have been, all changed alike, so that pairs stay pairs.
+
+    Noise is of the scene, for the rainy image to keep and not to be cleaned of.
+    """
     flips = tuple(slice(None, None, -1 if rng.random() < augmentation.mirror else 1) for _ in range(2))
-    clean = np.ascontiguousarray(clean[flips])
+    changed = [np.ascontiguousarray(image[flips]) for image in images]
     if rng.random() < augmentation.gamma:
         exponent = np.exp(rng.uniform(-1, 1) * np.log(1.4))
         table = np.rint(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
-        clean = cast(Image, cv2.LUT(clean, table))
+        changed = [cast(Image, cv2.LUT(image, table)) for image in changed]
     if rng.random() < augmentation.noise:
-        noise = rng.normal(0, rng.uniform(0, augmentation.noise_sigma), clean.shape)
-        clean = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
-    return clean
+        noise = rng.normal(0, rng.uniform(0, augmentation.noise_sigma), changed[0].shape)
+        changed = [np.clip(np.rint(image + noise), 0, 255).astype(np.uint8) for image in changed]
+    return changed
 
 
 def compress(rainy: Image, augmentation: Augmentation, rng: np.random.Generator) -> Image:

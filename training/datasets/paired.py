@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sapnet.errors import ImageFormatError
 from sapnet.image import MIN_SIDE, Frame
 from sapnet.sources import IMAGE_SUFFIXES, natural_key, read_image
+from training.naming import short_names
 
 # Names of folders, lower case.
 _RAINY = ("rainy", "rain", "input", "rainy_image")
@@ -31,7 +33,7 @@ _RULES = tuple(
 )
 _EXPECTED = (
     "expected rainy/ and clean/, input/ and target/, rainy_image/ and ground_truth/, rain-1.png and norain-1.png, "
-    f"1_in.png and 1_GT.png, or two folders given as RAINY{os.pathsep}CLEAN"
+    f"1_in.png and 1_GT.png, folders of such sets, or two folders given as RAINY{os.pathsep}CLEAN"
 )
 _MOST_PROBLEMS = 20
 
@@ -66,6 +68,24 @@ def find_pairs(folder: Path) -> list[ImagePair]:
     return [ImagePair(path.stem, path, partners[path]) for path in rainy]
 
 
+def find_sets(folders: Iterable[str | Path]) -> dict[str, list[ImagePair]]:
+    """The pairs of each data set in ``folders`` by its short name. Raises ImageFormatError."""
+    names = short_names(str(each) for folder in folders for each in set_folders(Path(folder)))
+    return {name: find_pairs(Path(folder)) for folder, name in names.items()}
+
+
+def set_folders(folder: Path) -> list[Path]:
+    """``folder`` as ``find_pairs`` takes it; where it is no data set but holds some, those, in natural order.
+
+    Folders beside them that hold no pairs, such as one of clean photographs, are passed over.
+    """
+    with suppress(OSError):  # find_pairs says what is wrong
+        if folder.is_dir() and _layout(folder) is None:
+            inside = sorted(_folders(folder), key=lambda path: natural_key(path.name))
+            return [path for path in inside if _layout(path) is not None] or [folder]
+    return [folder]
+
+
 def check_pairs(pairs: Sequence[ImagePair], least: int = MIN_SIDE) -> None:
     """Read every image of ``pairs``. least: pixels that both sides must have.
 
@@ -81,9 +101,9 @@ def check_pairs(pairs: Sequence[ImagePair], least: int = MIN_SIDE) -> None:
     refuse("images that cannot be used; mend or move away", problems)
 
 
-def read_pair(pair: ImagePair) -> tuple[Frame, Frame]:
+def read_pair(pair: ImagePair, read: Callable[[Path], Frame] = read_image) -> tuple[Frame, Frame]:
     """The rainy and the clean image, uint8 (H, W, 3) BGR, of one size. Raises ImageFormatError."""
-    rainy, clean = read_image(pair.rainy), read_image(pair.clean)
+    rainy, clean = read(pair.rainy), read(pair.clean)
     refuse(f"pair {pair.name} cannot be used", _size_problems(pair, rainy.shape[:2], clean.shape[:2]))
     return rainy, clean
 
@@ -111,6 +131,10 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
 def _both_sides(folder: Path) -> tuple[list[Path], list[Path]]:
     """The rainy and the clean images of a data set. Raises ImageFormatError where that cannot be told."""
     if not folder.is_dir():
@@ -118,23 +142,39 @@ def _both_sides(folder: Path) -> tuple[list[Path], list[Path]]:
         if not (rainy_folder.is_dir() and clean_folder.is_dir()):
             raise ImageFormatError(f"{folder}: no such folder; {_EXPECTED}")
         return images_in(rainy_folder), images_in(clean_folder)
-    flat = images_in(folder)
-    flat_clean = [path for path in flat if _CLEAN_STEM.fullmatch(path.stem.lower())]
-    inside = {path: images for path in _visible(folder) if path.is_dir() and (images := images_in(path))}
+    if both := _layout(folder):
+        return both
+    inside = (f"{path.name}/ with {len(images_in(path))}" for path in _folders(folder))
+    holds = ", ".join([f"{len(images_in(folder))} images", *inside])
+    raise ImageFormatError(f"{folder}: no pairs of images found, it holds {holds}; {_EXPECTED}")
+
+
+def _layout(folder: Path) -> tuple[list[Path], list[Path]] | None:
+    """The rainy and the clean images of a folder in a known layout."""
+    flat_rainy, flat_clean = _flat(folder)
+    inside = {path: images for path in _folders(folder) if (images := images_in(path))}
     rainy = [path for path in inside if path.name.lower() in _RAINY]
     clean = [path for path in inside if path.name.lower() in _CLEAN]
     others = [path for path in inside if path not in rainy + clean]
     if len(rainy) == 1 and not clean and flat_clean:
         return inside[rainy[0]], flat_clean
-    if len(inside) == 2 and len(others) == 1:
+    # A flat data set beside a folder of clean photographs is one of its own.
+    if len(inside) == 2 and len(others) == 1 and not all(_flat(others[0])):
         rainy, clean = rainy or others, clean or others
     if len(rainy) == len(clean) == 1:
         return inside[rainy[0]], inside[clean[0]]
-    flat_rainy = [path for path in flat if _RAINY_STEM.fullmatch(path.stem.lower())]
     if not rainy and not clean and flat_rainy and flat_clean:
         return flat_rainy, flat_clean
-    holds = ", ".join([f"{len(flat)} images", *(f"{path.name}/ with {len(inside[path])}" for path in inside)])
-    raise ImageFormatError(f"{folder}: no pairs of images found, it holds {holds}; {_EXPECTED}")
+    return None
+
+
+def _flat(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The rainy and the clean ones, by their names, of the images in ``folder`` itself."""
+    images = images_in(folder)
+    rainy, clean = (
+        [path for path in images if stem.fullmatch(path.stem.lower())] for stem in (_RAINY_STEM, _CLEAN_STEM)
+    )
+    return rainy, clean
 
 
 def _partners(rainy: Iterable[Path], clean: Iterable[Path]) -> dict[Path, Path]:

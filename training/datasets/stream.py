@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +13,52 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
-from sapnet.image import to_tensor
+from sapnet.image import Frame, to_tensor
+from sapnet.sources import read_image
 from training.config import DataConfig
-from training.datasets.paired import ImagePair, check_pairs, find_pairs, read_pair
+from training.datasets.augment import Augmentation, augment_scene, compress
+from training.datasets.cache import ImageCache
+from training.datasets.paired import ImagePair, check_pairs, find_sets, read_pair
 from training.datasets.synthetic import Photographs, Sample, SyntheticRain
 from training.metrics import true_streaks
 
 # Crops grow in the last tenth of the steps.
 _FINAL_SHARE = 10
+# Sets its random numbers apart from those that choose the data set, which would else choose among the pairs, too.
+_PAIRED = 1
 
 
 class PairedCrops(Dataset[Sample]):
-    """Crops of rainy and clean pairs, mirrored at random; items as of SyntheticRain."""
+    """Crops of rainy and clean pairs, augmented alike; items as of SyntheticRain.
 
-    def __init__(self, pairs: Sequence[ImagePair], crop: int, seed: int, length: int) -> None:
+    pairs: each at least ``crop`` pixels on both sides. read: gives the images of files.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[ImagePair],
+        crop: int,
+        seed: int,
+        length: int,
+        augmentation: Augmentation | None = None,
+        read: Callable[[Path], Frame] = read_image,
+    ) -> None:
         self.pairs, self.crop, self.seed, self.length = list(pairs), crop, seed, length
+        self.augmentation, self.read = augmentation or Augmentation(), read
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng([self.seed, index])
-        rainy, clean = read_pair(self.pairs[int(rng.integers(len(self.pairs)))])
-        height, width = rainy.shape[:2]
-        top, left = int(rng.integers(height - self.crop + 1)), int(rng.integers(width - self.crop + 1))
-        mirror = 1 if rng.random() < 0.5 else -1
+        rng = np.random.default_rng([self.seed, index, _PAIRED])
+        rainy, clean = read_pair(self.pairs[int(rng.integers(len(self.pairs)))], self.read)
+        top, left = (int(rng.integers(side - self.crop + 1)) for side in rainy.shape[:2])
         window = slice(top, top + self.crop), slice(left, left + self.crop)
-        rainy, clean = (np.ascontiguousarray(image[window][:, ::mirror]) for image in (rainy, clean))
+        if rng.random() < self.augmentation.dry:
+            rainy = clean
+        rainy, clean = augment_scene([rainy[window], clean[window]], self.augmentation, rng)
         return {
-            "rainy": to_tensor(rainy)[0],
+            "rainy": to_tensor(compress(rainy, self.augmentation, rng))[0],
             "clean": to_tensor(clean)[0],
             "streaks": torch.from_numpy(true_streaks(rainy, clean)),
         }
@@ -76,24 +94,42 @@ class FromStep(Sampler[int]):
         return self.total // self.processes
 
 
-def make_stream(config: DataConfig, steps: int, processes: int, seed: int) -> Dataset[Sample]:
-    """All samples of a run in order: ``steps * batch * processes`` of them, the last tenth larger.
+@dataclass(frozen=True)
+class Sources:
+    """What a run learns from: photographs, and the pairs of each set by its name. read: gives the images of files."""
 
-    Raises ImageFormatError for data that cannot be trained on.
-    """
+    photographs: Photographs | None
+    pairs: Mapping[str, Sequence[ImagePair]]
+    read: Callable[[Path], Frame]
+
+
+def find_sources(config: DataConfig) -> Sources:
+    """Every image of them is read once. Raises ImageFormatError for data that cannot be trained on."""
+    least = max(config.crop, config.final_crop)
+    pairs = find_sets(config.paired)
+    for found in pairs.values():
+        check_pairs(found, least)
+    cache = ImageCache()
+    photographs = Photographs(Path(config.clean), least, cache) if config.clean else None
+    return Sources(photographs, pairs, cache.read)
+
+
+def make_stream(sources: Sources, config: DataConfig, steps: int, processes: int, seed: int) -> Dataset[Sample]:
+    """All samples of a run in order: ``steps * batch * processes`` of them, the last tenth larger."""
     large = steps // _FINAL_SHARE
     parts = [(steps - large, config.crop, seed), (large, config.final_crop, seed + 1)]
-    pairs = [find_pairs(Path(folder)) for folder in config.paired]
-    for found in pairs:
-        check_pairs(found, max(config.crop, config.final_crop))
-    photographs = Photographs(Path(config.clean), max(config.crop, config.final_crop)) if config.clean else None
     streams: list[Dataset[Sample]] = []
     for part_steps, crop, part_seed in parts:
         if length := part_steps * config.batch * processes:
-            sources: list[Dataset[Sample]] = [PairedCrops(found, crop, part_seed, length) for found in pairs]
-            if photographs:
-                sources.append(SyntheticRain(photographs, config.rain, crop, part_seed, length, config.augmentation))
-            streams.append(Mixture(sources, part_seed, length))
+            datasets: list[Dataset[Sample]] = [
+                PairedCrops(pairs, crop, part_seed, length, config.augmentation, sources.read)
+                for pairs in sources.pairs.values()
+            ]
+            if sources.photographs:
+                datasets.append(
+                    SyntheticRain(sources.photographs, config.rain, crop, part_seed, length, config.augmentation)
+                )
+            streams.append(Mixture(datasets, part_seed, length))
     return ConcatDataset(streams)
 
 

@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from sapnet.errors import ImageFormatError
 from sapnet.image import to_tensor
 from sapnet.rain import RainConfig, RainSynthesizer
-from sapnet.sources import IMAGE_SUFFIXES, read_image
+from sapnet.sources import IMAGE_SUFFIXES
 from training.datasets.augment import Augmentation, augment_scene, compress
+from training.datasets.cache import ImageCache
 from training.datasets.curriculum import draw_rain
 from training.datasets.paired import refuse, sizes_or_problems
 from training.metrics import true_streaks
@@ -27,13 +28,12 @@ Sample = dict[str, Tensor]
 # Streaks are sized as in a photograph of this height, times a factor: most benchmarks are such photographs, and a
 # crop of them must also stand for a part of a camera frame, whose streaks have more pixels.
 _PHOTOGRAPH_HEIGHT = 321
-# Of photographs that a process keeps decoded.
-_CACHE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
 class RainySample:
-    """rainy, clean: uint8 (h, w, 3) BGR. streaks: bool (h, w), where rain added more than 10/255 of luma."""
+    """rainy, clean: uint8 (h, w, 3) BGR. streaks: bool (h, w), where streaks added more than 10/255 of luma; mist is
+    none."""
 
     rainy: Image
     clean: Image
@@ -43,11 +43,12 @@ class RainySample:
 class Photographs:
     """Clean images, each of them read once to see that it can be used.
 
-    folder_or_files: a folder, however deep, or the files. least: pixels that both sides must have.
+    folder_or_files: a folder, however deep, or the files. least: pixels that both sides must have. cache: of others to
+    share.
     Raises ImageFormatError that lists the unreadable ones and those that are too small, or says that there are none.
     """
 
-    def __init__(self, folder_or_files: Path | Sequence[Path], least: int) -> None:
+    def __init__(self, folder_or_files: Path | Sequence[Path], least: int, cache: ImageCache | None = None) -> None:
         given = folder_or_files
         self.paths = find_photographs(given) if isinstance(given, Path) else list(given)
         problems = []
@@ -59,18 +60,7 @@ class Photographs:
                     f"{path} is {found[0]}x{found[1]}, expected at least {least}x{least} for crops of that size"
                 )
         refuse("photographs that cannot be used; mend or move away", problems)
-        self._cache: dict[Path, Image] = {}
-        self._cached_bytes = 0
-
-    def read(self, path: Path) -> Image:
-        """uint8 (H, W, 3) BGR; kept decoded while there is room."""
-        if path in self._cache:
-            return self._cache[path]
-        image = read_image(path)
-        if self._cached_bytes + image.nbytes <= _CACHE_BYTES:
-            self._cache[path] = image
-            self._cached_bytes += image.nbytes
-        return image
+        self.read = (cache or ImageCache()).read
 
 
 class SyntheticRain(Dataset[Sample]):
@@ -118,7 +108,7 @@ class SyntheticRain(Dataset[Sample]):
         epoch, place = divmod(index, len(paths))
         path = paths[np.random.default_rng([self.seed, epoch]).permutation(len(paths))[place]]
         rng = np.random.default_rng([self.seed, epoch, place])
-        clean = augment_scene(self._crop(path, rng), self.augmentation, rng)
+        (clean,) = augment_scene([self._crop(path, rng)], self.augmentation, rng)
         rain = draw_rain(self.kind, rng)
         image_height = _PHOTOGRAPH_HEIGHT * _draw_scale(rng)
         sample = rain_on(clean, rain, int(rng.integers(2**31)), image_height)
@@ -138,17 +128,25 @@ def rain_on(clean: Image, rain: RainConfig | None, seed: int, image_height: floa
     if rain is None:
         return RainySample(clean, clean, np.zeros(clean.shape[:2], np.bool_))
     height, width = clean.shape[:2]
-    rainy, _ = RainSynthesizer(rain, height, width, seed, image_height).add(clean, 0)
-    return RainySample(rainy, clean, true_streaks(rainy, clean))
+    synthesizer = RainSynthesizer(rain, height, width, seed, image_height)
+    rainy, _ = synthesizer.add(clean, 0)
+    return RainySample(rainy, clean, true_streaks(rainy, synthesizer.add_mist(clean)))
 
 
 def find_photographs(folder: Path) -> list[Path]:
-    """Image files under ``folder``, however deep, in the order of their names. Raises ImageFormatError without any."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """Image files under ``folder``, however deep, in the order of their names; hidden ones are passed over.
+
+    Raises ImageFormatError without any.
+    """
+    found = sorted(path for path in folder.rglob("*") if _is_photograph(path.relative_to(folder)) and path.is_file())
     if not found:
         what = "holds no images" if folder.is_dir() else "no such folder"
         raise ImageFormatError(f"{folder}: {what}; expected a folder with clean photographs", kind="decode")
     return found
+
+
+def _is_photograph(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def _draw_scale(rng: np.random.Generator) -> float:

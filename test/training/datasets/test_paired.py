@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sapnet.errors import ImageFormatError
-from training.datasets.paired import ImagePair, check_pairs, find_pairs, read_pair
+from training.datasets.paired import ImagePair, check_pairs, find_pairs, find_sets, read_pair, set_folders
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -144,6 +144,7 @@ def test_long_lists_end_with_a_count(tmp_path):
         ((), "holds 0 images"),
         (("1.png", "2.png"), "holds 2 images"),
         (("train/1.png", "test/1.png"), "holds 0 images, test/ with 1, train/ with 1"),
+        (("train/day/1.png",), "holds 0 images, train/ with 0"),
         (("rainy/1.png", "input/1.png", "clean/1.png"), "input/ with 1, rainy/ with 1"),
     ],
 )
@@ -156,6 +157,39 @@ def test_a_folder_without_a_known_layout(files, said, tmp_path):
 def test_no_such_folder(tmp_path):
     with pytest.raises(ImageFormatError, match="missing: no such folder"):
         find_pairs(tmp_path / "missing")
+
+
+class TestSets:
+    def test_a_set_is_itself_and_a_folder_of_sets_is_those(self, tmp_path):
+        for name in ("Rain100L", "Rain12", "Rain100H"):
+            make(tmp_path / "test" / name, "rainy/1.png", "clean/1.png")
+        make(tmp_path / "test", "photographs/1.png", "readme.txt", ".hidden/rainy/1.png", ".hidden/clean/1.png")
+        folders = [tmp_path / "test" / name for name in ("Rain12", "Rain100H", "Rain100L")]
+        assert set_folders(folders[0]) == [folders[0]]
+        assert set_folders(tmp_path / "test") == folders
+        assert list(find_sets([tmp_path / "test"])) == ["Rain12", "Rain100H", "Rain100L"]
+
+    def test_a_flat_set_beside_clean_photographs_is_one_of_its_own(self, tmp_path):
+        make(tmp_path, "clean/1.png", "clean/2.png", "RainTrainL/rain-1.png", "RainTrainL/norain-1.png")
+        [(name, [pair])] = find_sets([str(tmp_path)]).items()
+        assert (name, pair.rainy) == ("RainTrainL", tmp_path / "RainTrainL" / "rain-1.png")
+
+    def test_names_are_as_long_as_it_takes_to_differ(self, tmp_path):
+        for place in ("a", "b"):
+            make(tmp_path / place / "set", "rainy/1.png", "clean/1.png")
+        assert list(find_sets([tmp_path / "a" / "set", tmp_path / "b" / "set"])) == ["a/set", "b/set"]
+
+    def test_a_set_in_a_folder_that_does_not_pair_up_is_not_passed_over(self, tmp_path):
+        make(tmp_path, "good/rainy/1.png", "good/clean/1.png", "bad/rainy/1.png", "bad/clean/2.png")
+        with pytest.raises(ImageFormatError, match="bad does not pair up"):
+            find_sets([tmp_path])
+
+    def test_what_is_there_is_said_where_there_are_none(self, tmp_path):
+        make(tmp_path, "readme.txt", "photographs/1.png")
+        with pytest.raises(ImageFormatError, match=r"holds 0 images, photographs/ with 1; expected .*folders of such"):
+            find_sets([tmp_path])
+        with pytest.raises(ImageFormatError, match="no such folder"):
+            find_sets([tmp_path / "nowhere"])
 
 
 class TestCheck:

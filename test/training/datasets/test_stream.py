@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from sapnet.errors import ImageFormatError
+from sapnet.sources import read_image
 from training.config import DataConfig
-from training.datasets.stream import FromStep, make_loader, make_stream
+from training.datasets import cache
+from training.datasets.augment import Augmentation
+from training.datasets.stream import FromStep, find_sources, make_loader, make_stream
+from training.datasets.synthetic import Sample
+
+PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0, dry=0)
 
 
-def config(photographs: Path | None, pairs: Path | None = None, **changes: int) -> DataConfig:
-    values = {"crop": 32, "final_crop": 40, "batch": 2, "workers": 0, **changes}
+def config(photographs: Path | None, pairs: Path | None = None, **changes: Any) -> DataConfig:
+    values: dict[str, Any] = {"crop": 32, "final_crop": 40, "batch": 2, "workers": 0, **changes}
     return DataConfig(
         clean=str(photographs) if photographs else "", paired=(str(pairs),) if pairs else (), validation=(), **values
     )
 
 
+def stream_of(data: DataConfig, steps: int, seed: int = 0) -> Dataset[Sample]:
+    return make_stream(find_sources(data), data, steps, 1, seed)
+
+
 def test_crops_grow_in_the_last_tenth(photographs: Path) -> None:
     data = config(photographs)
-    sides = [batch["rainy"].shape[-1] for batch in make_loader(make_stream(data, 20, 1, 0), data, 0, 0, 1)]
+    sides = [batch["rainy"].shape[-1] for batch in make_loader(stream_of(data, 20), data, 0, 0, 1)]
     assert sides == [32] * 18 + [40] * 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_later_start_yields_the_same_batches(photographs: Path, workers: int) -> None:
     data = config(photographs, workers=workers)
-    stream = make_stream(data, 6, 1, seed=3)
+    stream = stream_of(data, 6, seed=3)
     whole = list(make_loader(stream, config(photographs), 0, 0, 1))
     rest = list(make_loader(stream, data, 4, 0, 1))
     assert len(rest) == 2
@@ -44,7 +59,7 @@ def test_processes_share_the_stream(photographs: Path) -> None:
 
 def test_pairs_alone_and_with_photographs(photographs: Path, pairs: Path) -> None:
     for data in (config(None, pairs), config(photographs, pairs)):
-        stream = make_stream(data, 4, 1, 0)
+        stream = stream_of(data, 4)
         samples = [stream[index] for index in range(8)]
         assert {sample["rainy"].shape for sample in samples} == {(3, 32, 32)}
         assert all((sample["rainy"] >= sample["clean"] - 0.1).all() for sample in samples)
@@ -53,4 +68,95 @@ def test_pairs_alone_and_with_photographs(photographs: Path, pairs: Path) -> Non
 
 def test_pairs_smaller_than_a_crop_are_refused(pairs: Path) -> None:
     with pytest.raises(ImageFormatError, match="expected at least 80x80"):
-        make_stream(config(None, pairs, crop=80, final_crop=80), 10, 1, 0)
+        find_sources(config(None, pairs, crop=80, final_crop=80))
+
+
+def write_pairs(folder: Path, *levels: int) -> Path:
+    """A pair of even images of each level, the rainy one brighter by 20."""
+    for part, rain in (("rainy", 20), ("clean", 0)):
+        (folder / part).mkdir(parents=True)
+        for level in levels:
+            cv2.imwrite(str(folder / part / f"{level}.png"), np.full((40, 40, 3), level + rain, np.uint8))
+    return folder
+
+
+def test_every_pair_turns_up_beside_photographs(photographs: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "sets" / "one", 10, 60, 110, 160)
+    write_pairs(tmp_path / "sets" / "two", 35, 85)
+    data = config(photographs, tmp_path / "sets", rain="dry", augmentation=PLAIN)
+    stream = stream_of(data, 60)
+    levels = [
+        round(float(sample["clean"].mean()) * 255)
+        for sample in (stream[index] for index in range(108))
+        if not torch.equal(sample["rainy"], sample["clean"])
+    ]
+    assert set(levels) == {10, 60, 110, 160, 35, 85}
+    assert 0.5 < len(levels) / 108 < 0.85
+
+
+class TestPairs:
+    """A pair that brightens to the right and downwards, in rain of 20."""
+
+    def sample(self, tmp_path: Path, **changes: float) -> tuple[np.ndarray, np.ndarray, Sample]:
+        rows = np.linspace(0, 40, 40).astype(np.uint8)
+        clean = np.repeat((rows[:, None] + np.linspace(60, 160, 40).astype(np.uint8))[..., None], 3, axis=2)
+        for part, image in (("rainy", clean + 20), ("clean", clean)):
+            (tmp_path / part).mkdir()
+            cv2.imwrite(str(tmp_path / part / "1.png"), image)
+        augmentation = replace(PLAIN, **changes)
+        data = config(None, tmp_path, crop=40, augmentation=augmentation)
+        sample = stream_of(data, 1)[0]
+        found = (np.rint(255 * sample[name].numpy()).astype(int) for name in ("rainy", "clean"))
+        return *found, sample
+
+    def test_are_left_as_they_are_without_augmentation(self, tmp_path: Path) -> None:
+        rainy, clean, sample = self.sample(tmp_path)
+        assert (rainy - clean == 20).all()
+        assert (np.diff(clean, axis=2) >= 0).all()
+        assert (np.diff(clean, axis=1) >= 0).all()
+        assert sample["streaks"].all()
+
+    def test_are_mirrored_alike(self, tmp_path: Path) -> None:
+        rainy, clean, _ = self.sample(tmp_path, mirror=1)
+        assert (rainy - clean == 20).all()
+        assert (np.diff(clean, axis=2) <= 0).all()
+        assert (np.diff(clean, axis=1) <= 0).all()
+
+    def test_have_one_gamma(self, tmp_path: Path) -> None:
+        rainy, clean, _ = self.sample(tmp_path, gamma=1)
+        of_level: dict[int, set[int]] = {}
+        for before, image in ((20, rainy), (0, clean)):
+            plain = np.linspace(0, 40, 40).astype(int)[:, None] + np.linspace(60, 160, 40).astype(int) + before
+            for level, now in zip(plain.ravel(), image[0].ravel(), strict=True):
+                of_level.setdefault(int(level), set()).add(int(now))
+        assert all(len(values) == 1 for values in of_level.values())
+        assert any(values != {level} for level, values in of_level.items())
+
+    def test_keep_their_noise(self, tmp_path: Path) -> None:
+        rainy, clean, _ = self.sample(tmp_path, noise=1)
+        assert (rainy - clean == 20).all()
+        assert (np.diff(clean, axis=2) < 0).any()
+
+    def test_have_dry_ones_among_them(self, tmp_path: Path) -> None:
+        rainy, clean, sample = self.sample(tmp_path, dry=1)
+        assert (rainy == clean).all()
+        assert not sample["streaks"].any()
+
+    def test_are_compressed_on_the_rainy_side(self, tmp_path: Path) -> None:
+        rainy, clean, _ = self.sample(tmp_path, jpeg=1, noise=1, noise_sigma=40)
+        assert not (rainy - clean == 20).all()
+        assert abs((rainy - clean).mean() - 20) < 2
+
+
+def test_images_are_decoded_once_as_far_as_memory_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = config(None, write_pairs(tmp_path, 10))
+    read: list[str] = []
+    monkeypatch.setattr(cache, "read_image", lambda path: read.append(path.parent.name) or read_image(path))
+    stream = stream_of(data, 4)
+    for index in range(4):
+        stream[index]
+    assert read == ["rainy", "clean"]
+    small = cache.ImageCache(limit=40 * 40 * 3)
+    for part in ("rainy", "clean", "rainy", "clean"):
+        small.read(tmp_path / part / "10.png")
+    assert read[2:] == ["rainy", "clean", "clean"]

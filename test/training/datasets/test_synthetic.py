@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sapnet.errors import ImageFormatError
+from sapnet.rain import RainConfig, StreakLayer
 from training.datasets.augment import Augmentation, augment_scene, compress
 from training.datasets.curriculum import MIXED, RAIN_KINDS, draw_rain
 from training.datasets.synthetic import SyntheticRain, find_photographs, rain_on
@@ -59,6 +60,16 @@ def test_masks_are_exact(photographs: Path) -> None:
     assert np.array_equal(sample.streaks, true_streaks(sample.rainy, sample.clean))
 
 
+def test_mist_is_no_streak() -> None:
+    layer = StreakLayer(count=20, length=0.1, width=0.03, brightness=100)
+    clean = np.full((60, 60, 3), 40, np.uint8)
+    streaks, misty = (rain_on(clean, RainConfig((layer,), mist=mist), 0) for mist in (0.0, 0.15))
+    # The veil alone adds 22.
+    assert (misty.rainy >= clean + 20).all()
+    assert 0 < misty.streaks.mean() < 0.3
+    assert np.array_equal(misty.streaks, streaks.streaks)
+
+
 @pytest.mark.parametrize("kind", ["light", "medium", "heavy"])
 def test_rain_is_of_its_kind(kind: str) -> None:
     clean = np.full((160, 200, 3), 90, np.uint8)
@@ -93,6 +104,9 @@ def test_photographs_that_cannot_be_used_are_all_listed(tmp_path: Path) -> None:
 
 
 def test_folders_without_photographs_are_named(tmp_path: Path) -> None:
+    (tmp_path / ".thumbnails").mkdir()
+    for hidden in ("._1.jpg", ".thumbnails/1.jpg"):
+        (tmp_path / hidden).touch()
     with pytest.raises(ImageFormatError, match="holds no images"):
         find_photographs(tmp_path)
     with pytest.raises(ImageFormatError, match="no such folder"):
@@ -102,14 +116,14 @@ def test_folders_without_photographs_are_named(tmp_path: Path) -> None:
 def test_augmentations_do_what_they_say() -> None:
     clean = np.arange(16 * 20 * 3, dtype=np.uint8).reshape(16, 20, 3)
     rng = np.random.default_rng(0)
-    assert np.array_equal(augment_scene(clean, PLAIN, rng), clean)
+    assert np.array_equal(augment_scene([clean], PLAIN, rng)[0], clean)
     assert np.array_equal(compress(clean, PLAIN, rng), clean)
-    mirrored = augment_scene(clean, Augmentation(mirror=1, gamma=0, noise=0, jpeg=0), rng)
+    (mirrored,) = augment_scene([clean], Augmentation(mirror=1, gamma=0, noise=0, jpeg=0), rng)
     assert np.array_equal(mirrored, clean[::-1, ::-1])
-    gamma = augment_scene(clean, Augmentation(mirror=0, gamma=1, noise=0), rng).astype(int)
+    gamma = augment_scene([clean], Augmentation(mirror=0, gamma=1, noise=0), rng)[0].astype(int)
     order = np.argsort(clean, axis=None)
     assert (np.diff(gamma.ravel()[order]) >= 0).all()
-    noisy = augment_scene(clean, Augmentation(mirror=0, gamma=0, noise=1, noise_sigma=20), rng)
+    (noisy,) = augment_scene([clean], Augmentation(mirror=0, gamma=0, noise=1, noise_sigma=20), rng)
     assert not np.array_equal(noisy, clean)
     compressed = compress(clean, Augmentation(jpeg=1), rng)
     assert compressed.shape == clean.shape
