@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sapnet.commands.common import parse_positive
 from sapnet.errors import SapnetError
 from sapnet.outputs import write_image
 from sapnet.sources import read_image
+from training.arguments import parse_seed
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
-from training.datasets.paired import find_pairs, read_pair
+from training.datasets.paired import find_pairs, read_pair, refuse
 from training.datasets.synthetic import Image, RainySample, find_photographs, rain_on
 from training.metrics import psnr_y, streak_strength, true_streaks
 
 EPILOG = """
-OUT gets rainy/, clean/ and streaks/ (0 or 255: where rain added more than 10/255 of luma), as PNG of equal names.
+OUT gets rainy/, clean/ and streaks/ (0 or 255: where streaks added more than 10/255 of luma, mist apart), as PNG of
+equal names; photographs in folders are named with them, night/1.jpg as night_1.png.
 
 examples:
   python -m training.synthesize photographs rain_train --rain heavy
@@ -56,19 +59,44 @@ class RainStatistics:
         return cls(len(rows), *(float(mean) for mean in means))
 
 
-def synthesize(photographs: Sequence[Path], kind: str, seed: int, copies: int = 1) -> Iterable[tuple[str, RainySample]]:
-    """(name, sample) of every photograph, whole, ``copies`` times in different rain of this kind."""
-    for number, path in enumerate(photographs):
+def name_photographs(folder: Path) -> dict[str, Path]:
+    """The photographs under ``folder`` by the names of what is made of them: ``night/1.jpg`` is ``night_1``.
+
+    Raises ImageFormatError that lists those whose names would be equal.
+    """
+    named: dict[str, Path] = {}
+    taken: dict[str, Path] = {}
+    problems = []
+    for path in find_photographs(folder):
+        name = "_".join(path.relative_to(folder).with_suffix("").parts)
+        first = taken.setdefault(name.lower(), path)
+        if first is not path:
+            problems.append(f"{path}: {first} is called {name}, too")
+        named[name] = path
+    refuse("photographs whose rainy images would have one name; rename or move away", problems)
+    return named
+
+
+def synthesize(
+    photographs: Mapping[str, Path], kind: str, seed: int, copies: int = 1
+) -> Iterable[tuple[str, RainySample]]:
+    """(name, sample) of every photograph, whole, ``copies`` times in different rain of this kind.
+
+    photographs: by the names of what is made of them.
+    """
+    for number, (stem, path) in enumerate(photographs.items()):
         clean = read_image(path)
         for copy in range(copies):
             rng = np.random.default_rng([seed, number, copy])
-            name = path.stem if copies == 1 else f"{path.stem}_{copy + 1}"
+            name = stem if copies == 1 else f"{stem}_{copy + 1}"
             rain = draw_rain(kind, rng)
             yield name, rain_on(clean, rain, int(rng.integers(2**31)))
 
 
 def write_set(samples: Iterable[tuple[str, RainySample]], output: Path) -> RainStatistics:
     """Write the samples as ``rainy``, ``clean`` and ``streaks``; returns their statistics. Raises SapnetError."""
+    if output.exists() and not output.is_dir():
+        raise SapnetError(f"{output} is a file; name a new folder")
     if output.exists() and any(output.iterdir()):
         raise SapnetError(f"{output} is not empty; name a new folder")
 
@@ -123,22 +151,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("photographs", type=Path, help="folder of clean images")
     parser.add_argument("output", type=Path, nargs="?", help="new folder for the pairs")
     parser.add_argument("--rain", default="mixed", choices=RAIN_KINDS, help="default: %(default)s")
-    parser.add_argument("--copies", type=int, default=1, metavar="N", help="of each photograph (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--copies", type=parse_positive, default=1, metavar="N", help="of each photograph (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=parse_seed, default=0, help="default: %(default)s")
     parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="pairs to compare with")
     parser.add_argument("--sheet", type=Path, metavar="IMAGE", help="write a picture of 24 samples")
     args = parser.parse_args(argv)
     if not args.output and not args.sheet:
         parser.error("nothing to write: name OUT, --sheet or both")
-    if args.copies < 1:
-        parser.error(f"--copies must be 1 or more, got {args.copies}")
     try:
-        photographs = find_photographs(args.photographs)
         statistics = {}
         if args.sheet:
-            make_sheet(photographs, args.seed, args.sheet)
+            make_sheet(find_photographs(args.photographs), args.seed, args.sheet)
         if args.output:
-            made = synthesize(photographs, args.rain, args.seed, args.copies)
+            made = synthesize(name_photographs(args.photographs), args.rain, args.seed, args.copies)
             statistics[str(args.output)] = write_set(made, args.output)
         for folder in args.compare:
             statistics[str(folder)] = RainStatistics.of(_read_samples(folder))

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from sapnet.commands.common import progress_bar
 from sapnet.errors import CheckpointError, ImageFormatError, SapnetError
 from sapnet.outputs import replacing
+from training.arguments import parse_duration
 from training.datasets.stream import worker_options
 from training.datasets.synthetic import Sample, SyntheticRain, find_photographs
 from training.fpn import BACKGROUND, STREAK, StreakFPN
@@ -54,7 +54,7 @@ class Settings:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("crop", 16), ("max_time", 0), ("workers", 0)):
+        for name, least in (("steps", 1), ("batch", 1), ("crop", 16), ("seed", 0), ("max_time", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)!r}")
         if self.lr <= 0:
@@ -167,7 +167,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--clean", required=True, type=Path, help="folder of clean photographs; a tenth is held out")
     parser.add_argument("--output", required=True, type=Path, help="the .safetensors file to write")
-    parser.add_argument("--max-time", type=_seconds, default=0.0, metavar="DD:HH:MM:SS", help="end in good order then")
+    parser.add_argument(
+        "--max-time", type=parse_duration, default=0.0, metavar="[DD:]HH:MM:SS", help="end in good order then"
+    )
     for name in ("steps", "batch", "crop", "seed", "workers"):
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help="default: %(default)s")
     args = vars(parser.parse_args(argv))
@@ -179,11 +181,6 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(f"{output}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
     return 0
-
-
-def _seconds(text: str) -> float:
-    days, hours, minutes, seconds = map(int, text.split(":"))
-    return timedelta(days, seconds, minutes=minutes, hours=hours).total_seconds()
 
 
 def run(clean: Path, output: Path, settings: Settings) -> dict[str, float]:

@@ -141,6 +141,11 @@ class TestCommand:
         assert {line.count("|") for line in lines[2:]} == {7}
         assert lines[4].split("|")[2].strip() == "1.000 [1.000, 1.000]"
 
+    def test_takes_what_other_commands_take_to_run_the_network(self, arguments, capsys):
+        assert main([*arguments, "--device", "cpu", "--stages", "2", "--precision", "fp32", "--json"]) == 0
+        network = json.loads(capsys.readouterr().out)["networks"]["sapnet_fast"]
+        assert (network["stages"], network["precision"]) == (2, "fp32")
+
     def test_nothing_found_on_the_clean_frames(self, arguments, tmp_path, capsys):
         gray = tmp_path / "gray.png"
         cv2.imwrite(str(gray), np.full((SIDE, SIDE, 3), 60, np.uint8))

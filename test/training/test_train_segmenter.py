@@ -62,7 +62,7 @@ class TestTraining:
         _, steps = train(sorted(photographs.iterdir()), replace(QUICK, max_time=1e-9))
         assert steps == 1
 
-    @pytest.mark.parametrize("wrong", [{"steps": 0}, {"crop": 8}, {"max_time": -1.0}, {"lr": 0.0}])
+    @pytest.mark.parametrize("wrong", [{"steps": 0}, {"crop": 8}, {"seed": -1}, {"max_time": -1.0}, {"lr": 0.0}])
     def test_wrong_settings(self, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             Settings(**wrong)
