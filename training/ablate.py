@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jsonargparse import ArgumentParser
@@ -20,11 +20,15 @@ from sapnet.model.weights import read_metadata
 from training.config import TrainConfig
 from training.train import read_config
 
+if TYPE_CHECKING:
+    from training.stopping import StopInOrder
+
 DEFAULT_TERMS = ("edge=0.2", "urss=0.05", "streaks=0.05")
 NEEDED_DB = 0.1
 EPILOG = f"""
 Each seed is trained once without and once with every term; a term's worth is the mean difference of val/psnr. One that
-wins less than {NEEDED_DB} dB does not pay for itself. A run that has finished in OUTPUT is not repeated.
+wins less than {NEEDED_DB} dB does not pay for itself. A run in OUTPUT is not repeated if it has finished with equal
+settings, and resumed if it has not finished. Ctrl-C stops the run and all that would follow.
 """
 
 
@@ -33,29 +37,45 @@ def ablate(
 ) -> dict[str, list[float]]:
     """val/psnr in dB of the run of each seed: ``none`` without any of ``terms``, and each term alone with its weight.
 
-    config: of the runs, which go to folders in its output. Raises SapnetError or ValueError.
+    config: of the runs, which go to folders in its output. Raises SapnetError or ValueError, also where a run was
+    stopped: with equal arguments the next call goes on from there.
     """
     from training.losses.combined import TERMS
+    from training.stopping import StopInOrder
 
     if unknown := [name for name in terms if name not in TERMS]:
         raise ValueError(f"unknown term {unknown[0]!r}; expected one of {', '.join(TERMS)}")
+    if not config.data.validation:
+        raise ValueError("data.validation is empty: name pairs that tell what a term is worth")
     none: dict[str, Any] = dict.fromkeys(terms, 0.0)
-    losses = {"none": none, **{name: {**none, name: weight} for name, weight in terms.items()}}
-    scores: dict[str, list[float]] = {name: [] for name in losses}
-    for seed in seeds:
-        for name, loss in losses.items():
-            output = str(Path(config.output) / f"{name}_seed{seed}")
-            changed = replace(config, loss=replace(config.loss, **loss), seed=seed, output=output)
-            scores[name].append(_psnr(changed, command))
+    runs = [("none", "none", none), *((name, f"{name}_{terms[name]:g}", {**none, name: terms[name]}) for name in terms)]
+    # All of them now: a wrong setting is to be said before the first run.
+    settings = [
+        (name, _settings(config, loss, seed, f"{folder}_seed{seed}")) for seed in seeds for name, folder, loss in runs
+    ]
+    stop = StopInOrder()
+    scores: dict[str, list[float]] = {name: [] for name, *_ in runs}
+    for name, run in settings:
+        scores[name].append(_psnr(run, stop, command))
     return scores
 
 
-def _psnr(config: TrainConfig, command: str) -> float:
-    from training.run import WEIGHTS, train
+def _settings(config: TrainConfig, loss: Mapping[str, Any], seed: int, folder: str) -> TrainConfig:
+    output = str(Path(config.output) / folder)
+    return replace(config, loss=replace(config.loss, **loss), seed=seed, output=output)
 
-    path = Path(config.output) / WEIGHTS
-    if not path.is_file():
-        train(config, command=command)
+
+def _psnr(config: TrainConfig, stop: StopInOrder, command: str) -> float:
+    """Of a run, which is done as far as it is not done yet."""
+    from training.run import LAST, holds_run_of, steps_done, train
+
+    output = Path(config.output)
+    begun = (output / LAST).is_file()
+    if begun and not holds_run_of(config):
+        raise ValueError(f"{output} holds a run with other settings; choose another output, or remove it")
+    path = train(config, resume=begun, command=command, stop=stop)
+    if stop.asked or steps_done(output) < config.optimizer.steps:
+        raise SapnetError("stopped; what is done is kept, and the same command goes on from there")
     return float(json.loads(read_metadata(path)["metrics"])["val/psnr"])
 
 

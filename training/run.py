@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from sapnet.memory import keep_freed_memory
-from sapnet.model.weights import save_weights
+from sapnet.model.weights import read_metadata, save_weights
 from sapnet.outputs import replacing
 from training.config import TrainConfig
 from training.datasets.paired import ImagePair, check_pairs, find_sets
@@ -30,9 +30,10 @@ from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
 from training.module import DerainingModule
 from training.progress import Throughput
-from training.stopping import SaveAtEnd, StopOnSignal
+from training.stopping import SaveAtEnd, StopInOrder
 
 WEIGHTS = "weights.safetensors"
+SETTINGS = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 
 
@@ -46,6 +47,15 @@ class Data(L.LightningDataModule):
         self.sources = find_sources(config.data)
         self.stream = make_stream(self.sources, config.data, config.optimizer.steps, _processes(), config.seed)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Kind of data -> folder or short name of a set -> its images or pairs."""
+        photographs = self.sources.photographs
+        return {
+            "photographs": {self.config.data.clean: len(photographs.paths)} if photographs else {},
+            "paired": {name: len(pairs) for name, pairs in self.sources.pairs.items()},
+            "validation": {name: len(pairs) for name, pairs in self.validation.items()},
+        }
+
     def train_dataloader(self) -> DataLoader[Sample]:
         trainer = self.trainer
         assert trainer is not None
@@ -55,12 +65,19 @@ class Data(L.LightningDataModule):
         return [DataLoader(range(len(pairs)), batch_size=None) for pairs in self.validation.values()]  # type: ignore[arg-type]
 
 
-def train(config: TrainConfig, max_time: str = "", resume: bool = False, command: str = "") -> Path:
+def train(
+    config: TrainConfig,
+    max_time: float = 0.0,
+    resume: bool = False,
+    command: str = "",
+    stop: StopInOrder | None = None,
+) -> Path:
     """Run, or go on with, a training; returns the file of its weights, the averaged ones if there are such.
 
-    Ctrl-C and SIGTERM stop it in good order after the current step, like ``max_time`` (``DD:HH:MM:SS``): a checkpoint
-    and the weights so far are written. resume: from the newest checkpoint of ``config.output``. command: for the
-    provenance. Under torchrun this is one of its processes.
+    Ctrl-C and SIGTERM stop it in good order after the current step, like ``max_time`` (seconds of this call, 0 for no
+    limit): a checkpoint and the weights so far are written. resume: from the newest checkpoint of ``config.output``; a
+    finished run is left as it is. command: for the provenance. stop: in the place of ``max_time``, tells afterwards
+    whether it was asked to stop. Under torchrun this is one of its processes.
     Raises SapnetError or ValueError before anything is trained.
     """
     output = Path(config.output)
@@ -69,21 +86,41 @@ def train(config: TrainConfig, max_time: str = "", resume: bool = False, command
         raise ValueError(f"resume: no checkpoint at {last}; start without it, or name the run's folder as output")
     if not resume and last.is_file():
         raise ValueError(f"{output} holds a run already: resume it, or choose another output")
+    if resume and steps_done(output) >= config.optimizer.steps:
+        print(f"the run is finished: its weights are at {output / WEIGHTS}", file=sys.stderr)
+        return output / WEIGHTS
     if not torch.cuda.is_available():
         keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
     validation = validation_pairs(config)
     module, data = DerainingModule(config, validation), Data(config, validation)
-    trainer = _trainer(config, output, max_time)
+    trainer = _trainer(config, stop or StopInOrder(max_time))
     if trainer.is_global_zero:
-        with replacing(output / "config.yaml") as temporary:
+        with replacing(output / SETTINGS) as temporary:
             temporary.write_text(yaml.safe_dump(plain(config), sort_keys=False))
     with warnings.catch_warnings():
         # The stream starts where the run has come to, which Lightning cannot know.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=False if resume else None)
-    return _export(trainer, module, config, command)
+        begin: dict[str, Any] = torch.load(last, "cpu", weights_only=True) if resume else {"global_step": 0}
+        trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
+        if begin["global_step"] >= config.optimizer.steps:
+            # Killed before its weights were written. Lightning has no step to do and leaves the ones in training.
+            module.load_state_dict(begin["state_dict"])
+            trainer.validate(module, data, verbose=False)
+    return _export(trainer, module, data, command)
+
+
+def steps_done(output: Path) -> int:
+    """Steps behind the weights that a run has written to its folder, 0 without such. Raises SapnetError."""
+    path = output / WEIGHTS
+    return int(json.loads(read_metadata(path).get("metrics", "{}")).get("step", 0)) if path.is_file() else 0
+
+
+def holds_run_of(config: TrainConfig) -> bool:
+    """Whether the run in ``config.output``, which may have been moved, was last trained with equal settings."""
+    held = yaml.safe_load((Path(config.output) / SETTINGS).read_text())
+    return bool({**held, "output": config.output} == plain(config))
 
 
 def validation_pairs(config: TrainConfig) -> dict[str, list[ImagePair]]:
@@ -109,10 +146,11 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _trainer(config: TrainConfig, output: Path, max_time: str) -> L.Trainer:
+def _trainer(config: TrainConfig, stop: StopInOrder) -> L.Trainer:
+    output = Path(config.output)
     processes, here = _processes(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     callbacks: list[L.Callback] = [
-        StopOnSignal(),
+        stop,
         SaveAtEnd(output / LAST),
         ModelCheckpoint(
             (output / LAST).parent,
@@ -137,7 +175,6 @@ def _trainer(config: TrainConfig, output: Path, max_time: str) -> L.Trainer:
         strategy="ddp" if processes > 1 else "auto",
         precision=config.precision,  # type: ignore[arg-type]
         max_steps=config.optimizer.steps,
-        max_time=max_time or None,
         gradient_clip_val=config.optimizer.clip,
         val_check_interval=min(config.validate_every, config.optimizer.steps),
         check_val_every_n_epoch=None,
@@ -151,15 +188,18 @@ def _trainer(config: TrainConfig, output: Path, max_time: str) -> L.Trainer:
     )
 
 
-def _export(trainer: L.Trainer, module: DerainingModule, config: TrainConfig, command: str) -> Path:
+def _export(trainer: L.Trainer, module: DerainingModule, data: Data, command: str) -> Path:
     """Weights with everything that made them; written by the first process alone."""
+    config = module.config
     path = Path(config.output) / WEIGHTS
     if trainer.is_global_zero:
-        metrics = {name: round(float(value), 4) for name, value in trainer.callback_metrics.items()}
+        scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        metrics = {"step": trainer.global_step, **{name: round(float(value), 4) for name, value in scores.items()}}
         provenance = {
             "training": _summary(trainer, config),
             "training_config": json.dumps(plain(config)),
-            "metrics": json.dumps({name: value for name, value in metrics.items() if name.startswith("val/")}),
+            "data": json.dumps(data.counts()),
+            "metrics": json.dumps(metrics),
             "commit": _commit(),
             "command": command,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,29 +14,37 @@ import lightning as L
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopOnSignal(L.Callback):
+class StopInOrder(L.Callback):
     """The first Ctrl-C or SIGTERM, to any process of a run, ends all of them after their step; a second acts as ever.
 
     Set up once Lightning has set up its own handling, which would break off the run without writing anything.
+    max_time: seconds of training after which the run ends likewise, however long it ran before it was resumed, which
+    Lightning's own timer would count; 0 for no limit. asked: whether a signal has come.
     """
 
-    def __init__(self) -> None:
-        self._asked = False
+    def __init__(self, max_time: float = 0.0) -> None:
+        self._max_time = max_time or math.inf
+        self._end = math.inf
+        self.asked = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._end = time.monotonic() + self._max_time
         self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         # Processes that went on without the others would wait for them for ever.
-        trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        over = self.asked or time.monotonic() >= self._end
+        trainer.should_stop |= trainer.strategy.reduce_boolean_decision(over, all=False)
+        # Told to stop, Lightning validates first. After the last step it would not: the metrics would be of another.
+        trainer.should_stop |= trainer.global_step >= trainer.max_steps
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self.asked = True
         signal.signal(number, self._before.pop(number))
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import shlex
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from sapnet.errors import SapnetError
+from training.arguments import parse_duration
 from training.config import TrainConfig
 
 EPILOG = """
 A run needs clean photographs (data.clean: rain is synthesised on them) or pairs (data.paired), and pairs to validate on
-(data.validation). Where nothing else is said, photographs are in datasets/train/clean and test pairs in datasets/test.
+(data.validation). Where nothing else is said, photographs are in datasets/train/clean and sets to validate on in
+datasets/test/<set>. Pairs to learn from may lie beside the photographs: --data.paired '["datasets/train"]' takes them.
 training/config.py says what each setting does.
 
 examples:
   python -m training.train --config training/configs/sapnet_fast.yaml --data.clean photographs
   python -m training.train --config training/configs/sapnet_fast.yaml --config training/configs/cpu.yaml \\
-      --max-time 00:01:30:00
+      --max-time 01:30:00
   python -m training.train --config training/configs/sapnet.yaml --init sapnet_wacv2022.pth --optimizer.lr 2e-4
   python -m training.train --config runs/sapnet_fast/config.yaml --resume
   torchrun --nproc-per-node 8 -m training.train --config training/configs/sapnet_fast.yaml
@@ -45,7 +48,7 @@ def make_parser() -> ArgumentParser:
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("--config", action="config", help="YAML file of settings; a later one wins over an earlier")
-    parser.add_argument("--max-time", default="", metavar="DD:HH:MM:SS", help="stop in good order after this time")
+    parser.add_argument("--max-time", default="", metavar="[DD:]HH:MM:SS", help="stop in good order after this time")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output")
     parser.add_class_arguments(TrainConfig)
     return parser
@@ -59,13 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     settings: Namespace = parser.parse_args(argv)
+    # Not as the argument's type: jsonargparse gives what that returns to it again.
+    try:
+        max_time = parse_duration(settings.max_time) if settings.max_time else 0.0
+    except ArgumentTypeError as err:
+        parser.error(f"--max-time: {err}")
     command = shlex.join(["python", "-m", "training.train", *argv])
     # Lightning takes seconds to import: after the arguments are known to be right.
     from training.run import train
 
     try:
         config = read_config(parser, settings)
-        path = train(config, settings.max_time, settings.resume, command)
+        path = train(config, max_time, settings.resume, command)
     except (SapnetError, ValueError) as err:
         print(f"train: {err}", file=sys.stderr)
         return 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from training.ablate import main
+from training.module import DerainingModule
 
 
 def arguments(photographs: Path, pairs: Path, output: Path) -> list[str]:
@@ -24,21 +26,66 @@ def arguments(photographs: Path, pairs: Path, output: Path) -> list[str]:
     return ["--config", str(config), "--output", str(output / "runs"), "--seeds", "0", "1"]
 
 
-def test_every_term_is_tried_with_every_seed(photographs: Path, pairs: Path, tmp_path: Path) -> None:
+def test_every_term_is_tried_with_every_seed(
+    photographs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = arguments(photographs, pairs, tmp_path)
-    assert main([*given, "--terms", "edge=0.5", "--json", str(tmp_path / "figures.json")]) == 0
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert {name: len(values) for name, values in figures.items()} == {"none": 2, "edge": 2}
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
-        f"{name}_seed{seed}" for name in ("edge", "none") for seed in (0, 1)
+    given += ["--terms", "distill=0.5", "--loss.teacher", "sapnet_fast", "--json", str(tmp_path / "figures.json")]
+    runs = tmp_path / "runs"
+
+    def figures() -> dict[str, list[float]]:
+        assert main(given) == 0
+        found: dict[str, list[float]] = json.loads((tmp_path / "figures.json").read_text())
+        return found
+
+    first = figures()
+    assert {name: len(values) for name, values in first.items()} == {"none": 2, "distill": 2}
+    assert sorted(path.name for path in runs.iterdir()) == [
+        f"{name}_seed{seed}" for name in ("distill_0.5", "none") for seed in (0, 1)
     ]
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("weights.safetensors")}
-    assert main([*given, "--terms", "edge=0.5", "--json", str(tmp_path / "again.json")]) == 0
-    assert json.loads((tmp_path / "again.json").read_text()) == figures
-    assert all(path.stat().st_mtime_ns == when for path, when in written.items())
+    written = {path: path.stat().st_mtime_ns for path in runs.rglob("weights.safetensors")}
+    # Killed after its checkpoint, before its weights.
+    killed = runs / "none_seed1" / "weights.safetensors"
+    killed.unlink()
+    assert figures() == first
+    assert [path for path, when in written.items() if path.stat().st_mtime_ns != when] == [killed]
+    assert main([*given, "--data.batch", "2"]) == 2
+    assert "none_seed0 holds a run with other settings" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("term", "message"), [("beauty=1", "unknown term 'beauty'"), ("edge", "expected NAME=WEIGHT")])
+def test_a_run_that_is_stopped_stops_all(
+    photographs: Path,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = [*arguments(photographs, pairs, tmp_path), "--terms", "edge=0.5", "--optimizer.steps", "2"]
+    begun = []
+
+    def interrupted(module: DerainingModule, *_: object) -> None:
+        begun.append(module.config.output)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DerainingModule, "on_train_batch_start", interrupted)
+        assert main(given) == 2
+    assert begun == [str(tmp_path / "runs" / "none_seed0")]
+    assert "the same command goes on" in capsys.readouterr().err
+    assert main([*given, "--seeds", "0"]) == 0
+
+
+def test_without_pairs_to_validate_on_nothing_can_be_said(
+    photographs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments(photographs, pairs, tmp_path), "--data.validation", "[]"]) == 2
+    assert "data.validation is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [("beauty=1", "unknown term 'beauty'"), ("edge", "expected NAME=WEIGHT"), ("distill=1", "needs loss.teacher")],
+)
 def test_wrong_terms_are_named(
     term: str, message: str, photographs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

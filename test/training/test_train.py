@@ -22,7 +22,7 @@ from sapnet.errors import ImageFormatError
 from sapnet.model.weights import load_weights, read_metadata
 from training.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
 from training.module import DerainingModule
-from training.run import train, validation_pairs
+from training.run import LAST, train, validation_pairs
 from training.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +70,12 @@ def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs:
     assert metadata["training"].startswith("2 of 2 steps of 2 crops of 32x32")
     assert metadata["command"].startswith("python -m training.train --config")
     assert json.loads(metadata["metrics"])["val/psnr"] > 5
+    assert json.loads(metadata["metrics"])["step"] == 2
+    assert json.loads(metadata["data"]) == {
+        "photographs": {str(photographs): 5},
+        "paired": {},
+        "validation": {pairs.name: 2},
+    }
     start = DerainingModule(TrainConfig(preset=preset)).network.state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in network.state_dict().items())
 
@@ -153,6 +159,34 @@ def test_weights_of_another_preset_are_refused(settings: Settings) -> None:
         train(settings(preset="sapnet", init="sapnet_fast"))
 
 
+def test_a_finished_run_is_left_alone_and_one_without_weights_gets_the_averaged_ones(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(steps=3)
+    path = train(config)
+    written, metadata = path.read_bytes(), read_metadata(path)
+    # Of the last step, though a validation comes every second one.
+    assert json.loads(metadata["metrics"])["step"] == 3
+    averaged = torch.load(Path(config.output) / LAST, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, averaged[f"network.{name}"]) for name, value in tensors(path).items())
+    assert train(config, resume=True, command="again") == path
+    assert path.read_bytes() == written
+    assert f"the run is finished: its weights are at {path}" in capsys.readouterr().err
+    path.unlink()
+    train(config, resume=True)
+    assert path.read_bytes() == written
+    assert read_metadata(path) == metadata
+
+
+def test_each_slice_of_a_limited_run_makes_progress(settings: Settings) -> None:
+    config = settings(steps=3)
+    for slice_ in (1, 2):
+        path = train(config, max_time=1e-9, resume=slice_ > 1)
+        assert read_metadata(path)["training"].startswith(f"{slice_} of 3 steps")
+    averaged = torch.load(Path(config.output) / LAST, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, averaged[f"network.{name}"]) for name, value in tensors(path).items())
+
+
 def test_validation_is_spread_over_every_set_though_folders_share_a_name(tmp_path: Path, settings: Settings) -> None:
     for camera, count in (("front", 10), ("rear", 3)):
         for part in ("rainy", "clean"):
@@ -206,6 +240,7 @@ def test_without_arguments_it_says_what_it_needs(capsys: pytest.CaptureFixture[s
         (["--loss.first_stage", "0", "--loss.last_stage", "0"], "no stage would be trained"),
         (["--optimizer.steps", "10"], "optimizer.warmup must not be above optimizer.steps, got 500 of 10"),
         (["--seed", "-1"], "seed must be 0 or more"),
+        (["--max-time", "01:30"], "expected a time such as 01:30:00"),
         (["--optimizer.final_lr", "1"], "expected 0 < optimizer.final_lr <= optimizer.lr"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],
