@@ -143,7 +143,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(settings: Settings, pai
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert_equal(tmp_path / "one" / "weights.safetensors", tmp_path / "two" / "weights.safetensors", 1e-6)
+    # Adam makes a hundredth of a step of what rounding does to a gradient of nearly 0.
+    assert_equal(tmp_path / "one" / "weights.safetensors", tmp_path / "two" / "weights.safetensors", 5e-5)
 
 
 def test_training_starts_from_given_weights(settings: Settings) -> None:
