@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+# The networks here are small, and two threads that wait for each other on a machine which has other work to do as well
+# take many times as long as one. Before torch is imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCES = (".*", "__pycache__", "*.egg-info", "build", "install", "log", "demo_out", "datasets")
 
