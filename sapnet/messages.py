@@ -22,6 +22,7 @@ from sapnet.errors import ImageFormatError
 from sapnet.pixel_formats import BAYER, PIXEL_FORMATS, Bytes, PixelFormat, Pixels, Raster, to_8_bit, to_bgr
 
 MAX_PIXELS = 33_177_600  # 7680 x 4320
+MAX_QUOTED = 80  # characters of a message's text in an error; its publisher may make it megabytes long
 IMAGE_ENCODINGS = tuple(PIXEL_FORMATS)
 OUTPUT_ENCODINGS = ("bgr8", "same")
 
@@ -150,6 +151,11 @@ def encode_compressed(
     return CompressedFields(f"{source_encoding}; {codec} compressed {stored}", data)
 
 
+def quoted(text: str) -> str:
+    """A text from a message for an error, cut to MAX_QUOTED characters."""
+    return repr(text) if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]!r}... ({len(text)} characters)"
+
+
 def output_encoding(requested: str, source: str) -> str:
     """The encoding to publish in: ``bgr8``, or with ``same`` the source's where frames can be written in it."""
     return source if requested == "same" and source in _FROM_BGR else "bgr8"
@@ -195,12 +201,14 @@ def _checked_raster(raster: Raster, pixel_format: PixelFormat, encoding: str) ->
 def _by_fallback(msg: Any, height: int, width: int, fallback: Fallback | None) -> Bytes:
     if fallback is None:
         raise ImageFormatError(
-            f"encoding {msg.encoding!r} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}", kind="encoding"
+            f"encoding {quoted(str(msg.encoding))} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}",
+            kind="encoding",
         )
     bgr = fallback(msg)
     if bgr.dtype != np.uint8 or bgr.shape != (height, width, 3):
         raise ImageFormatError(
-            f"encoding {msg.encoding!r} was converted to {bgr.dtype} {bgr.shape}, not to uint8 {(height, width, 3)}",
+            f"encoding {quoted(str(msg.encoding))} was converted to {bgr.dtype} {bgr.shape}, "
+            f"not to uint8 {(height, width, 3)}",
             kind="encoding",
         )
     return np.ascontiguousarray(bgr)
@@ -210,16 +218,18 @@ def _content(msg: Any) -> bytes:
     """The compressed bytes, which are those of a JPEG or PNG."""
     content, declared = _buffer(msg).tobytes(), str(msg.format)
     if "compresseddepth" in declared.lower():
-        raise ImageFormatError(f"format {declared!r} is a depth image; subscribe to a colour camera", kind="encoding")
+        raise ImageFormatError(
+            f"format {quoted(declared)} is a depth image; subscribe to a colour camera", kind="encoding"
+        )
     if codec_of(content):
         return content
     if any(name in declared.lower() for name in ("jpeg", "jpg", "png")):
         raise ImageFormatError(
-            f"format is {declared!r}, but the data are neither JPEG nor PNG: {len(content)} bytes, the first of them "
-            f"{content[:8].hex(' ') or 'missing'}",
+            f"format is {quoted(declared)}, but the data are neither JPEG nor PNG: {len(content)} bytes, the first of "
+            f"them {content[:8].hex(' ') or 'missing'}",
             kind="decode",
         )
-    raise ImageFormatError(f"format {declared!r} is not supported; supported are JPEG and PNG", kind="encoding")
+    raise ImageFormatError(f"format {quoted(declared)} is not supported; supported are JPEG and PNG", kind="encoding")
 
 
 def _stored_as(declared: str, channels: int) -> tuple[str, int | None]:
@@ -247,7 +257,7 @@ def _whole(msg: Any, name: str, kind: str = "size") -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ImageFormatError(f"{name} is {value!r}, not a whole number", kind=kind) from None
+        raise ImageFormatError(f"{name} is {repr(value)[:MAX_QUOTED]}, not a whole number", kind=kind) from None
 
 
 @contextmanager

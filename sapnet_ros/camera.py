@@ -15,7 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 
-from sapnet.messages import encode_compressed, encode_image, output_encoding
+from sapnet.messages import encode_compressed, encode_image, output_encoding, quoted
 from sapnet.steadiness import Steadier
 from sapnet.streaks import streak_mask
 from sapnet_ros.declarations import ParameterError
@@ -234,7 +234,7 @@ def _mismatch(info: CameraInfo, header: Header, size: tuple[int, ...]) -> str:
     if (info.height, info.width) not in ((0, 0), size):
         wrong.append(f"size {info.height}x{info.width}, the frame's is {size[0]}x{size[1]}")
     if info.header.frame_id != header.frame_id:
-        wrong.append(f"frame_id {info.header.frame_id!r}, the frame's is {header.frame_id!r}")
+        wrong.append(f"frame_id {quoted(info.header.frame_id)}, the frame's is {quoted(header.frame_id)}")
     return f"camera_info has {' and '.join(wrong)}" if wrong else ""
 
 

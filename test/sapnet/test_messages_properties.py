@@ -233,6 +233,22 @@ def test_garbage_behind_a_true_start(start, rest, declared):
     assert_accounted_for(result)
 
 
+@unhurried
+@given(st.text(min_size=1), st.integers(1, 3_000_000), st.sampled_from(["", "jpeg", "compressedDepth"]))
+def test_what_an_error_says_of_a_long_text_is_short(text, length, kind):
+    long = kind + (text * (length // len(text) + 1))[:length]
+    for decode, msg in (
+        (decode_image, message(6, 8, long, 24, bytes(144))),
+        (decode_compressed, SimpleNamespace(format=long, data=b"neither")),
+        (decode_image, message(long, 8, "bgr8", 24, bytes(144))),
+    ):
+        result = outcome(decode, msg, max_pixels=400)
+        assert_accounted_for(result)
+        assert isinstance(result, ImageFormatError)
+        assert len(str(result)) < 1200
+        assert "\n" not in str(result)
+
+
 @pytest.mark.parametrize(
     "claim",
     [
