@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
-from sapnet_ros.mailbox import MAX_WAITING_BYTES, Mailbox, Received
+from sapnet_ros.mailbox import MAX_WAITING_BYTES, MAX_WAITING_FRAMES, Mailbox, Received
+
+MIB = 2**20
 
 
 @dataclass
@@ -17,6 +20,8 @@ class Numbered:
 
     number: int
     data: bytes | range = b""
+    encoding: str = ""
+    header: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(frame_id=""))
 
 
 def frame(number: int, camera: str = "", size: int = 1) -> Received:
@@ -45,16 +50,46 @@ def test_overtaken_frames_stay_in_line_in_order_and_marked() -> None:
 
 def test_the_line_of_overtaken_frames_is_bounded() -> None:
     mailbox = Mailbox([""])
-    lost = [mailbox.put(frame(number, size=MAX_WAITING_BYTES // 3), keep_overtaken=True) for number in range(6)]
+    lost = [mailbox.put(frame(number, size=MAX_WAITING_BYTES // 3 - MIB), keep_overtaken=True) for number in range(6)]
     assert [numbers(frames) for frames in lost] == [[], [], [], [0], [1], [2]]
     assert numbers(mailbox.close()) == [3, 4, 5]
+
+
+def test_many_small_frames_are_bounded_too() -> None:
+    mailbox = Mailbox([""])
+    lost = [mailbox.put(frame(number, size=0), keep_overtaken=True) for number in range(MAX_WAITING_FRAMES + 2)]
+    assert [numbers(frames) for frames in lost[-3:]] == [[], [0], [1]]
+    assert len(mailbox.close()) == MAX_WAITING_FRAMES
+
+
+@pytest.mark.parametrize("long", ["encoding", "format", "frame_id"])
+def test_long_texts_count(long: str) -> None:
+    mailbox, text = Mailbox([""]), "x" * (MAX_WAITING_BYTES // 4)
+
+    def with_text(number: int) -> Received:
+        received = frame(number)
+        setattr(received.message.header if long == "frame_id" else received.message, long, text)
+        return received
+
+    lost = [mailbox.put(with_text(number), keep_overtaken=True) for number in range(5)]
+    assert [numbers(frames) for frames in lost] == [[], [], [], [0], [1]]
+
+
+def test_what_was_taken_counts_no_longer() -> None:
+    mailbox = Mailbox([""])
+    for number in range(10):
+        assert mailbox.put(frame(number, size=MAX_WAITING_BYTES // 3 - MIB), keep_overtaken=True) == []
+        assert numbers([mailbox.take("")]) == [number]
+        assert numbers(mailbox.put(frame(number, size=MAX_WAITING_BYTES), keep_overtaken=False)) == []
+        assert numbers(mailbox.put(frame(number + 100, size=1), keep_overtaken=False)) == [number]
+        assert numbers([mailbox.take("")]) == [number + 100]
 
 
 def test_a_large_frame_takes_the_place_of_several() -> None:
     mailbox = Mailbox([""])
     for number in range(4):
-        mailbox.put(frame(number, size=MAX_WAITING_BYTES // 4), keep_overtaken=True)
-    assert numbers(mailbox.put(frame(4, size=MAX_WAITING_BYTES // 2), keep_overtaken=True)) == [0, 1]
+        mailbox.put(frame(number, size=MAX_WAITING_BYTES // 4 - MIB), keep_overtaken=True)
+    assert numbers(mailbox.put(frame(4, size=MAX_WAITING_BYTES // 2 - MIB), keep_overtaken=True)) == [0, 1]
 
 
 def test_one_frame_waits_behind_another_whatever_their_size() -> None:
