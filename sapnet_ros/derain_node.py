@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from sapnet_ros.node import DerainNode
 
 JOIN_TIMEOUT_S = 5.0
+# launch kills a process ten seconds after SIGINT.
+END_WITHIN_S = 9.0
+LEFTOVERS_TIMEOUT_S = 1.0
 AFTER_ERROR_S = 0.1
 BUILD_ONLY = "--build-only"
 
@@ -87,6 +91,7 @@ def _run(node: DerainNode, ends: SimpleQueue[int]) -> tuple[int, bool]:
     spinner = Thread(target=spin, name="executor", daemon=True)
     spinner.start()
     code = ends.get()
+    end_s = time.monotonic() + END_WITHIN_S
     spinning = False
     executor.wake()
     spinner.join(JOIN_TIMEOUT_S)
@@ -95,10 +100,14 @@ def _run(node: DerainNode, ends: SimpleQueue[int]) -> tuple[int, bool]:
             node.trigger_shutdown()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
-    threads = [spinner, *node.threads]
+    return code, _all_end([spinner, *node.threads], min(end_s, time.monotonic() + LEFTOVERS_TIMEOUT_S))
+
+
+def _all_end(threads: Sequence[Thread], until_s: float) -> bool:
+    """Wait for threads, for all of them together until this steady time; returns whether they have ended."""
     for thread in threads:
-        thread.join(1.0)
-    return code, not any(thread.is_alive() for thread in threads)
+        thread.join(max(0.0, until_s - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 if __name__ == "__main__":
