@@ -242,6 +242,9 @@ class DerainNode(LifecycleNode):
         old, self.params = self.params, params.current(self)
         if self.loader is not None and self.params.stages != old.stages:
             self.loader.set_stages(self.params.stages)
+        self._wake_worker()
+
+    def _wake_worker(self) -> None:
         if self._worker is not None:
             self._worker.wake()
 
@@ -252,6 +255,7 @@ class DerainNode(LifecycleNode):
 
     def _enable_one(self, camera: Camera, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         camera.enabled = request.data
+        self._wake_worker()
         response.success = True
         return response
 
