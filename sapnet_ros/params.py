@@ -163,6 +163,12 @@ class NodeParams:
                 "parameter 'rain_gate.off_threshold' must not be above 'rain_gate.on_threshold', "
                 f"got {params.rain_gate_off_threshold:g} and {params.rain_gate_on_threshold:g}; set both at once"
             )
+        too_large = [f"{height}x{width}" for height, width in params.warmup_sizes if height * width > params.max_pixels]
+        if too_large:
+            raise ParameterError(
+                f"parameter 'warmup_sizes' must have no more than 'max_pixels' each, got {', '.join(too_large)} "
+                f"and {params.max_pixels}; set both at once"
+            )
         return params
 
     @cached_property

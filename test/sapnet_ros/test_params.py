@@ -73,6 +73,13 @@ def test_the_gates_thresholds_are_checked_together() -> None:
     assert gate.on_threshold == gate.off_threshold == 0.4
 
 
+def test_warmup_sizes_are_checked_against_the_largest_frame() -> None:
+    sizes = {"warmup_sizes": ["32x32", "48x64"]}
+    assert NodeParams.check(DEFAULTS | sizes | {"max_pixels": 48 * 64}).warmup_sizes[1] == (48, 64)
+    with pytest.raises(ParameterError, match=r"'warmup_sizes' .* 'max_pixels' each, got 48x64 and 3071"):
+        NodeParams.check(DEFAULTS | sizes | {"max_pixels": 48 * 64 - 1})
+
+
 def test_every_parameter_describes_itself() -> None:
     for declaration in PARAMETERS:
         descriptor = declaration.descriptor()
