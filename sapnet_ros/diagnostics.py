@@ -18,6 +18,7 @@ from sapnet_ros.reasons import DRY
 from sapnet_ros.stats import Snapshot
 from sapnet_ros.usage import ProcessUsage, gpu_memory_mb
 
+MAX_CHARACTERS = 500  # of a text; some of them repeat what a message or a library said
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -76,14 +77,7 @@ class Statuses:
         if loader.last_error is not None:
             error, at_s = loader.last_error
             values |= {"last_error": error, "last_error_age_s": time.monotonic() - at_s}
-        if loader.error:
-            level, message = ERROR, loader.error
-        elif loader.building:
-            level, message = WARN, loader.building
-        elif backend == "fake":
-            level, message = WARN, "the fake backend does not derain"
-        else:
-            level, message = OK, "ready" if loader.ready else "waiting for a frame size"
+        level, message = _backend_level(loader, backend, params)
         return self._status("backend", level, message, values)
 
     def process(self, state: str, problems: Sequence[str], usage: ProcessUsage) -> DiagnosticStatus:
@@ -94,8 +88,22 @@ class Statuses:
 
     def _status(self, what: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
         pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
-        name = f"{self._node}: {what}"
+        name, message = f"{self._node}: {what}", _text(message)
         return DiagnosticStatus(name=name, level=level, message=message, hardware_id=self._hardware_id, values=pairs)
+
+
+def _backend_level(loader: Loader, backend: str, params: NodeParams) -> tuple[bytes, str]:
+    """How the backend is, by what fails, or is being got ready."""
+    building, quiet_s = loader.building, loader.quiet_s
+    if loader.error:
+        return ERROR, loader.error
+    if building and quiet_s > params.build_silent_after_s:
+        return ERROR, f"{building}: no news for {quiet_s:.0f} s; it may hang"
+    if building:
+        return WARN, building
+    if backend == "fake":
+        return WARN, "the fake backend does not derain"
+    return OK, "ready" if loader.ready else "waiting for a frame size"
 
 
 def _camera_level(
@@ -130,4 +138,5 @@ def _camera_level(
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."

@@ -63,9 +63,9 @@ class Inference:
     def __init__(self, on_end: Callable[[], None], keep_thread: Callable[[Thread], None]) -> None:
         self._on_end = on_end
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        thread = Thread(target=self._run, name="inference", daemon=True)
-        keep_thread(thread)
-        thread.start()
+        self.thread = Thread(target=self._run, name="inference", daemon=True)
+        keep_thread(self.thread)
+        self.thread.start()
 
     def start(self, call: Call) -> None:
         """Run it as soon as those before it have ended."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from sapnet.errors import describe
 from sapnet.image import MIN_SIDE
 from sapnet_ros.params import NodeParams, Size
+from sapnet_ros.restarts import Restarts
 
 if TYPE_CHECKING:
     from sapnet.backends import BuildStatus
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 # Backends tell twice a second how a build goes: one that was silent for longer has ended.
 BUILD_SILENCE_S = 3.0
-# A backend that hangs is started anew after so long, then twice that, and so on; after so many times, no more.
-FIRST_PAUSE_S = 1.0
-MAX_RESTARTS = 5
-# A backend that has worked for so long after a restart may hang as often again.
-FORGIVEN_AFTER_S = 60.0
 CLOSE_TIMEOUT_S = 2.0
 
 
@@ -34,6 +29,7 @@ class Loader:
     max_sizes: frame sizes kept ready at once; the one not seen for longest is given up for another.
     on_change: called, from any thread, whenever ``ready`` may have changed.
     on_error: called with a text when loading or compiling failed.
+    clock: steady seconds.
     """
 
     def __init__(
@@ -44,11 +40,13 @@ class Loader:
         max_sizes: int,
         on_change: Callable[[], None],
         on_error: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._stages = stages
         self._on_change = on_change
         self._on_error = on_error
+        self._clock = clock
         self._changed = Condition()
         self._closed = False
         self._derainer: Derainer | None = None
@@ -58,12 +56,10 @@ class Loader:
         self._max_sizes = max_sizes
         self._failed: dict[Size, str] = {}
         self._build: BuildStatus | None = None
-        self._build_told_s = 0.0
-        self.restarts = 0  # of a backend that hung
-        self._tries = 0  # restarts in a row
-        self._working_since_s: float | None = None  # since the last restart
+        self._busy = False  # at loading or compiling
+        self._news_s = 0.0  # when that began, or a build last told how it goes
+        self._restarts = Restarts(clock)
         self._replaced: list[Derainer] = []  # a call may still be in them
-        self._restart_s = -math.inf  # not before this steady time
         self.last_error: tuple[str, float] | None = None  # the text and the steady time
         self.thread = Thread(target=self._run, name="loader", daemon=True)
         self.thread.start()
@@ -90,13 +86,23 @@ class Loader:
         """What is being got ready now, for people; empty if nothing is."""
         if self._error:
             return ""
+        if (build := self._build) is not None and self._clock() - self._news_s < BUILD_SILENCE_S:
+            return str(build)
         if self._derainer is None or self._loaded_stages != self._stages:
             return "loading the network"
-        if self._build is not None and time.monotonic() - self._build_told_s < BUILD_SILENCE_S:
-            return str(self._build)
         with self._changed:
             missing = self._next_size()
         return f"compiling for {missing[0]}x{missing[1]}" if missing else ""
+
+    @property
+    def quiet_s(self) -> float:
+        """For how long what is being loaded or compiled has told nothing; 0 if nothing is."""
+        return self._clock() - self._news_s if self._busy else 0.0
+
+    @property
+    def restarts(self) -> int:
+        """Of a backend that hung."""
+        return self._restarts.count
 
     def ready_for(self, size: Size) -> bool:
         """Whether a frame of this size would be derained at once."""
@@ -109,7 +115,7 @@ class Loader:
 
     def note_build(self, status: BuildStatus) -> None:
         """How the build of an engine goes: told by a backend while it loads or compiles."""
-        self._build, self._build_told_s = status, time.monotonic()
+        self._build, self._news_s = status, self._clock()
 
     def request(self, size: Size) -> None:
         """Have a size made ready. Cheap when it is known already."""
@@ -119,7 +125,9 @@ class Loader:
             self._sizes.move_to_end(size)
             while len(self._sizes) > self._max_sizes:
                 self._failed.pop(self._sizes.popitem(last=False)[0], None)
-            self._changed.notify()
+            # Every frame asks, and the thread that waits has little to do with most.
+            if not known or not (size in self._failed or self.ready_for(size)):
+                self._changed.notify()
         if not known:
             self._on_change()
 
@@ -129,12 +137,13 @@ class Loader:
             self._stages = stages
             self._changed.notify()
 
-    def restart(self, derainer: Derainer, error: str) -> None:
-        """Leave ``derainer`` behind, which hangs, and load anew after a while, or never after MAX_RESTARTS in a row.
+    def restart(self, derainer: Derainer, error: str, thread: Thread) -> None:
+        """Leave ``derainer`` behind, which hangs in ``thread``, and load anew after a while, or never after too many.
 
         ``error`` says what is wrong until then.
         """
         with self._changed:
+            self._restarts.leave_behind(thread)
             if self._derainer is derainer:  # else another has taken its place already
                 self._derainer = None
                 error = self._error = self._plan_restart(error)
@@ -150,15 +159,11 @@ class Loader:
 
     def note_working(self) -> None:
         """The network has derained frames."""
-        now_s = time.monotonic()
-        if self._working_since_s is None:
-            self._working_since_s = now_s
-        elif self._tries and now_s - self._working_since_s > FORGIVEN_AFTER_S:
-            self._tries = 0
+        self._restarts.note_working()
 
     def note_failure(self, error: str) -> None:
         """The network has failed on frames; told by who has run it, and logged there."""
-        self.last_error = error, time.monotonic()
+        self.last_error = error, self._clock()
 
     def close(self) -> None:
         """Stop. A compilation under way is not waited for; its thread ends after it."""
@@ -171,15 +176,10 @@ class Loader:
 
     def _plan_restart(self, error: str) -> str:
         """When to load anew after ``error``, if at all; returns what to say. Only under the lock."""
-        self._working_since_s = None
-        if self._tries == MAX_RESTARTS:
-            return f"{error}, after {MAX_RESTARTS} restarts: given up; clean up and configure to try again"
-        delay_s = FIRST_PAUSE_S * 2**self._tries
-        self._restart_s = time.monotonic() + delay_s
-        self._tries += 1
-        self.restarts += 1
-        self._loaded_stages = None
-        return f"{error}; starting it anew in {delay_s:g} s (try {self._tries} of {MAX_RESTARTS})"
+        again, said = self._restarts.plan(error)
+        if again:
+            self._loaded_stages = None
+        return said
 
     def _tell_error(self, error: str) -> None:
         self.note_failure(error)
@@ -198,7 +198,7 @@ class Loader:
 
     def _pause_s(self) -> float | None:
         """How long to wait before loading, which may be not at all; None where nothing is to be loaded."""
-        return None if self._loaded_stages == self._stages else max(0.0, self._restart_s - time.monotonic())
+        return None if self._loaded_stages == self._stages else self._restarts.pause_s
 
     def _run(self) -> None:
         while True:
@@ -208,10 +208,12 @@ class Loader:
                 if self._closed:
                     return
                 stages, size = self._stages, self._next_size()
+            self._news_s, self._busy = self._clock(), True
             if self._loaded_stages != stages:
                 self._reload(stages)
             elif size is not None:
                 self._compile(size)
+            self._busy, self._build = False, None
             try:
                 self._on_change()
             except Exception as err:  # telling others must not end the loading
@@ -225,7 +227,7 @@ class Loader:
             with self._changed:
                 # The same load would fail again, and only a change of stages asks for another ...
                 self._loaded_stages = stages
-                if self._tries:  # ... but what has worked once may do so again
+                if self._restarts.trying:  # ... but what has worked once may do so again
                     error = self._plan_restart(error)
                 self._error = error
             self._tell_error(error)

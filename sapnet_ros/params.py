@@ -141,6 +141,14 @@ class NodeParams:
         changes="live",
         name="diagnostics.missed_in_row",
     )
+    build_silent_after_s: float = number(
+        600.0,
+        1.0,
+        86400.0,
+        "Loading or compiling without news for so long is an ERROR in the diagnostics.",
+        changes="live",
+        name="diagnostics.build_silent_after_s",
+    )
     max_pixels: int = number(33177600, 256, 2**31 - 1, "Largest frame, in pixels, that is decoded.")
     cache_dir: str = text("", "Folder of compiled engines; empty: the user's cache folder.", "a folder's path or empty")
     engine: str = text("", "Engine file built ahead of time; empty: none.", "a path or empty")

@@ -157,10 +157,10 @@ class Worker:
         if call is None or time.monotonic() - call.started_s < params.hang_timeout_s:
             return
         error = f"the backend hangs: no result after {params.hang_timeout_s:g} s"
-        self._inference.close()
-        self._inference = self._make_inference()
+        left_behind, self._inference = self._inference, self._make_inference()
+        left_behind.close()
         called, self._call, self._called = self._called, None, []
-        self._loader.restart(call.derainer, error)
+        self._loader.restart(call.derainer, error, left_behind.thread)
         for held in called:
             if self._in_hand.get(held.frame.camera) is held:
                 self._settle(held, failopen.failed(held.decoded, error, params))

@@ -110,16 +110,25 @@ def test_an_engine_that_cannot_be_built_is_an_error_and_frames_go_on(
 def test_the_old_engine_serves_while_one_for_other_stages_is_built(
     peer: Peer, start_node: Start, tmp_path: Path
 ) -> None:
-    start_node(fake__build_s=2.0, cache_dir=tmp_path / "cache", warmup_sizes="[48x64]")
+    start_node(fake__build_s=4.0, cache_dir=tmp_path / "cache", warmup_sizes="[48x64]")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     fates = peer.collect(DiagnosticArray, "/frame_status")
     wait_for(is_ready(peer), "the first engine")
     value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=2)
     request = SetParameters.Request(parameters=[ParameterMessage(name="stages", value=value)])
+
+    def second_build() -> dict[str, str]:
+        status = status_values(list(diagnostics), BACKEND)
+        return status if "building the engine for 48x64: " in status.get("message", "") else {}
+
     with frames(peer):
+        wait_for(lambda: "fake" in status_values(list(diagnostics), BACKEND).get("message", ""), "no build under way")
         assert peer.call(SetParameters, "/derain_node/set_parameters", request).results[0].successful
-        wait_for(lambda: "building" in status_values(diagnostics, BACKEND).get("message", ""), "the second build")
-        wait_for(lambda: status_values(diagnostics, BACKEND).get("stages") == "2", "the second engine")
+        status = wait_for(second_build, "the second build")
+        assert status["stages"] == "4", "the first engine serves"
+        assert status["level"] == DiagnosticStatus.WARN
+        wait_for(lambda: status_values(list(diagnostics), BACKEND).get("stages") == "2", "the second engine")
+        wait_for(lambda: "fake" in status_values(list(diagnostics), BACKEND)["message"], "no word of a build any more")
     assert set(reasons(fates)) == {""}
 
 

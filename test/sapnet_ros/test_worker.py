@@ -245,7 +245,7 @@ def test_a_backend_that_hangs_is_left_behind_and_started_anew(make: Callable[...
 def test_a_backend_that_hangs_again_and_again_is_given_up(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.01)
     bench = make(options={"mode": "hang"}, hang_timeout_s=0.1)
     for number in range(6):
         wait_for(lambda: bench.loader.ready, "the backend")
@@ -399,7 +399,7 @@ def test_closing_ends_with_the_call_and_not_with_the_time_for_it(make: Callable[
 def test_a_backend_that_cannot_be_loaded_at_once_is_tried_again(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.05)
     bench = make(options={"mode": "hang"}, hang_timeout_s=0.1)
     load = bench.loader._load
 
