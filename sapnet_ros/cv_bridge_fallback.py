@@ -5,21 +5,28 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sapnet.errors import ImageFormatError
-from sapnet.messages import IMAGE_ENCODINGS, Fallback
+from sapnet.errors import ImageFormatError, first_line
+from sapnet.messages import IMAGE_ENCODINGS, Fallback, quoted
 
 TRIAL_TIMEOUT_S = 60.0
+MAX_SAID = 200  # characters of what cv_bridge says, which repeats what the message does
 
-# Goes through both compiled functions that a conversion needs.
+# Goes through both compiled functions that a conversion needs. The alarm ends it where the node has ended before it.
 _TRIAL = """
+import signal, sys
+signal.alarm(int(sys.argv[1]))
 import numpy
 from cv_bridge import CvBridge
 bridge = CvBridge()
@@ -27,16 +34,19 @@ bridge.imgmsg_to_cv2(bridge.cv2_to_imgmsg(numpy.zeros((2, 2, 3), numpy.uint8), "
 """
 
 
-def cv_bridge_fallback() -> Fallback:
+def cv_bridge_fallback(keep_thread: Callable[[Thread], None] = lambda thread: None) -> Fallback:
     """What ``decode_image`` turns to for an encoding it does not know; raises ImageFormatError where it can't help.
 
-    cv_bridge is looked for when the first such message comes, which then waits for a trial in a process of its own:
-    beside a NumPy that it was not built for, cv_bridge's compiled part can take the whole process down.
+    cv_bridge is looked for when the first such message comes, and has a trial in a process of its own: beside a NumPy
+    that it was not built for, its compiled part can take the whole process down. Until that is over, on a thread that
+    ``keep_thread`` gets, such messages are refused: nobody waits.
     """
-    open_once = functools.cache(_open_bridge)
+    opening = functools.cache(lambda: _start_opening(keep_thread))
 
     def convert(msg: Any) -> NDArray[np.uint8]:
-        bridge, trouble = open_once()
+        if not opening().done():
+            raise _refused(msg.encoding, "cv_bridge, which may know it, is being tried")
+        bridge, trouble = opening().result()
         if trouble:
             raise _refused(msg.encoding, trouble)
         try:
@@ -45,7 +55,8 @@ def cv_bridge_fallback() -> Fallback:
                 bgr: NDArray[np.uint8] = bridge.imgmsg_to_cv2(msg, desired_encoding="bgr8")
                 return bgr
         except Exception as err:  # cv_bridge lets errors of NumPy, OpenCV and its own through
-            raise _refused(msg.encoding, f"cv_bridge cannot convert it to bgr8: {err}") from err
+            said = str(err)[:MAX_SAID]
+            raise _refused(msg.encoding, f"cv_bridge cannot convert it to bgr8: {said}") from err
         raise ImageFormatError(
             f"data has {len(msg.data)} bytes; height {msg.height} and step {msg.step} make {msg.step * msg.height}",
             kind="data",
@@ -54,20 +65,36 @@ def cv_bridge_fallback() -> Fallback:
     return convert
 
 
+def _start_opening(keep_thread: Callable[[Thread], None]) -> Future[tuple[Any, str]]:
+    """A CvBridge that comes, or what keeps it from working."""
+    opening: Future[tuple[Any, str]] = Future()
+    if not _is_installed():
+        opening.set_result((None, "cv_bridge, which may know it, is not installed (ros-$ROS_DISTRO-cv-bridge)"))
+        return opening
+    thread = Thread(target=lambda: opening.set_result(_open_bridge()), name="cv_bridge", daemon=True)
+    keep_thread(thread)
+    thread.start()
+    return opening
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("cv_bridge") is not None
+
+
 def _open_bridge() -> tuple[Any, str]:
-    """A CvBridge, or what keeps it from working."""
-    if importlib.util.find_spec("cv_bridge") is None:
-        return None, "cv_bridge, which may know it, is not installed (ros-$ROS_DISTRO-cv-bridge)"
-    trouble = _try_bridge()
-    if trouble:
-        return None, f"cv_bridge, which may know it, does not work beside NumPy {np.__version__} ({trouble})"
-    return importlib.import_module("cv_bridge").CvBridge(), ""
+    try:
+        trouble = _try_bridge()
+        if not trouble:
+            return importlib.import_module("cv_bridge").CvBridge(), ""
+    except Exception as err:  # also of the import, although it has just worked in another process
+        trouble = f"{type(err).__name__}: {first_line(err)}"
+    return None, f"cv_bridge, which may know it, does not work beside NumPy {np.__version__} ({trouble[:MAX_SAID]})"
 
 
 def _try_bridge() -> str:
     """Empty when a conversion succeeds in a process of its own, else why not."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", _TRIAL]
+    command = [sys.executable, "-c", _TRIAL, str(math.ceil(TRIAL_TIMEOUT_S) + 1)]
     try:
         trial = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TRIAL_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -79,6 +106,6 @@ def _try_bridge() -> str:
 
 def _refused(encoding: str, why: str) -> ImageFormatError:
     return ImageFormatError(
-        f"encoding {encoding!r} is not supported: {why}; supported without it are {', '.join(IMAGE_ENCODINGS)}",
+        f"encoding {quoted(encoding)} is not supported: {why}; supported without it are {', '.join(IMAGE_ENCODINGS)}",
         kind="encoding",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 from sapnet.derainer import Derained
@@ -15,6 +16,9 @@ from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
 from sapnet_ros.reasons import BUILDING, DEADLINE, DISABLED, FAILURE, INVALID, OVERLOAD, UNSUPPORTED
+
+Decode = Callable[[Any], Decoded]
+"""Takes the frame out of a message, or raises ImageFormatError."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,14 @@ class Outcome:
     kind: str = ""
 
 
-def make_decoder(params: NodeParams) -> Callable[[Any], Decoded]:
-    """What takes the frame out of a message of the transport that is subscribed to. It raises ImageFormatError."""
+def make_decoder(params: NodeParams, keep_thread: Callable[[Thread], None]) -> Decode:
+    """For messages of the transport that is subscribed to. keep_thread: gets a thread that may be made for it."""
     if params.image_transport == "compressed":
         return functools.partial(decode_compressed, max_pixels=params.max_pixels)
-    return functools.partial(decode_image, max_pixels=params.max_pixels, fallback=cv_bridge_fallback())
+    return functools.partial(decode_image, max_pixels=params.max_pixels, fallback=cv_bridge_fallback(keep_thread))
 
 
-def take_out(message: Any, decode: Callable[[Any], Decoded]) -> Decoded | Outcome:
+def take_out(message: Any, decode: Decode) -> Decoded | Outcome:
     """The frame in a message, or what becomes of a message that holds none. Raises nothing."""
     try:
         return decode(message)

@@ -46,7 +46,7 @@ class Worker:
         self._params = params
         self._log_error = log_error
         self._keep_thread = keep_thread
-        self._decode = failopen.make_decoder(params())
+        self._decode = failopen.make_decoder(params(), keep_thread)
         self._mailbox = Mailbox(tuple(cameras))
         self._turns = list(cameras)  # the camera that was derained last comes last
         self._in_hand: dict[str, InHand] = {}

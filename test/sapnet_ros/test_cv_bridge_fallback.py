@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,6 +42,17 @@ def rgba16(encoding="rgba16", data=bytes(6 * 8 * 8)):
     return SimpleNamespace(height=6, width=8, encoding=encoding, is_bigendian=0, step=64, data=data)
 
 
+def tried():
+    """A fallback whose trial of cv_bridge is over."""
+    threads = []
+    fallback = cv_bridge_fallback(threads.append)
+    with contextlib.suppress(ImageFormatError):
+        fallback(rgba16())
+    for thread in threads:
+        thread.join(60)
+    return fallback
+
+
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Puts a package cv_bridge of the given source where it is imported from, for this process and its children."""
@@ -57,7 +70,7 @@ def install(tmp_path, monkeypatch):
 
 def test_a_working_cv_bridge_converts(install):
     install(WORKING)
-    decoded = decode_image(rgba16(), fallback=cv_bridge_fallback())
+    decoded = decode_image(rgba16(), fallback=tried())
     assert decoded.encoding == "rgba16"
     np.testing.assert_array_equal(decoded.bgr, np.full((6, 8, 3), 7, np.uint8))
 
@@ -82,7 +95,7 @@ def test_encodings_of_sapnet_itself_never_need_it(install):
 def test_a_broken_cv_bridge_is_never_imported_here(install, source, text):
     install(source)
     with pytest.raises(ImageFormatError, match=text) as error:
-        decode_image(rgba16(), fallback=cv_bridge_fallback())
+        decode_image(rgba16(), fallback=tried())
     assert error.value.kind == "encoding"
     assert f"does not work beside NumPy {np.__version__}" in str(error.value)
     assert "bgr8" in str(error.value)  # what works without it
@@ -93,26 +106,69 @@ def test_one_that_hangs_is_given_up(install, monkeypatch):
     install("import time; time.sleep(60)")
     monkeypatch.setattr(module, "TRIAL_TIMEOUT_S", 0.2)
     with pytest.raises(ImageFormatError, match="did not answer within"):
-        decode_image(rgba16(), fallback=cv_bridge_fallback())
+        decode_image(rgba16(), fallback=tried())
 
 
 def test_a_missing_cv_bridge_is_said_to_be_missing(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cv_bridge" else found(name))
     with pytest.raises(ImageFormatError, match="cv_bridge, which may know it, is not installed") as error:
-        decode_image(rgba16(), fallback=cv_bridge_fallback())
+        decode_image(rgba16(), fallback=tried())
     assert error.value.kind == "encoding"
 
 
 def test_it_is_tried_once(install, monkeypatch):
     install("raise ImportError('no')")
-    tried = []
-    monkeypatch.setattr(module, "_try_bridge", lambda: tried.append(1) or "no")
-    fallback = cv_bridge_fallback()
+    tries = []
+    monkeypatch.setattr(module, "_try_bridge", lambda: tries.append(1) or "no")
+    fallback = tried()
     for _ in range(3):
         with pytest.raises(ImageFormatError, match="does not work"):
             fallback(rgba16())
-    assert len(tried) == 1
+    assert len(tries) == 1
+
+
+def test_nobody_waits_for_the_trial(install, monkeypatch):
+    install(WORKING)
+    go, threads = threading.Event(), []
+    monkeypatch.setattr(module, "_try_bridge", lambda: "" if go.wait(60) else "late")
+    fallback = cv_bridge_fallback(threads.append)
+    try:
+        for _ in range(3):
+            with pytest.raises(ImageFormatError, match=r"'rgba16' is not .*: cv_bridge, .* is being tried") as error:
+                fallback(rgba16())
+            assert error.value.kind == "encoding"
+        assert len(threads) == 1
+    finally:
+        go.set()
+    threads[0].join(60)
+    assert decode_image(rgba16(), fallback=fallback).encoding == "rgba16"
+
+
+@pytest.mark.parametrize("fails", ["try", "import"])
+def test_a_trial_that_cannot_be_made_is_no_end(install, monkeypatch, fails):
+    install(WORKING if fails == "try" else "raise OSError('no memory')")
+    monkeypatch.setattr(module, "_try_bridge", lambda: int("no memory") if fails == "try" else "")
+    with pytest.raises(ImageFormatError, match=r"does not work beside NumPy .*no memory"):
+        decode_image(rgba16(), fallback=tried())
+
+
+def test_a_trial_ends_also_without_the_node(install, monkeypatch):
+    """As when the node is killed meanwhile: nobody waits for it, and it hangs."""
+    install("import time; time.sleep(600)")
+    monkeypatch.setattr(module, "TRIAL_TIMEOUT_S", 0.1)
+    run = module.subprocess.run
+    monkeypatch.setattr(module.subprocess, "run", lambda *args, timeout, **more: run(*args, timeout=60, **more))
+    with pytest.raises(ImageFormatError, match="ended with signal 14"):
+        decode_image(rgba16(), fallback=tried())
+
+
+@pytest.mark.parametrize("encoding", ["x" * 3_000_000, "\U0001f4f7" * 100_000])
+def test_what_it_says_stays_short(install, encoding):
+    install(WORKING)
+    with pytest.raises(ImageFormatError, match="Unrecognized image encoding") as error:
+        decode_image(rgba16(encoding), fallback=tried())
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize(
@@ -128,5 +184,5 @@ def test_it_is_tried_once(install, monkeypatch):
 def test_what_it_cannot_convert_is_refused(install, msg, kind, text):
     install(WORKING)
     with pytest.raises(ImageFormatError, match=text) as error:
-        decode_image(msg, fallback=cv_bridge_fallback())
+        decode_image(msg, fallback=tried())
     assert error.value.kind == kind
