@@ -37,10 +37,13 @@ class Call:
     Once ``ended_s`` is set there are ``results``, one for each frame, or an ``error`` for people. Times are steady.
     """
 
-    def __init__(self, derainer: Derainer, frames: Sequence[Frame]) -> None:
+    def __init__(
+        self, derainer: Derainer, frames: Sequence[Frame], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.derainer = derainer
         self.frames = frames
-        self.started_s = time.monotonic()
+        self._clock = clock
+        self.started_s = clock()
         self.ended_s: float | None = None
         self.results: list[Derained] = []
         self.error = ""
@@ -51,7 +54,7 @@ class Call:
             self.results = self.derainer(self.frames)
         except Exception as err:  # a backend's library may raise anything, and no frame may kill the node
             self.error = describe(err)
-        self.ended_s = time.monotonic()
+        self.ended_s = self._clock()
 
 
 class Inference:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass
 from threading import Lock
 from types import MappingProxyType
@@ -74,9 +74,10 @@ class Snapshot:
 
 
 class CameraStats:
-    """Counts of one camera; every method may be called from any thread."""
+    """Counts of one camera; every method may be called from any thread. clock: steady seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = Lock()
         self._received = 0
         self._derained = 0
@@ -159,7 +160,7 @@ class CameraStats:
 
     def snapshot(self) -> Snapshot:
         """The figures now."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         with self._lock:
             return Snapshot(
                 received=self._received,
@@ -180,14 +181,14 @@ class CameraStats:
             )
 
     def _note_out(self, parts: Parts) -> None:
-        self._outs_s.append(time.monotonic())
+        self._outs_s.append(self._clock())
         self._passing_s.append(parts.preprocess_s + parts.postprocess_s + parts.publish_s)
 
     def _note_fate(self, reason: str, error: str) -> None:
         if error or reason != OVERLOAD:  # which says nothing of how the network is
             self._last_reason, self._last_error = reason, error
         if error:
-            self._error, self._error_s = error, time.monotonic()
+            self._error, self._error_s = error, self._clock()
 
 
 def _rate(times_s: Iterable[float], now_s: float) -> float:

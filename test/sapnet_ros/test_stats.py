@@ -61,6 +61,14 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     assert stats.snapshot().rate_in_hz == pytest.approx(15)
 
 
+def test_ages_are_of_the_clock_that_is_given() -> None:
+    stats = CameraStats(clock=lambda: 20.0)
+    stats.count_received(15.0)
+    stats.count_dropped("failure", "out of memory")
+    figures = stats.snapshot()
+    assert (figures.silent_s, figures.error_age_s) == (5.0, 0.0)
+
+
 def test_misses_count_until_one_is_kept() -> None:
     stats = CameraStats()
     for _ in range(3):

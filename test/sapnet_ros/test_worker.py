@@ -1,106 +1,46 @@
-"""The worker alone, with cameras that note what they are given: order, accounting, deadlines, batches, hanging."""
+"""The worker with its threads: order, accounting, closing, hanging. What it decides is test_dispatch.py's matter."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+from dispatch_bench import LARGE, SMALL, NotingCamera, Surroundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live import image, wait_for
+from live import wait_for
 from sapnet import Derainer
 from sapnet.errors import BackendError
-from sapnet.steadiness import Steadier
-from sapnet_ros.failopen import Outcome
-from sapnet_ros.gate import RainGate
-from sapnet_ros.loader import Loader
+from sapnet_ros import cv_bridge_fallback
 from sapnet_ros.mailbox import Received
-from sapnet_ros.params import PARAMETERS, NodeParams
-from sapnet_ros.stats import CameraStats, Parts, Snapshot
 from sapnet_ros.worker import Worker
 
-DEFAULTS = {declaration.name: declaration.default for declaration in PARAMETERS} | {"batch_wait_ms": 0}
-SMALL, LARGE = (16, 20), (24, 20)
 
+class Bench(Surroundings):
+    """A worker with its surroundings. ``go``: calls of the network wait until it is set, which it is at first."""
 
-@dataclass
-class NotingCamera:
-    """As much of a camera as the worker uses."""
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        super().__init__(*args, **more)
+        self.worker = Worker(self.cameras, self.loader, lambda: self.params, self.log, self.threads.append)
 
-    name: str
-    enabled: bool = True
-    size: tuple[int, int] | None = None
-    gate: RainGate = field(default_factory=RainGate)
-    steadier: Steadier = field(default_factory=Steadier)
-    stats: CameraStats = field(default_factory=CameraStats)
-    sent: list[tuple[int, str]] = field(default_factory=list)
-    latencies_s: list[float] = field(default_factory=list)
-
-    @property
-    def label(self) -> str:
-        return self.name
-
-    def publish(self, header: Any, outcome: Outcome, params: NodeParams, received_s: float, parts: Parts) -> None:
-        self.sent.append((header.stamp.nanosec // 1_000_000 + 1000 * header.stamp.sec, outcome.reason or "derained"))
-        self.latencies_s.append(time.monotonic() - received_s)
-
-
-class Bench:
-    """A worker with its surroundings. ``options`` are those of the fake backend."""
-
-    def __init__(self, cameras: int = 1, options: dict[str, Any] | None = None, **params: Any) -> None:
-        names = [f"camera{number}" for number in range(cameras)]
-        self.params = NodeParams.check(DEFAULTS | {name.replace("__", "."): value for name, value in params.items()})
-        self.cameras = {name: NotingCamera(name) for name in names}
-        self.errors: list[str] = []
-        self.batches: list[int] = []
-        self.threads: list[Thread] = []
-        self.loaded = 0
-        self.options = options or {}
-        self.loader = Loader(self._load, 0, [SMALL, LARGE], 4, lambda: None, self.errors.append)
-        wait_for(lambda: self.loader.ready, "the fake backend")
-        # A stand-in where the worker expects a Camera: what it is about is what the worker does with one.
-        self.worker = Worker(self.cameras, self.loader, lambda: self.params, self._log, self.threads.append)  # type: ignore[arg-type]
-
-    def _load(self, stages: int) -> Derainer:
-        self.loaded += 1
-        derainer = Derainer(backend="fake", max_batch=8, options=self.options)
-        infer = derainer._backend.infer
-
-        def note(frames: Any) -> Any:
-            self.batches.append(len(frames))
-            return infer(frames)
-
-        derainer._backend.infer = note  # type: ignore[method-assign]
-        return derainer
-
-    def _log(self, kind: str, text: str) -> None:
-        self.errors.append(text)
-
-    def send(self, number: int, camera: int = 0, size: tuple[int, int] = SMALL) -> None:
-        name = f"camera{camera}"
-        now_s = time.monotonic()
-        self.cameras[name].stats.count_received(now_s)
-        self.worker.put(Received(name, image(np.full((*size, 3), 7, np.uint8), number), now_s))
-
-    def figures(self, camera: int = 0) -> Snapshot:
-        return self.cameras[f"camera{camera}"].stats.snapshot()
-
-    def sent(self, camera: int = 0) -> list[tuple[int, str]]:
-        return list(self.cameras[f"camera{camera}"].sent)
-
-    def settled(self) -> bool:
-        return all(camera.stats.snapshot().in_flight == 0 for camera in self.cameras.values())
+    def put(self, frame: Received) -> None:
+        self.worker.put(frame)
 
     def close(self) -> None:
-        self.worker.close(0.5)
-        self.loader.close()
+        self.go.set()
+        self.worker.close(30.0)
+        super().close()
+
+    def hold(self) -> None:
+        assert self.go.wait(60)
 
 
 @pytest.fixture
@@ -137,7 +77,7 @@ def test_every_frame_has_one_fate_and_each_cameras_order_holds(
     for number, (camera, pause_s, large) in enumerate(arrivals):
         bench.send(number, camera, LARGE if large else SMALL)
         time.sleep(pause_s)
-    wait_for(bench.settled, "a fate for every frame", 10)
+    wait_for(bench.settled, "a fate for every frame")
     bench.close()
     for camera in range(3):
         sent, figures = bench.sent(camera), bench.figures(camera)
@@ -150,139 +90,6 @@ def test_every_frame_has_one_fate_and_each_cameras_order_holds(
             assert "failure" not in figures.dropped
         if params["on_overload"] == "passthrough":
             assert "overload" not in figures.dropped
-
-
-def test_the_original_goes_out_by_the_deadline_and_the_late_result_does_not(make: Callable[..., Bench]) -> None:
-    bench = make(options={"latency_ms": 200}, deadline_ms=50)
-    for number in range(4):
-        bench.send(number)
-        time.sleep(0.1)
-    wait_for(bench.settled, "the originals")
-    assert bench.sent() == [(number, "deadline") for number in range(4)]
-    # A frame that waits behind a call which is late has its own deadline.
-    assert max(bench.cameras["camera0"].latencies_s) < 0.15
-    assert bench.figures().missed_in_row == 4
-    time.sleep(0.3)
-    assert len(bench.sent()) == 4
-
-
-def test_missed_deadlines_are_dropped_where_that_was_asked_for(make: Callable[..., Bench]) -> None:
-    bench = make(options={"latency_ms": 200}, deadline_ms=20, on_failure="drop")
-    bench.send(1)
-    wait_for(bench.settled, "its fate")
-    assert bench.sent() == []
-    assert bench.figures().dropped == {"failure": 1}
-
-
-def test_equal_sizes_share_a_batch_and_others_stand_beside(make: Callable[..., Bench]) -> None:
-    bench = make(4, {"latency_ms": 20}, batch_wait_ms=500)
-    for turn in range(3):
-        for camera in range(4):
-            bench.send(turn, camera, LARGE if camera == 3 else SMALL)
-        wait_for(bench.settled, "their results")
-    # The first frame waits for nobody, as no camera is known yet; later every one is.
-    assert bench.batches[-2:] in ([3, 1], [1, 3])
-    assert all(bench.sent(camera) == [(turn, "derained") for turn in range(3)] for camera in range(4))
-
-
-def test_a_batch_waits_no_longer_than_it_may(make: Callable[..., Bench]) -> None:
-    bench = make(2, batch_wait_ms=400)
-    for number in range(2):
-        bench.send(number, camera=0)
-        bench.send(number, camera=1)
-        wait_for(bench.settled, "both")
-    bench.send(2, camera=0)
-    wait_for(bench.settled, "the one that is alone")
-    assert 0.3 < bench.cameras["camera0"].latencies_s[-1] < 2.0
-    time.sleep(1.1)  # the other counts as stopped now
-    bench.send(3, camera=0)
-    wait_for(bench.settled, "the one that waits for nobody")
-    assert bench.batches[-1] == 1
-    assert bench.cameras["camera0"].latencies_s[-1] < 0.3
-
-
-def test_a_batch_does_not_wait_for_a_camera_that_comes_later(make: Callable[..., Bench]) -> None:
-    """Two cameras in opposite phase, 100 ms apart: to wait would only cost time."""
-    bench = make(2, batch_wait_ms=60)
-    for number in range(16):
-        bench.send(number, camera=number % 2)
-        time.sleep(0.1)
-    wait_for(bench.settled, "all")
-    late = [latency_s > 0.05 for camera in bench.cameras.values() for latency_s in camera.latencies_s[3:]]
-    assert late.count(True) <= 2, "but where the machine was late itself"
-
-
-def test_slow_cameras_are_not_starved_by_fast_ones(make: Callable[..., Bench]) -> None:
-    """Three cameras of sizes that share no batch; one sends at every chance, the others seldom."""
-    bench = make(3, {"latency_ms": 10})
-    for number in range(60):
-        bench.send(number, 0, SMALL)
-        if number % 15 == 0:
-            bench.send(number, 1, LARGE)
-            bench.send(number, 2, (32, 20))
-        time.sleep(0.005)
-    wait_for(bench.settled, "all")
-    for camera in (1, 2):
-        derained = [stamp for stamp, fate in bench.sent(camera) if fate == "derained"]
-        assert derained[-3:] == [15, 30, 45], "every frame of a slow camera but the first, for which its size compiles"
-        assert max(bench.cameras[f"camera{camera}"].latencies_s) < 0.2
-
-
-def test_a_backend_that_hangs_is_left_behind_and_started_anew(make: Callable[..., Bench]) -> None:
-    bench = make(options={"mode": "hang"}, hang_timeout_s=0.2)
-    bench.send(1)
-    wait_for(bench.settled, "the original")
-    assert bench.sent() == [(1, "failure")]
-    bench.send(2)  # the backend is away: it passes at once
-    wait_for(lambda: len(bench.sent()) == 2, "the next", 0.2)
-    assert "try 1 of 5" in bench.loader.error
-    wait_for(lambda: bench.loaded == 2 and bench.loader.ready, "another backend")
-    assert bench.loader.restarts == 1
-    assert bench.loader.error == ""
-    assert any("hangs: no result after 0.2 s" in error for error in bench.errors)
-
-
-def test_a_backend_that_hangs_again_and_again_is_given_up(
-    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.01)
-    bench = make(options={"mode": "hang"}, hang_timeout_s=0.1)
-    for number in range(6):
-        wait_for(lambda: bench.loader.ready, "the backend")
-        bench.send(number)
-        wait_for(bench.settled, "the original")
-    assert "given up" in bench.loader.error
-    assert bench.loaded == 6
-    time.sleep(1.0)
-    assert bench.loaded == 6
-    bench.send(9)
-    wait_for(bench.settled, "the original")
-    assert bench.sent()[-1] == (9, "failure")
-
-
-def test_the_gate_passes_dry_frames_and_looks_now_and_then(make: Callable[..., Bench]) -> None:
-    gate = {"rain_gate__enabled": True, "rain_gate__hold_s": 0.05, "rain_gate__probe_period_s": 0.2}
-    bench = make(**gate)  # the fake backend finds no rain
-    for number in range(60):
-        bench.send(number)
-        wait_for(bench.settled, "its fate")
-        time.sleep(0.01)
-    fates = [fate for _, fate in bench.sent()]
-    first = fates.index("dry")
-    assert 2 <= first < 30
-    assert set(fates[first:]) == {"dry"}
-    assert first + 2 <= len(bench.batches) < first + 12, "a look every 0.2 s"
-
-
-def test_a_disabled_camera_passes_while_another_is_derained(make: Callable[..., Bench]) -> None:
-    bench = make(2, {"latency_ms": 300})
-    bench.cameras["camera1"].enabled = False
-    bench.send(1, camera=0)
-    time.sleep(0.05)
-    bench.send(1, camera=1)
-    wait_for(lambda: bench.sent(1), "the one that needs no network", 0.2)
-    assert bench.sent(0) == []
-    wait_for(bench.settled, "the other")
 
 
 def test_a_flood_that_passes_through_keeps_nobody_waiting(make: Callable[..., Bench]) -> None:
@@ -300,31 +107,11 @@ def test_a_flood_that_passes_through_keeps_nobody_waiting(make: Callable[..., Be
     thread = Thread(target=flood)
     thread.start()
     bench.send(1, camera=1)
-    wait_for(lambda: bench.sent(1), "the result", 5)
-    flooding = False
-    thread.join()
-
-
-def test_a_frame_in_a_hurry_waits_for_no_batch(make: Callable[..., Bench]) -> None:
-    bench = make(2, {"latency_ms": 50}, batch_wait_ms=1000, deadline_ms=300)
-    for number in range(3):
-        bench.send(number, camera=0)
-        bench.send(number, camera=1)
-        wait_for(bench.settled, "both")
-        time.sleep(0.1)
-    bench.send(3, camera=0)  # the other is about to come, but does not
-    wait_for(bench.settled, "the one that is alone")
-    assert bench.sent(0)[-1] == (3, "derained")
-
-
-def test_closing_waits_for_the_frame_in_hand(make: Callable[..., Bench]) -> None:
-    bench = make(options={"latency_ms": 200})
-    bench.send(1)
-    wait_for(lambda: bench.batches, "its call")
-    bench.send(2)
-    bench.close()
-    assert bench.sent() == [(1, "derained")]
-    assert bench.figures().dropped == {"shutdown": 1}
+    try:
+        wait_for(lambda: bench.sent(1), "the result")
+    finally:
+        flooding = False
+        thread.join()
 
 
 def test_an_error_of_ours_costs_one_frame(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,57 +132,6 @@ def test_an_error_of_ours_costs_one_frame(make: Callable[..., Bench], monkeypatc
     assert any("ValueError: broken" in error for error in bench.errors)
 
 
-def test_one_slow_publish_does_not_cost_every_later_frame(make: Callable[..., Bench]) -> None:
-    bench = make(deadline_ms=50, on_failure="drop")
-    bench.cameras["camera0"].stats.count_received(0.0)
-    bench.cameras["camera0"].stats.count_passed_through("building", "", Parts(publish_s=0.06))
-    for number in range(10):
-        bench.send(number)
-        wait_for(bench.settled, "its fate")
-    assert bench.figures().derained >= 8
-
-
-def test_originals_of_several_cameras_leave_in_time_together(
-    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Publishing takes 20 ms, and all of them are due at once behind a call that is late."""
-    publish = NotingCamera.publish
-
-    def slow(self: NotingCamera, header: Any, outcome: Outcome, params: NodeParams, at_s: float, parts: Parts) -> None:
-        time.sleep(0.02)
-        parts.publish_s = 0.02
-        publish(self, header, outcome, params, at_s, parts)
-
-    monkeypatch.setattr(NotingCamera, "publish", slow)
-    bench = make(4, {"latency_ms": 1500}, deadline_ms=300)
-    for number in range(3):
-        for camera in range(4):
-            bench.send(number, camera)
-        wait_for(bench.settled, "the originals")
-    latencies_s = [latency_s for camera in bench.cameras.values() for latency_s in camera.latencies_s[1:]]
-    assert max(latencies_s) < 0.35, "20 ms for each of the others would be too late"
-
-
-def test_a_size_that_is_not_ready_waits_for_no_call(make: Callable[..., Bench]) -> None:
-    bench = make(2, {"latency_ms": 700})
-    bench.send(1, camera=0)
-    wait_for(lambda: bench.batches, "its call")
-    for number in range(5):
-        bench.send(number, camera=1, size=(8, 8))  # too small for the network, whatever it does
-        wait_for(lambda number=number: len(bench.sent(1)) == number + 1, "the original", 0.3)
-    assert bench.sent(0) == []
-
-
-def test_closing_ends_with_the_call_and_not_with_the_time_for_it(make: Callable[..., Bench]) -> None:
-    bench = make(options={"latency_ms": 200})
-    bench.send(1)
-    wait_for(lambda: bench.batches, "its call")
-    began_s = time.monotonic()
-    bench.worker.close(5.0)
-    assert time.monotonic() - began_s < 3.0
-    assert bench.sent() == [(1, "derained")]
-
-
 def test_a_backend_that_cannot_be_loaded_at_once_is_tried_again(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,25 +149,6 @@ def test_a_backend_that_cannot_be_loaded_at_once_is_tried_again(
     assert any("not back yet; starting it anew" in error for error in bench.errors)
 
 
-def test_the_gate_opens_also_when_every_look_is_late(make: Callable[..., Bench]) -> None:
-    bench = make(
-        options={"latency_ms": 80},
-        deadline_ms=40,
-        rain_gate__enabled=True,
-        rain_gate__hold_s=0,
-        rain_gate__probe_period_s=0.05,
-        rain_gate__on_threshold=0.0,
-        rain_gate__off_threshold=0.0,
-    )
-    gate, settings = bench.cameras["camera0"].gate, bench.params.gate
-    assert gate.note_score(-1.0, 0.0, settings), "it is dry"
-    for number in range(40):
-        bench.send(number)
-        time.sleep(0.02)
-    wait_for(bench.settled, "all")
-    assert gate.state(settings) == "rain"
-
-
 def test_an_error_at_first_sight_costs_one_frame(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     bench = make()
     monkeypatch.setattr(bench.loader, "request", lambda size: 1 / 0)
@@ -442,3 +159,101 @@ def test_an_error_at_first_sight_costs_one_frame(make: Callable[..., Bench], mon
     wait_for(bench.settled, "its fate")
     assert bench.figures().dropped == {"failure": 1}
     assert bench.sent() == [(2, "derained")]
+
+
+def test_closing_waits_for_the_call_and_not_for_the_time_it_has(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.go.clear()
+    bench.send(1)
+    wait_for(lambda: bench.batches, "its call")
+    bench.send(2)
+    closing = Thread(target=bench.worker.close, args=(3600.0,))
+    closing.start()
+    wait_for(lambda: bench.figures().dropped == {"shutdown": 1}, "the end of what waits")
+    assert bench.sent() == []
+    bench.go.set()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert bench.sent() == [(1, "derained")]
+
+
+def test_closing_gives_up_a_call_that_takes_too_long(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.go.clear()
+    bench.send(1)
+    wait_for(lambda: bench.batches, "its call")
+    bench.worker.close(0.05)
+    wait_for(bench.settled, "its fate")
+    assert bench.figures().dropped == {"shutdown": 1}
+    assert any("given up" in error for error in bench.errors)
+
+
+def test_a_backend_that_hangs_is_started_anew(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.01)
+    bench = make(options={"mode": "hang"}, hang_timeout_s=0.2)
+    bench.send(1)
+    wait_for(bench.settled, "the original")
+    assert bench.sent() == [(1, "failure")]
+    wait_for(lambda: bench.loaded == 2 and bench.loader.ready and not bench.loader.error, "another backend")
+    assert bench.loader.restarts == 1
+
+
+def test_a_backend_that_hangs_again_and_again_is_given_up(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.001)
+    bench = make(options={"mode": "hang"}, hang_timeout_s=0.1)
+    for number in range(6):
+        wait_for(lambda: bench.loader.ready, "the backend")
+        # Freeing the backend ends its call, sooner or later.
+        wait_for(lambda: [t.name for t in bench.threads if t.is_alive()].count("inference") == 1, "the hung one's end")
+        bench.send(number)
+        wait_for(bench.settled, "the original")
+    assert "after 5 restarts: given up" in bench.loader.error
+    bench.send(9)
+    wait_for(bench.settled, "the original")
+    assert bench.sent()[-1] == (9, "failure")
+    assert bench.loaded == 6
+
+
+def test_calls_that_never_return_are_the_end_of_restarts(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.001)
+    bench = make(hang_timeout_s=0.1)
+    bench.go.clear()  # freeing the backend ends no call
+    for number in range(5):
+        wait_for(lambda: bench.loader.ready, "the backend")
+        bench.send(number)
+        wait_for(bench.settled, "the original")
+    assert "5 calls have never returned: given up" in bench.loader.error
+    assert bench.loaded == 5
+
+
+def test_nobody_waits_while_cv_bridge_is_tried(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bridge:
+        def encoding_to_cvtype2(self, encoding: str) -> None:
+            pass
+
+        def imgmsg_to_cv2(self, message: Any, desired_encoding: str) -> np.ndarray:
+            return np.zeros((message.height, message.width, 3), np.uint8)
+
+    tried = threading.Event()
+    monkeypatch.setattr(cv_bridge_fallback, "_is_installed", lambda: True)
+    monkeypatch.setattr(cv_bridge_fallback, "_open_bridge", lambda: (tried.wait(60) and Bridge(), ""))
+    bench = make(2)
+    try:
+        for number in range(3):
+            bench.send(number, camera=0, encoding="rgba16")
+            bench.send(number, camera=1)
+            wait_for(bench.settled, "their fates")
+        assert bench.sent(1) == [(number, "derained") for number in range(3)]
+        assert bench.figures(0).dropped == {"unsupported": 3}
+        assert "is being tried" in bench.figures(0).last_error
+        assert [thread.name for thread in bench.threads].count("cv_bridge") == 1
+    finally:
+        tried.set()
+    wait_for(lambda: not any(t.name == "cv_bridge" and t.is_alive() for t in bench.threads), "the end of the trial")
+    bench.send(9, camera=0, encoding="rgba16")
+    wait_for(bench.settled, "its fate")
+    assert bench.sent(0) == [(9, "derained")]

@@ -1,0 +1,279 @@
+"""What is decided about frames, in a time of the test's own: deadlines, batches, turns, the gate, hanging."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from dispatch_bench import LARGE, SMALL, Simulation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sapnet_ros.stats import Parts
+
+Make = Callable[..., Simulation]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[Simulation] = []
+
+    def make(*args: Any, **more: Any) -> Simulation:
+        made.append(Simulation(*args, **more))
+        return made[-1]
+
+    yield make
+    for simulation in made:
+        simulation.close()
+        assert not simulation.errors
+
+
+def latencies_s(simulation: Simulation, camera: int = 0) -> list[float]:
+    return list(simulation.cameras[f"camera{camera}"].latencies_s)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrivals=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.003, 0.03]), st.booleans(), st.sampled_from([0.0, 0.05])),
+        max_size=40,
+    ),
+    deadline_ms=st.sampled_from([0, 20, 60]),
+    batch_wait_ms=st.sampled_from([0, 10]),
+    on_failure=st.sampled_from(["passthrough", "drop"]),
+    on_overload=st.sampled_from(["passthrough", "drop"]),
+)
+def test_every_frame_has_one_fate_in_order_and_by_its_deadline(
+    arrivals: list[tuple[int, float, bool, float]], deadline_ms: int, **params: Any
+) -> None:
+    publish_s = 0.001
+    simulation = Simulation(3, deadline_ms=deadline_ms, **params)
+    for camera in simulation.cameras.values():
+        camera.publish_s = publish_s
+    for number, (camera, pause_s, large, call_s) in enumerate(arrivals):
+        simulation.latency_s = call_s
+        simulation.send(number, camera, LARGE if large else SMALL)
+        simulation.advance(pause_s)
+    simulation.settle()
+    simulation.close()
+    assert not simulation.errors
+    for camera in range(3):
+        sent, figures = simulation.sent(camera), simulation.figures(camera)
+        stamps = [stamp for stamp, _ in sent]
+        assert stamps == sorted(set(stamps))
+        assert len(sent) == figures.derained + sum(figures.passed_through.values())
+        assert figures.received == [where for where, *_ in arrivals].count(camera)
+        if deadline_ms and params["on_overload"] == "drop":
+            # What publishing takes is not known before the first frames.
+            assert max(latencies_s(simulation, camera), default=0.0) <= deadline_ms / 1000 + 3 * publish_s + 1e-9
+
+
+def test_the_original_goes_out_by_the_deadline_and_the_late_result_does_not(make: Make) -> None:
+    simulation = make(latency_s=0.2, deadline_ms=50)
+    for number in range(4):
+        simulation.send(number)
+        simulation.advance(0.1)
+    assert simulation.sent() == [(number, "deadline") for number in range(4)]
+    # A frame that waits behind a call which is late has its own deadline.
+    assert max(latencies_s(simulation)) == pytest.approx(0.05)
+    assert simulation.figures().missed_in_row == 4
+    simulation.advance(1.0)
+    assert len(simulation.sent()) == 4
+
+
+def test_missed_deadlines_are_dropped_where_that_was_asked_for(make: Make) -> None:
+    simulation = make(latency_s=0.2, deadline_ms=20, on_failure="drop")
+    simulation.send(1)
+    simulation.settle()
+    assert simulation.sent() == []
+    assert simulation.figures().dropped == {"failure": 1}
+
+
+@pytest.mark.parametrize(("latency_s", "fate", "missed"), [(0.11, "deadline", 2), (0.09, "derained", 0)])
+def test_a_result_is_late_by_when_it_came_not_by_when_it_is_looked_at(
+    make: Make, latency_s: float, fate: str, missed: int
+) -> None:
+    simulation = make(latency_s=0.2, deadline_ms=100)
+    simulation.send(1)
+    simulation.advance(0.3)
+    simulation.latency_s, simulation.stall_s = latency_s, 0.05  # the step comes after both result and deadline
+    simulation.send(2)
+    simulation.advance(1.0)
+    assert simulation.sent() == [(1, "deadline"), (2, fate)]
+    assert simulation.figures().missed_in_row == missed
+
+
+def test_a_late_error_is_a_missed_deadline(make: Make) -> None:
+    simulation = make(latency_s=0.11, stall_s=0.05, deadline_ms=100, options={"fail_every": 1})
+    simulation.send(1)
+    simulation.advance(1.0)
+    assert simulation.sent() == [(1, "deadline")]
+    assert "fake failure" in simulation.loader.last_error[0]
+
+
+def test_one_slow_publish_does_not_cost_every_later_frame(make: Make) -> None:
+    simulation = make(latency_s=0.02, deadline_ms=50, on_failure="drop")
+    stats = simulation.cameras["camera0"].stats
+    stats.count_received(0.0)
+    stats.count_passed_through("building", "", Parts(publish_s=0.06))
+    for number in range(10):
+        simulation.send(number)
+        simulation.settle()
+    assert simulation.figures().derained == 10
+
+
+def test_originals_of_several_cameras_leave_in_time_together(make: Make) -> None:
+    """All of them are due at once, behind a call that is late."""
+    simulation = make(4, latency_s=1.5, deadline_ms=300)
+    for camera in simulation.cameras.values():
+        camera.publish_s = 0.02
+    for number in range(3):
+        for camera in range(4):
+            simulation.send(number, camera)
+        simulation.settle()
+    late_s = [latency_s for camera in range(4) for latency_s in latencies_s(simulation, camera)[1:]]
+    assert max(late_s) <= 0.3 + 1e-9
+
+
+def test_equal_sizes_share_a_batch_and_others_stand_beside(make: Make) -> None:
+    simulation = make(4, latency_s=0.02, batch_wait_ms=500)
+    for turn in range(3):
+        for camera in range(4):
+            simulation.send(turn, camera, LARGE if camera == 3 else SMALL)
+        simulation.settle()
+    # The first frame waits for nobody, as no camera is known yet; later every one is.
+    assert simulation.batches[-2:] in ([3, 1], [1, 3])
+    assert all(simulation.sent(camera) == [(turn, "derained") for turn in range(3)] for camera in range(4))
+
+
+def test_a_batch_waits_no_longer_than_it_may(make: Make) -> None:
+    simulation = make(2, batch_wait_ms=400)
+    for number in range(2):
+        simulation.send(number, camera=0)
+        simulation.send(number, camera=1)
+        simulation.settle()
+        simulation.advance(0.1)
+    simulation.send(2, camera=0)
+    simulation.settle()
+    assert latencies_s(simulation)[-1] == pytest.approx(0.4)
+    simulation.advance(1.1)  # the other counts as stopped now
+    simulation.send(3, camera=0)
+    simulation.settle()
+    assert simulation.batches[-1] == 1
+    assert latencies_s(simulation)[-1] == 0.0
+
+
+def test_a_batch_does_not_wait_for_a_camera_that_comes_later(make: Make) -> None:
+    """Two cameras in opposite phase, 100 ms apart: to wait would only cost time."""
+    simulation = make(2, latency_s=0.01, batch_wait_ms=60)
+    for number in range(16):
+        simulation.send(number, camera=number % 2)
+        simulation.advance(0.1)
+    for camera in range(2):
+        assert latencies_s(simulation, camera)[2:] == pytest.approx([0.01] * 6)
+
+
+@pytest.mark.parametrize("calls_s", [[0.05, 0.05, 0.06], [0.08, 0.05, 0.09]])
+def test_a_frame_in_a_hurry_waits_for_no_batch(make: Make, calls_s: list[float]) -> None:
+    """Its call may take somewhat longer than the longest of late, and its result is in time all the same."""
+    simulation = make(2, batch_wait_ms=1000, deadline_ms=300)
+    for number, call_s in enumerate(calls_s[:2]):
+        simulation.latency_s = call_s
+        simulation.send(number, camera=0)
+        simulation.send(number, camera=1)
+        simulation.settle()
+        simulation.advance(0.1)
+    simulation.latency_s = calls_s[2]
+    simulation.send(3, camera=0)  # the other is about to come, but does not
+    simulation.settle()
+    assert simulation.sent(0)[-1] == (3, "derained")
+    assert 0.25 < latencies_s(simulation)[-1] < 0.3
+    assert simulation.figures().missed_in_row == 0
+
+
+def test_slow_cameras_are_not_starved_by_fast_ones(make: Make) -> None:
+    """Three cameras of sizes that share no batch; one sends at every chance, the others seldom."""
+    simulation = make(3, latency_s=0.01)
+    for number in range(60):
+        simulation.send(number, 0, SMALL)
+        if number % 15 == 0:
+            simulation.send(number, 1, LARGE)
+            simulation.send(number, 2, (32, 20))
+        simulation.advance(0.005)
+    simulation.settle()
+    for camera in (1, 2):
+        derained = [stamp for stamp, fate in simulation.sent(camera) if fate == "derained"]
+        assert derained[-3:] == [15, 30, 45], "every frame of a slow camera but the first, for which its size compiles"
+        assert max(latencies_s(simulation, camera)) <= 0.03 + 1e-9, "three calls at the most"
+
+
+def test_a_backend_that_hangs_is_left_behind(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 3600.0)
+    simulation = make(latency_s=math.inf, hang_timeout_s=0.2)
+    simulation.send(1)
+    simulation.settle()
+    assert simulation.sent() == [(1, "failure")]
+    assert latencies_s(simulation) == pytest.approx([0.2])
+    simulation.send(2)  # the backend is away: it passes at once
+    simulation.advance(0.0)
+    assert simulation.sent()[1:] == [(2, "failure")]
+    assert "try 1 of 5" in simulation.loader.error
+    assert all("hangs: no result after 0.2 s" in error for error in simulation.errors)
+    simulation.errors.clear()
+
+
+def test_the_gate_passes_dry_frames_and_looks_now_and_then(make: Make) -> None:
+    gate = {"rain_gate__enabled": True, "rain_gate__hold_s": 0.055, "rain_gate__probe_period_s": 0.2}
+    simulation = make(latency_s=0.001, **gate)  # the fake backend finds no rain
+    for number in range(60):
+        simulation.send(number)
+        simulation.advance(0.01)
+    fates = [fate for _, fate in simulation.sent()]
+    assert fates == ["derained"] * 6 + ["dry"] * 54
+    assert len(simulation.batches) == 7 + 2, "a look every 0.2 s"
+
+
+def test_the_gate_opens_also_when_every_look_is_late(make: Make) -> None:
+    simulation = make(
+        latency_s=0.08,
+        deadline_ms=40,
+        rain_gate__enabled=True,
+        rain_gate__hold_s=0,
+        rain_gate__probe_period_s=0.05,
+        rain_gate__on_threshold=0.0,
+        rain_gate__off_threshold=0.0,
+    )
+    gate, settings = simulation.cameras["camera0"].gate, simulation.params.gate
+    assert gate.note_score(-1.0, 0.0, settings), "it is dry"
+    for number in range(10):
+        simulation.send(number)
+        simulation.advance(0.02)
+    assert gate.state(settings) == "rain"
+
+
+def test_a_disabled_camera_passes_while_another_is_derained(make: Make) -> None:
+    simulation = make(2, latency_s=0.3)
+    simulation.send(1, camera=0)
+    simulation.advance(0.05)
+    simulation.send(1, camera=1)
+    simulation.advance(0.05)
+    assert simulation.sent(1) == []
+    simulation.cameras["camera1"].enabled = False
+    simulation.advance(0.0)
+    assert simulation.sent(1) == [(1, "disabled")]
+    assert simulation.sent(0) == []
+    simulation.settle()
+
+
+def test_a_size_that_is_not_ready_waits_for_no_call(make: Make) -> None:
+    simulation = make(2, latency_s=0.7)
+    simulation.send(1, camera=0)
+    simulation.advance(0.0)
+    for number in range(5):
+        simulation.send(number, camera=1, size=(8, 8))  # too small for the network, whatever it does
+        simulation.advance(0.0)
+    assert simulation.sent(1) == [(number, "failure") for number in range(5)]
+    assert simulation.sent(0) == []
+    simulation.errors.clear()
