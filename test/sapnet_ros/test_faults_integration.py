@@ -19,6 +19,8 @@ pytestmark = pytest.mark.once
 
 ERROR, WARN, OK = b"\x02", b"\x01", b"\x00"
 POLICIES = ("passthrough", "drop")
+# For tests that look at a camera's status some time after its last frame.
+PATIENT = {"diagnostics__silent_after_s": 60.0}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,14 @@ def failures(fates: Fates, policy: str) -> int:
 @pytest.mark.parametrize("every", [1, 3, 50])
 def test_a_backend_that_raises_now_and_then(rig: Rig, every: int, on_failure: str) -> None:
     rig.configure(fake__fail_every=every, on_failure=on_failure)
-    rig.stream({"": 80}, 1.5)
+
+    def enough() -> bool:
+        status = rig.status("camera")
+        counts = ("derained", "passed_through_failure", "dropped_failure")
+        return sum(int(status.get(count, 0)) for count in counts) >= max(every, 20)
+
+    with rig.streaming(80):
+        wait_for(enough, "frames that met the backend")
     fates = rig.one()
     failed = failures(fates, on_failure)
     assert failed == (fates.derained + failed) // every > 0
@@ -51,7 +60,7 @@ def test_a_backend_that_raises_now_and_then(rig: Rig, every: int, on_failure: st
     ("mode", "error"), [("nan", "float32"), ("wrong_shape", "expected uint8 (1, 48, 64, 3)"), ("oom", "memory")]
 )
 def test_a_backend_that_is_broken(rig: Rig, mode: str, error: str, on_failure: str) -> None:
-    rig.configure(fake__mode=mode, on_failure=on_failure)
+    rig.configure(fake__mode=mode, on_failure=on_failure, **PATIENT)
     rig.stream({"": 40}, 1.0)
     fates = rig.one()
     assert failures(fates, on_failure) > 0
@@ -67,13 +76,19 @@ def test_a_backend_that_hangs_every_time(rig: Rig, on_failure: str) -> None:
 
         def restarted() -> dict[str, Any] | None:
             status = rig.status("backend")
-            return status if int(status["restarts"]) >= 2 else None
+            again = int(status["restarts"]) >= 2 and "starting it anew" in status["message"]
+            return status if again else None
+
+        def failed() -> int:
+            status = rig.status("camera")
+            return int(status.get("passed_through_failure", 0)) + int(status.get("dropped_failure", 0))
 
         status = wait_for(restarted, "the second restart")
+        wait_for(lambda: failed() >= 10, "frames that go on while the backend is away")
         assert status["level"] == ERROR
         assert "the backend hangs: no result after 0.5 s; starting it anew in" in status["message"]
     fates = rig.one()
-    assert failures(fates, on_failure) >= 10, "frames go on while the backend is away"
+    assert failures(fates, on_failure) >= 10
     assert fates.derained == 0
     if on_failure == "passthrough":
         assert max(fates.latencies_ms) < 5000
@@ -82,12 +97,12 @@ def test_a_backend_that_hangs_every_time(rig: Rig, on_failure: str) -> None:
 @pytest.mark.parametrize("on_failure", POLICIES)
 def test_a_backend_that_hangs_once_derains_again(tmp_path: Path, on_failure: str) -> None:
     with running(tmp_path / "node.log") as rig:  # for it hangs once in a process
-        rig.configure(fake__mode="hang_once", hang_timeout_s=0.5, on_failure=on_failure)
+        rig.configure(fake__mode="hang_once", hang_timeout_s=2, on_failure=on_failure)
         with rig.streaming(20):
             wait_for(lambda: int(rig.status("camera")["derained"]) > 10, "derained frames")
         fates = rig.one()
         assert failures(fates, on_failure) > 0
-        assert "hangs: no result after 0.5 s" in fates.values["last_error"] + str(rig.status("backend")["last_error"])
+        assert "hangs: no result after 2 s" in fates.values["last_error"] + str(rig.status("backend")["last_error"])
         assert rig.status("backend")["restarts"] == "1"
         if on_failure == "passthrough":
             first = fates.kinds.index("derained")
@@ -97,18 +112,21 @@ def test_a_backend_that_hangs_once_derains_again(tmp_path: Path, on_failure: str
 
 @pytest.mark.parametrize("on_failure", POLICIES)
 def test_a_backend_slower_than_the_deadline(rig: Rig, on_failure: str) -> None:
-    rig.configure(fake__latency_ms=2000, deadline_ms=150, on_failure=on_failure)
-    rig.stream({"": 6}, 5.0)
+    rig.configure(
+        fake__latency_ms=3000, deadline_ms=400, on_failure=on_failure, diagnostics__missed_in_row=8, **PATIENT
+    )
+    rig.stream({"": 2}, 5.0)
     fates = rig.one()
     assert fates.derained == 0
     missed = fates.passed["deadline"] if on_failure == "passthrough" else fates.dropped["failure"]
-    assert missed == int(fates.values["missed_in_row"]) >= 20
+    assert missed == int(fates.values["missed_in_row"])
     assert missed + fates.dropped["overload"] == fates.sent
+    assert fates.dropped["overload"] <= 2, "but where the machine was late itself"
     assert fates.values["level"] == ERROR
-    assert "the backend is slower than the deadline of 150 ms" in fates.values["message"]
+    assert "the backend is slower than the deadline of 400 ms" in fates.values["message"]
     if on_failure == "passthrough":
-        assert sorted(fates.latencies_ms)[missed // 2] <= 200
-        assert max(fates.latencies_ms) < 1500, "in time, and not when the late result has come"
+        assert sorted(fates.latencies_ms)[missed // 2] <= 1000
+        assert max(fates.latencies_ms) < 2500, "in time, and not when the late result has come"
         return
     with rig.streaming(10):
         rig.set(deadline_ms=0)
@@ -142,9 +160,9 @@ def test_a_flood_that_a_sound_backend_may_carry(rig: Rig) -> None:
 
 def test_the_gate_in_dry_weather(rig: Rig) -> None:
     """The fake backend finds no rain, and takes long enough to tell the frames that it has looked at."""
-    look_ms = 100
-    gate = {"rain_gate__enabled": True, "rain_gate__hold_s": 0.3, "rain_gate__probe_period_s": 0.5}
-    rig.configure(fake__latency_ms=look_ms, on_overload="passthrough", **gate)
+    look_ms = 1000
+    gate = {"rain_gate__enabled": True, "rain_gate__hold_s": 0.3, "rain_gate__probe_period_s": 5.0}
+    rig.configure(fake__latency_ms=look_ms, on_overload="passthrough", **gate, **PATIENT)
     rng = np.random.default_rng(0)
     with rig.streaming(20):
         status = wait_for(lambda: (s := rig.status("camera"))["gate"] == "dry" and s, "dry weather")
