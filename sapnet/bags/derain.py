@@ -16,8 +16,8 @@ from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.parts import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
 from sapnet.bags.report_data import BagReport, CameraReport
-from sapnet.bags.source import BagSource, Topic, open_bag
-from sapnet.bags.steps import Item, Steps
+from sapnet.bags.source import BagSource, InputError, Recorded, Topic, open_bag
+from sapnet.bags.steps import Item, Steps, digest_of
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, ImageFormatError
@@ -96,12 +96,12 @@ class _Run:
     def perform(self, folder: Path, progress: Progress) -> BagReport:
         """Do what is left of the job in its workplace."""
         parts = Parts(folder, self._output.name, self._outputs.topics, self._writer)
-        done = 0
+        done, last = 0, ""
         for said in parts.recover():
-            done = said["done"]
+            done, last = said["done"], said.get("last", "")
             self._add(BagReport.from_json(said["report"]))
-        with closing(self._steps.items(done)) as items:
-            self._write(parts, items, done, progress)
+        with closing(self._steps.items(done, last)) as items:
+            self._write(parts, items, done, last, progress)
         self._report.notes = [*self._bag.notes, *self._report.notes]
         parts.end(self._output, {REPORT: json.dumps(asdict(self._report))})
         return self._report
@@ -114,17 +114,17 @@ class _Run:
             writer.set_custom_data(key, value)
         return writer
 
-    def _write(self, parts: Parts, items: Iterable[Item], done: int, progress: Progress) -> None:
-        """Write what comes, part by part."""
+    def _write(self, parts: Parts, items: Iterable[Item], done: int, last: str, progress: Progress) -> None:
+        """Write what comes, part by part. done, last: of the message before, its number and digest."""
         part, began, frames, whole = self._empty_report(), time.monotonic(), 0, True
-        last_ns = 0
+        newest: Recorded | None = None
 
         def end_part() -> None:
             # What is interrupted here is done once more: nobody knows how far it came.
             nonlocal part, began, whole
             whole = False
             part.seconds = time.monotonic() - began
-            parts.end_part({"done": done, "report": asdict(part)})
+            parts.end_part({"done": done, "last": digest_of(newest) if newest else last, "report": asdict(part)})
             self._add(part)
             part, began, whole = self._empty_report(), time.monotonic(), True
 
@@ -132,22 +132,24 @@ class _Run:
             for item in items:
                 messages = self._messages(item)
                 # Readers sort within a file: where the input's next file goes back in time, so does ours.
-                if item.recorded.time_ns < last_ns and part.messages:
+                if newest is not None and item.recorded.time_ns < newest.time_ns and part.messages:
                     end_part()
-                last_ns, whole = item.recorded.time_ns, False
+                whole = False
                 for topic, data in messages:
                     parts.write(topic, item.recorded.time_ns, data)
                 self._count(item, part)
                 part.messages += len(messages)
-                done, whole = item.number + 1, True
+                done, newest, whole = item.number + 1, item.recorded, True
                 frames += item.derained is not None
                 if parts.is_full:
                     end_part()
                 progress(Progressed(done, self._steps.expected, frames))
             end_part()
-        except (BackendError, KeyboardInterrupt, SystemExit):
+        except (BackendError, InputError, KeyboardInterrupt, SystemExit) as err:
             if whole:
                 end_part()
+            if isinstance(err, InputError):
+                raise InputError(f"{err}; what is done is kept: go on with --resume") from err
             raise
         finally:
             parts.abort_part()
@@ -222,8 +224,11 @@ def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any
 
 def _identity(source: Path) -> list[list[Any]]:
     """What tells whether a recording has changed: names, sizes and times of its files."""
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    try:
+        files = sorted(source.iterdir()) if source.is_dir() else [source]
+        stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    except OSError as err:
+        raise InputError(f"{source} cannot be read ({err.strerror or err})") from err
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 

@@ -92,6 +92,8 @@ class McapFile:
         try:
             if self._read_index(stream):
                 return
+        except (OSError, MemoryError):
+            raise
         # What is raised here and below depends on the byte that is wrong.
         except Exception as err:
             self._say(f"{self._path.name} has a damaged index ({_said(err)}): read through instead")
@@ -225,6 +227,8 @@ class McapFile:
         try:
             records, compression = read_piece(stream, piece)
             found = list(walk(records, whole=not piece.is_cut))
+        except (OSError, MemoryError):
+            raise
         except Exception as err:
             if not self._damage_said and not piece.is_cut:
                 self._damage_said = True

@@ -20,6 +20,8 @@ from sapnet.bags.types import zstd
 RECORD = struct.Struct("<BQ")  # opcode, length
 MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time; data follow
 _COMPRESSIONS = ("", "lz4", "zstd")
+# What claims to be larger when it is unpacked is damaged: memory would end before the damage is noticed.
+_PLAUSIBLE_BYTES = 2**32
 _CHUNK_COMPRESSION = RECORD.size + 28  # where its name stands in a chunk's record
 
 
@@ -82,11 +84,27 @@ def walk(records: bytes, whole: bool = True) -> Iterator[tuple[int, int, int]]:
         raise ValueError("a record is cut off")
 
 
+def require_plausible(size: int | None) -> None:
+    """Raises ValueError where nothing is as large as something that is compressed claims to be."""
+    if size is not None and size > _PLAUSIBLE_BYTES:
+        raise ValueError(f"it claims {size} bytes")
+
+
+def _claimed_size(chunk: Chunk) -> int | None:
+    if chunk.compression == "zstd":
+        return zstd.get_frame_info(chunk.data).decompressed_size
+    size: int | None = lz4.get_frame_info(chunk.data)["content_size"]
+    return size
+
+
 def _unpacked(record: bytes) -> tuple[bytes, str]:
     opcode, _ = RECORD.unpack_from(record)
     chunk = Chunk.read(ReadDataStream(BytesIO(record[RECORD.size :])))
     if opcode != Opcode.CHUNK or chunk.compression not in _COMPRESSIONS:
         raise ValueError(f"there is no chunk, or one of compression {chunk.compression!r}")
+    require_plausible(chunk.uncompressed_size)
+    if chunk.compression:
+        require_plausible(_claimed_size(chunk))
     stream, size = get_chunk_data_stream(chunk, validate_crc=True)
     if size != chunk.uncompressed_size:
         raise ValueError(f"a chunk has {size} bytes instead of {chunk.uncompressed_size}")

@@ -199,7 +199,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as err:
-        why = err.strerror if isinstance(err, OSError) else err
+        why = (err.strerror or err) if isinstance(err, OSError) else err
         raise BagError(
             f"{folder} cannot be written ({why}); the input is untouched, and what is whole is kept there: "
             "make room or mend its rights, and go on with --resume"

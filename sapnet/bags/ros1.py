@@ -30,10 +30,9 @@ def open_ros1(path: Path, scratch: Path) -> Iterator[BagSource]:
     reader = Reader(path)
     try:
         reader.open()
-    except OSError:
-        raise
     # What the library raises, here and below, depends on the byte that is wrong.
     except Exception as err:
+        _require_damage(err)
         raise BagError(
             f"{path} cannot be read as a ROS 1 bag: {first_line(err)} `rosbag reindex` mends what is repairable"
         ) from err
@@ -51,17 +50,26 @@ def open_ros1(path: Path, scratch: Path) -> Iterator[BagSource]:
                     try:
                         converted = bytes(types.convert[connection.msgtype](data))
                     except Exception as err:
+                        _require_damage(err)
                         said = f"{connection.topic} holds messages that are no {connection.msgtype}"
                         note(notes, f"{said} ({first_line(err)}): left out")
                     else:
                         yield Recorded(topics[connection.id], time_ns, converted)
             except Exception as err:
+                _require_damage(err)
                 note(notes, f"{path.name} is damaged ({first_line(err)}): read as far as it goes")
 
         span = (reader.start_time, reader.end_time) if any(topic.count for topic in topics.values()) else (0, 0)
         yield BagSource(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), span, notes, read)
     finally:
         reader.close()
+
+
+def _require_damage(err: Exception) -> None:
+    """Raises what is no damage: of memory, and of the system, which has numbers for it, as the unpackers have not."""
+    for cause in (err, err.__cause__):
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None):
+            raise cause
 
 
 class _Types:

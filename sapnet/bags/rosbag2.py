@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,6 +13,7 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from ruamel.yaml import YAML
 
 from sapnet.bags.mcap_file import McapFile
+from sapnet.bags.mcap_pieces import require_plausible
 from sapnet.bags.metadata import METADATA
 from sapnet.bags.source import BagSource, Recorded, Topic, note
 from sapnet.bags.sqlite3_file import Sqlite3File
@@ -58,6 +59,8 @@ def open_rosbag2(path: Path, scratch: Path) -> Iterator[BagSource]:
         for name, file in files:
             try:
                 yield from _messages(file, keys, start_ns, stop_ns, recording.say)
+            except (OSError, MemoryError):
+                raise
             # What is raised depends on the byte that is wrong.
             except Exception as err:
                 recording.say(f"{name} is damaged ({first_line(err)}): read as far as it goes")
@@ -83,6 +86,8 @@ def _find(path: Path) -> _Recording:
     if (path / METADATA).is_file():
         try:
             _read_metadata(path, recording)
+        except (OSError, MemoryError):
+            raise
         # It may be anything that somebody wrote into the file.
         except Exception as err:
             recording.say(f"{METADATA} cannot be read ({first_line(err)}): its files are read without it")
@@ -132,7 +137,7 @@ def _order(path: Path) -> list[tuple[bool, int, str]]:
 def _opened(recording: _Recording, scratch: Path) -> Iterator[tuple[str, File]]:
     """Names of files, and what was opened of each; those that are damaged all over are left out.
 
-    What somebody can mend (rights, room for a copy) is an OSError: a run that is gone on with must read the same.
+    What somebody can mend (rights, room for a copy) is raised: a run that is gone on with must read the same.
     """
     for number, file in enumerate(recording.files):
         try:
@@ -143,6 +148,8 @@ def _opened(recording: _Recording, scratch: Path) -> Iterator[tuple[str, File]]:
                 yield file.name, Sqlite3File(plain, scratch / f"merged_{number}", recording.say)
         except OSError as err:
             raise OSError(err.errno, f"{file.name}: {err.strerror or err}") from err
+        except MemoryError:
+            raise
         # What is raised depends on the byte that is wrong.
         except Exception as err:
             recording.say(f"{file.name} cannot be read ({first_line(err)}): left out")
@@ -218,9 +225,13 @@ def _compression(files: list[tuple[str, File]], recording: _Recording) -> str:
 
 def _holds_packed(file: File) -> bool:
     """Whether its messages were compressed one by one, going by the first."""
-    with suppress(Exception):  # damage is told of where it is read in earnest
+    try:
         for recorded in file.messages(_keys(file), None, None):
             return recorded.data.startswith(_ZSTD)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # damage is told of where it is read in earnest
+        return False
     return False
 
 
@@ -236,8 +247,9 @@ def _messages(
     for topic, time_ns, data in file.messages(wanted, start_ns, stop_ns):
         if data.startswith(_ZSTD):
             try:
+                require_plausible(zstd.get_frame_info(data).decompressed_size)
                 data = zstd.decompress(data)
-            except zstd.ZstdError as err:
+            except (zstd.ZstdError, ValueError) as err:
                 say(f"{topic.name} holds messages that cannot be unpacked ({first_line(err)}): left out")
                 continue
         yield Recorded(wanted[topic.name, topic.type], time_ns, data)

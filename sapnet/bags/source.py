@@ -18,6 +18,10 @@ Messages = Iterator["Recorded"]
 Read = Callable[[Collection["Topic"], "int | None", "int | None"], Messages]
 
 
+class InputError(BagError):
+    """What a recording is read from has failed, or memory has: nothing is known to be wrong with the recording."""
+
+
 @dataclass(frozen=True, eq=False)
 class Topic:
     """A topic of a recording; topics of one name and different types are two.
@@ -83,10 +87,13 @@ class BagSource:
         """Messages of all or some topics, in the order of their log times within each of the recording's files.
 
         start_ns, stop_ns: from this log time on, and before this one. Where the recording turns out to be damaged,
-        they end early, and ``notes`` says so.
+        they end early, and ``notes`` says so. Raises InputError where what it is read from fails meanwhile.
         """
         wanted = self.topics if topics is None else topics
-        return self._read(wanted, start_ns, stop_ns) if wanted else iter(())
+        try:
+            yield from self._read(wanted, start_ns, stop_ns) if wanted else ()
+        except (OSError, MemoryError) as err:
+            raise InputError(f"{self.path} cannot be read ({_why(err)})") from err
 
 
 @contextmanager
@@ -104,8 +111,8 @@ def open_bag(path: Path | str) -> Iterator[BagSource]:
                 raise BagError(f"{path} does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag")
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="sapnet_bag_", ignore_cleanup_errors=True)))
             source = stack.enter_context(_opener(path)(path, scratch))
-        except OSError as err:
-            raise BagError(f"{path} cannot be read ({err.strerror or err}); check its rights, and TMPDIR") from err
+        except (OSError, MemoryError) as err:
+            raise InputError(f"{path} cannot be read ({_why(err)}); check its rights, and TMPDIR") from err
         yield source
 
 
@@ -113,6 +120,10 @@ def note(notes: list[str], what: str) -> None:
     """Add what was found to be wrong, once, however often it is read."""
     if what not in notes:
         notes.append(what)
+
+
+def _why(err: OSError | MemoryError) -> str:
+    return (err.strerror or str(err)) if isinstance(err, OSError) else "out of memory"
 
 
 def _opener(path: Path) -> Callable[[Path, Path], AbstractContextManager[BagSource]]:

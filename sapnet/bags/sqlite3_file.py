@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
-import sqlite3
 from array import array
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
@@ -60,9 +60,10 @@ class Sqlite3File:
             self._topics = _topics(database)
             try:
                 if self._vfs is not None:  # then the index lacks what the table may still have
-                    raise apsw.IOError("it is cut off")
+                    raise _CutOff("it is cut off")
                 counted = _counted(database)
             except apsw.Error as err:
+                _require_damage(err)
                 say(f"{path.name} is damaged ({first_line(err)}): read as far as it goes")
                 self._damaged, counted = _readable(database)
         self.topics = tuple(self._counted_topic(number, counted) for number in self._topics)
@@ -89,6 +90,7 @@ class Sqlite3File:
                     if not isinstance(data, bytes):
                         raise TypeError("it holds no bytes")
                 except (apsw.Error, TypeError) as err:
+                    _require_damage(err)
                     if self._damaged is not None:
                         return
                     self._say_damage(f"message {number}: {first_line(err)}")
@@ -100,8 +102,12 @@ class Sqlite3File:
         """Read without a trace: no lock, no file beside it."""
         uri = f"{self._path.absolute().as_uri()}?immutable=1"
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        with closing(apsw.Connection(uri, flags, vfs=self._vfs)) as database:
-            yield database
+        try:
+            with closing(apsw.Connection(uri, flags, vfs=self._vfs)) as database:
+                yield database
+        except apsw.Error as err:
+            _require_damage(err)
+            raise
 
     def _counted_topic(self, number: int, counted: dict[int, tuple[int, int, int]]) -> Topic:
         topic = self._topics[number]
@@ -112,6 +118,10 @@ class Sqlite3File:
         if not self._damage_said:
             self._damage_said = True
             self._say(f"{self._name} is damaged ({what}): parts are left out")
+
+
+class _CutOff(apsw.IOError):
+    """What is to be read lies beyond the end of a database that is cut off."""
 
 
 class _File(apsw.VFSFile):
@@ -130,7 +140,7 @@ class _File(apsw.VFSFile):
 
     def xRead(self, amount: int, offset: int) -> bytes:
         if offset + amount > self._size:
-            raise apsw.IOError("it is cut off")
+            raise _CutOff("it is cut off")
         return super().xRead(amount, offset)
 
 
@@ -146,6 +156,14 @@ class _Vfs(apsw.VFS):
 
 
 _WHOLE_PAGES = _Vfs()
+
+
+def _require_damage(err: Exception) -> None:
+    """Raises OSError or MemoryError where it is not the database that is at fault, but what it is read from."""
+    if isinstance(err, apsw.NoMemError):
+        raise MemoryError from err
+    if isinstance(err, apsw.IOError | apsw.FullError | apsw.CantOpenError) and not isinstance(err, _CutOff):
+        raise OSError(errno.EIO, first_line(err)) from err
 
 
 def _said_size(path: Path) -> int:
@@ -168,12 +186,13 @@ def _merged(path: Path, logs: list[Path], copy: Path) -> Path:
     try:
         for file in (path, *logs):
             shutil.copyfile(file, copy.with_name(copy.name + file.name[len(path.name) :]))
-        with closing(sqlite3.connect(copy)) as database:
+        with closing(apsw.Connection(str(copy))) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             database.execute("PRAGMA journal_mode=DELETE").fetchall()
     except OSError as err:
         raise OSError(err.errno, f"{err.strerror}, for a copy in {copy.parent}; set TMPDIR to a larger disk") from err
-    except sqlite3.Error as err:
+    except apsw.Error as err:
+        _require_damage(err)
         raise BagError(f"it and its log cannot be read: {err}") from err
     return copy
 
@@ -192,6 +211,7 @@ def _topics(database: apsw.Connection) -> dict[int, Topic]:
         cursor = database.execute("SELECT * FROM topics ORDER BY id")
         rows = [dict(zip((name for name, _ in cursor.get_description()), row, strict=True)) for row in cursor]
     except (apsw.Error, ValueError) as err:
+        _require_damage(err)
         raise BagError(f"it is damaged before its first message: {first_line(err)}") from err
     none = MessageDefinition(MessageDefinitionFormat.NONE, "")
     return {
@@ -232,7 +252,8 @@ def _readable(database: apsw.Connection) -> tuple[_Rows, dict[int, tuple[int, in
             rows.topics.append(topic)
             count, first, last = counted.get(topic, (0, time_ns, time_ns))
             counted[topic] = count + 1, min(first, time_ns), max(last, time_ns)
-    except (apsw.Error, TypeError):  # the page that is not there any more
+    except (apsw.Error, TypeError) as err:  # the page that is not there any more
+        _require_damage(err)
         shortest = min(map(len, (rows.numbers, rows.times, rows.topics)))
         for column in (rows.numbers, rows.times, rows.topics):
             del column[shortest:]

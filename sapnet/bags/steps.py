@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from itertools import islice
 
 from sapnet.bags.ahead import ahead
@@ -16,7 +17,7 @@ from sapnet.bags.frames import BagFrame, decode
 from sapnet.bags.options import BagOptions
 from sapnet.bags.source import BagSource, Recorded, Topic
 from sapnet.derainer import Derained, Derainer
-from sapnet.errors import ImageFormatError
+from sapnet.errors import BagError, ImageFormatError
 
 # Bytes of messages and frames that each of the steps may hold in advance.
 AHEAD_BYTES = 16 * 2**20
@@ -68,16 +69,19 @@ class Steps:
         stop_ns = self._bag.end_ns if self._stop_ns is None else min(self._stop_ns, self._bag.end_ns)
         return round(self._bag.count * max(0, stop_ns - start_ns) / whole_ns)
 
-    def items(self, done: int) -> Generator[Item, None, None]:
-        """What is asked for of the recording, but for the messages that are ``done`` with. Raises BackendError."""
-        read = ahead(self._read(done), lambda item: item.bytes_held, AHEAD_BYTES)
+    def items(self, done: int, last: str = "") -> Generator[Item, None, None]:
+        """What is asked for of the recording, but for the messages that are ``done`` with.
+
+        last: digest of the last one of those, which must be where it was. Raises BackendError, BagError.
+        """
+        read = ahead(self._read(done, last), lambda item: item.bytes_held, AHEAD_BYTES)
         yield from ahead(self._derain(read), lambda item: item.bytes_held, AHEAD_BYTES)
 
-    def _read(self, done: int) -> Generator[Item, None, None]:
+    def _read(self, done: int, last: str) -> Generator[Item, None, None]:
         """Messages, with their frames decoded."""
         seen = dict.fromkeys(self._cameras, 0)
         newest = self._first_infos()
-        for number, recorded in enumerate(self._recorded()):
+        for number, recorded in enumerate(self._checked(done, last)):
             topic = recorded.topic
             if topic in newest:
                 newest[topic] = recorded.data
@@ -97,6 +101,18 @@ class Steps:
                 except ImageFormatError as err:
                     item.unreadable = str(err)
             yield item
+
+    def _checked(self, done: int, last: str) -> Generator[Recorded, None, None]:
+        """What is asked for, if those that are done with read as they did before. Raises BagError where they do not."""
+        unmet = bool(done and last)
+        for number, recorded in enumerate(self._recorded()):
+            if number == done - 1 and unmet:
+                unmet = digest_of(recorded) != last
+                if unmet:
+                    break
+            yield recorded
+        if unmet:
+            raise BagError(f"{self._bag.path} reads otherwise than when it was begun; start anew with --overwrite")
 
     def _recorded(self) -> Generator[Recorded, None, None]:
         """What is asked for, in order: first what latched topics had said before the start."""
@@ -139,6 +155,12 @@ class Steps:
             for (item, _), result in zip(due, results, strict=True):
                 item.derained, item.latency_ms = result, each_ms
         return items
+
+
+def digest_of(recorded: Recorded) -> str:
+    """Tells a message from others."""
+    said = f"{recorded.topic.name} {recorded.topic.type} {recorded.time_ns} ".encode()
+    return blake2b(said + recorded.data, digest_size=8).hexdigest()
 
 
 def _latched(topic: Topic) -> int:

@@ -50,6 +50,8 @@ def deserialize(data: bytes, type_name: str) -> Any:
     """A CDR message of a standard type. Raises ValueError where it is cut off or no such message."""
     try:
         return TYPESTORE.deserialize_cdr(data, type_name)
+    except MemoryError:
+        raise
     # What the library raises depends on the byte that is wrong.
     except Exception as err:
         raise ValueError(f"{len(data)} bytes are no {type_name}: {type(err).__name__}: {err}") from err

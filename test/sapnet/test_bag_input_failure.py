@@ -1,0 +1,199 @@
+"""Storage that fails while a recording is read is not taken for damage: the run ends, and goes on where it was."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator
+from io import BufferedReader, FileIO
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import CompressionMode
+from rosbags.typesys import Stores, get_typestore
+
+import sapnet.bags.parts
+from bag_builders import FRAME_NS, START_NS, TYPES, Sent, image, smooth_frames, split_bag, text, write_bag
+from sapnet.bags import open_bag
+from sapnet.bags.compare import compare_bags
+from sapnet.bags.derain import derain_bag
+from sapnet.bags.samples import spread
+from sapnet.bags.source import InputError
+from sapnet.derainer import Derainer
+from sapnet.errors import BagError
+
+KINDS = ("mcap", "sqlite3", "packed", "ros1")
+FRAMES = 20
+ENOUGH = 10**9
+
+
+class Storage:
+    """What a recording is read from. left: reads until all further ones raise ``err``."""
+
+    def __init__(self) -> None:
+        self.left = ENOUGH
+        self.err: BaseException = OSError(errno.EIO, "Input/output error")
+
+    def reads_of(self, what: Callable[[], object]) -> int:
+        """How many there are while something is done."""
+        self.left = ENOUGH
+        what()
+        reads, self.left = ENOUGH - self.left, ENOUGH
+        return reads
+
+    def read(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise self.err
+
+
+class File(BufferedReader):
+    """A file on such storage."""
+
+    storage: Storage
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.storage.read()
+        return super().read(size)
+
+
+@pytest.fixture(scope="module")
+def derainer() -> Iterator[Derainer]:
+    with Derainer(backend="fake") as made:
+        yield made
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """Of what is in ``tmp_path / "in"``, and of all databases."""
+    storage, plain = Storage(), Path.open
+
+    def opened(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        if mode != "rb" or not path.is_relative_to(tmp_path / "in"):
+            return plain(path, mode, *more, **options)
+        file = File(FileIO(path))
+        file.storage = storage
+        return file
+
+    class DatabaseFile(apsw.VFSFile):
+        def __init__(self, name: Any, flags: list[int]) -> None:
+            super().__init__("", name, flags)
+
+        def xRead(self, amount: int, offset: int) -> bytes:
+            storage.read()
+            return super().xRead(amount, offset)
+
+    class Vfs(apsw.VFS):
+        def __init__(self) -> None:
+            super().__init__("failing", "")
+
+        def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+            return DatabaseFile(name, flags) if name is not None else super().xOpen(name, flags)
+
+    vfs, connect = Vfs(), apsw.Connection
+    monkeypatch.setattr(apsw, "Connection", lambda uri, flags, vfs=None: connect(uri, flags, vfs=vfs or "failing"))
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(storage, "vfs", vfs, raising=False)  # lives as long
+    return storage
+
+
+def drive() -> list[Sent]:
+    sent: list[Sent] = []
+    for number, frame in enumerate(smooth_frames(FRAMES, 48, 64)):
+        stamp = START_NS + number * FRAME_NS
+        sent += [image("/cam/image_raw", stamp, frame), text("/log", stamp + 2 * 10**6, str(number))]
+    return sent
+
+
+@pytest.fixture(params=KINDS)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A recording in two files, or a ROS 1 bag."""
+    (tmp_path / "in").mkdir()
+    if request.param == "ros1":
+        return ros1(tmp_path / "in/drive.bag")
+    mode = CompressionMode.FILE if request.param == "packed" else CompressionMode.NONE
+    kind = "sqlite3" if request.param == "sqlite3" else "mcap"
+    return split_bag(tmp_path / "in/drive", [drive()[:FRAMES], drive()[FRAMES:]], kind, mode)
+
+
+def ros1(path: Path) -> Path:
+    """In chunks of a few frames."""
+    store = get_typestore(Stores.ROS1_NOETIC)
+    writer = Ros1Writer(path)
+    writer.set_compression(Ros1Writer.CompressionFormat.BZ2)
+    writer.chunk_threshold = 2**15
+    with writer:
+        connections: dict[Any, Any] = {}
+        for message in drive():
+            key = message.topic, message.type
+            if key not in connections:
+                connections[key] = writer.add_connection(*key, typestore=store)
+            fields = TYPES.deserialize_cdr(message.data, message.type)
+            if hasattr(fields, "header"):
+                fields.header.seq = 0
+            writer.write(connections[key], message.time_ns, store.serialize_ros1(fields, message.type))
+    return path
+
+
+def messages(path: Path) -> list[tuple[str, int, bytes]]:
+    with open_bag(path) as bag:
+        read = [(topic.name, time_ns, data) for topic, time_ns, data in bag.messages()]
+        assert bag.notes == []
+    return read
+
+
+@pytest.mark.parametrize("err", [OSError(errno.EIO, "Input/output error"), MemoryError()], ids=["storage", "memory"])
+def test_storage_that_fails_at_any_read_ends_the_run_and_costs_nothing(
+    err: BaseException,
+    storage: Storage,
+    source: Path,
+    derainer: Derainer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sapnet.bags.parts, "PART_BYTES", 80_000)
+    reads = storage.reads_of(lambda: derain_bag(derainer, source, tmp_path / "whole"))
+    storage.err = err
+    failures: list[str] = []
+    for left in spread(reads, 6):
+        storage.left = left
+        with pytest.raises(InputError) as failed:
+            derain_bag(derainer, source, tmp_path / "out", resume=True)
+        failures.append(str(failed.value))
+        assert not (tmp_path / "out").exists()
+    storage.left = ENOUGH
+    report = derain_bag(derainer, source, tmp_path / "out", resume=True)
+    why = "Input/output error" if isinstance(err, OSError) else "out of memory"
+    assert all(f"{source} cannot be read" in said and why in said for said in failures)
+    # What is compressed as a file has been read before the first message is.
+    kept = [said for said in failures if said.endswith("; what is done is kept: go on with --resume")]
+    assert kept or list(source.glob("*.zstd"))
+    assert (report.frames, report.notes) == (FRAMES, [])
+    assert messages(tmp_path / "out") == messages(tmp_path / "whole")
+
+
+def test_storage_that_fails_is_no_difference_between_recordings(storage: Storage, source: Path) -> None:
+    for left in spread(storage.reads_of(lambda: compare_bags(source, source)), 4):
+        storage.left = left
+        with pytest.raises(InputError, match="Input/output error"):
+            compare_bags(source, source)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_input_that_reads_otherwise_is_not_gone_on_with(more: int, tmp_path: Path) -> None:
+    """As one that was taken for shorter than it is: what is done would not be what stands before the rest."""
+    source = write_bag(tmp_path / "in", drive())
+    with Derainer(backend="fake", options={"fail_every": 9}) as failing, pytest.raises(Exception, match="fake failure"):
+        derain_bag(failing, source, tmp_path / "out")
+    journal = tmp_path / "out.partial/journal.jsonl"
+    (line,) = map(json.loads, journal.read_text().splitlines())
+    line["said"]["done"] += 1 + 100 * more
+    journal.write_text(json.dumps(line) + "\n")
+    with (
+        Derainer(backend="fake") as derainer,
+        pytest.raises(BagError, match="in reads otherwise than when it was begun; start anew with --overwrite"),
+    ):
+        derain_bag(derainer, source, tmp_path / "out", resume=True)
