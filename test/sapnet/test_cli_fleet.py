@@ -1,67 +1,14 @@
-"""``sapnet fleet`` as it is called, on a Ray of its own on this machine."""
+"""``sapnet fleet`` as it is called; test_fleet_cluster.py interrupts it."""
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from ctrl_c import heed_ctrl_c
 
-from bag_builders import FRAME_NS, START_NS, image, smooth_frames, text, write_bag
+from bag_builders import START_NS, image, smooth_frames, text, write_bag
 from sapnet.cli import main
-
-FRAMES = 2000
-
-
-@pytest.fixture
-def drives(tmp_path: Path) -> Path:
-    """Two recordings that take a while, and a file that is none."""
-    (tmp_path / "drives").mkdir()
-    frames = smooth_frames(10)
-    for name in ("a", "b"):
-        sent = (image("/cam/image_raw", START_NS + n * FRAME_NS, frames[n % 10]) for n in range(FRAMES))
-        write_bag(tmp_path / "drives" / name, sent)
-    (tmp_path / "drives/broken.mcap").write_bytes(b"no recording")
-    return tmp_path / "drives"
-
-
-def start(*words: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sapnet", "fleet", *map(str, words), "--backend", "fake", "--retries", "1"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
-
-
-def test_an_interrupted_fleet_goes_on_and_says_what_failed(drives: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/fleet.txt")
-    out = tmp_path / "out"
-    first = start(f"{drives}/**", "-o", out, "--workers", "1")
-    until_s = time.monotonic() + 120.0
-    while not (out / "a.partial/part").is_dir():
-        assert first.poll() is None, first.communicate()
-        assert time.monotonic() < until_s
-        time.sleep(0.02)
-    first.send_signal(signal.SIGINT)
-    said = first.communicate()[1]
-    assert first.returncode == 130, said
-    assert "interrupted" in said
-    assert not (out / "a").exists()
-
-    second = start(f"{drives}/**", "-o", out, "--workers", "2", "--json")
-    printed, said = second.communicate()
-    assert second.returncode == 1, said
-    summary = json.loads(printed)
-    assert summary == json.loads((out / "summary.json").read_text())
-    assert {Path(row["input"]).name: row["state"] for row in summary["rows"]} == {
-        "a": "done",
-        "b": "done",
-        "broken.mcap": "failed",
-    }
-    assert [row["frames"] for row in summary["rows"]] == [FRAMES, FRAMES, 0]
-    assert summary["workers"] == 2
 
 
 def test_a_fleet_that_is_done_needs_no_workers(

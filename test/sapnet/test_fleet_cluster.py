@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import bag_fleet
 import pytest
+from ctrl_c import heed_ctrl_c
 
 from bag_builders import FRAME_NS, START_NS, image, smooth_frames, text, write_bag
 from sapnet import Derainer
@@ -23,9 +25,11 @@ from sapnet.bags.derain import derain_bag
 from sapnet.errors import SapnetError
 from sapnet.fleet import FleetOptions, FleetReport, derain_fleet, plan_bags
 from sapnet.fleet.ledger import Ledger
+from sapnet.fleet.pool import RayPool
 
 pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/fleet.txt")
 
+ROOT = Path(__file__).resolve().parents[2]
 BAGS, FRAMES = 4, 30
 SLOW = {"backend": "fake", "options": {"latency_ms": 40.0}}
 MARK = "SAPNET_TEST_FLEET"
@@ -49,11 +53,19 @@ def cluster(mark: str) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+    # A node that is gone is noticed after five questions; by default there are three seconds between these.
+    asking = {"health_check_period_ms": 500}
+    node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20, "_system_config": asking}
     made = Cluster(initialize_head=True, head_node_args=node)
     made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     yield made
     made.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _begin_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker takes seconds to start: the first one alone could be done with all before the second one is there."""
+    monkeypatch.setattr(RayPool, "idle", bag_fleet.idle_together)
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +123,23 @@ def stop_in_mid_task(mark: str, parent: int | None = None) -> int:
 
     def stop() -> bool:
         for worker in processes(mark, WORKING):
-            if parent in (None, int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])):
-                os.kill(worker, signal.SIGSTOP)
-                if worker in processes(mark, WORKING):
-                    stopped.append(worker)
-                    return True
-                os.kill(worker, signal.SIGCONT)
+            try:
+                if parent in (None, parent_of(worker)):
+                    os.kill(worker, signal.SIGSTOP)
+                    if worker in processes(mark, WORKING):
+                        stopped.append(worker)
+                        return True
+                    os.kill(worker, signal.SIGCONT)
+            except OSError:  # it has ended meanwhile
+                continue
         return False
 
     wait_until(stop)
     return stopped[0]
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def wait_until(what: Callable[[], object]) -> None:
@@ -180,11 +199,11 @@ def test_a_killed_driver_leaves_what_the_next_goes_on_from(
 ) -> None:
     out = tmp_path / "out"
     script = (
-        "import sys; from pathlib import Path; from sapnet.fleet import *; "
+        "import bag_fleet; from pathlib import Path; from sapnet.fleet import *; bag_fleet.begin_together(); "
         f"derain_fleet(plan_bags([{str(drives)!r}], Path({str(out)!r})), Path({str(out)!r}), {SLOW!r}, None, "
         f"FleetOptions(address={cluster.address!r}))"
     )
-    driver = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen([sys.executable, "-c", script], env=environment(), stderr=subprocess.DEVNULL)
     wait_until(lambda: working(out, mark))
     driver.kill()
     driver.wait()
@@ -193,6 +212,67 @@ def test_a_killed_driver_leaves_what_the_next_goes_on_from(
     assert set(states) == {"kept", "done"}
     assert contents(out) == expected
     assert len(Ledger(out / "ledger.jsonl").newest) == BAGS
+
+
+def environment() -> dict[str, str]:
+    """In which programs find what is tested here, and its helpers."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "test")])}
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Two recordings, and a file that is none."""
+    frames = smooth_frames(10)
+    for name in ("a", "b"):
+        sent = (image("/cam/image_raw", START_NS + n * FRAME_NS, frames[n % 10]) for n in range(100))
+        (tmp_path / "mixed").mkdir(exist_ok=True)
+        write_bag(tmp_path / "mixed" / name, sent)
+    (tmp_path / "mixed/broken.mcap").write_bytes(b"no recording")
+    return tmp_path / "mixed"
+
+
+def command(*words: str | Path) -> subprocess.Popen[str]:
+    """``sapnet fleet`` on the fake backend; words: of Python, up to its own, and of the command."""
+    more = ["--backend", "fake", "--retries", "1"]
+    return subprocess.Popen(
+        [sys.executable, *map(str, words), *more],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
+
+
+def test_an_interrupted_fleet_goes_on_and_says_what_failed(cluster: Any, mixed: Path, tmp_path: Path) -> None:
+    """First on a Ray of its own on this machine, then on the cluster."""
+    out = tmp_path / "out"
+    first = command(Path(bag_fleet.__file__), f"{mixed}/**", "-o", out, "--workers", "1")
+    try:
+        wait_until(lambda: (out / "a.partial/part").is_dir() or first.poll() is not None)
+        assert first.poll() is None, first.communicate()
+        first.send_signal(signal.SIGINT)
+        said = first.communicate(timeout=WAIT_S)[1]
+    finally:
+        first.kill()
+    assert first.returncode == 130, said
+    assert "interrupted" in said
+    assert not (out / "a").exists()
+    assert (out / "a.partial/journal.jsonl").is_file()
+
+    second = command("-m", "sapnet", "fleet", f"{mixed}/**", "-o", out, "--address", cluster.address, "--json")
+    printed, said = second.communicate(timeout=2 * WAIT_S)
+    assert second.returncode == 1, said
+    summary = json.loads(printed)
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert {Path(row["input"]).name: row["state"] for row in summary["rows"]} == {
+        "a": "done",
+        "b": "done",
+        "broken.mcap": "failed",
+    }
+    assert [row["frames"] for row in summary["rows"]] == [100, 100, 0]
+    assert summary["workers"] == 2
 
 
 def test_a_lost_node_leaves_its_work_to_the_others(
