@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ from sapnet.derainer import Derainer
 PART_BYTES = 100_000
 
 
-def derain(source: Path, output: Path, begun: Event | None = None, latency_ms: float = 4.0, **options: Any) -> None:
+def derain(source: Path, output: Path, latency_ms: float = 10.0, **options: Any) -> None:
     """Derain with the fake backend, a part at a time; goes on with a run that was broken off."""
     parts.PART_BYTES = PART_BYTES
-    if begun is not None:
-        begun.set()
     with Derainer(backend="fake", options={"latency_ms": latency_ms}) as derainer:
         derain_bag(derainer, source, output, BagOptions(**options), resume=True)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import bag_worker
@@ -27,6 +28,7 @@ from sapnet.errors import BagError
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
+WAIT_S = 60.0
 FRAMES = 60
 Read = list[tuple[str, int, bytes]]
 
@@ -66,6 +68,23 @@ def partial(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
+def parts_of(output: Path) -> int:
+    """How many parts of an unfinished output are whole."""
+    journal = partial(output) / "journal.jsonl"
+    return journal.read_text().count("\n") if journal.is_file() else 0
+
+
+def wait_for_parts(process: BaseProcess, output: Path, count: int) -> bool:
+    """Until so many are whole, and the job has begun; False where the process ended before."""
+    until_s = time.monotonic() + WAIT_S
+    while not (partial(output) / "job.json").is_file() or parts_of(output) < count:
+        assert time.monotonic() < until_s, "it did not come to that"
+        if not process.is_alive():
+            return False
+        time.sleep(0.002)
+    return True
+
+
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_killed_at_any_moment_and_gone_on_with(
     storage: str, processes: ForkServerContext, source: Path, whole: Read, tmp_path: Path
@@ -74,22 +93,19 @@ def test_killed_at_any_moment_and_gone_on_with(
     kills, rounds = [], 0
     output = tmp_path / "out"
     while len(kills) < KILLS // 2:
-        begun = processes.Event()
-        process = processes.Process(target=bag_worker.derain, args=(source, output, begun), kwargs={"storage": storage})
+        process = processes.Process(target=bag_worker.derain, args=(source, output), kwargs={"storage": storage})
         process.start()
-        begun.wait()
-        time.sleep(moments.uniform(0.0, 0.8))
-        if process.exitcode is None:
-            process.kill()
-            journal = partial(output) / "journal.jsonl"
-            kills.append(len(journal.read_text().splitlines()) if journal.is_file() else 0)
-        process.join()
+        if wait_for_parts(process, output, parts_of(output) + moments.randrange(5)):
+            time.sleep(moments.uniform(0.0, 0.03))
+        process.kill()
+        process.join(WAIT_S)
+        kills += [parts_of(output)] if process.exitcode == -signal.SIGKILL else []
         if output.exists():
             assert read(output) == whole
             rounds += 1
             output = tmp_path / f"out_{rounds}"
     print(f"{storage}: whole parts when killed: {kills}; {rounds} outputs finished meanwhile")
-    bag_worker.derain(source, output, None, storage=storage)
+    bag_worker.derain(source, output, latency_ms=0.0, storage=storage)
     assert read(output) == whole
     assert not partial(output).exists()
     assert len(set(kills)) > 2  # of different moments
@@ -129,17 +145,16 @@ def test_what_a_killed_run_left_behind_is_cleared_away(
     output = tmp_path / "out"
     process = processes.Process(target=bag_worker.derain, args=(source, output))
     process.start()
-    journal = partial(output) / "journal.jsonl"
-    while not journal.is_file() or not journal.read_text().count("\n"):
-        time.sleep(0.005)
+    assert wait_for_parts(process, output, 1)
     process.kill()
-    process.join()
+    process.join(WAIT_S)
+    assert process.exitcode == -signal.SIGKILL
     # A part that was moved but not entered, half a line, and files in the part that was being written.
     (partial(output) / "bag" / "out_77.mcap").write_bytes(b"unknown")
     (partial(output) / "part" / "out_78").mkdir(parents=True, exist_ok=True)
-    with journal.open("a") as file:
+    with (partial(output) / "journal.jsonl").open("a") as file:
         file.write('{"metadata": {"rel')
-    bag_worker.derain(source, output)
+    bag_worker.derain(source, output, latency_ms=0.0)
     assert read(output) == whole
     assert not partial(output).exists()
 
@@ -173,7 +188,7 @@ def test_a_disk_that_fills_up(
     assert "Traceback" not in done.stderr
     assert not output.exists()
     assert before == {file.name: file.read_bytes() for file in source.iterdir()}
-    bag_worker.derain(source, output)
+    bag_worker.derain(source, output, latency_ms=0.0)
     assert read(output) == whole
 
 
