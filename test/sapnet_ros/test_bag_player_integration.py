@@ -113,7 +113,7 @@ def test_messages_come_as_they_were_recorded_and_late_listeners_get_what_is_latc
     wait_for(lambda: [m.data for m in talked].count("11"), "the last message")
     late = hear(peer, String, "/map", LATCHED_PROFILE)
     wait_for(lambda: late, "what is latched")
-    wait_for(lambda: [m.data for m in talked].count("3") == 2, "the second round")
+    wait_for(lambda: [m.data for m in talked].count("3") >= 2, "the second round")
     assert playing.stop() == 0
     assert [message.data for message in talked[:12]] == [str(number) for number in range(12)]
     assert_sent(images[:3], [m.data for m in messages if m.topic == "/cam/image_raw"])
@@ -122,13 +122,13 @@ def test_messages_come_as_they_were_recorded_and_late_listeners_get_what_is_latc
     (line,) = (line for line in playing.log.read_text().splitlines() if "not played" in line)
     assert "/wheel (our_msgs/msg/Wheel): its type is not installed here" in line
     assert "/twice (" in line
-    # Time runs up, from the recording's start, and begins again with the second round.
+    # Time runs up, from the recording's start, and begins again with each round.
     times = [clock_ns(message) for message in ticks]
     assert min(times) == START_NS
     assert max(times) == START_NS + 11 * 100_000_000
     backwards = [number for number in range(1, len(times)) if times[number] < times[number - 1]]
-    assert len(backwards) == 1
-    assert times[backwards[0]] == START_NS
+    assert backwards
+    assert {times[number] for number in backwards} == {START_NS}
     # Between messages, it goes on.
     assert set(times) - {message.time_ns for message in messages}
 
@@ -144,9 +144,11 @@ def test_it_pauses_by_signal_and_by_service(peer: Peer, play: Play) -> None:
     wait_for(lambda: talked, "the first message")
     playing.process.send_signal(signal.SIGUSR1)
     wait_for(stands_still, "the pause")
+    ticks.clear()  # what was sent before the pause has come when as many more have
+    wait_for(lambda: len(ticks) > 10, "ticks")
     paused_at = len(talked)
     ticks.clear()
-    wait_for(lambda: len(ticks) > 10, "ticks")
+    wait_for(lambda: len(ticks) > 10, "more ticks")
     assert stands_still()
     assert len(talked) == paused_at
     playing.process.send_signal(signal.SIGUSR1)
@@ -254,10 +256,10 @@ def test_lockstep_sends_on_after_the_answer(peer: Peer, play: Play) -> None:
 
 def test_lockstep_ends_where_no_answer_comes(peer: Peer, play: Play) -> None:
     StandIn(peer, frame1="silence")
-    playing = play(list(drive(["/cam"], FRAMES)), "--lockstep", "--answer-timeout", "1")
+    playing = play(list(drive(["/cam"], FRAMES)), "--lockstep", "--answer-timeout", "4")
     assert playing.wait() == 1
     stamp = START_NS + FRAME_NS
-    assert f"no answer to the frame of /cam/image_raw at {stamp} ns within 1 s" in playing.log.read_text()
+    assert f"no answer to the frame of /cam/image_raw at {stamp} ns within 4 s" in playing.log.read_text()
 
 
 def test_lockstep_ends_where_nobody_listens(play: Play) -> None:
