@@ -372,7 +372,7 @@ messages_of_a_bag = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(messages_of_a_bag, st.data())
 def test_any_recording_equals_itself_and_no_other(messages: list[Sent], data: st.DataObject) -> None:
     messages = sorted(messages, key=lambda sent: sent.time_ns)

@@ -466,7 +466,7 @@ random_messages = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     random_messages, st.integers(1, 4), st.sampled_from(["mcap", "sqlite3"]), st.sampled_from(["", "mcap", "sqlite3"])
 )

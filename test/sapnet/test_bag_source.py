@@ -304,7 +304,7 @@ SENT = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(groups=st.lists(st.lists(SENT, min_size=1, max_size=8), min_size=1, max_size=3), data=st.data())
 def test_any_recording(tmp_path: Path, groups: list[list[Sent]], data: st.DataObject) -> None:
     storage, mode = data.draw(st.sampled_from([(s, m) for s in STORAGES for m in CompressionMode][:-1]))
