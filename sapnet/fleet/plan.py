@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ _FILE = re.compile(r"(?P<name>.+)(?P<kind>\.mcap|\.db3|\.bag)(\.zstd|\.zst)?", r
 # rosbag2 numbers the files of a recording from 0.
 _NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
 _ROSBAG2 = b"rosbag2_bagfile_information"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,17 @@ def plan_bags(inputs: Sequence[str], out: Path) -> list[Bag]:
     inputs: recordings, folders that are searched through all their subfolders, and patterns as of ``glob``, where
     ``**`` stands for any folders. A recording is a folder with rosbag2's metadata.yaml, one with the numbered files of
     a recording that was not finished, or an .mcap, .db3 or .bag file. What lies hidden, in ``out``, or was derained
-    already is not found. out: keeps the layout below an input folder, or below what of a pattern is no pattern.
+    already is not found; subfolders that cannot be read are left out, and the log says so.
+    out: keeps the layout below an input folder, or below what of a pattern is no pattern.
     Raises SapnetError where there is nothing, and where an output would be that of two, or lie inside another.
     """
     out = out.absolute()
     pairs: dict[Path, Path] = {}
     for given in inputs:
-        base, search = _open(given, out)
+        try:
+            base, search = _open(given, out)
+        except OSError as err:
+            raise SapnetError(f"{given} cannot be read ({err.strerror or err}); mend its rights") from err
         for source in search:
             name = _output_name(source, base)
             pairs.setdefault(source.resolve(), out / name)
@@ -92,9 +99,10 @@ class _Search:
             if match.is_dir():
                 yield from self.under(match)
             elif _FILE.fullmatch(match.name) and match.parent.resolve() not in self._seen:
-                if _is_recording(match.parent):
+                is_recording = _tell(match.parent)
+                if is_recording:
                     yield from self.under(match.parent)
-                elif not self._is_left_out(match.parent):
+                elif is_recording is False and not self._is_left_out(match.parent):
                     yield match
 
     def under(self, folder: Path) -> Iterator[Path]:
@@ -103,9 +111,10 @@ class _Search:
         if whole in self._seen or self._is_left_out(folder):
             return
         self._seen.add(whole)
-        if _is_recording(folder):
-            if not (folder / REPORT).is_file():
-                yield folder
+        is_recording = _tell(folder)
+        if is_recording and not (folder / REPORT).is_file():
+            yield folder
+        if is_recording is not False:
             return
         for path in sorted(folder.iterdir()):
             if path.name.startswith("."):
@@ -120,6 +129,15 @@ class _Search:
         whole, below = folder.resolve(), folder.relative_to(self._base).parts
         unfinished = any(Path(part).suffix in (PARTIAL, CHUNKS) for part in below)
         return unfinished or whole == self._out or self._out in whole.parents
+
+
+def _tell(folder: Path) -> bool | None:
+    """Whether a folder is one recording; None where it cannot be read, and the log says so."""
+    try:
+        return _is_recording(folder)
+    except OSError as err:
+        log.warning("%s cannot be read (%s): left out", folder, err.strerror or err)
+        return None
 
 
 def _is_recording(folder: Path) -> bool:

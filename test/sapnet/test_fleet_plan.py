@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,25 @@ def test_links_lead_to_a_recording_once(tmp_path: Path) -> None:
     (tmp_path / "drives/loop").symlink_to(tmp_path / "drives")
     (tmp_path / "drives/same").symlink_to(tmp_path / "drives/front")
     assert len(plan_bags([str(tmp_path / "drives/**")], tmp_path / "out")) == 1
+
+
+def test_folders_that_cannot_be_read_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(tmp_path / "drives/front")
+    record(tmp_path / "drives/private/rear")
+    plain = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "private":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return plain(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)  # root may read everything
+    assert outputs([str(tmp_path / "drives")], tmp_path / "out") == {"drives/front": "out/front"}
+    assert "drives/private cannot be read (Permission denied): left out" in caplog.text
+    with pytest.raises(SapnetError, match=r"private cannot be read \(Permission denied\); mend its rights"):
+        plan_bags([str(tmp_path / "drives/private")], tmp_path / "out")
 
 
 def test_sizes_are_bytes_of_the_files(tmp_path: Path) -> None:
