@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rosbags.interfaces import Connection
 
+from sapnet.bags.json_files import read_json, write_json
 from sapnet.bags.metadata import merged, read_metadata, sync, write_metadata
 from sapnet.bags.source import Topic
 from sapnet.bags.writer import BagWriter
@@ -50,8 +51,8 @@ class Parts:
 
     def recover(self) -> list[dict[str, Any]]:
         """What was said of each part that is whole, in order; everything else is removed."""
-        entries = [json.loads(line) for line in whole_lines(self._folder / _JOURNAL)]
-        self._metadata = [entry["metadata"] for entry in entries if entry["metadata"]]
+        entries = self._entries()
+        self._metadata = [metadata for metadata, _ in entries if metadata]
         known = {name for metadata in self._metadata for name in metadata["relative_file_paths"]}
         (self._folder / _BAG).mkdir(exist_ok=True)
         missing = sorted(name for name in known if not (self._folder / _BAG / name).is_file())
@@ -61,7 +62,16 @@ class Parts:
             if file.name not in known:
                 file.unlink()
         shutil.rmtree(self._folder / _PART, ignore_errors=True)
-        return [entry["said"] for entry in entries]
+        return [said for _, said in entries]
+
+    def _entries(self) -> list[tuple[dict[str, Any] | None, dict[str, Any]]]:
+        """Metadata of each part that is whole, and what was said of it."""
+        journal = self._folder / _JOURNAL
+        try:
+            entries = [json.loads(line) for line in whole_lines(journal)]
+            return [(entry["metadata"], entry["said"]) for entry in entries]
+        except (ValueError, TypeError, KeyError) as err:
+            raise BagError(f"{journal} is damaged ({err}); start anew with --overwrite") from err
 
     def write(self, topic: Topic, time_ns: int, data: bytes | memoryview) -> None:
         """Append a message to the part that is being written."""
@@ -132,6 +142,8 @@ class Parts:
 @contextmanager
 def workplace(output: Path) -> Iterator[Path]:
     """The folder ``<output>.partial``, locked; it is gone afterwards unless a job was begun there. Raises BagError."""
+    if output.name in ("", ".."):
+        raise BagError(f"{output} is no name for a recording; name a folder to make")
     folder = output.with_name(f"{output.name}.partial")
     with _writing(folder), _locked(folder, output):
         try:
@@ -157,14 +169,12 @@ def begin_job(folder: Path, job: dict[str, Any], resume: bool) -> None:
     job: what must be the same where a run is gone on with.
     """
     if resume and is_unfinished(folder):
-        require_same(folder, json.loads((folder / _JOB).read_text()), job)
+        require_same(folder, read_json(folder / _JOB, "start anew with --overwrite"), job)
         return
     for name in (_BAG, _PART, _REPLACED):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / _JOURNAL).unlink(missing_ok=True)
-    temporary = folder / f"{_JOB}.tmp"
-    temporary.write_text(json.dumps(job, indent=2))
-    os.replace(temporary, folder / _JOB)
+    write_json(folder / _JOB, job)
 
 
 def require_same(where: Path, before: dict[str, Any], job: dict[str, Any]) -> None:

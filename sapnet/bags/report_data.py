@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from sapnet.bags.json_files import read_json
+from sapnet.errors import BagError, first_line
+
+_ADVICE = "derain it anew with --overwrite"
 
 
 @dataclass
@@ -70,3 +76,12 @@ class BagReport:
     def from_json(values: dict[str, Any]) -> BagReport:
         """The report that ``dataclasses.asdict`` gave these values of."""
         return BagReport(**{**values, "cameras": [CameraReport(**camera) for camera in values["cameras"]]})
+
+
+def read_report(path: Path) -> BagReport:
+    """What was written of a recording. Raises BagError where that is damaged, OSError."""
+    values = read_json(path, _ADVICE)
+    try:
+        return BagReport.from_json(values)
+    except (TypeError, KeyError, AttributeError) as err:
+        raise BagError(f"{path} is damaged ({first_line(err)}); {_ADVICE}") from err

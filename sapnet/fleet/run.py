@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from sapnet.bags.derain import REPORT
+from sapnet.bags.json_files import read_json, write_json
 from sapnet.bags.options import BagOptions
-from sapnet.bags.report_data import BagReport
+from sapnet.bags.report_data import read_report
 from sapnet.errors import BagError, SapnetError
 from sapnet.fleet.connection import connected
 from sapnet.fleet.ledger import DONE, FAILED, KEPT, Ledger, Row, utc_now
@@ -132,7 +133,7 @@ def derain_fleet(
     job = {"options": asdict(options), "network": _plain(network), "chunk_s": fleet.chunk_s}
     with _workplace(out, job):
         ledger = Ledger(out / LEDGER)
-        report = FleetReport(str(out), [_keep(bag, ledger) for bag in bags if is_complete(bag.output)])
+        report = FleetReport(str(out), [_keep_or_fail(bag, ledger) for bag in bags if is_complete(bag.output)])
         left = [bag for bag in bags if not is_complete(bag.output)]
         if left:
             schedule = Schedule(left, options, fleet.chunk_s, fleet.tries)
@@ -145,7 +146,7 @@ def derain_fleet(
         order = {str(bag.output): number for number, bag in enumerate(bags)}
         report.rows.sort(key=lambda row: order[row.output])
         report.seconds = round(time.monotonic() - began_s, 3)
-        _write(out / SUMMARY, as_json(report))
+        write_json(out / SUMMARY, as_json(report))
     return report
 
 
@@ -201,14 +202,24 @@ def _standing(rows: Sequence[Row], sizes: Mapping[Bag, int], worked: Mapping[Bag
     return Standing(done, sum(sizes.values()), len(rows), sum(row.state == FAILED for row in rows), pool.working)
 
 
+def _keep_or_fail(bag: Bag, ledger: Ledger) -> Row:
+    """The row of a recording that an earlier run has done: a failed one where nobody can read what that said of it."""
+    try:
+        return _keep(bag, ledger)
+    except BagError as err:
+        row = Row(str(bag.source), str(bag.output), FAILED, bytes=bag.size, error=str(err), ended=utc_now())
+        ledger.append(row)
+        return row
+
+
 def _keep(bag: Bag, ledger: Ledger) -> Row:
-    """The row of a recording that an earlier run has done; entered, where that was killed before it could."""
+    """The row of a recording; entered, where the run that did it was killed before it could. Raises BagError."""
     for left in (PARTIAL, CHUNKS):
         shutil.rmtree(bag.output.with_name(f"{bag.output.name}{left}"), ignore_errors=True)
     known = ledger.newest.get(str(bag.output))
     if known is not None and known.state != FAILED:
         return Row(**{**asdict(known), "input": str(bag.source), "state": KEPT})
-    found = BagReport.from_json(json.loads((bag.output / REPORT).read_text()))
+    found = read_report(bag.output / REPORT)
     row = Row(
         str(bag.source),
         str(bag.output),
@@ -241,9 +252,9 @@ def _workplace(out: Path, job: dict[str, Any]) -> Iterator[None]:
 
 def _check_job(path: Path, job: dict[str, Any]) -> None:
     if not path.is_file():
-        _write(path, job)
+        write_json(path, job)
         return
-    before = json.loads(path.read_text())
+    before = read_json(path, f"name another output, or move it away to go on with what is in {path.parent}")
     was, asked = _flat(before), _flat(job)
     changed = [f"{key} was {was.get(key)!r}, now {asked[key]!r}" for key in asked if was.get(key) != asked[key]]
     if changed:
@@ -253,17 +264,11 @@ def _check_job(path: Path, job: dict[str, Any]) -> None:
 
 
 def _flat(job: Mapping[str, Any]) -> dict[str, Any]:
-    return {**job["options"], **job["network"], "chunk_s": job["chunk_s"]}
+    return {**job.get("options", {}), **job.get("network", {}), "chunk_s": job.get("chunk_s")}
 
 
 def _plain(network: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in network.items() if isinstance(value, (str, int, float))}
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def _cores() -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import socket
@@ -18,9 +17,11 @@ import sapnet
 from sapnet.bags import open_bag
 from sapnet.bags.derain import REPORT, Progressed, derain_bag
 from sapnet.bags.join import join_bags
-from sapnet.bags.report_data import BagReport
+from sapnet.bags.json_files import write_json
+from sapnet.bags.metadata import sync
+from sapnet.bags.report_data import BagReport, read_report
 from sapnet.errors import BackendError, SapnetError, describe
-from sapnet.fleet.plan import CHUNKS
+from sapnet.fleet.plan import CHUNKS, is_complete
 from sapnet.fleet.schedule import DERAIN, PROBE, Outcome, Task
 
 if TYPE_CHECKING:
@@ -153,30 +154,37 @@ def _cuts(task: Task) -> tuple[float, ...]:
     """Where each chunk begins, in seconds. A recording that has to be unpacked or rebuilt to be read is one chunk."""
     with open_bag(task.bag.source) as bag:
         whole = bag.notes or bag.compression == "file"
-        seconds = 0.0 if whole else (bag.end_ns - bag.start_ns) / 1e9
-    count = max(1, math.ceil(seconds / task.chunk_s))
+        length_ns = 0 if whole else bag.end_ns - bag.start_ns
+    count = max(1, -(-length_ns // round(task.chunk_s * 1e9)))
     return tuple(round(number * task.chunk_s, 3) for number in range(count))
 
 
 def _join(task: Task) -> BagReport:
-    """Make a recording of its chunks, and a report of theirs."""
+    """Make a recording of its chunks, and a report of theirs; or take the one that was made before a worker died."""
     folder = task.output.with_name(f"{task.output.name}{CHUNKS}")
+    if is_complete(task.output):
+        report = read_report(task.output / REPORT)
+        shutil.rmtree(folder, ignore_errors=True)
+        return report
     parts = [folder / f"{number:06d}" for number in range(task.chunks)]
     joined = folder / task.output.name  # what its files are named after
     shutil.rmtree(joined, ignore_errors=True)
     join_bags(parts, joined)
     report = _merged(task, parts)
-    (joined / REPORT).write_text(json.dumps(asdict(report)))
+    write_json(joined / REPORT, asdict(report), indent=None)
     os.replace(joined, task.output)
+    sync(task.output.parent)
     shutil.rmtree(folder, ignore_errors=True)
     return report
 
 
 def _merged(task: Task, parts: list[Path]) -> BagReport:
-    reports = [BagReport.from_json(json.loads((part / REPORT).read_text())) for part in parts]
+    reports = [read_report(part / REPORT) for part in parts]
     whole = reports[0]
     for report in reports[1:]:
         whole.add(report)
         whole.notes += [note for note in report.notes if note not in whole.notes]
     whole.output = str(task.output)
+    # As sapnet bag would have it: the first chunk's options are of that alone.
+    whole.job = {**whole.job, "options": json.loads(json.dumps(asdict(task.options)))}
     return whole

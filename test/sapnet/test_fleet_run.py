@@ -21,7 +21,7 @@ from sapnet.errors import SapnetError
 from sapnet.fleet import Bag, FleetOptions, FleetReport, Standing, derain_fleet, plan_bags
 from sapnet.fleet.ledger import Ledger, Row
 from sapnet.fleet.run import perform
-from sapnet.fleet.schedule import Outcome, Schedule, Task
+from sapnet.fleet.schedule import JOIN, PROBE, Outcome, Schedule, Task
 from sapnet.fleet.worker import Worker
 
 FAKE = {"backend": "fake"}
@@ -163,6 +163,35 @@ def test_chunks_give_what_the_whole_gives(tmp_path: Path, drives: Path, run: Cal
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".chunks", ".partial")]
 
 
+def test_what_was_derained_in_chunks_is_taken_for_what_the_whole_would_be(
+    tmp_path: Path, drives: Path, run: Callable[..., FleetReport]
+) -> None:
+    """By ``sapnet bag --resume --report``, to make a page of it."""
+    run(chunk_s=0.123)
+    with Derainer(backend="fake") as derainer:
+        assert derain_bag(derainer, drives / "a", tmp_path / "out/a", resume=True).frames == 12
+
+
+def test_a_worker_that_died_after_it_had_joined_the_chunks_is_no_harm(
+    tmp_path: Path, drives: Path, run: Callable[..., FleetReport]
+) -> None:
+    """Killed when the output had its name, before the chunks were gone."""
+    run(chunk_s=0.123)
+    bag = Bag(drives / "a", tmp_path / "out/a", 1)
+    (tmp_path / "out/a.chunks/000000").mkdir(parents=True)
+    outcome = Worker(FAKE, 1).work(Task(JOIN, bag, bag.output, BagOptions(), chunks=4))
+    assert (outcome.error, outcome.frames, outcome.messages) == ("", 12, 48)
+    assert not (tmp_path / "out/a.chunks").exists()
+
+
+def test_chunks_end_where_the_recording_does(tmp_path: Path) -> None:
+    """Also where a division in floating point would have one more begin there."""
+    sent = [text("/note", START_NS, "first"), text("/note", START_NS + 1_099_999_999, "last")]
+    source = write_bag(tmp_path / "drive", sent)
+    task = Task(PROBE, Bag(source, tmp_path / "out", 1), tmp_path / "out", BagOptions(), chunk_s=0.1)
+    assert Worker(FAKE, 1).work(task).cuts == tuple(round(0.1 * number, 1) for number in range(11))
+
+
 def test_the_limits_of_chunks_meet_at_any_length(tmp_path: Path) -> None:
     times = [START_NS + number * 1_000_000 for number in range(20)]
     sent = [image("/cam/image_raw", times[0] - 1_000_000, smooth_frames(1)[0])]
@@ -233,6 +262,23 @@ def test_other_options_for_one_folder_are_refused(run: Callable[..., FleetReport
     run()
     with pytest.raises(SapnetError, match="derained otherwise: compressed was '', now 'jpeg'; ask for the same"):
         run(options=BagOptions(compressed="jpeg"))
+
+
+def test_a_damaged_report_is_a_failed_recording_among_others(tmp_path: Path, run: Callable[..., FleetReport]) -> None:
+    run()
+    shutil.rmtree(tmp_path / "out/b")
+    (tmp_path / "out/a/sapnet_report.json").write_text("")
+    (tmp_path / "out/ledger.jsonl").unlink()
+    rows = run().rows
+    assert [row.state for row in rows] == ["failed", "done", "kept"]
+    assert "out/a/sapnet_report.json is damaged (" in rows[0].error
+
+
+def test_a_damaged_file_of_the_folders_options_is_named(tmp_path: Path, run: Callable[..., FleetReport]) -> None:
+    run()
+    (tmp_path / "out/fleet.json").write_text("")
+    with pytest.raises(SapnetError, match=r"out/fleet\.json is damaged \(.*; name another output, or move it away"):
+        run()
 
 
 def test_two_fleets_in_one_folder_are_refused(tmp_path: Path, run: Callable[..., FleetReport]) -> None:
