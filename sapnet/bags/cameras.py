@@ -65,6 +65,13 @@ def find_cameras(source: BagSource, wanted: Sequence[str] = ()) -> list[Camera]:
     return cameras
 
 
+def untouched_siblings(cameras: Sequence[Camera], images: Sequence[Topic]) -> list[Topic]:
+    """Topics with the images of these cameras in another transport."""
+    bases, taken = {_base(camera.topic) for camera in cameras}, {camera.topic for camera in cameras}
+    images = [topic for topic in images if topic.type in (IMAGE, COMPRESSED_IMAGE)]
+    return [topic for topic in images if topic not in taken and _base(topic) in bases]
+
+
 def _in_colour(source: BagSource, images: Sequence[Topic]) -> list[Topic]:
     """One topic of each camera: the first that holds images in colour, raw ones before compressed ones."""
     found: dict[str, Topic] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from sapnet.bags.metadata import METADATA
 from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.parts import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
-from sapnet.bags.report_data import BagReport, CameraReport
+from sapnet.bags.report_data import BagReport, CameraReport, read_report
 from sapnet.bags.source import BagSource, InputError, Recorded, Topic, open_bag
 from sapnet.bags.steps import Item, Steps, digest_of
 from sapnet.bags.writer import BagWriter
@@ -63,6 +64,7 @@ def derain_bag(
         _require_free(output, resume, overwrite, is_unfinished(folder))
         _require_replaceable(source, output)
         with open_bag(source) as bag:
+            _require_within(bag, options.start_s)
             cameras = find_cameras(bag, options.topics)
             if not cameras:
                 seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics)) or "nothing"
@@ -102,7 +104,7 @@ class _Run:
             self._add(BagReport.from_json(said["report"]))
         with closing(self._steps.items(done, last)) as items:
             self._write(parts, items, done, last, progress)
-        self._report.notes = [*self._bag.notes, *self._report.notes]
+        self._report.notes = [*self._bag.notes, *self._outputs.notes, *self._report.notes]
         parts.end(self._output, {REPORT: json.dumps(asdict(self._report))})
         return self._report
 
@@ -188,6 +190,13 @@ class _Run:
         self._report.notes += part.notes
 
 
+def _require_within(bag: BagSource, start_s: float) -> None:
+    """Raises BagError where a recording ends before the start of what is asked for."""
+    length_ns = bag.end_ns - bag.start_ns
+    if start_s and length_ns <= round(start_s * 1e9):
+        raise BagError(f"{bag.path} is {length_ns / 1e9:.3f} s long; there is nothing to derain from {start_s:g} s on")
+
+
 def _require_replaceable(source: Path, output: Path) -> None:
     """Whatever is to be replaced is a recording, and the input is not in it. Raises BagError."""
     if output.resolve() in (source.resolve(), *source.resolve().parents):
@@ -206,10 +215,7 @@ def _require_free(output: Path, resume: bool, overwrite: bool, unfinished: bool)
 
 def _whole(derainer: Derainer, source: Path, output: Path, options: BagOptions) -> BagReport:
     """The report of an output that is whole. Raises BagError where it is of another job; the input may be gone."""
-    try:
-        report = BagReport.from_json(json.loads((output / REPORT).read_text()))
-    except (ValueError, TypeError, KeyError) as err:
-        raise BagError(f"{output / REPORT} is damaged ({err}); derain it anew with --overwrite") from err
+    report = read_report(output / REPORT)
     if source.exists():
         require_same(output, report.job, _job(derainer, source, options))
     return report
@@ -217,7 +223,12 @@ def _whole(derainer: Derainer, source: Path, output: Path, options: BagOptions) 
 
 def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any]:
     """What tells one job from another, as JSON has it."""
-    job = {"input": _identity(source), "options": asdict(options), "network": _network(derainer)}
+    job = {
+        "input": _identity(source),
+        "options": asdict(options),
+        "network": _network(derainer),
+        "weights": _digest(Path(derainer.weights)),
+    }
     values: dict[str, Any] = json.loads(json.dumps(job))
     return values
 
@@ -230,6 +241,11 @@ def _identity(source: Path) -> list[list[Any]]:
     except OSError as err:
         raise InputError(f"{source} cannot be read ({err.strerror or err})") from err
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def _digest(weights: Path) -> str:
+    """Of a file of weights, which may be another one under the same name; empty for those that are shipped."""
+    return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else ""
 
 
 def _network(derainer: Derainer) -> dict[str, str | int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
-from sapnet.bags.cameras import Camera
+from sapnet.bags.cameras import Camera, untouched_siblings
 from sapnet.bags.frames import encode, encode_info, kept_encoding
 from sapnet.bags.options import BagOptions
 from sapnet.bags.source import BagSource, Topic
@@ -18,7 +18,7 @@ from sapnet.errors import BagError
 class Outputs:
     """The topics of a derained recording, and its messages.
 
-    topics: all of them, those of the source first.
+    topics: all of them, those of the source first. notes: what may surprise in them, a sentence each.
     """
 
     def __init__(self, bag: BagSource, cameras: Sequence[Camera], options: BagOptions) -> None:
@@ -37,6 +37,10 @@ class Outputs:
             )
         self._outputs = {camera.topic: topics for camera, topics in made.items()}
         new = [topic for topics in made.values() for topic in topics if topic is not None]
+        rainy = [t.name for t in untouched_siblings(cameras, bag.topics) if options.replace and t in self._kept]
+        self.notes = [
+            f"{name} is of a derained camera too, and still shows the rain: it is passed on" for name in rainy
+        ]
         self.topics = (*(topic for topic in bag.topics if topic in self._kept), *new)
 
     def names(self, camera: Camera) -> tuple[str, str, str]:

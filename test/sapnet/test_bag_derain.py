@@ -210,6 +210,17 @@ def test_derained_frames_in_place_of_the_source(derain: Derain, tmp_path: Path) 
     assert [m for m in got if m[0] != "/cam/streak_mask/image"] == sent
 
 
+def test_what_still_shows_the_rain_in_place_of_a_camera_is_named(derain: Derain, tmp_path: Path) -> None:
+    small = [compressed(f"{CAMERA}/compressed", START_NS + n, frame) for n, frame in enumerate(smooth_frames(2))]
+    sent = sorted([*drive(2), *small], key=lambda message: message.time_ns)
+    report = derain(sent, replace=True)
+    assert report.notes == [
+        f"{CAMERA}/compressed is of a derained camera too, and still shows the rain: it is passed on"
+    ]
+    (tmp_path / "out").rename(tmp_path / "first")
+    assert derain(tmp_path / "in").notes == []
+
+
 def test_nothing_but_what_was_derained(derain: Derain, tmp_path: Path) -> None:
     derain([*drive(4), info("/cam/camera_info", START_NS, 64)], only_derained=True)
     got = read(tmp_path / "out")
@@ -242,6 +253,15 @@ def test_a_part_in_time(derain: Derain, tmp_path: Path) -> None:
     got = read(tmp_path / "out")
     assert [m for m in got if "derained" not in m[0] and "streak" not in m[0]] == inside
     assert len(inside) > 10
+
+
+def test_a_start_behind_the_end_is_told(derain: Derain, tmp_path: Path) -> None:
+    sent = drive(3)
+    length_s = (sent[-1].time_ns - sent[0].time_ns) / 1e9
+    with pytest.raises(BagError, match=r"in is 0\.081 s long; there is nothing to derain from 9 s on"):
+        derain(sent, start_s=9.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert derain(tmp_path / "in", start_s=length_s).messages == 1
 
 
 def test_what_latched_topics_said_before_the_start_is_kept(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:

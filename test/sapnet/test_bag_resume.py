@@ -235,6 +235,39 @@ def test_an_input_that_changed_meanwhile_is_told(source: Path, tmp_path: Path) -
         derain_bag(derainer, changing, tmp_path / "out", resume=True)
 
 
+def test_other_weights_under_the_same_name_are_told(source: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(b"first")
+    failing = Derainer(str(weights), backend="fake", options={"fail_every": 5})
+    with failing, pytest.raises(Exception, match="fake failure"):
+        derain_bag(failing, source, tmp_path / "out")
+    weights.write_bytes(b"other")
+    with Derainer(str(weights), backend="fake") as derainer, pytest.raises(BagError, match="another job: weights was"):
+        derain_bag(derainer, source, tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("job.json", b""),
+        ("job.json", b"\0\0\0"),
+        ("job.json", b'{"input": \xff}'),
+        ("job.json", b"[]"),
+        ("journal.jsonl", b"\0\0\0\n"),
+        ("journal.jsonl", b"{}\n"),
+    ],
+)
+def test_what_a_loss_of_power_left_of_a_run_is_told(name: str, content: bytes, source: Path, tmp_path: Path) -> None:
+    with Derainer(backend="fake", options={"fail_every": 5}) as failing, pytest.raises(Exception, match="fake failure"):
+        derain_bag(failing, source, tmp_path / "out")
+    (partial(tmp_path / "out") / name).write_bytes(content)
+    with (
+        Derainer(backend="fake") as derainer,
+        pytest.raises(BagError, match=rf"{name} is damaged \(.*; start anew with --overwrite"),
+    ):
+        derain_bag(derainer, source, tmp_path / "out", resume=True)
+
+
 def test_two_processes_do_not_write_one_output(source: Path, tmp_path: Path) -> None:
     partial(tmp_path / "out").mkdir()
     with (
