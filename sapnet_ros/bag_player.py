@@ -28,6 +28,8 @@ from sapnet_ros.recorded_topics import offered_profile
 
 READY_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0
+# With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
+LOCKSTEP_DEPTH = 1
 
 _EXAMPLES = """\
 The player stops time, and goes on, at SIGUSR1 and by its service ~/pause (std_srvs/SetBool).
@@ -85,7 +87,8 @@ def _player(
     if args.lockstep and not cameras:
         raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    player = BagPlayer(topics, args.rate, _profiles(cameras, args.lockstep), args.clock_rate)
+    depths = {"clock_depth": LOCKSTEP_DEPTH} if args.lockstep else {}
+    player = BagPlayer(topics, args.rate, _profiles(cameras, args.lockstep), args.clock_rate, **depths)
     try:
         _heed_signals(player)
         if player.skipped:
@@ -102,9 +105,8 @@ def _profiles(cameras: Sequence[Camera], lockstep: bool) -> dict[Topic, QoSProfi
     topics = [topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
     profiles = {topic: offered_profile(topic, reliable=True) for topic in topics}
     if lockstep:
-        # With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
         for profile in profiles.values():
-            profile.depth = 1
+            profile.depth = LOCKSTEP_DEPTH
     return profiles
 
 

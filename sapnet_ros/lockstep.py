@@ -15,7 +15,7 @@ from sapnet.bags.cameras import Camera
 from sapnet.bags.source import Messages
 from sapnet.bags.types import deserialize
 from sapnet_ros.player import READINESS_CHANGES_S, SETTLE_S, PlayerError, stamp_of
-from sapnet_ros.playing import BagPlayer
+from sapnet_ros.playing import CLOCK, BagPlayer
 from sapnet_ros.qos import latched_profile
 from sapnet_ros.reasons import BUILDING
 
@@ -115,7 +115,8 @@ class Lockstep:
     """Sends a recording's messages, and holds its time from each frame on until that is answered.
 
     A frame is answered when its status has come, or when the diagnostics count one more that was dropped. It is sent
-    when the node has all camera_info from before it, which it looks at first.
+    when the node has all camera_info from before it, which it looks at first, and when all who listen to /clock
+    reliably, as the recorder does, have its time.
     """
 
     def __init__(
@@ -159,9 +160,11 @@ class Lockstep:
         key = frame_key(message)
         self._player.time.stop(HELD)
         self._player.time.set(message.time_ns)
+        if not self._player.tell_time(message.time_ns, self._answer_s):
+            raise PlayerError(f"a subscriber of {CLOCK} did not take the time within {self._answer_s:g} s")
         self._answers.clear()
         dropped = self._answers.dropped
-        self._player.send(message)
+        self._player.publish(message)
         if key is not None:
             self._await(message, key, dropped)
         self._player.time.go_on(HELD)

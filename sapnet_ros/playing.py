@@ -37,8 +37,8 @@ class PlayerStopped(SapnetError):
 class BagPlayer(WaitingNode):
     """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
 
-    profiles: what to offer instead of what was recorded. skipped: topics that cannot be published
-    here, and why.
+    profiles: what to offer instead of what was recorded. clock_depth: of the queue of /clock. skipped: topics that
+    cannot be published here, and why.
     /clock has the recording's time: with each message, and ``clock_hz`` times in each second of steady time.
     ``~/pause`` stops time and goes on. Not thread-safe.
     """
@@ -49,6 +49,7 @@ class BagPlayer(WaitingNode):
         rate: float,
         profiles: Mapping[Topic, QoSProfile] = MappingProxyType({}),
         clock_hz: float = CLOCK_HZ,
+        clock_depth: int = 10,
         **node_options: Any,
     ) -> None:
         super().__init__("bag_player", **node_options)
@@ -59,7 +60,7 @@ class BagPlayer(WaitingNode):
         self._told_ns = self._next_ns = 0
         self._served_ns = 0
         self._publishers_of: dict[Topic, Any] = {}
-        self._clock_publisher = self.create_publisher(Clock, CLOCK, QoSProfile(depth=10))
+        self._clock_publisher = self.create_publisher(Clock, CLOCK, QoSProfile(depth=clock_depth))
         for topic in topics:
             self._advertise(topic, profiles.get(topic) or offered_profile(topic))
         self.create_timer(1 / clock_hz, self._tick, clock=RosClock(clock_type=ClockType.STEADY_TIME))
@@ -105,13 +106,17 @@ class BagPlayer(WaitingNode):
         """How many listen to a topic."""
         return int(self._publishers_of[topic].get_subscription_count())
 
+    def tell_time(self, time_ns: int, timeout_s: float) -> bool:
+        """Have it be this time for all reliable subscribers of /clock; whether they took it. Raises PlayerStopped."""
+        self._tell_time(time_ns)
+        return self._wait_acknowledged(self._clock_publisher, timeout_s)
+
     def wait_taken(self, topic: Topic, timeout_s: float) -> bool:
         """Whether all reliable subscribers have what was sent of a topic within the time. Raises PlayerStopped."""
+        return self._wait_acknowledged(self._publishers_of[topic], timeout_s)
 
-        def taken() -> bool:
-            return bool(self._publishers_of[topic].wait_for_all_acked(ACKNOWLEDGED))
-
-        return self.spin_until(taken, timeout_s)
+    def _wait_acknowledged(self, publisher: Any, timeout_s: float) -> bool:
+        return self.spin_until(lambda: bool(publisher.wait_for_all_acked(ACKNOWLEDGED)), timeout_s)
 
     def toggle_pause(self) -> None:
         """Pause, or go on: soon. May be called from a signal handler."""

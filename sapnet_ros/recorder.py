@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections import Counter
@@ -19,7 +20,8 @@ from typing import Any, TextIO
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -36,6 +38,7 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import Writer
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool, Float32
 
@@ -76,8 +79,11 @@ class Recorder(Node):
     header: topic, header stamp, time of receipt on CLOCK_MONOTONIC (both in nanoseconds), and of a frame_status what
     became of the frame. on_diagnostics: called with each message of /diagnostics as plain values.
 
-    ``~/ready`` tells that all outputs are listened to; ``~/recorded`` repeats a frame_status once all that came with
-    the frame is written.
+    Simulated time is that of a reliable subscription: a player that waits until /clock has been taken, as it does in
+    lockstep, says when what it then sends is recorded.
+
+    ``~/ready`` tells that all outputs, and time, are listened to; ``~/recorded`` repeats a frame_status once all that
+    came with the frame is written.
     """
 
     def __init__(
@@ -94,6 +100,8 @@ class Recorder(Node):
         super().__init__("recorder", **node_options)
         self._bag = bag
         self._log = log
+        # First, so that a time that has come is noted before the messages that came after it.
+        self._clock = _Clock(self) if self.get_parameter("use_sim_time").value else None
         self._ready = self.create_publisher(Bool, "~/ready", latched_profile())
         self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
         self.create_subscription(DiagnosticArray, "/diagnostics", lambda message: on_diagnostics(plain(message)), 10)
@@ -104,7 +112,7 @@ class Recorder(Node):
             for subscription in self._record_camera(camera, camera not in without_info, status)
         ]
         # Steady: simulated time may stand still until we are ready.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        steady = RosClock(clock_type=ClockType.STEADY_TIME)
         self._discovery = self.create_timer(0.1, self._look_for_publishers, clock=steady)
 
     def _record_camera(self, camera: str, has_info: bool, status: bool) -> Iterator[Any]:
@@ -120,7 +128,8 @@ class Recorder(Node):
         yield self._record(prefix + STATUS, topics.frame_status, DiagnosticArray, frame, written=status)
 
     def _look_for_publishers(self) -> None:
-        if all(subscription.get_publisher_count() for subscription in self._outputs):
+        has_time = self._clock is None or self._clock.now_ns is not None
+        if has_time and all(subscription.get_publisher_count() for subscription in self._outputs):
             self._discovery.cancel()
             # The input comes last: who waits for its subscribers then knows that the outputs are listened to.
             for camera in self._inputs:
@@ -144,7 +153,7 @@ class Recorder(Node):
     def _take(self, name: str, connection: Connection | None, frame: _Frame, data: bytes) -> None:
         steady_ns = time.monotonic_ns()
         if connection is not None and self._bag is not None:
-            self._bag.write(connection, self.get_clock().now().nanoseconds, data)
+            self._bag.write(connection, self._now_ns(), data)
         outcome = "-"
         if name.endswith(STATUS):
             outcome = deserialize_message(data, DiagnosticArray).status[0].message
@@ -154,6 +163,22 @@ class Recorder(Node):
             print(name, header_stamp(data), steady_ns, outcome, file=self._log)
         if (complete := frame.take_complete()) is not None:
             self._recorded.publish(complete)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds) if self._clock is None else self._clock.now_ns or 0
+
+
+class _Clock:
+    """Simulated time, of which no tick is lost on the way. now_ns: None before the first one."""
+
+    def __init__(self, node: Node) -> None:
+        self.now_ns: int | None = None
+        node.create_subscription(
+            Clock, "/clock", self._note, QoSProfile(depth=1)
+        )  # which is reliable; the newest counts
+
+    def _note(self, message: Clock) -> None:
+        self.now_ns = message.clock.sec * 10**9 + message.clock.nanosec
 
 
 class _Frame:
@@ -214,8 +239,9 @@ def new_bag(path: Path, storage: str, compression: str) -> Iterator[Writer]:
             with BagWriter(Path(folder) / path.name, storage, compression) as bag:
                 yield bag
             os.rename(Path(folder) / path.name, path)
-    except OSError as err:
-        raise BagError(f"{path} cannot be written ({err.strerror})") from err
+    except (OSError, sqlite3.Error) as err:
+        why = (err.strerror or err) if isinstance(err, OSError) else err
+        raise BagError(f"{path} cannot be written ({why})") from err
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -202,7 +202,10 @@ class StandIn:
 
     def __init__(self, peer: Peer, **instead: str) -> None:
         self.seen: list[str] = []
+        self.times: list[int] = []  # on /clock, when each frame came
+        self._time_ns = 0
         self._peer = peer
+        peer.node.create_subscription(Clock, "/clock", self._on_clock, 1)
         self._instead = {int(name.removeprefix("frame")): what for name, what in instead.items()}
         self._frames = self._dropped = 0
         self._lock = threading.Lock()
@@ -222,8 +225,12 @@ class StandIn:
         self._ready.publish(Bool(data=True))
         self.seen.append(f"info {int(message.k[0])}")
 
+    def _on_clock(self, message: Clock) -> None:
+        self._time_ns = clock_ns(message)
+
     def _on_image(self, message: Image) -> None:
         self.seen.append("image")
+        self.times.append(self._time_ns)
         what = self._instead.get(self._frames, "")
         self._frames += 1
         if what == "drop":
@@ -245,8 +252,10 @@ FRAMES = [np.full((48, 64, 3), number, np.uint8) for number in range(5)]
 
 def test_lockstep_sends_on_after_the_answer(peer: Peer, play: Play) -> None:
     node = StandIn(peer, frame2="drop")
-    playing = play(list(drive(["/cam"], FRAMES)), "--lockstep", "--rate", "100")
+    messages = list(drive(["/cam"], FRAMES))
+    playing = play(messages, "--lockstep", "--rate", "100")
     assert playing.wait() == 0
+    assert node.times == [message.time_ns for message in messages if message.topic == "/cam/image_raw"]
     first, *rest = node.seen
     assert first == "info 50"  # ahead of time, to be ready
     assert rest == [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from argparse import ArgumentParser
@@ -17,7 +19,7 @@ import pytest
 from rosbags.interfaces import QosReliability
 
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, wheel
-from live import TIMEOUT_S, wait_for
+from live import ROOT, TIMEOUT_S, wait_for
 from replay_bags import LATCHED, SENSOR, contents, drive, record, talk
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
@@ -25,7 +27,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ro
 from sapnet.bags import open_bag
 from sapnet.errors import SapnetError
 from sapnet.sequence import RainySequence
-from sapnet_ros import replay
+from sapnet_ros import live_run, replay
 from sapnet_ros.replay_plan import make_plan
 
 SIZE = 48, 64
@@ -196,6 +198,61 @@ def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.
     derained = contents(tmp_path / "out")["/front/derained/image"]
     assert len(derained) == camera["derained"] > 8
     assert len(set(stamps(derained, "sensor_msgs/msg/Image"))) == 5
+
+
+def say(run: live_run.LiveRun, in_flight: int) -> None:
+    """As the recorder keeps what derain_node says."""
+    values = {"in_flight": str(in_flight), "derained": "3", "passed_through": "0"}
+    statuses = {"derain_node: camera": {"values": values}}
+    made = run.diagnostics.with_suffix(".new")
+    made.write_text(json.dumps({"steady_ns": time.monotonic_ns(), "statuses": statuses}))
+    made.rename(run.diagnostics)
+
+
+def test_a_frame_that_takes_long_is_waited_for_as_long_as_the_node_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come in the middle of it; without a word of the node's, it is over."""
+    monkeypatch.setattr(live_run, "DIAGNOSTICS_TIMEOUT_S", 1.0)
+    run = live_run.LiveRun(tmp_path, 0)
+    monkeypatch.setattr(run, "_check_running", lambda: None)
+    run.received.write_text("frame_status 1 2 derained\n" * 3)
+    said = [1] * 15 + [0]
+
+    def tell() -> None:
+        for in_flight in said:
+            time.sleep(0.1)
+            say(run, in_flight)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    run._wait_for_final_diagnostics()
+    thread.join()
+    say(run, in_flight=1)
+    with pytest.raises(live_run.RunError, match="derain_node has sent no diagnostics for 1 s"):
+        run._wait_for_final_diagnostics()
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_recording_that_cannot_be_written_is_told(storage: str, tmp_path: Path) -> None:
+    """A full disk, stood in for by a limit on the size of files; sqlite3 has exceptions of its own."""
+    program = (
+        "import resource, signal, sys; from pathlib import Path; from sapnet.bags.types import TYPESTORE\n"
+        "from sapnet.errors import BagError; from sapnet_ros.recorder import new_bag\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    with new_bag(Path(sys.argv[1]), sys.argv[2], 'none') as bag:\n"
+        "        connection = bag.add_connection('/a', 'std_msgs/msg/String', typestore=TYPESTORE)\n"
+        "        for number in range(100): bag.write(connection, number, bytes(50_000))\n"
+        "except BagError as err: sys.exit(str(err))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "out"), storage]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'out'} cannot be written (" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def frame(topic: str) -> Sent:
