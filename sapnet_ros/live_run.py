@@ -148,22 +148,25 @@ class LiveRun:
         return 0, self.status("backend").get("message") or "starting"
 
     def _wait_for_final_diagnostics(self) -> None:
-        """Until derain_node's figures include the last frame, and the recorder has it, unless it missed some."""
-        ended_ns = time.monotonic_ns()
+        """Until derain_node's figures include the last frame, and the recorder has it, unless it missed some.
+
+        However long a frame takes, derain_node says meanwhile that it is in flight.
+        """
+        ended_ns = heard_ns = time.monotonic_ns()
         complete = False
-        while time.monotonic_ns() < ended_ns + DIAGNOSTICS_TIMEOUT_S * 1e9:
+        while time.monotonic_ns() < heard_ns + DIAGNOSTICS_TIMEOUT_S * 1e9:
             self._check_running()
             figures = [self.status(camera).get("values", {}) for camera in self._cameras]
-            complete = self._read_diagnostics().get("steady_ns", 0) > ended_ns and all(
-                values.get("in_flight") == "0" for values in figures
-            )
-            if complete and self._returned() >= sum(
-                int(values["derained"]) + int(values["passed_through"]) for values in figures
-            ):
+            told_ns = self._read_diagnostics().get("steady_ns", 0)
+            if not complete:
+                heard_ns = max(heard_ns, told_ns)
+                complete = told_ns > ended_ns and all(values.get("in_flight") == "0" for values in figures)
+            out = sum(int(values.get("derained", 0)) + int(values.get("passed_through", 0)) for values in figures)
+            if complete and self._returned() >= out:
                 return
             time.sleep(POLL_S)
         if not complete:
-            raise RunError(f"derain_node has sent no complete diagnostics for {DIAGNOSTICS_TIMEOUT_S:g} s")
+            raise RunError(f"derain_node has sent no diagnostics for {DIAGNOSTICS_TIMEOUT_S:g} s")
 
     def _returned(self) -> int:
         """Frames whose status the recorder has noted; what was counted once is not read again."""
