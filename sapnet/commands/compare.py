@@ -40,7 +40,7 @@ Exit status: 0 where no difference exceeds the tolerance, 1 where one does, 2 on
 _EXAMPLES = """\
 sapnet compare reference/ replayed/
 sapnet compare drive.bag derained/ --topic /imu --topic '/lidar/*'
-sapnet compare cpu/ gpu/ --topic /front/derained/image --tolerance 2
+sapnet compare cpu/ gpu/ --topic '*/derained/image' --tolerance 2
 sapnet compare reference/ replayed/ --times --json > differences.json
 """
 

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.text import Text
 
-from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
+from bag_builders import FRAME_NS, START_NS, TYPES, Sent, cdr, image, smooth_frames, text, write_bag
 from sapnet.cli import main
 
 CAMERA = "/front/derained/image"
@@ -78,6 +79,28 @@ def test_topics_may_be_chosen_and_ignored(tmp_path: Path, reference: Path, capsy
     assert main(["compare", str(reference), other, "--ignore", "/log"]) == 0
     assert main(["compare", str(reference), other, "--topic", CAMERA, "--topic", "/front/*"]) == 0
     assert last_line(capsys) == "equal: 1 topic, 4 messages"
+
+
+def outputs(name: Path, off: int) -> str:
+    """Of derain_node, with arithmetic that is a little off."""
+    (frame,) = smooth_frames(1)
+    mask = np.zeros(frame.shape[:2], np.uint8)
+    mask[0, 0] = 255 if off else 0
+    score = TYPES.types["std_msgs/msg/Float32"](data=0.25 + 1e-7 * off)
+    derained = image(CAMERA, START_NS, np.clip(frame, 0, 250) + np.uint8(off))
+    mask_sent = image("/front/streak_mask/image", START_NS, mask, "mono8")
+    return str(write_bag(name, [derained, mask_sent, cdr("/front/rain_score", START_NS, score)]))
+
+
+def test_derained_images_of_two_backends_are_equal_within_a_tolerance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks and scores are not: docs/replay.md says how to leave them out."""
+    both = [outputs(tmp_path / "cpu", 0), outputs(tmp_path / "gpu", 2)]
+    assert main(["compare", *both, "--tolerance", "2"]) == 1
+    assert last_line(capsys) == "different (tolerance 2): 2 of 3 topics"
+    assert main(["compare", *both, "--topic", "*/derained/image", "--tolerance", "2"]) == 0
+    assert last_line(capsys) == "equal (tolerance 2): 1 topic, 1 message"
 
 
 def test_json_holds_every_figure(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
