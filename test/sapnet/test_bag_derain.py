@@ -357,15 +357,43 @@ def test_an_image_that_cannot_be_read_is_passed_on_and_named(derain: Derain, tmp
     assert [m for m in read(tmp_path / "out") if m[0] == CAMERA] == [m for m in sent if m.topic == CAMERA]
 
 
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-@pytest.mark.parametrize("mode", ["none", "message", "file", "storage"])
+# sqlite3 compresses nothing itself.
+KINDS = [("mcap", "storage"), *((kind, mode) for kind in ("mcap", "sqlite3") for mode in ("none", "message", "file"))]
+
+
+def record(path: Path, sent: list[Sent], kind: tuple[str, str], latched: tuple[str, ...] = ()) -> Path:
+    """A recording of one of the KINDS."""
+    storage, mode = kind
+    writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+    writer.set_compression(CompressionMode[mode.upper()], CompressionFormat.ZSTD)
+    with writer:
+        connections = {
+            (topic, name): writer.add_connection(
+                topic,
+                name,
+                typestore=TYPES,
+                offered_qos_profiles=qos("transient_local") if topic in latched else [],
+            )
+            for topic, name in dict.fromkeys((message.topic, message.type) for message in sent)
+        }
+        for message in sent:
+            writer.write(connections[message.topic, message.type], message.time_ns, message.data)
+    return path
+
+
+def assert_kind(path: Path, kind: tuple[str, str]) -> None:
+    storage, mode = kind
+    with Reader(path) as reader:
+        assert (reader.compression_mode or "none") == (mode if mode in ("message", "file") else "none")
+    assert_storage(path, storage)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
 @pytest.mark.parametrize("cameras", [1, 3])
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
 def test_every_kind_of_recording(
-    storage: str, mode: str, cameras: int, transport: str, derainer: Derainer, tmp_path: Path
+    kind: tuple[str, str], cameras: int, transport: str, derainer: Derainer, tmp_path: Path
 ) -> None:
-    if (storage, mode) == ("sqlite3", "storage"):
-        pytest.skip("sqlite3 compresses nothing itself")
     topics = [f"/cam{index}/image{'/compressed' if transport == 'compressed' else ''}" for index in range(cameras)]
     make = image if transport == "raw" else compressed
     sent: list[Sent] = []
@@ -373,24 +401,58 @@ def test_every_kind_of_recording(
         stamp = START_NS + index * FRAME_NS
         sent += [make(topic, stamp + number, frame) for number, topic in enumerate(topics)]
         sent += [text("/log", stamp + 2_000_000, str(index)), wheel("/wheel", stamp + 3_000_000, index)]
-    source = tmp_path / "source"
-    writer = Writer(source, version=9, storage_plugin=StoragePlugin[storage.upper()])
-    writer.set_compression(CompressionMode[mode.upper()], CompressionFormat.ZSTD)
-    with writer:
-        connections = {
-            t: writer.add_connection(t, k, typestore=TYPES) for t, k in dict.fromkeys((m.topic, m.type) for m in sent)
-        }
-        for message in sent:
-            writer.write(connections[message.topic], message.time_ns, message.data)
-    report = derain_bag(derainer, source, tmp_path / "out")
+    report = derain_bag(derainer, record(tmp_path / "source", sent, kind), tmp_path / "out")
     assert ours(read(tmp_path / "out")) == sent
     assert report.frames == 4 * cameras
-    with Reader(tmp_path / "out") as reader:
-        assert (reader.compression_mode or "none") == (mode if mode in ("message", "file") else "none")
-    assert_storage(tmp_path / "out", storage)
+    assert_kind(tmp_path / "out", kind)
     with AnyReader([tmp_path / "out"]) as reader:
         types = {type(reader.deserialize(data, c.msgtype)).__name__ for c, _, data in reader.messages()}
     assert "our_msgs__msg__Wheel" in types
+
+
+@pytest.fixture(scope="module")
+def photographs(shared_data: Path) -> list[Any]:
+    """Two frames of a real drive, 160x90."""
+    found = [cv2.imread(str(shared_data / "driving" / f"test{number}.jpg")) for number in (1, 2)]
+    if any(frame is None for frame in found):
+        pytest.skip(f"needs {shared_data / 'driving'}/test1.jpg and test2.jpg")
+    return [cv2.resize(frame, (160, 90), interpolation=cv2.INTER_AREA) for frame in found]
+
+
+def transform(topic: str, stamp_ns: int, child: str, x: float) -> Sent:
+    types = TYPES.types
+    moved = types["geometry_msgs/msg/Transform"](
+        translation=types["geometry_msgs/msg/Vector3"](x, 0.5, 1.5),
+        rotation=types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+    )
+    stamped = types["geometry_msgs/msg/TransformStamped"](bags.header(stamp_ns, "map"), child, moved)
+    return bags.cdr(topic, stamp_ns, types["tf2_msgs/msg/TFMessage"]([stamped]))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_real_frames_with_transforms(
+    kind: tuple[str, str], photographs: list[Any], derainer: Derainer, tmp_path: Path
+) -> None:
+    """A raw camera and one of JPEG, transforms that come and go, and some that stay."""
+    sent = [transform("/tf_static", START_NS, "camera", 0.0)]
+    for number, frame in enumerate(photographs):
+        stamp = START_NS + number * FRAME_NS
+        sent += [transform("/tf", stamp, "car", number), image(CAMERA, stamp, frame)]
+        sent += [compressed("/rear/image_raw/compressed", stamp + 1, frame)]
+    report = derain_bag(derainer, record(tmp_path / "in", sent, kind, ("/tf_static",)), tmp_path / "out")
+    got = read(tmp_path / "out")
+    assert ours(got) == sent
+    assert (report.frames, report.notes) == (4, [])
+    for message, frame in zip(decoded(got, "/cam/derained/image"), photographs, strict=True):
+        assert np.array_equal(decode_image(message).bgr, frame)
+    for message, frame in zip(decoded(got, "/rear/derained/image/compressed"), photographs, strict=True):
+        assert cv2.absdiff(decode_compressed(message).bgr, frame).mean() < 4
+    moved = [message.transforms[0].transform.translation.x for message in decoded(got, "/tf")]
+    assert moved == [0.0, 1.0]
+    with open_bag(tmp_path / "out") as bag:
+        (static,) = (topic for topic in bag.topics if topic.name == "/tf_static")
+        assert [profile.durability for profile in static.qos] == [QosDurability.TRANSIENT_LOCAL]
+    assert_kind(tmp_path / "out", kind)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
