@@ -11,10 +11,10 @@ from pathlib import Path
 from rosbags.convert.converter import LATCH, STATIC_MSGTYPE_RENAMES, generate_message_converter
 from rosbags.interfaces import Connection, ConnectionExtRosbag1, MessageDefinition, MessageDefinitionFormat
 from rosbags.interfaces.typing import Typesdict
-from rosbags.rosbag1 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from sapnet.bags.ros1_reader import Ros1Reader, require_damage
 from sapnet.bags.source import BagSource, Recorded, Topic, note
 from sapnet.errors import BagError, first_line
 
@@ -27,17 +27,19 @@ def open_ros1(path: Path, scratch: Path) -> Iterator[BagSource]:
 
     scratch: not needed. Raises BagError.
     """
-    reader = Reader(path)
+    reader = Ros1Reader(path)
     try:
         reader.open()
     # What the library raises, here and below, depends on the byte that is wrong.
     except Exception as err:
-        _require_damage(err)
+        require_damage(err)
         raise BagError(
             f"{path} cannot be read as a ROS 1 bag: {first_line(err)} `rosbag reindex` mends what is repairable"
         ) from err
     try:
         notes: list[str] = []
+        if reader.no_index:
+            note(notes, f"{path.name} has no index ({reader.no_index}): read through instead, as far as it goes")
         types = _Types(reader.connections, notes)
         topics = _topics(reader.connections, types)
 
@@ -50,26 +52,19 @@ def open_ros1(path: Path, scratch: Path) -> Iterator[BagSource]:
                     try:
                         converted = bytes(types.convert[connection.msgtype](data))
                     except Exception as err:
-                        _require_damage(err)
+                        require_damage(err)
                         said = f"{connection.topic} holds messages that are no {connection.msgtype}"
                         note(notes, f"{said} ({first_line(err)}): left out")
                     else:
                         yield Recorded(topics[connection.id], time_ns, converted)
             except Exception as err:
-                _require_damage(err)
+                require_damage(err)
                 note(notes, f"{path.name} is damaged ({first_line(err)}): read as far as it goes")
 
         span = (reader.start_time, reader.end_time) if any(topic.count for topic in topics.values()) else (0, 0)
         yield BagSource(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), span, notes, read)
     finally:
         reader.close()
-
-
-def _require_damage(err: Exception) -> None:
-    """Raises what is no damage: of memory, and of the system, which has numbers for it, as the unpackers have not."""
-    for cause in (err, err.__cause__):
-        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None):
-            raise cause
 
 
 class _Types:

@@ -127,7 +127,7 @@ def _why(err: OSError | MemoryError) -> str:
 
 
 def _opener(path: Path) -> Callable[[Path, Path], AbstractContextManager[BagSource]]:
-    if path.suffix == ".bag" and path.is_file():
+    if path.name.endswith((".bag", ".bag.active")) and path.is_file():
         from sapnet.bags.ros1 import open_ros1
 
         return open_ros1
