@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from ruamel.yaml import YAML
 from sapnet.bags.mcap_file import McapFile
 from sapnet.bags.mcap_pieces import require_plausible
 from sapnet.bags.metadata import METADATA
+from sapnet.bags.packed_file import SUFFIXES, PackedFile
 from sapnet.bags.source import BagSource, Recorded, Topic, note
 from sapnet.bags.sqlite3_file import Sqlite3File
 from sapnet.bags.types import parsed_qos, zstd
@@ -24,7 +24,7 @@ STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 # How a message that was compressed begins; CDR begins with 00.
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
-File = McapFile | Sqlite3File
+File = McapFile | Sqlite3File | PackedFile
 Key = tuple[str, str]
 
 
@@ -125,7 +125,7 @@ def _described(entry: dict[str, Any]) -> Topic:
 
 def _suffix(path: Path) -> str:
     """That of the storage: a compressed file has one more."""
-    return path.with_suffix("").suffix if path.suffix in (".zstd", ".zst") else path.suffix
+    return path.with_suffix("").suffix if path.suffix in SUFFIXES else path.suffix
 
 
 def _order(path: Path) -> list[tuple[bool, int, str]]:
@@ -141,11 +141,12 @@ def _opened(recording: _Recording, scratch: Path) -> Iterator[tuple[str, File]]:
     """
     for number, file in enumerate(recording.files):
         try:
-            plain = _unpacked(file, scratch / f"unpacked_{number}", recording.say)
-            if plain.suffix == ".mcap":
-                yield file.name, McapFile(plain, recording.say)
+            if file.suffix in SUFFIXES:
+                yield file.name, PackedFile(file, scratch / "unpacked", recording.say)
+            elif file.suffix == ".mcap":
+                yield file.name, McapFile(file, recording.say)
             else:
-                yield file.name, Sqlite3File(plain, scratch / f"merged_{number}", recording.say)
+                yield file.name, Sqlite3File(file, scratch / f"merged_{number}", recording.say)
         except OSError as err:
             raise OSError(err.errno, f"{file.name}: {err.strerror or err}") from err
         except MemoryError:
@@ -153,23 +154,6 @@ def _opened(recording: _Recording, scratch: Path) -> Iterator[tuple[str, File]]:
         # What is raised depends on the byte that is wrong.
         except Exception as err:
             recording.say(f"{file.name} cannot be read ({first_line(err)}): left out")
-
-
-def _unpacked(file: Path, folder: Path, say: Callable[[str], None]) -> Path:
-    """A file that is not compressed: itself, or what was made of it in ``folder``."""
-    if file.suffix not in (".zstd", ".zst"):
-        return file
-    folder.mkdir()
-    plain = folder / file.stem
-    with file.open("rb") as content, plain.open("wb") as unpacked:
-        try:
-            with zstd.open(content, "rb") as packed:
-                shutil.copyfileobj(packed, unpacked)
-        except (zstd.ZstdError, EOFError) as err:
-            say(f"{file.name} is damaged ({first_line(err)}): unpacked as far as it goes")
-        except OSError as err:
-            raise OSError(err.errno, f"{err.strerror}, for {plain}; set TMPDIR to a larger disk") from err
-    return plain
 
 
 def _merged(files: list[tuple[str, File]], described: list[Topic]) -> dict[Key, Topic]:
@@ -216,7 +200,7 @@ def _both(topic: Topic, other: Topic) -> Topic:
 def _compression(files: list[tuple[str, File]], recording: _Recording) -> str:
     if recording.compression != "none":
         return recording.compression
-    if all(name.endswith((".zstd", ".zst")) for name, _ in files):
+    if all(name.endswith(SUFFIXES) for name, _ in files):
         return "file"
     if any(_holds_packed(file) for _, file in files):
         return "message"

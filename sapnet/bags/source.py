@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from rosbags.interfaces import MessageDefinition, Qos
 
+from sapnet.bags.scratch import scratch_folder
 from sapnet.errors import BagError
 
 # Reads (topic, log time in nanoseconds, CDR) of topics, from a start (inclusive) to a stop (exclusive).
@@ -109,7 +109,7 @@ def open_bag(path: Path | str) -> Iterator[BagSource]:
         try:
             if not path.exists():
                 raise BagError(f"{path} does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag")
-            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="sapnet_bag_", ignore_cleanup_errors=True)))
+            scratch = stack.enter_context(scratch_folder())
             source = stack.enter_context(_opener(path)(path, scratch))
         except (OSError, MemoryError) as err:
             raise InputError(f"{path} cannot be read ({_why(err)}); check its rights, and TMPDIR") from err
