@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import torch
 
 from sapnet.errors import BackendError
 
+_DRIVER = "libcuda.so.1"
 # What the driver says of itself: on PCs and servers, and on Jetson, whose driver is part of the system.
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
 
@@ -29,8 +31,18 @@ def find_device(name: str) -> torch.device:
 
 def driver_version() -> str:
     """All that is known of the NVIDIA driver; a change of it makes engines and their kernels worthless."""
-    said = [f"CUDA {torch._C._cuda_getDriverVersion()}"]  # type: ignore[attr-defined]
+    said = [f"CUDA {_cuda_of_driver() or 'unknown'}"]
     for path in _DRIVER_FILES:
         if path.is_file():
             said.append(path.read_text(errors="replace").strip().partition("\n")[0])
     return "; ".join(said)
+
+
+def _cuda_of_driver() -> int:
+    """The newest CUDA that the driver runs, such as 13010; 0 where its library is not there or does not say."""
+    version = ctypes.c_int()
+    try:
+        status = ctypes.CDLL(_DRIVER).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return 0
+    return version.value if status == 0 else 0
