@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sapnet.backends import gpu
 from sapnet.backends.base import Frames
 from sapnet.backends.engine import EngineShape
 from sapnet.errors import BackendError, first_line
@@ -30,6 +31,7 @@ class CudaRunner:
 
     def __init__(self, device: torch.device, shape: EngineShape, enqueue: Enqueue, use_graphs: bool) -> None:
         self._device = device
+        self._shape = shape
         self._enqueue: Enqueue | None = enqueue
         self._use_graphs = use_graphs
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -63,6 +65,20 @@ class CudaRunner:
                 raise BackendError(f"the GPU failed on {batch} frame(s): {first_line(err)}") from err
             return self._host[1][:batch].copy(), self._host[2][:batch].copy()
 
+    def warm_up(self) -> None:
+        """Run every batch size once: no frame is to wait for what the first run compiles or captures.
+
+        Raises BackendError, and is closed then.
+        """
+        shape = self._shape
+        try:
+            # The largest first: the others find its memory.
+            for batch in range(shape.max_batch, 0, -1):
+                self.infer(np.zeros((batch, shape.height, shape.width, 3), np.uint8))
+        except BackendError:
+            self.close()
+            raise
+
     def close(self) -> None:
         """Free its memory, after a call under way."""
         with self._lock:
@@ -78,12 +94,19 @@ class CudaRunner:
             enqueue(*tensors)
             return
         if batch not in self._graphs:
-            # Libraries choose their kernels and take their memory in the first runs, which a capture may not.
-            for _ in range(_WARM_UP):
-                enqueue(*tensors)
-            self._stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=self._stream):
-                enqueue(*tensors)
-            self._graphs[batch] = graph
+            with gpu.PREPARING:
+                self._graphs[batch] = self._capture(tensors, enqueue)
         self._graphs[batch].replay()
+
+    def _capture(self, tensors: list[Tensor], enqueue: Enqueue) -> torch.cuda.CUDAGraph:
+        # Libraries choose their kernels and take their memory in the first runs, which a capture may not.
+        for _ in range(_WARM_UP):
+            enqueue(*tensors)
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # A run leaves nothing behind in the graphs' memory, so that all share it.
+        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        # Other threads go on with what is captured already: "global" would have what they ask of CUDA fail.
+        with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+            enqueue(*tensors)
+        return graph

@@ -1,14 +1,19 @@
-"""Which processor a device name means, and what an engine must know of a GPU."""
+"""Which processor a device name means, what an engine must know of a GPU, and whose turn it is to prepare work."""
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from pathlib import Path
 
 import torch
 
 from sapnet.errors import BackendError
 
+# Held, in the whole process, by who captures a CUDA graph, loads an engine or sets torch's flags for a while, which must
+# not meet: a capture fails when another thread takes or frees memory. Never held while frames are run, and nobody closes
+# what may be running while holding it.
+PREPARING = threading.RLock()
 _DRIVER = "libcuda.so.1"
 # What the driver says of itself: on PCs and servers, and on Jetson, whose driver is part of the system.
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))

@@ -1,0 +1,159 @@
+"""The runner of all CUDA backends, on stand-ins for CUDA that compute on the CPU and note what is asked of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sapnet.backends import gpu
+from sapnet.backends.cuda_runner import CudaRunner
+from sapnet.backends.engine import EngineShape
+from sapnet.errors import BackendError
+
+SHAPE = EngineShape(16, 18, max_batch=3)
+CPU = torch.device("cpu")
+
+
+class Graph:
+    """Stands in for torch.cuda.CUDAGraph: what is captured runs at once, a replay is counted."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def pool(self) -> Graph:
+        return self
+
+    def replay(self) -> None:
+        self.replays += 1
+
+
+class Cuda:
+    """What was captured, in order: the batch and how it was asked for."""
+
+    def __init__(self) -> None:
+        self.captures: list[dict[str, Any]] = []
+        self.capturing = False
+
+    @contextmanager
+    def graph(self, graph: Graph, pool: object = None, stream: object = None, **how: Any) -> Iterator[None]:
+        assert held(), "captured without the lock"
+        self.captures.append({"graph": graph, "pool": pool, **how})
+        self.capturing = True
+        yield
+        self.capturing = False
+
+
+def held() -> bool:
+    """Whether another thread would wait for gpu.PREPARING."""
+    taken: list[bool] = []
+
+    def try_it() -> None:
+        if gpu.PREPARING.acquire(blocking=False):
+            gpu.PREPARING.release()
+            taken.append(False)
+        else:
+            taken.append(True)
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    return taken[0]
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    cuda, empty = Cuda(), torch.empty
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def synchronize(self) -> None:
+            assert not cuda.capturing
+
+    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory=False, **more: empty(*args, **more))
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", cuda.graph)
+    return cuda
+
+
+def invert(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
+    derained.copy_(255 - frames)
+    streaks.copy_(frames[..., 0])
+
+
+def run_out(*_: Tensor) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
+
+
+def make(enqueue: Any = invert, use_graphs: bool = True) -> CudaRunner:
+    return CudaRunner(CPU, SHAPE, enqueue, use_graphs)
+
+
+def noise(batch: int) -> np.ndarray:
+    return np.random.default_rng(batch).integers(0, 256, (batch, 16, 18, 3), np.uint8)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_frames_go_through() -> None:
+    runner = make(use_graphs=False)
+    for batch in (1, 3, 2):
+        derained, streaks = runner.infer(noise(batch))
+        assert np.array_equal(derained, 255 - noise(batch))
+        assert np.array_equal(streaks, noise(batch)[..., 0])
+
+
+def test_all_batch_sizes_are_captured_at_once_the_largest_first(cuda: Cuda) -> None:
+    batches: list[int] = []
+    runner = make(lambda frames, *outputs: batches.append(len(frames)))
+    runner.warm_up()
+    assert batches == [3] * 4 + [2] * 4 + [1] * 4
+    for batch in (2, 1, 3, 2):
+        runner.infer(noise(batch))
+    assert len(batches) == 12
+    graphs = [capture["graph"] for capture in cuda.captures]
+    assert [graph.replays for graph in graphs] == [2, 3, 2]
+    assert [capture["pool"] for capture in cuda.captures] == [None, graphs[0], graphs[0]]
+
+
+def test_a_capture_minds_its_own_thread_and_no_other_work_is_prepared_meanwhile(cuda: Cuda) -> None:
+    seen: list[bool] = []
+    make(lambda *tensors: seen.append(held())).warm_up()
+    assert all(seen)
+    assert {capture["capture_error_mode"] for capture in cuda.captures} == {"thread_local"}
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_capture_waits_for_who_loads_an_engine_and_a_replay_does_not() -> None:
+    runner = make()
+
+    def infer() -> threading.Event:
+        done = threading.Event()
+        threading.Thread(target=lambda: (runner.infer(noise(1)), done.set()), daemon=True).start()
+        return done
+
+    with gpu.PREPARING:
+        captured = infer()
+        assert not captured.wait(0.2)
+    assert captured.wait(30)
+    with gpu.PREPARING:
+        assert infer().wait(30)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_memory_that_runs_out_is_an_error_of_the_backend_and_frees_the_rest() -> None:
+    runner = make(run_out)
+    with pytest.raises(BackendError, match=r"failed on 3 frame\(s\): CUDA out of memory\. Tried to allocate$"):
+        runner.warm_up()
+    with pytest.raises(BackendError, match="closed"):
+        runner.infer(noise(1))
