@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -41,6 +42,12 @@ def driver_version() -> str:
         if path.is_file():
             said.append(path.read_text(errors="replace").strip().partition("\n")[0])
     return "; ".join(said)
+
+
+def without_tf32() -> AbstractContextManager[None]:
+    """Have convolutions in float32 be that, in all of the process: for who holds PREPARING."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return flags
 
 
 def _cuda_of_driver() -> int:

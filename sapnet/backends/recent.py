@@ -55,6 +55,14 @@ class RecentShapes(Generic[C]):
         for old in given_up:
             old.close()
 
+    def forget(self, height: int, width: int) -> bool:
+        """Close what takes frames of this size; returns whether there was something."""
+        with self._lock:
+            _, ready = self._ready.pop((height, width), (None, None))
+        if ready is not None:
+            ready.close()
+        return ready is not None
+
     def close(self) -> None:
         """Close them all."""
         with self._lock:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from sapnet.backends import gpu
 from sapnet.backends.base import Frames
 from sapnet.backends.engine import EngineShape
 from sapnet.errors import BackendError
@@ -57,6 +58,6 @@ def rainy_frame(shape: EngineShape) -> Frames:
 
 def _run_float32(network: DeployNet, frames: Frames, device: torch.device) -> Frames:
     exact = network.float().to(device)
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with torch.inference_mode(), gpu.PREPARING, gpu.without_tf32():
         derained, _ = exact(torch.from_numpy(frames).to(device))
         return np.asarray(derained.cpu().numpy(), np.uint8)

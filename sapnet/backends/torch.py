@@ -1,7 +1,4 @@
-"""torch without compilation: eager on a CPU, as CUDA graphs on an NVIDIA GPU.
-
-On a GPU, fp32 convolutions use TF32 as is torch's default.
-"""
+"""torch without compilation: eager on a CPU, as CUDA graphs on an NVIDIA GPU, where fp32 is without TF32."""
 
 from __future__ import annotations
 
@@ -9,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sapnet.backends import gpu
 from sapnet.backends.base import BackendSpec, Frames
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engine import EngineShape
-from sapnet.backends.gpu import find_device
 from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.backends.processor import has_bf16, processor_name
 from sapnet.backends.recent import RecentShapes
@@ -31,7 +28,7 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, spec: BackendSpec) -> None:
-        self._device = find_device(spec.device)
+        self._device = gpu.find_device(spec.device)
         self.device = processor_name() if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
         self.precision = _default_precision(self._device) if spec.precision == "auto" else spec.precision
         network = load_deploy_network(spec)
@@ -61,6 +58,12 @@ class TorchBackend:
         shape = frames.shape[:3]
         return (self._on_gpu.get(*shape) or self._make_runner(*shape)).infer(frames)
 
+    def forget(self, height: int, width: int) -> None:
+        """Free what a GPU holds for frames of this size; it is made anew where they come again."""
+        if self._on_gpu.forget(height, width):
+            with gpu.PREPARING:
+                torch.cuda.empty_cache()
+
     def close(self) -> None:
         """Free the network."""
         self._network = None
@@ -83,12 +86,13 @@ class TorchBackend:
         network = self._require_network()
 
         def enqueue(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
-            for result, output in zip(network(frames), (derained, streaks), strict=True):
-                output.copy_(result)
+            with gpu.without_tf32():
+                for result, output in zip(network(frames), (derained, streaks), strict=True):
+                    output.copy_(result)
 
         shape = EngineShape(height, width, max(batch, self._max_batch))
         runner = CudaRunner(self._device, shape, enqueue, use_graphs=True)
-        runner.infer(np.zeros((batch, height, width, 3), np.uint8))
+        runner.warm_up()
         self._on_gpu.put(shape, runner)
         return runner
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sapnet.backends import gpu
+from sapnet.backends import BackendSpec, gpu
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engine import EngineShape
+from sapnet.backends.torch import TorchBackend, create
 from sapnet.errors import BackendError
 
 SHAPE = EngineShape(16, 18, max_batch=3)
@@ -157,3 +159,33 @@ def test_memory_that_runs_out_is_an_error_of_the_backend_and_frees_the_rest() ->
         runner.warm_up()
     with pytest.raises(BackendError, match="closed"):
         runner.infer(noise(1))
+
+
+class TestTorch:
+    """The CUDA torch backend on the same stand-ins."""
+
+    @pytest.fixture
+    def backend(self, cuda: Cuda, tiny_weights: Path) -> TorchBackend:
+        return create(BackendSpec(str(tiny_weights), device="cpu", precision="fp32", max_batch=2))
+
+    def test_captures_every_batch_size_and_float32_without_tf32(self, backend: TorchBackend) -> None:
+        seen: list[tuple[int, bool, bool]] = []
+        assert backend._network is not None
+        backend._network.register_forward_hook(
+            lambda module, inputs, outputs: seen.append((len(inputs[0]), torch.backends.cudnn.allow_tf32, held()))
+        )
+        runner = backend._make_runner(1, 16, 18)
+        assert set(seen) == {(2, False, True), (1, False, True)}
+        assert torch.backends.cudnn.allow_tf32
+        assert runner.infer(noise(1))[0].shape == (1, 16, 18, 3)
+
+    def test_forgets_a_size(self, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+        emptied: list[bool] = []
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(held()))
+        runner = backend._make_runner(1, 16, 18)
+        backend.forget(16, 20)
+        assert not emptied
+        backend.forget(16, 18)
+        assert emptied == [True]
+        with pytest.raises(BackendError, match="closed"):
+            runner.infer(noise(1))
