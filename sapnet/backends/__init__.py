@@ -8,9 +8,10 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 from sapnet.backends.base import Backend, BackendSpec, BuildStatus
-from sapnet.backends.standby import Standby
+from sapnet.backends.standby import Meanwhile, Standby
 from sapnet.errors import BackendError, EngineCacheError, SapnetError
 
 __all__ = ["BACKENDS", "Backend", "BackendSpec", "BuildStatus", "available_backends", "create_backend"]
@@ -88,7 +89,7 @@ def _create_fastest(spec: BackendSpec) -> Backend:
 def _with_standby(wanted: Backend, spec: BackendSpec) -> Backend:
     """``wanted``, with CUDA torch to serve frames while its engines are built."""
     try:
-        return Standby(wanted, _create("torch", spec))
+        return Standby(wanted, cast(Meanwhile, _create("torch", spec)))
     except BackendError as err:
         log.warning("frames wait while engines are built: %s", err)
         return wanted

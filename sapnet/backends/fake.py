@@ -82,6 +82,9 @@ class FakeBackend:
             raise BackendError(f"fake failure: inference {number}, fail_every is {self._fail_every}")
         return self._result(frames)
 
+    def forget(self, height: int, width: int) -> None:
+        """Nothing is held for a size."""
+
     def close(self) -> None:
         """End what waits; further inferences raise."""
         self._closed.set()

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
+from typing import Protocol
 
 from sapnet.backends.base import Backend, Frames
-from sapnet.errors import SapnetError
+from sapnet.errors import BackendError, describe
+
+# An engine that could not be made ready is tried again after so long: memory that had run out may be there by then.
+_RETRY_S = 300.0
+
+Shape = tuple[int, int, int]
 
 log = logging.getLogger("sapnet")
+
+
+class Meanwhile(Backend, Protocol):
+    """A backend that serves for a while."""
+
+    def forget(self, height: int, width: int) -> None:
+        """Free what is held for frames of this size; it is made anew where they come again."""
+        ...
 
 
 class Standby:
     """``wanted`` where it is ready, else ``meanwhile``. Both run the same weights and stages.
 
-    ``prepare`` waits for ``meanwhile`` alone; engines are built in the background. One that cannot be built is
-    said in the log, and its size stays with ``meanwhile``.
+    ``prepare`` waits for ``meanwhile`` alone; engines are built in the background, again where one was given up for
+    another size. One that cannot be made ready is said in the log, its size stays with ``meanwhile`` and is tried again
+    later. A size that has changed over is forgotten by ``meanwhile``.
     """
 
-    def __init__(self, wanted: Backend, meanwhile: Backend) -> None:
+    def __init__(self, wanted: Backend, meanwhile: Meanwhile) -> None:
         self._wanted = wanted
         self._meanwhile = meanwhile
-        self._running = meanwhile  # what ran the last frame
-        self._asked: set[tuple[int, int, int]] = set()
+        self._running: Backend = meanwhile  # what ran the last frame
+        self._building: set[Shape] = set()
+        self._not_before: dict[Shape, float] = {}  # steady time of the next try
+        self._served: set[tuple[int, int]] = set()  # heights and widths that ``meanwhile`` holds something for
+        self._closed = False
         self._lock = threading.Lock()
         self.stages = wanted.stages
 
@@ -49,31 +69,76 @@ class Standby:
     def prepare(self, batch: int, height: int, width: int) -> None:
         """Have ``wanted`` made ready in the background, and ``meanwhile`` at once. Raises BackendError."""
         shape = batch, height, width
-        with self._lock:
-            is_new = shape not in self._asked
-            self._asked.add(shape)
-        if is_new and not self._wanted.is_ready(*shape):
-            threading.Thread(target=self._prepare_wanted, args=shape, name="engine build", daemon=True).start()
-        if not self.is_ready(*shape):
+        if self._wanted.is_ready(*shape):
+            return
+        self._want(shape, at_once=True)
+        if not self._meanwhile.is_ready(*shape):
             self._meanwhile.prepare(*shape)
+        self._note_served(height, width)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Of uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
-        backend = self._wanted if self._wanted.is_ready(*frames.shape[:3]) else self._meanwhile
+        batch, height, width = frames.shape[:3]
+        shape = batch, height, width
+        if not self._wanted.is_ready(*shape):
+            self._want(shape)
+            self._note_served(height, width)
+            try:
+                return self._run(self._meanwhile, frames)
+            except BackendError:
+                if not self._wanted.is_ready(*shape):  # else another thread has just changed over
+                    raise
+        result = self._run(self._wanted, frames)
+        self._change_over(height, width)
+        return result
+
+    def close(self) -> None:
+        """Close both."""
+        self._closed = True
+        self._wanted.close()
+        self._meanwhile.close()
+
+    def _run(self, backend: Backend, frames: Frames) -> tuple[Frames, Frames]:
         if backend is not self._running:
             log.info("backend %s, %s, on %s", backend.name, backend.precision, backend.device)
             self._running = backend
         return backend.infer(frames)
 
-    def close(self) -> None:
-        """Close both."""
-        self._wanted.close()
-        self._meanwhile.close()
+    def _note_served(self, height: int, width: int) -> None:
+        with self._lock:
+            self._served.add((height, width))
 
-    def _prepare_wanted(self, *shape: int) -> None:
-        batch, height, width = shape
+    def _change_over(self, height: int, width: int) -> None:
+        with self._lock:
+            if (height, width) not in self._served:
+                return
+            self._served.discard((height, width))
+        threading.Thread(target=self._meanwhile.forget, args=(height, width), name="forget", daemon=True).start()
+
+    def _want(self, shape: Shape, at_once: bool = False) -> None:
+        """Have an engine made ready in the background, unless that goes on or, but for ``at_once``, has just failed."""
+        with self._lock:
+            due = at_once or time.monotonic() >= self._not_before.get(shape, -math.inf)
+            if shape in self._building or not due:
+                return
+            self._building.add(shape)
+        threading.Thread(target=self._prepare_wanted, args=(shape,), name="engine build", daemon=True).start()
+
+    def _prepare_wanted(self, shape: Shape) -> None:
+        _, height, width = shape
+        failed = False
         try:
-            self._wanted.prepare(batch, height, width)
-        except SapnetError as err:
-            meanwhile = self._meanwhile
-            log.warning("%dx%d stays with %s (%s): %s", height, width, meanwhile.name, meanwhile.device, err)
+            self._wanted.prepare(*shape)
+        # Whatever it is, frames go on without the engine.
+        except Exception as err:
+            failed = True
+            if not self._closed:
+                meanwhile = self._meanwhile
+                said = height, width, meanwhile.name, meanwhile.device, describe(err)
+                log.warning("%dx%d stays with %s (%s): %s", *said)
+        with self._lock:
+            self._building.discard(shape)
+            if failed:
+                self._not_before[shape] = time.monotonic() + _RETRY_S
+            else:
+                self._not_before.pop(shape, None)

@@ -1,0 +1,165 @@
+"""What serves while engines are made ready, with backends that do as they are told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from sapnet.backends import standby
+from sapnet.backends.base import Frames
+from sapnet.backends.standby import Standby
+from sapnet.errors import BackendError
+
+SHAPE = (1, 48, 64)
+FRAMES = np.zeros((*SHAPE, 3), np.uint8)
+
+
+class Backend:
+    """Ready for what was prepared, until it is forgotten."""
+
+    precision = "fp32"
+    device = "a device"
+    stages = 1
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ready: set[tuple[int, ...]] = set()
+        self.prepared: list[tuple[int, ...]] = []
+        self.errors: list[Exception] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.before_infer: Callable[[], None] = lambda: None
+
+    def is_ready(self, *shape: int) -> bool:
+        return shape in self.ready
+
+    def prepare(self, *shape: int) -> None:
+        self.prepared.append(shape)
+        assert self.go.wait(30)
+        if self.errors:
+            raise self.errors.pop()
+        self.ready.add(shape)
+
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        self.before_infer()
+        if frames.shape[:3] not in self.ready:
+            raise BackendError(f"{self.name} is not ready")
+        return frames, frames[..., 0]
+
+    def forget(self, height: int, width: int) -> None:
+        self.ready = {shape for shape in self.ready if shape[1:] != (height, width)}
+
+    def close(self) -> None:
+        self.ready.clear()
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited 30 s"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def wanted() -> Backend:
+    return Backend("wanted")
+
+
+@pytest.fixture
+def meanwhile() -> Backend:
+    return Backend("meanwhile")
+
+
+@pytest.fixture
+def both(wanted: Backend, meanwhile: Backend) -> Standby:
+    return Standby(wanted, meanwhile)
+
+
+def test_a_size_that_has_changed_over_is_forgotten(both: Standby, wanted: Backend, meanwhile: Backend) -> None:
+    wanted.go.clear()
+    both.prepare(*SHAPE)
+    both.infer(FRAMES)
+    assert both.name == "meanwhile"
+    wanted.go.set()
+    eventually(lambda: wanted.ready)
+    assert meanwhile.ready
+    both.infer(FRAMES)
+    assert both.name == "wanted"
+    eventually(lambda: not meanwhile.ready)
+
+
+def test_an_engine_that_was_given_up_is_made_ready_again(both: Standby, wanted: Backend, meanwhile: Backend) -> None:
+    both.prepare(*SHAPE)
+    eventually(lambda: wanted.ready)
+    wanted.ready.clear()
+    meanwhile.ready.add(SHAPE)
+    both.infer(FRAMES)
+    eventually(lambda: wanted.ready)
+    assert wanted.prepared == [SHAPE, SHAPE]
+
+
+@pytest.mark.parametrize("error", [BackendError("no room"), RuntimeError("CUDA out of memory")])
+def test_whatever_fails_is_said_and_tried_again_later(
+    error: Exception, both: Standby, wanted: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted.errors.append(error)
+    with caplog.at_level(logging.WARNING, logger="sapnet"):
+        both.prepare(*SHAPE)
+        eventually(lambda: both._not_before)
+    assert f"48x64 stays with meanwhile (a device): {'RuntimeError: ' * isinstance(error, RuntimeError)}" in caplog.text
+    both.infer(FRAMES)
+    assert wanted.prepared == [SHAPE]
+    both._not_before[SHAPE] -= standby._RETRY_S
+    both.infer(FRAMES)
+    eventually(lambda: wanted.ready)
+
+
+def test_who_prepares_has_it_tried_at_once(both: Standby, wanted: Backend) -> None:
+    wanted.errors.append(BackendError("no room"))
+    both.prepare(*SHAPE)
+    eventually(lambda: both._not_before)
+    both.prepare(*SHAPE)
+    eventually(lambda: wanted.ready)
+    assert not both._not_before
+
+
+def test_frames_want_one_build_at_a_time(both: Standby, wanted: Backend) -> None:
+    wanted.go.clear()
+    both.prepare(*SHAPE)
+    for _ in range(5):
+        both.infer(FRAMES)
+    wanted.go.set()
+    eventually(lambda: wanted.ready)
+    assert wanted.prepared == [SHAPE]
+
+
+def test_a_frame_is_not_lost_while_another_thread_changes_over(
+    both: Standby, wanted: Backend, meanwhile: Backend
+) -> None:
+    wanted.go.clear()
+    both.prepare(*SHAPE)
+
+    def change_over() -> None:
+        wanted.ready.add(SHAPE)
+        meanwhile.forget(*SHAPE[1:])
+
+    meanwhile.before_infer = change_over
+    assert both.infer(FRAMES)[0].shape == FRAMES.shape
+    assert both.name == "wanted"
+    wanted.go.set()
+
+
+def test_closing_is_no_failure(both: Standby, wanted: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    wanted.go.clear()
+    wanted.errors.append(BackendError("the build was stopped"))
+    both.prepare(*SHAPE)
+    with caplog.at_level(logging.WARNING, logger="sapnet"):
+        both.close()
+        wanted.go.set()
+        eventually(lambda: not both._building)
+    assert not caplog.records
