@@ -15,6 +15,8 @@ from sapnet.config import MAX_STAGES
 from sapnet.errors import BackendError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+# A build whose share has not moved for so long does not say how far it is.
+_STANDS_STILL_S = 5.0
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Frames = NDArray[np.uint8]
@@ -24,7 +26,7 @@ Frames = NDArray[np.uint8]
 class BuildStatus:
     """How far the build of an engine for frames of height x width is, for people.
 
-    share: of the build, 0 to 1. seconds: since its beginning.
+    share: of the build, 0 to 1. seconds: since its beginning. moved: the seconds at which the share last moved.
     """
 
     height: int
@@ -32,11 +34,14 @@ class BuildStatus:
     step: str
     share: float
     seconds: float
+    moved: float
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate; None while there is nothing to go by."""
-        return self.seconds * (1 - self.share) / self.share if self.share >= 0.05 else None
+        """An estimate; None while there is nothing to go by, for one that stands still would tell of ever more."""
+        if self.share < 0.05 or self.seconds - self.moved > _STANDS_STILL_S:
+            return None
+        return self.seconds * (1 - self.share) / self.share
 
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", about {self.seconds_left:.0f} s left"

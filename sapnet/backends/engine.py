@@ -16,6 +16,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # Whatever is compiled into an engine is written in these.
 _MODEL_CODE = ("config.py", "model/*.py", "backends/onnx_export.py", "backends/tensorrt_*.py")
 
+
+class UnfitEngineError(BackendError):
+    """An engine that does not run here or computes something else: another may, so that this one is not kept."""
+
+
 # The key of a cache entry: plain values that JSON holds, compared as a whole.
 Key = Mapping[str, Any]
 
@@ -44,6 +49,19 @@ class Progress:
 
     step: str
     share: float
+
+
+class Pace:
+    """When the share of a build moved last."""
+
+    def __init__(self) -> None:
+        self._share, self._moved = 0.0, 0.0
+
+    def note(self, share: float, seconds: float) -> float:
+        """Take down the share after so many seconds of a build; returns the seconds at which it moved last."""
+        if share != self._share:
+            self._share, self._moved = share, seconds
+        return self._moved
 
 
 OnProgress = Callable[[Progress], None]

@@ -44,12 +44,16 @@ log = logging.getLogger("sapnet")
 
 @dataclass(frozen=True)
 class Listed:
-    """An entry without its data. size: of the file, in bytes; used: when it was last stored or loaded, Unix time."""
+    """An entry without its data.
+
+    size: of the file, in bytes; sha256: of the data; used: when it was last stored or loaded, Unix time.
+    """
 
     key: Key
     about: Mapping[str, Any]
     path: Path
     size: int
+    sha256: str
     used: float
 
 
@@ -126,7 +130,8 @@ class EngineCache:
         for path in self._files(_NAME):
             with suppress(FileNotFoundError, DamagedError), opened(path, {os.geteuid()}) as (file, header):
                 status = os.fstat(file.fileno())
-                listed.append(Listed(header.key, header.about, path, status.st_size, status.st_mtime))
+                size, used = status.st_size, status.st_mtime
+                listed.append(Listed(header.key, header.about, path, size, header.sha256, used))
         return sorted(listed, key=lambda entry: entry.used, reverse=True)
 
     def clear(self) -> int:

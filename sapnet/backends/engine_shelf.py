@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Generic
 
 from sapnet.backends.base import BackendSpec, BuildStatus
-from sapnet.backends.engine import EngineShape, Progress
+from sapnet.backends.engine import EngineShape, Key, Pace, Progress, UnfitEngineError
 from sapnet.backends.engine_build import BuildRequest, build_in_child
 from sapnet.backends.engine_cache import EngineCache, Entry
 from sapnet.backends.recent import C, RecentShapes
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, EngineCacheError
 
 log = logging.getLogger("sapnet")
 
@@ -21,7 +22,9 @@ class EngineShelf(Generic[C]):
     """The engines of a backend, for the last ``spec.max_shapes`` heights and widths.
 
     requests: what an engine of a shape may be, the one to be built first, then those built elsewhere that do too.
-    load: makes a cache's entry run; raises BackendError, for which an entry that was found is built anew.
+    load: makes a cache's entry run; raises UnfitEngineError, for which an entry that was found is built anew, or
+    BackendError, for which it is kept.
+    place: what else it depends on whether an engine is fit. One that is built here and unfit is not built again there.
     """
 
     def __init__(
@@ -30,11 +33,14 @@ class EngineShelf(Generic[C]):
         cache: EngineCache,
         requests: Callable[[EngineShape], list[BuildRequest]],
         load: Callable[[Entry, EngineShape], C],
+        place: Key = MappingProxyType({}),
     ) -> None:
         self._spec = spec
         self._cache = cache
         self._requests = requests
         self._load = load
+        self._place = place
+        self._unfit: dict[EngineShape, str] = {}  # why, where the cache cannot keep that
         self._engines: RecentShapes[C] = RecentShapes(spec.max_shapes)
         self._building = threading.Lock()
         self._closed = threading.Event()
@@ -64,14 +70,48 @@ class EngineShelf(Generic[C]):
             if (entry := self._cache.load(request.key())) is not None:
                 try:
                     return self._load(entry, shape)
-                except BackendError as err:
+                except UnfitEngineError as err:
                     log.warning("the engine for %s in %s is of no use: %s", shape, self._cache.folder, err)
-                    self._cache.remove(request.key())
+                    self._remove(request)
         return None
 
     def _build(self, shape: EngineShape) -> C:
+        pace = Pace()
+
         def on_progress(progress: Progress, seconds: float) -> None:
-            self._spec.on_build(BuildStatus(shape.height, shape.width, progress.step, progress.share, seconds))
+            moved = pace.note(progress.share, seconds)
+            status = BuildStatus(shape.height, shape.width, progress.step, progress.share, seconds, moved)
+            self._spec.on_build(status)
 
         request = self._requests(shape)[0]
-        return self._load(build_in_child(request, self._cache, on_progress, self._closed), shape)
+        if reason := self._why_unfit(shape, request):
+            raise BackendError(f"{reason}; it is not built again, unless `sapnet compile --clear` forgets this")
+        entry = build_in_child(request, self._cache, on_progress, self._closed)
+        try:
+            return self._load(entry, shape)
+        except UnfitEngineError as err:
+            self._note_unfit(shape, request, str(err))
+            self._remove(request)
+            raise
+
+    def _verdict_key(self, request: BuildRequest) -> Key:
+        return {**request.key(), "kind": "verdict", **self._place}
+
+    def _why_unfit(self, shape: EngineShape, request: BuildRequest) -> str:
+        """Why the engine that would be built is unfit, as one before it was; empty where that is not known."""
+        entry = self._cache.load(self._verdict_key(request))
+        return self._unfit.get(shape, "") or ("" if entry is None else str(entry.about["reason"]))
+
+    def _note_unfit(self, shape: EngineShape, request: BuildRequest, reason: str) -> None:
+        """Remember it beyond this process too: each start would build the same, for minutes."""
+        try:
+            self._cache.store(self._verdict_key(request), b"", {"reason": reason})
+        except EngineCacheError as err:
+            self._unfit[shape] = reason
+            log.warning("each start will build an engine for %s that is of no use: %s", shape, err)
+
+    def _remove(self, request: BuildRequest) -> None:
+        try:
+            self._cache.remove(request.key())
+        except EngineCacheError as err:
+            log.warning("%s", err)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from sapnet.backends.engine import Key
 from sapnet.errors import BackendError
 
-# Held, in the whole process, by who captures a CUDA graph, loads an engine or sets torch's flags for a while, which must
-# not meet: a capture fails when another thread takes or frees memory. Never held while frames are run, and nobody closes
-# what may be running while holding it.
+# Held, in the whole process, by who captures a CUDA graph, loads an engine or sets torch's flags for a while, which
+# must not meet: a capture fails when another thread takes or frees memory. Never held while frames are run, and nobody
+# closes what may be running while holding it.
 PREPARING = threading.RLock()
 _DRIVER = "libcuda.so.1"
 # What the driver says of itself: on PCs and servers, and on Jetson, whose driver is part of the system.
@@ -42,6 +43,11 @@ def driver_version() -> str:
         if path.is_file():
             said.append(path.read_text(errors="replace").strip().partition("\n")[0])
     return "; ".join(said)
+
+
+def place(device: torch.device) -> Key:
+    """Where engines run, as a part of a key: what holds of one on this GPU and driver need not hold on others."""
+    return {"gpu": torch.cuda.get_device_name(device), "driver": driver_version()}
 
 
 def without_tf32() -> AbstractContextManager[None]:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sapnet.backends import gpu, tensorrt_rtx
+from sapnet.backends import gpu, tensorrt_rtx, tensorrt_torch
 from sapnet.backends.base import BackendSpec, Frames
-from sapnet.backends.engine import EngineShape, file_digest
+from sapnet.backends.engine import EngineShape, bytes_digest, model_code_version
 from sapnet.backends.engine_build import RTX, TENSORRT, BuildRequest
 from sapnet.backends.engine_cache import EngineCache, Entry, read_entry
 from sapnet.backends.engine_shelf import EngineShelf
 from sapnet.backends.network import load_deploy_network
 from sapnet.backends.tensorrt_proof import prove
 from sapnet.backends.tensorrt_runner import EngineRunner
-from sapnet.errors import BackendError
-from sapnet.model.weights import find_weights
+from sapnet.errors import BackendError, EngineCacheError, SapnetError, first_line
 
-_MODULES = {RTX: "tensorrt_rtx", TENSORRT: "tensorrt"}
+log = logging.getLogger("sapnet")
 
 
 def create(spec: BackendSpec) -> TensorRtBackend:
@@ -30,19 +29,39 @@ def create(spec: BackendSpec) -> TensorRtBackend:
     return TensorRtBackend(spec)
 
 
-def installed_flavour() -> str:
-    """RTX or TENSORRT, which is preferred where both are. Raises BackendError where neither is.
+def load_flavour() -> tuple[str, Any]:
+    """TENSORRT, else RTX, whichever can be used here, and its module. Raises BackendError where neither can.
 
     torch-tensorrt builds TensorRT's engines; its variant for RTX has the same name, but not ``tensorrt`` beside it.
     """
-    if find_spec("tensorrt") is not None and find_spec("torch_tensorrt") is not None:
-        return TENSORRT
-    if find_spec("tensorrt_rtx") is not None:
-        return RTX
+    libraries = (
+        (TENSORRT, ("tensorrt", "torch_tensorrt"), tensorrt_torch.load_library),
+        (RTX, ("tensorrt_rtx",), tensorrt_rtx.load_library),
+    )
+    unusable: list[str] = []
+    for flavour, modules, load in libraries:
+        if all(map(_is_installed, modules)):
+            try:
+                library = load()
+            except BackendError as err:
+                unusable.append(str(err))
+                continue
+            if unusable:
+                log.warning("TensorRT-RTX runs the engines, TensorRT cannot: %s", unusable[0])
+            return flavour, library
+    if unusable:
+        raise BackendError("; ".join(unusable))
     raise BackendError(
         f"neither TensorRT-RTX nor torch-tensorrt with TensorRT is installed; on a PC with an RTX GPU: "
         f"{tensorrt_rtx.INSTALL}; on a Jetson: requirements/jetson.txt"
     )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # it is loaded, by one who has taken its name for another
+        return True
 
 
 class TensorRtBackend:
@@ -51,7 +70,7 @@ class TensorRtBackend:
     name = "tensorrt"
 
     def __init__(self, spec: BackendSpec) -> None:
-        self._flavour = installed_flavour()
+        self._flavour, self._trt = load_flavour()
         try:
             self._gpu = gpu.find_device("cuda" if spec.device == "auto" else spec.device)
         except BackendError as err:
@@ -60,7 +79,6 @@ class TensorRtBackend:
             raise BackendError("backend 'tensorrt' runs on a GPU, got device 'cpu'; use 'openvino' or 'torch' there")
         self._capability = torch.cuda.get_device_capability(self._gpu)
         self.device = torch.cuda.get_device_name(self._gpu)
-        self._trt = import_module(_MODULES[self._flavour])
         given = read_entry(Path(spec.engine)) if spec.engine else None
         precision = given.key.get("precision", "fp16") if given else "fp16"
         self.precision = precision if spec.precision == "auto" else spec.precision
@@ -70,7 +88,7 @@ class TensorRtBackend:
         network = load_deploy_network(spec)
         self.stages = network.network.config.stages
         self._cache = EngineCache(spec.cache_dir)
-        self._shelf = EngineShelf(spec, self._cache, self._requests, self._load)
+        self._shelf = EngineShelf(spec, self._cache, self._requests, self._load, gpu.place(self._gpu))
         if given:
             shape = self._shape_of_given(given)
             self._shelf.put(shape, self._load(given, shape))
@@ -110,30 +128,43 @@ class TensorRtBackend:
         return [replace(request, target=target) for target in targets]
 
     def _load(self, entry: Entry, shape: EngineShape) -> EngineRunner:
-        runner = EngineRunner(self._trt, entry, shape, self._gpu, self._cache)
-        if "agreement_db" not in entry.about:
+        with gpu.PREPARING:
             try:
-                agreement = prove(runner.infer, load_deploy_network(self._spec), shape, self.precision, self._gpu)
-            except BackendError:
-                runner.close()
+                runner = EngineRunner(self._trt, entry, shape, self._gpu, self._cache)
+                try:
+                    self._require_proof(runner, entry, shape)
+                except BaseException:
+                    runner.close()
+                    raise
+                finally:
+                    torch.cuda.empty_cache()
+            except SapnetError:
                 raise
-            finally:
-                torch.cuda.empty_cache()
-            if entry.path.parent == self._cache.folder:
-                self._cache.store(entry.key, entry.data, {**entry.about, "agreement_db": agreement})
+            # Memory that runs out above all, and what the libraries raise of their own.
+            except Exception as err:
+                raise BackendError(
+                    f"the engine for {shape} cannot be made ready: {type(err).__name__}: {first_line(err)}"
+                ) from err
         return runner
 
+    def _require_proof(self, runner: EngineRunner, entry: Entry, shape: EngineShape) -> None:
+        """Prove an engine, once for each GPU and driver that run it."""
+        engine = {"engine": bytes_digest(entry.data), "code": model_code_version()}
+        key = {"kind": "proof", **engine, **gpu.place(self._gpu)}
+        if self._cache.load(key) is not None:
+            return
+        agreement = prove(runner.infer, load_deploy_network(self._spec), shape, self.precision, self._gpu)
+        try:
+            self._cache.store(key, b"", {"agreement_db": agreement})
+        except EngineCacheError as err:
+            log.warning("the engine's proof is not kept, each start repeats it: %s", err)
+
     def _shape_of_given(self, given: Entry) -> EngineShape:
-        """Refuse an engine file that was not built for these weights, stages, precision and TensorRT."""
-        ours = {
-            "flavour": self._flavour,
-            "weights": file_digest(find_weights(self._spec.weights)),
-            "stages": self.stages,
-            "precision": self.precision,
-            "version": self._requests(EngineShape(16, 16))[0].key()["version"],
-        }
+        """Refuse an engine file that was not built for what is to run here."""
+        ours = self._requests(EngineShape(16, 16))[0].key()
         for name, wanted in ours.items():
-            if (got := given.key.get(name)) != wanted:
+            # TensorRT-RTX says itself which targets run here.
+            if name not in ("shape", "target") and (got := given.key.get(name)) != wanted:
                 raise BackendError(
                     f"{given.path}: built for {name} {got!r}, but {wanted!r} is needed here; "
                     "build it again with `sapnet compile` of this version and the same options"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -59,7 +60,8 @@ def build(model: bytes, shape: EngineShape, precision: str, target: str, on_prog
     """
     require_target(target, precision)
     trt = load_library()
-    logger = make_logger(trt)
+    logger = shared_logger(trt)
+    logger.take_error()  # of an earlier build
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
@@ -76,9 +78,7 @@ def build(model: bytes, shape: EngineShape, precision: str, target: str, on_prog
     config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BackendError(
-            f"TensorRT-RTX cannot build the engine for {shape}: {logger.last_error or 'no reason given'}"
-        )
+        raise BackendError(f"TensorRT-RTX cannot build the engine for {shape}: {logger.take_error()}")
     return bytes(engine)
 
 
@@ -91,19 +91,28 @@ def _set_shape(builder: Any, network: Any, config: Any, shape: EngineShape) -> N
     config.add_optimization_profile(profile)
 
 
-def make_logger(trt: Any) -> Any:
-    """A logger for any of TensorRT's flavours that passes on to ``sapnet``'s, and keeps its ``last_error``."""
+@cache
+def shared_logger(trt: Any) -> Any:
+    """The logger for one of TensorRT's flavours, which passes on to ``sapnet``'s and keeps the last error.
+
+    One for the process: TensorRT uses the first that it gets, by its address, for all that come later.
+    """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.last_error = ""
+            self._last_error = ""
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 # Raised as a BackendError by whoever asked: said once.
-                self.last_error = message
+                self._last_error = message
             log.debug("TensorRT: %s", message)
+
+        def take_error(self) -> str:
+            """The last error, which is told once."""
+            said, self._last_error = self._last_error, ""
+            return said or "no reason given"
 
     return Logger()
 

@@ -5,60 +5,54 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sapnet.backends import gpu
-from sapnet.backends.base import Frames
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engine import EngineShape, Key, bytes_digest
+from sapnet.backends.engine import EngineShape, UnfitEngineError, bytes_digest
 from sapnet.backends.engine_build import RTX
 from sapnet.backends.engine_cache import EngineCache, Entry
-from sapnet.backends.tensorrt_rtx import make_logger
+from sapnet.backends.tensorrt_rtx import shared_logger
 from sapnet.errors import BackendError, EngineCacheError
+
+# Why an engine may be invalid though it is a good one.
+_NOT_ITS_FAULT = {"CUDA_ERROR", "INSUFFICIENT_GPU_MEMORY", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME"}
 
 log = logging.getLogger("sapnet")
 
 
 class EngineRunner:
-    """An engine on a GPU. Raises BackendError for one that TensorRT does not take here, with its reasons."""
+    """An engine on a GPU, ready for every batch size; whoever makes one holds gpu.PREPARING.
+
+    Raises UnfitEngineError for one that TensorRT does not take here, with its reasons, BackendError where the GPU or
+    its driver are to blame.
+    """
 
     def __init__(self, trt: Any, entry: Entry, shape: EngineShape, device: torch.device, cache: EngineCache) -> None:
         self._trt = trt
-        self._logger = make_logger(trt)
+        self._logger = shared_logger(trt)
+        self._logger.take_error()  # of another engine
         self._rtx = entry.key["flavour"] == RTX
         self._cache = cache
-        self._kernels_key = _kernels_key(entry, device)
-        with torch.cuda.device(device):
-            self._runtime = trt.Runtime(self._logger)
-            if self._rtx:
-                self._require_valid(entry.data)
-            engine = self._runtime.deserialize_cuda_engine(entry.data)
-            if engine is None:
-                raise BackendError(f"TensorRT does not take the engine: {self._logger.last_error or 'no reason given'}")
-            self._engine = engine
-            self._kernels: Any = None
-            self._config = self._make_runtime_config() if self._rtx else None
-            # One for each batch size: a captured graph holds on to the state of its context.
-            self._contexts: dict[int, Any] = {}
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        # The derained frames have a dimension more than the streaks.
-        outputs = [name for name in names if name not in self._inputs]
-        self._outputs = sorted(outputs, key=lambda name: -len(engine.get_tensor_shape(name)))
+        self._kernels_key = {"kind": "kernels", "engine": bytes_digest(entry.data), **gpu.place(device)}
+        self._kernels: Any = None
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._config: Any = None
+        # One for each batch size: a captured graph holds on to the state of its context.
+        self._contexts: dict[int, Any] = {}
         self._runner = CudaRunner(device, shape, self._enqueue, use_graphs=not self._rtx)
-        # The first run of a batch size compiles kernels or captures a graph: no frame is to wait for that.
-        for batch in {1, shape.max_batch}:
-            self.infer(np.zeros((batch, shape.height, shape.width, 3), np.uint8))
-
-    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
-        """As CudaRunner's."""
-        known = len(self._contexts)
-        result = self._runner.infer(frames)
-        if self._rtx and len(self._contexts) > known:
-            self._store_kernels()
-        return result
+        try:
+            with torch.cuda.device(device):
+                self._load(entry.data)
+            self._runner.warm_up()
+            if self._rtx:
+                self._store_kernels()
+        except BaseException:
+            self.close()
+            raise
+        self.infer = self._runner.infer
 
     def close(self) -> None:
         """Free the engine, after a call under way."""
@@ -66,16 +60,37 @@ class EngineRunner:
         self._contexts.clear()
         self._config = self._kernels = self._engine = self._runtime = None
 
+    def _load(self, data: bytes) -> None:
+        self._runtime = self._trt.Runtime(self._logger)
+        if self._rtx:
+            self._require_valid(data)
+        engine = self._engine = self._runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            said = self._logger.take_error()
+            kind = BackendError if "memory" in said.lower() else UnfitEngineError
+            raise kind(f"TensorRT does not take the engine: {said}")
+        self._name_tensors(engine)
+        if self._rtx:
+            self._config = self._make_runtime_config()
+
+    def _name_tensors(self, engine: Any) -> None:
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        self._inputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT]
+        # The derained frames have a dimension more than the streaks.
+        outputs = [name for name in names if name not in self._inputs]
+        self._outputs = sorted(outputs, key=lambda name: -len(engine.get_tensor_shape(name)))
+
     def _require_valid(self, engine: bytes) -> None:
         """Ask TensorRT-RTX what it thinks of an engine on this GPU with this driver."""
         validity, reasons = self._runtime.get_engine_validity(engine)
         if validity == self._trt.EngineValidity.VALID:
             return
         known = self._trt.EngineInvalidityDiagnostics.__members__
-        named = [name.lower().replace("_", " ") for name, bit in known.items() if int(reasons) & int(bit)]
-        said = ", ".join(named) or self._logger.last_error or "no reason given"
+        named = [name for name, bit in known.items() if int(reasons) & int(bit)]
+        said = ", ".join(name.lower().replace("_", " ") for name in named) or self._logger.take_error()
         if validity == self._trt.EngineValidity.INVALID:
-            raise BackendError(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
+            kind = UnfitEngineError if _NOT_ITS_FAULT.isdisjoint(named) else BackendError
+            raise kind(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
         log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
 
     def _make_runtime_config(self) -> Any:
@@ -94,14 +109,18 @@ class EngineRunner:
             config = (self._config,) if self._rtx else ()
             context = self._engine.create_execution_context(*config)
             if context is None:
-                raise RuntimeError(self._logger.last_error or "TensorRT has not the memory for another batch size")
+                raise RuntimeError(f"TensorRT has no context for another batch size: {self._logger.take_error()}")
             self._contexts[batch] = context
         return self._contexts[batch]
 
     def _store_kernels(self) -> None:
         """Keep what was compiled for this GPU, else every start compiles it again."""
+        stored = self._cache.load(self._kernels_key)
+        kernels = bytes(self._kernels.serialize())
+        if stored is not None and stored.data == kernels:
+            return
         try:
-            self._cache.store(self._kernels_key, bytes(self._kernels.serialize()), {})
+            self._cache.store(self._kernels_key, kernels, {})
         except EngineCacheError as err:
             log.warning("the engine's kernels are not kept, each start compiles them anew: %s", err)
 
@@ -111,9 +130,4 @@ class EngineRunner:
         for name, tensor in zip((*self._inputs, *self._outputs), (frames, derained, streaks), strict=True):
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise RuntimeError(self._logger.last_error or "TensorRT could not enqueue the engine")
-
-
-def _kernels_key(entry: Entry, device: torch.device) -> Key:
-    name = torch.cuda.get_device_name(device)
-    return {"kind": "kernels", "engine": bytes_digest(entry.data), "gpu": name, "driver": gpu.driver_version()}
+            raise RuntimeError(f"TensorRT could not enqueue the engine: {self._logger.take_error()}")

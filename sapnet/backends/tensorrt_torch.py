@@ -38,6 +38,15 @@ def require_supported() -> None:
     _load()
 
 
+def load_library() -> Any:
+    """The module ``tensorrt``, where its engines can be built as well as run. Raises BackendError."""
+    require_supported()
+    try:
+        return _tensorrt()
+    except Exception as err:
+        raise BackendError(f"TensorRT cannot be loaded ({first_line(err)}); {INSTALL}") from err
+
+
 def version() -> str:
     """Of all that an engine depends on: ``torch-tensorrt 2.8.0, TensorRT 10.3.0``. Raises BackendError."""
     return f"torch-tensorrt {_load().__version__}, TensorRT {_tensorrt().__version__}"

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sapnet.backends.base import BuildStatus
     from sapnet.backends.engine import EngineShape
     from sapnet.backends.engine_build import BuildRequest
-    from sapnet.backends.engine_cache import EngineCache, Entry
+    from sapnet.backends.engine_cache import EngineCache, Entry, Listed
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
@@ -141,11 +141,11 @@ def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequ
 
 def _build_here(request: BuildRequest, cache: EngineCache, tell: Tell) -> Entry:
     from sapnet.backends.base import BuildStatus
-    from sapnet.backends.engine import Progress
+    from sapnet.backends.engine import Pace, Progress
     from sapnet.backends.engine_build import build
 
     began = time.monotonic()
-    shape = request.shape
+    shape, pace = request.shape, Pace()
     told = ("", 0.0)
 
     def on_progress(progress: Progress) -> None:
@@ -154,7 +154,8 @@ def _build_here(request: BuildRequest, cache: EngineCache, tell: Tell) -> Entry:
         # TensorRT tells of hundreds of steps a second.
         if progress.step != told[0] or seconds - told[1] >= _TELL_EVERY_S / 10:
             told = progress.step, seconds
-            tell(BuildStatus(shape.height, shape.width, progress.step, progress.share, seconds))
+            moved = pace.note(progress.share, seconds)
+            tell(BuildStatus(shape.height, shape.width, progress.step, progress.share, seconds, moved))
 
     return cache.get_or_build(
         request.key(),
@@ -208,6 +209,10 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     if not entries:
         print(f"nothing in {cache.folder}")
         return
+    _print_table(cache, entries)
+
+
+def _print_table(cache: EngineCache, entries: list[Listed]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -216,13 +221,21 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     for heading in ("kind", "shape", "precision", "built for", "agreement", "last used"):
         table.add_column(heading, no_wrap=True)
     table.add_column("MB", justify="right")
+    proofs = {str(entry.key["engine"]): entry for entry in reversed(entries) if entry.key["kind"] == "proof"}
     for entry in entries:
         key = entry.key
         height, width, batch = key.get("shape", ("", "", ""))
         shape = f"{height}x{width}, {batch}" if height else ""
-        agreement = f"{entry.about['agreement_db']} dB" if "agreement_db" in entry.about else ""
         used = time.strftime("%m-%d %H:%M", time.localtime(entry.used))
         made_for = str(key.get("target") or key.get("gpu", ""))
-        row = (str(key["kind"]), shape, str(key.get("precision", "")), made_for, agreement, used)
+        row = str(key["kind"]), shape, str(key.get("precision", "")), made_for, _say_proof(entry, proofs), used
         table.add_row(*row, f"{entry.size / 1e6:.1f}")
     Console().print(table)
+
+
+def _say_proof(entry: Listed, proofs: Mapping[str, Listed]) -> str:
+    """How well an engine agreed with float32; of several GPUs, on the one that ran it last."""
+    if entry.key["kind"] == "verdict":
+        return "refused"
+    proof = proofs.get(entry.sha256, entry)
+    return f"{proof.about['agreement_db']} dB" if proof.key["kind"] == "proof" else ""

@@ -1,0 +1,347 @@
+"""How engines are made ready, on stand-ins for TensorRT and CUDA: which faults are the engine's, and what is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from enum import IntEnum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sapnet.backends import BackendSpec, gpu, tensorrt, tensorrt_rtx, tensorrt_runner, tensorrt_torch
+from sapnet.backends.base import Frames
+from sapnet.backends.engine import EngineShape, UnfitEngineError
+from sapnet.backends.engine_build import RTX, TENSORRT
+from sapnet.backends.engine_cache import EngineCache, Entry, write_entry
+from sapnet.backends.tensorrt import TensorRtBackend
+from sapnet.backends.torch import create as create_torch
+from sapnet.errors import BackendError, EngineCacheError
+
+SHAPE = EngineShape(16, 18, 3)
+
+
+class Diagnostics(IntEnum):
+    VERSION_MISMATCH = 1
+    UNSUPPORTED_CC = 2
+    OLD_CUDA_DRIVER = 4
+    INSUFFICIENT_GPU_MEMORY = 16
+
+
+class Rtx:
+    """Stands in for the module tensorrt_rtx."""
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR = "error", "internal"
+
+    EngineValidity = SimpleNamespace(VALID="valid", SUBOPTIMAL="suboptimal", INVALID="invalid")
+    EngineInvalidityDiagnostics = Diagnostics
+    CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
+
+    def __init__(self) -> None:
+        self.validity: tuple[str, int] = ("valid", 0)
+        self.refusal = ""
+        self.contexts = 0
+        self.loggers: list[Any] = []
+
+    def Runtime(self, logger: Any) -> Rtx:
+        self.loggers.append(logger)
+        return self
+
+    def get_engine_validity(self, data: bytes) -> tuple[str, int]:
+        return self.validity
+
+    def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
+        if self.refusal:
+            self.loggers[-1].log("error", self.refusal)
+            return None
+        return Engine(self)
+
+
+class Kernels:
+    def deserialize(self, data: bytes) -> bool:
+        self.stored = data
+        return True
+
+    def serialize(self) -> bytes:
+        return b"kernels"
+
+
+class Engine:
+    """Gives the frames back, and no streaks."""
+
+    num_io_tensors = 3
+    names = ("frames", "output0", "output1")
+
+    def __init__(self, trt: Rtx) -> None:
+        self.trt = trt
+
+    def get_tensor_name(self, index: int) -> str:
+        return self.names[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name == "frames" else "out"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (1,) * (3 if name == "output1" else 4)
+
+    def create_runtime_config(self) -> Any:
+        return SimpleNamespace(create_runtime_cache=Kernels, set_runtime_cache=lambda cache: None)
+
+    def create_execution_context(self, *config: object) -> Any:
+        self.trt.contexts += 1
+        return SimpleNamespace(
+            set_input_shape=lambda name, shape: None,
+            set_tensor_address=lambda name, address: None,
+            execute_async_v3=lambda stream: True,
+        )
+
+
+class Runner:
+    """Stands in for CudaRunner."""
+
+    closed = False
+
+    def __init__(self, device: torch.device, shape: EngineShape, enqueue: Any, use_graphs: bool) -> None:
+        self.shape, self.enqueue = shape, enqueue
+
+    def warm_up(self) -> None:
+        for batch in range(self.shape.max_batch, 0, -1):
+            frames = torch.zeros(batch, self.shape.height, self.shape.width, 3, dtype=torch.uint8)
+            self.enqueue(frames, frames.clone(), frames[..., 0].clone())
+
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        return frames, frames[..., 0]
+
+    def close(self) -> None:
+        Runner.closed = True
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Rtx:
+    """TensorRT-RTX on a GPU of compute capability 8.9, neither of which is there."""
+    trt = Rtx()
+    monkeypatch.setattr(Runner, "closed", False)
+    monkeypatch.setattr(tensorrt_runner, "CudaRunner", Runner)
+    monkeypatch.setattr(gpu, "find_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(gpu, "driver_version", lambda: "CUDA 13010")
+    for name, value in {"get_device_name": "RTX 4090", "get_device_capability": (8, 9)}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
+    monkeypatch.setattr(tensorrt, "load_flavour", lambda: (RTX, trt))
+    monkeypatch.setattr(tensorrt_rtx, "version", lambda: "1.7.1")
+    return trt
+
+
+@pytest.fixture
+def backend(trt: Rtx, tiny_weights: Path, tmp_path: Path) -> TensorRtBackend:
+    return make(tiny_weights, tmp_path)
+
+
+def make(weights: Path, folder: Path, **more: Any) -> TensorRtBackend:
+    return tensorrt.create(BackendSpec(str(weights), max_batch=3, cache_dir=str(folder), **more))
+
+
+def engine_of(backend: TensorRtBackend, folder: Path) -> Entry:
+    key = backend._requests(SHAPE)[0].key()
+    return EngineCache(folder).store(key, b"an engine", {})
+
+
+def prove_well(*args: object) -> float:
+    return 61.0
+
+
+def kinds(folder: Path) -> list[str]:
+    return sorted(str(entry.key["kind"]) for entry in EngineCache(folder).entries())
+
+
+def test_all_batch_sizes_are_ready_and_the_kernels_stored_once(trt, backend, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tensorrt, "prove", prove_well)
+    stores: list[str] = []
+    store = EngineCache.store
+    monkeypatch.setattr(
+        EngineCache, "store", lambda self, key, *more: stores.append(key["kind"]) or store(self, key, *more)
+    )
+    engine_of(backend, tmp_path)
+    backend.prepare(1, 16, 18)
+    assert trt.contexts == 3
+    assert stores == ["engine", "kernels", "proof"]
+    assert all(backend.is_ready(batch, 16, 18) for batch in (1, 2, 3))
+    again = tensorrt.create(backend._spec)
+    again.prepare(1, 16, 18)
+    assert stores == ["engine", "kernels", "proof"]
+    assert len(set(trt.loggers)) == 1
+
+
+@pytest.mark.parametrize(
+    ("validity", "reasons", "unfit"),
+    [
+        ("invalid", Diagnostics.VERSION_MISMATCH, True),
+        ("invalid", Diagnostics.UNSUPPORTED_CC, True),
+        ("invalid", 0, True),
+        ("invalid", Diagnostics.INSUFFICIENT_GPU_MEMORY, False),
+        ("invalid", Diagnostics.OLD_CUDA_DRIVER, False),
+    ],
+)
+def test_an_invalid_engine_is_unfit_unless_others_are_to_blame(
+    validity, reasons, unfit, trt, backend, tmp_path
+) -> None:
+    trt.validity = validity, reasons
+    with pytest.raises(BackendError, match="calls the engine invalid on this machine") as caught:
+        backend._load(engine_of(backend, tmp_path), SHAPE)
+    assert isinstance(caught.value, UnfitEngineError) == unfit
+    assert Runner.closed
+
+
+@pytest.mark.parametrize(
+    ("said", "unfit"), [("Error Code 1: magic tag does not match", True), ("Cuda Runtime (out of memory)", False)]
+)
+def test_an_engine_that_is_not_taken(said, unfit, trt, backend, tmp_path) -> None:
+    trt.refusal = said
+    with pytest.raises(BackendError) as caught:
+        backend._load(engine_of(backend, tmp_path), SHAPE)
+    assert str(caught.value) == f"TensorRT does not take the engine: {said}"
+    assert isinstance(caught.value, UnfitEngineError) == unfit
+    trt.refusal, trt.validity = "", ("invalid", 0)
+    with pytest.raises(BackendError, match="no reason given"):  # not the one before
+        backend._load(engine_of(backend, tmp_path), SHAPE)
+
+
+def test_memory_that_runs_out_in_the_proof_is_an_error_of_the_backend(backend, tmp_path, monkeypatch) -> None:
+    def run_out(*args: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+
+    monkeypatch.setattr(tensorrt, "prove", run_out)
+    engine_of(backend, tmp_path)
+    with pytest.raises(BackendError, match=r"cannot be made ready: OutOfMemoryError: CUDA out of memory\.$"):
+        backend.prepare(1, 16, 18)
+    assert Runner.closed
+    assert "engine" in kinds(tmp_path)
+
+
+def test_what_computes_something_else_is_unfit(backend, tmp_path, monkeypatch) -> None:
+    def disagree(*args: object) -> float:
+        raise UnfitEngineError("agrees by 3 dB only")
+
+    monkeypatch.setattr(tensorrt, "prove", disagree)
+    with pytest.raises(UnfitEngineError, match="3 dB"):
+        backend._load(engine_of(backend, tmp_path), SHAPE)
+    assert Runner.closed
+
+
+def test_a_proof_that_cannot_be_kept_stops_nobody(backend, tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(tensorrt, "prove", prove_well)
+    entry = engine_of(backend, tmp_path)
+
+    def refuse(*args: object) -> None:
+        raise EngineCacheError("read-only file system")
+
+    monkeypatch.setattr(EngineCache, "store", refuse)
+    with caplog.at_level(logging.WARNING, logger="sapnet"):
+        backend._load(entry, SHAPE)
+    assert "the engine's proof is not kept, each start repeats it: read-only file system" in caplog.text
+
+
+class TestGivenFiles:
+    @pytest.fixture
+    def give(self, backend: TensorRtBackend, tmp_path: Path) -> Callable[..., Path]:
+        """Writes an engine file as another machine builds it, with another key where one is given."""
+
+        def give(**other: object) -> Path:
+            key = {**backend._requests(SHAPE)[0].key(), "target": "portable", **other}
+            return write_entry(tmp_path / "given.engine", key, b"an engine", {"agreement_db": 70.0}).path
+
+        return give
+
+    def test_are_proven_on_each_gpu_and_driver_once(self, give, tiny_weights, tmp_path, monkeypatch) -> None:
+        proven: list[object] = []
+        monkeypatch.setattr(tensorrt, "prove", lambda *args: proven.append(args) or 61.0)
+        file = str(give())
+        for driver, count in (("CUDA 13010", 1), ("CUDA 13010", 1), ("CUDA 13020", 2)):
+            monkeypatch.setattr(gpu, "driver_version", lambda driver=driver: driver)
+            assert make(tiny_weights, tmp_path, engine=file).is_ready(3, 16, 18)
+            assert len(proven) == count
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"code": "older"}, {"weights": "others"}, {"version": "1.6"}, {"stages": 1}, {"kind": "onnx"}, {"flags": {}}],
+    )
+    def test_for_something_else_are_refused(self, other, give, tiny_weights, tmp_path) -> None:
+        ((name, value),) = other.items()
+        with pytest.raises(BackendError, match=f"built for {name} {value!r}, but .* is needed here"):
+            make(tiny_weights, tmp_path, engine=str(give(**other)))
+
+
+class TestFlavour:
+    @pytest.fixture
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+        installed = {"tensorrt", "torch_tensorrt", "tensorrt_rtx"}
+        monkeypatch.setattr(tensorrt, "find_spec", lambda name: name in installed or None)
+        monkeypatch.setattr(tensorrt_torch, "load_library", lambda: "tensorrt")
+        monkeypatch.setattr(tensorrt_rtx, "load_library", lambda: "tensorrt_rtx")
+        return installed
+
+    def test_tensorrt_is_preferred(self, installed) -> None:
+        assert tensorrt.load_flavour() == (TENSORRT, "tensorrt")
+
+    @pytest.mark.parametrize("missing", ["tensorrt", "torch_tensorrt"])
+    def test_rtx_where_a_part_is_missing(self, installed, missing) -> None:
+        installed.remove(missing)
+        assert tensorrt.load_flavour() == (RTX, "tensorrt_rtx")
+
+    def test_rtx_where_tensorrt_cannot_be_used(self, installed, monkeypatch, caplog) -> None:
+        monkeypatch.setattr(tensorrt_torch, "load_library", self.refuse)
+        with caplog.at_level(logging.WARNING, logger="sapnet"):
+            assert tensorrt.load_flavour() == (RTX, "tensorrt_rtx")
+        assert "TensorRT cannot: got torch-tensorrt 2.7.0" in caplog.text
+
+    def test_broken_libraries_are_errors_of_the_backend(self, installed, monkeypatch) -> None:
+        monkeypatch.setattr(tensorrt_torch, "load_library", self.refuse)
+        monkeypatch.setattr(tensorrt_rtx, "load_library", self.refuse)
+        with pytest.raises(BackendError, match=r"2\.7\.0; got torch-tensorrt 2\.7\.0"):
+            tensorrt.load_flavour()
+
+    def test_a_name_that_was_taken_counts_as_installed(self, installed, monkeypatch) -> None:
+        def complain(name: str) -> None:
+            raise ValueError(f"{name}.__spec__ is not set")
+
+        monkeypatch.setattr(tensorrt, "find_spec", complain)
+        assert tensorrt.load_flavour() == (TENSORRT, "tensorrt")
+
+    @staticmethod
+    def refuse() -> None:
+        raise BackendError("got torch-tensorrt 2.7.0")
+
+
+def test_the_library_itself_may_be_broken(monkeypatch) -> None:
+    def broken() -> None:
+        raise OSError("libnvinfer.so.10: cannot open shared object file")
+
+    monkeypatch.setattr(tensorrt_torch, "require_supported", lambda: None)
+    monkeypatch.setattr(tensorrt_torch, "_tensorrt", broken)
+    with pytest.raises(BackendError, match=r"TensorRT cannot be loaded \(libnvinfer\.so\.10"):
+        tensorrt_torch.load_library()
+
+
+def test_streaks_are_proven_too(tiny_weights: Path) -> None:
+    from sapnet.backends.network import load_deploy_network
+    from sapnet.backends.tensorrt_proof import prove
+
+    spec = BackendSpec(str(tiny_weights), device="cpu", precision="fp32")
+    backend = create_torch(spec)
+
+    def without_streaks(frames: Frames) -> tuple[Frames, Frames]:
+        derained, streaks = backend.infer(frames)
+        return derained, np.asarray(streaks ^ 1, np.uint8)
+
+    with pytest.raises(UnfitEngineError, match=r"agrees with float32 by 48\.1 dB only"):
+        prove(without_streaks, load_deploy_network(spec), EngineShape(48, 64), "fp32", torch.device("cpu"))
