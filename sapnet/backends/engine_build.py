@@ -20,6 +20,7 @@ from sapnet.backends.engine_cache import EngineCache, Entry
 from sapnet.errors import BackendError
 
 RTX, TENSORRT, FAKE = "rtx", "tensorrt", "fake"
+_ERROR = "sapnet: error: "  # how the command line says why it ends
 _POLL_S = 0.5
 _END_S = 5.0
 # Shares of a whole build, by what was measured: the export is Python and takes longest.
@@ -159,6 +160,7 @@ def build_in_child(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",
         start_new_session=True,  # Ctrl-C reaches it only through us
     ) as child:
         try:
@@ -203,13 +205,24 @@ def _follow(child: subprocess.Popen[str], on_progress: OnProgress, stopped: thre
             continue
         if line is None:
             break
-        event = json.loads(line)
-        if "step" in event:
-            progress = Progress(event["step"], event["share"])
+        if (told := _parse(line)) is not None:
+            progress = told
             on_progress(progress)
     if not stopped.is_set():
         readers[1].join()
     return errors
+
+
+def _parse(line: str) -> Progress | None:
+    """The progress that a line tells of, if it is the child's own: libraries may print there too."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    match event:
+        case {"step": str(step), "share": int() | float() as share}:
+            return Progress(step, share)
+    return None
 
 
 def _end(child: subprocess.Popen[str], stopped: bool) -> None:
@@ -223,10 +236,12 @@ def _end(child: subprocess.Popen[str], stopped: bool) -> None:
 
 
 def _why(status: int, errors: list[str], request: BuildRequest) -> str:
-    lines = [line.strip() for line in errors if line.strip()]
     if status < 0:
         return f"the build of the engine for {request.shape} was ended by signal {-status}; 9 may mean out of memory"
-    return lines[-1].removeprefix("sapnet: error: ") if lines else f"the build ended with status {status}"
+    lines = [line.strip() for line in errors if line.strip()]
+    # Libraries may have a last word when the process ends.
+    ours = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return (ours or lines or [f"the build ended with status {status}"])[-1]
 
 
 def to_json(request: BuildRequest) -> dict[str, Any]:

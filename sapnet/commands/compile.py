@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -85,13 +86,23 @@ def run(args: argparse.Namespace) -> int:
     elif args.request is not None:
         from sapnet.backends.engine_build import from_json
 
-        out = sys.stdout
-        # Libraries print what they like; whoever waits reads JSON.
-        with redirect_stdout(sys.stderr):
+        with _stdout_for_json() as out:
             _build_here(from_json(args.request), cache, partial(_tell_json, file=out))
     else:
         _compile(args, cache)
     return 0
+
+
+@contextmanager
+def _stdout_for_json() -> Iterator[TextIO]:
+    """The standard output, while what libraries print goes to stderr, their native parts' words too."""
+    sys.stdout.flush()
+    with open(os.dup(1), "w") as out, redirect_stdout(sys.stderr):
+        os.dup2(2, 1)
+        try:
+            yield out
+        finally:
+            os.dup2(out.fileno(), 1)
 
 
 def _compile(args: argparse.Namespace, cache: EngineCache) -> None:

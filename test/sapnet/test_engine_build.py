@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sapnet.backends import BackendSpec, BuildStatus
+from sapnet.backends import BackendSpec, BuildStatus, engine_build
 from sapnet.backends.engine import EngineShape
 from sapnet.backends.engine_build import FAKE, BuildRequest, from_json, to_json
 from sapnet.backends.engine_cache import EngineCache
@@ -25,6 +27,7 @@ from sapnet.errors import BackendError
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = np.zeros((1, 48, 64, 3), np.uint8)
 SHAPE = FRAMES.shape[:3]
+FAKE_OPTIONS = {"build_s": 0.1, "mode": "identity"}
 
 
 def backend(
@@ -93,6 +96,64 @@ def test_why_a_build_failed_is_said(tmp_path: Path) -> None:
         failing.prepare(*SHAPE)
     assert not failing.is_ready(*SHAPE)
     assert not EngineCache(tmp_path).entries()
+
+
+EARLY_NOISE = r"""
+import os
+os.write(1, b"native library: \xff loaded\n[1, 2]\n{}\n")
+"""
+NOISY = r"""
+import atexit, os, runpy, sys
+from sapnet.backends import engine_build
+build = engine_build._build_fake
+
+def noisy(*args):
+    os.write(1, b"native library: building\n")
+    print("python library: building")
+    return build(*args)
+
+engine_build._build_fake = noisy
+atexit.register(lambda: os.write(2, b"native library: goodbye\n"))
+sys.argv = sys.argv[1:]
+runpy.run_module("sapnet", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def noisy_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds run in a process where a native library writes wherever it likes."""
+
+    def popen(command: list[str], **how: Any) -> subprocess.Popen[str]:
+        at = command.index("compile")
+        return start([sys.executable, "-c", EARLY_NOISE + NOISY, "sapnet", *command[at:]], **{**how, "cwd": ROOT})
+
+    start = subprocess.Popen
+    monkeypatch.setattr(engine_build.subprocess, "Popen", popen)
+
+
+@pytest.mark.usefixtures("noisy_child")
+def test_what_libraries_print_does_not_harm_a_build(tmp_path: Path) -> None:
+    told: list[BuildStatus] = []
+    noisy = backend(tmp_path, told.append)
+    noisy.prepare(*SHAPE)
+    assert noisy.is_ready(*SHAPE)
+    assert "building" in {status.step for status in told}
+
+
+@pytest.mark.usefixtures("noisy_child")
+def test_what_libraries_say_last_does_not_hide_why_a_build_failed(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"^fake failure: the engine cannot be built$"):
+        backend(tmp_path, mode="build_fails").prepare(*SHAPE)
+
+
+def test_a_request_puts_json_alone_on_stdout(tmp_path: Path) -> None:
+    request = json.dumps(to_json(BuildRequest("sapnet_fast", EngineShape(48, 64), FAKE, "fp32", options=FAKE_OPTIONS)))
+    arguments = ["compile", "--json", "--cache-dir", str(tmp_path), "--request", request]
+    command = [sys.executable, "-c", NOISY, "sapnet"]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(json.loads(line)["step"] for line in done.stdout.splitlines())
+    for who in ("native", "python"):
+        assert f"{who} library: building" in done.stderr
 
 
 def test_closing_stops_a_build(tmp_path: Path) -> None:
