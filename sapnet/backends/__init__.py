@@ -80,7 +80,7 @@ def _create_fastest(spec: BackendSpec) -> Backend:
             missed.append((device, err))
             continue
         log.info("backend %s, %s, on %s", backend.name, backend.precision, backend.device)
-        _warn_of_faster(backend, missed, has_gpu=device != "cpu" or _has_gpu_driver())
+        _warn_of_faster(backend, missed, expected=device != "cpu" or spec.engine != "" or _has_gpu_driver())
         return backend
     _, last = missed[-1]
     raise BackendError(f"no backend can run on device {spec.device!r}: {last}") from last
@@ -103,10 +103,10 @@ def _by_speed(device: str) -> list[tuple[str, str]]:
     return on_gpu + on_cpu
 
 
-def _warn_of_faster(backend: Backend, missed: list[tuple[str, SapnetError]], has_gpu: bool) -> None:
-    """Say which faster backend cannot run although it was to be expected here: without a GPU none that needs one."""
+def _warn_of_faster(backend: Backend, missed: list[tuple[str, SapnetError]], expected: bool) -> None:
+    """Say which faster backend cannot run although it may be expected; ``expected``: those that need a GPU, too."""
     for device, reason in missed:
-        if device == "cpu" or has_gpu:
+        if device == "cpu" or expected:
             log.warning("running on %s (%s), a faster one is missing: %s", backend.name, backend.device, reason)
 
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+# What these start may run on other machines, or has its engine from a file of parameters.
+_HAND_ON = ("fleet", "demo", "replay")
+
+
 def add_command(
     subparsers: Subparsers, name: str, summary: str, examples: str, description: str = ""
 ) -> argparse.ArgumentParser:
@@ -49,11 +53,16 @@ def add_verbose(parser: argparse.ArgumentParser, default: bool | str) -> None:
 
 
 def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True) -> None:
-    """Add ``--weights``, ``--device``, ``--precision``, ``--stages`` and, where there is a choice, ``--backend``."""
+    """Add ``--weights``, ``--device``, ``--precision``, ``--stages`` and, where there is a choice, ``--backend``.
+
+    With ``--backend`` comes ``--engine``, except for commands that have others run the network.
+    """
     group = parser.add_argument_group("network")
     group.add_argument("--weights", default="sapnet_fast", metavar="NAME|PATH", help=_help("shipped weights or a file"))
     if backend:
         group.add_argument("--backend", default="auto", choices=BACKENDS, help=_help("what runs the network"))
+        if parser.prog.split()[-1] not in _HAND_ON:
+            group.add_argument("--engine", default="", metavar="FILE", help="TensorRT engine compiled ahead of time")
     group.add_argument("--device", default="auto", type=parse_device, metavar="DEVICE", help=_help("cpu, cuda, cuda:N"))
     group.add_argument("--precision", default="auto", choices=PRECISIONS, help=_help("arithmetic of the network"))
     group.add_argument(
@@ -75,6 +84,7 @@ def derainer_from(args: argparse.Namespace, **more: Any) -> Derainer:
         device=args.device,
         precision=args.precision,
         stages=args.stages,
+        engine=getattr(args, "engine", ""),
         **more,
     )
 

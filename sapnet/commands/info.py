@@ -30,6 +30,9 @@ sapnet info --json
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "openvino": ("openvino",),
+    "tensorrt_rtx": ("tensorrt_rtx",),
+    "tensorrt": ("tensorrt",),
+    "torch_tensorrt": ("torch_tensorrt", "torch_tensorrt_rtx"),
     "numpy": ("numpy",),
     "safetensors": ("safetensors",),
     "rosbags": ("rosbags",),
