@@ -33,9 +33,9 @@ _EXPORTED = 0.2
 _LOGS = ("torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]")
 
 
-def require_supported() -> None:
+def require_supported(for_rtx: bool = False) -> None:
     """Refuse what cannot build TensorRT engines as this module asks for them. Raises BackendError."""
-    _load()
+    _load(for_rtx)
 
 
 def load_library() -> Any:
@@ -59,15 +59,17 @@ def build(
     cache_folder: Path,
     on_progress: OnProgress,
     device: str = "cuda:0",
+    for_rtx: bool = False,
 ) -> bytes:
     """The engine of a float32 deploy network, for one height and width and a batch of 1 to many.
 
     ``network`` is left as it is. precision: ``fp32`` (without TF32), ``bf16`` or ``fp16``. cache_folder: for
     torch-tensorrt's files while it builds. on_progress: gets shares of this build from 0 to 1. device: a GPU.
+    for_rtx: with torch-tensorrt-rtx, for TensorRT-RTX; the builder in tensorrt_rtx, which needs no GPU, is preferred.
     The engine holds the whole network: input ``frames``, outputs ``output0`` (derained) and ``output1`` (streaks).
     Raises BackendError.
     """
-    torch_tensorrt, gpu = _load(), torch.device(device)
+    torch_tensorrt, gpu = _load(for_rtx), torch.device(device)
     with _as_backend_error(f"torch-tensorrt cannot build the engine for {shape} in {precision}"), _current(gpu):
         on_progress(Progress("exporting the network", 0.0))
         program = export(network, shape, precision, gpu)
@@ -115,7 +117,7 @@ def concatenate_repeats(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
-def _load() -> Any:
+def _load(for_rtx: bool = False) -> Any:
     """The module torch_tensorrt. Raises BackendError where it is missing, broken, unsupported or of another flavour."""
     try:
         torch_tensorrt = importlib.import_module("torch_tensorrt")
@@ -123,11 +125,14 @@ def _load() -> Any:
     except Exception as err:
         raise BackendError(f"torch-tensorrt cannot be loaded ({first_line(err)}); {INSTALL}") from err
     # 2.8 has no word for the flavour, as it has one only.
-    if getattr(torch_tensorrt.ENABLED_FEATURES, "tensorrt_rtx", False):
+    is_rtx = getattr(torch_tensorrt.ENABLED_FEATURES, "tensorrt_rtx", False)
+    if is_rtx and not for_rtx:
         raise BackendError(
             "got torch-tensorrt-rtx, which builds for TensorRT-RTX, expected torch-tensorrt for TensorRT; "
             f"pip uninstall torch-tensorrt-rtx, then {INSTALL}"
         )
+    if for_rtx and not is_rtx:
+        raise BackendError("got torch-tensorrt for TensorRT, expected pip install torch-tensorrt-rtx")
     # It ignores arguments that it does not know, so that a version which was not looked at might ignore the precision.
     if not OLDEST <= _release(torch_tensorrt) <= NEWEST:
         raise BackendError(f"got torch-tensorrt {torch_tensorrt.__version__}, expected 2.8 to 2.14; {INSTALL}")
@@ -135,7 +140,7 @@ def _load() -> Any:
 
 
 def _tensorrt() -> Any:
-    """The module tensorrt as torch_tensorrt has found it, which is imported before."""
+    """The module tensorrt as torch_tensorrt has found it, which is imported before; of RTX it gives it that name."""
     return importlib.import_module("tensorrt")
 
 

@@ -10,17 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from sapnet.backends import BackendSpec, gpu, tensorrt, tensorrt_rtx, tensorrt_runner, tensorrt_torch
+from sapnet.backends import BackendSpec, gpu, tensorrt, tensorrt_rtx, tensorrt_runner
 from sapnet.backends.base import Frames
 from sapnet.backends.engine import EngineShape, UnfitEngineError
-from sapnet.backends.engine_build import RTX, TENSORRT
+from sapnet.backends.engine_build import RTX
 from sapnet.backends.engine_cache import EngineCache, Entry, write_entry
 from sapnet.backends.tensorrt import TensorRtBackend
-from sapnet.backends.torch import create as create_torch
 from sapnet.errors import BackendError, EngineCacheError
 
 SHAPE = EngineShape(16, 18, 3)
@@ -279,69 +277,3 @@ class TestGivenFiles:
         ((name, value),) = other.items()
         with pytest.raises(BackendError, match=f"built for {name} {value!r}, but .* is needed here"):
             make(tiny_weights, tmp_path, engine=str(give(**other)))
-
-
-class TestFlavour:
-    @pytest.fixture
-    def installed(self, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-        installed = {"tensorrt", "torch_tensorrt", "tensorrt_rtx"}
-        monkeypatch.setattr(tensorrt, "find_spec", lambda name: name in installed or None)
-        monkeypatch.setattr(tensorrt_torch, "load_library", lambda: "tensorrt")
-        monkeypatch.setattr(tensorrt_rtx, "load_library", lambda: "tensorrt_rtx")
-        return installed
-
-    def test_tensorrt_is_preferred(self, installed) -> None:
-        assert tensorrt.load_flavour() == (TENSORRT, "tensorrt")
-
-    @pytest.mark.parametrize("missing", ["tensorrt", "torch_tensorrt"])
-    def test_rtx_where_a_part_is_missing(self, installed, missing) -> None:
-        installed.remove(missing)
-        assert tensorrt.load_flavour() == (RTX, "tensorrt_rtx")
-
-    def test_rtx_where_tensorrt_cannot_be_used(self, installed, monkeypatch, caplog) -> None:
-        monkeypatch.setattr(tensorrt_torch, "load_library", self.refuse)
-        with caplog.at_level(logging.WARNING, logger="sapnet"):
-            assert tensorrt.load_flavour() == (RTX, "tensorrt_rtx")
-        assert "TensorRT cannot: got torch-tensorrt 2.7.0" in caplog.text
-
-    def test_broken_libraries_are_errors_of_the_backend(self, installed, monkeypatch) -> None:
-        monkeypatch.setattr(tensorrt_torch, "load_library", self.refuse)
-        monkeypatch.setattr(tensorrt_rtx, "load_library", self.refuse)
-        with pytest.raises(BackendError, match=r"2\.7\.0; got torch-tensorrt 2\.7\.0"):
-            tensorrt.load_flavour()
-
-    def test_a_name_that_was_taken_counts_as_installed(self, installed, monkeypatch) -> None:
-        def complain(name: str) -> None:
-            raise ValueError(f"{name}.__spec__ is not set")
-
-        monkeypatch.setattr(tensorrt, "find_spec", complain)
-        assert tensorrt.load_flavour() == (TENSORRT, "tensorrt")
-
-    @staticmethod
-    def refuse() -> None:
-        raise BackendError("got torch-tensorrt 2.7.0")
-
-
-def test_the_library_itself_may_be_broken(monkeypatch) -> None:
-    def broken() -> None:
-        raise OSError("libnvinfer.so.10: cannot open shared object file")
-
-    monkeypatch.setattr(tensorrt_torch, "require_supported", lambda: None)
-    monkeypatch.setattr(tensorrt_torch, "_tensorrt", broken)
-    with pytest.raises(BackendError, match=r"TensorRT cannot be loaded \(libnvinfer\.so\.10"):
-        tensorrt_torch.load_library()
-
-
-def test_streaks_are_proven_too(tiny_weights: Path) -> None:
-    from sapnet.backends.network import load_deploy_network
-    from sapnet.backends.tensorrt_proof import prove
-
-    spec = BackendSpec(str(tiny_weights), device="cpu", precision="fp32")
-    backend = create_torch(spec)
-
-    def without_streaks(frames: Frames) -> tuple[Frames, Frames]:
-        derained, streaks = backend.infer(frames)
-        return derained, np.asarray(streaks ^ 1, np.uint8)
-
-    with pytest.raises(UnfitEngineError, match=r"agrees with float32 by 48\.1 dB only"):
-        prove(without_streaks, load_deploy_network(spec), EngineShape(48, 64), "fp32", torch.device("cpu"))

@@ -8,7 +8,7 @@ import torch
 
 from sapnet.backends import BackendSpec
 from sapnet.backends.base import Frames
-from sapnet.backends.engine import EngineShape
+from sapnet.backends.engine import EngineShape, UnfitEngineError
 from sapnet.backends.network import load_deploy_network
 from sapnet.backends.recent import RecentShapes
 from sapnet.backends.tensorrt_proof import REQUIRED_DB, prove, rainy_frame
@@ -40,6 +40,16 @@ class TestProof:
         with pytest.raises(BackendError, match=r"48x64 in fp32 agrees with float32 by 48\.1 dB only, 65 dB are needed"):
             prove_on_cpu(off)
         assert prove_on_cpu(off, "bf16") == 48.1
+
+    def test_streaks_are_proven_too(self):
+        backend = create(SPEC)
+
+        def off(frames: Frames) -> tuple[Frames, Frames]:
+            derained, streaks = backend.infer(frames)
+            return derained, streaks ^ 1
+
+        with pytest.raises(UnfitEngineError, match=r"agrees with float32 by 48\.1 dB only"):
+            prove_on_cpu(off)
 
     def test_the_frame_is_rainy_and_always_the_same(self):
         frame = rainy_frame(EngineShape(90, 161))

@@ -282,6 +282,16 @@ class TestVersions:
         with pytest.raises(BackendError, match=r"got torch-tensorrt-rtx.*expected torch-tensorrt"):
             tensorrt_torch.require_supported()
 
+    def test_builds_for_rtx_where_that_is_asked_for(self, install, no_export, network, tmp_path):
+        fake = install("2.13.0", {"tensorrt_rtx": True})
+        tensorrt_torch.require_supported(for_rtx=True)
+        where = tmp_path, lambda progress: None, "cpu"
+        assert tensorrt_torch.build(network, SHAPE, "fp16", *where, for_rtx=True) == b"engine"
+        assert fake.options["disable_tf32"]
+        install("2.13.0", {"tensorrt_rtx": False})
+        with pytest.raises(BackendError, match="pip install torch-tensorrt-rtx"):
+            tensorrt_torch.require_supported(for_rtx=True)
+
     def test_missing(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
         with pytest.raises(BackendError, match=r"cannot be loaded.*install torch-tensorrt 2.8 to 2.14"):
