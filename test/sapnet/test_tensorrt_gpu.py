@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,20 +12,27 @@ import pytest
 import torch
 
 from sapnet import Derainer
-from sapnet.backends import BackendSpec, create_backend
+from sapnet.backends import BackendSpec, gpu, tensorrt_rtx, tensorrt_torch
 from sapnet.backends.engine import EngineShape
+from sapnet.backends.engine_build import RTX, BuildRequest
 from sapnet.backends.engine_cache import EngineCache
-from sapnet.backends.tensorrt_proof import REQUIRED_DB, rainy_frame
+from sapnet.backends.network import load_deploy_network
+from sapnet.backends.tensorrt import load_flavour
+from sapnet.backends.tensorrt_proof import REQUIRED_DB, prove, rainy_frame
+from sapnet.backends.tensorrt_runner import EngineRunner
+from sapnet.errors import BackendError
 
 HAS_TENSORRT = find_spec("tensorrt_rtx") is not None or find_spec("torch_tensorrt") is not None
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch"),
 ]
-tensorrt = pytest.mark.skipif(not HAS_TENSORRT, reason="needs tensorrt_rtx or torch-tensorrt")
 
-FRAME = rainy_frame(EngineShape(120, 160))
+SHAPE = EngineShape(120, 160)
+FRAME = rainy_frame(SHAPE)
+CALLS = 2000
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -37,47 +46,108 @@ def exact() -> np.ndarray:
         return derainer([FRAME])[0].image
 
 
-@tensorrt
+@pytest.fixture(scope="module")
+def tensorrt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with an engine; skips, in TensorRT-RTX's own words, where that has none for this GPU, as for Hopper."""
+    if not HAS_TENSORRT:
+        pytest.skip("needs tensorrt_rtx or torch-tensorrt")
+    folder = tmp_path_factory.mktemp("engines")
+    with Derainer(backend="tensorrt", max_batch=2, cache_dir=str(folder)) as derainer:
+        try:
+            derainer.prepare(*FRAME.shape[:2])
+        except BackendError as err:
+            has_no_target = tensorrt_rtx.own_target(torch.cuda.get_device_capability()) == tensorrt_rtx.CURRENT
+            if load_flavour()[0] == RTX and has_no_target:
+                pytest.skip(f"{derainer.device}: {err}")
+            raise
+    return folder
+
+
+@pytest.mark.usefixtures("tensorrt")
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 def test_an_engine_agrees_with_float32_and_is_found_again(precision: str, exact: np.ndarray, tmp_path: Path) -> None:
+    if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("this GPU has no bf16 arithmetic")
     with Derainer(backend="tensorrt", precision=precision, max_batch=2, cache_dir=str(tmp_path)) as derainer:
         first, second = derainer([FRAME, FRAME])
     assert psnr(first.image, exact) >= REQUIRED_DB[precision]
     assert np.array_equal(first.image, second.image)
-    engines = [entry for entry in EngineCache(tmp_path).entries() if entry.key["kind"] == "engine"]
-    assert engines[0].about["agreement_db"] >= REQUIRED_DB[precision]
+    (proof,) = (entry for entry in EngineCache(tmp_path).entries() if entry.key["kind"] == "proof")
+    assert proof.about["agreement_db"] >= REQUIRED_DB[precision]
     told: list[object] = []
     spec = {"precision": precision, "max_batch": 2, "cache_dir": str(tmp_path), "on_build": told.append}
     with Derainer(backend="tensorrt", **spec) as derainer:
-        assert np.array_equal(derainer([FRAME])[0].image, first.image)
+        assert psnr(derainer([FRAME])[0].image, first.image) >= REQUIRED_DB[precision]
     assert not told
 
 
-@tensorrt
-def test_auto_derains_at_once_and_changes_over(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("tensorrt")
+def test_auto_derains_at_once_and_changes_over(exact: np.ndarray, tmp_path: Path) -> None:
     with Derainer(cache_dir=str(tmp_path)) as derainer:
-        derainer.prepare(120, 160)
-        derainer([FRAME])
-        assert derainer.backend_name in ("torch", "tensorrt")
-    backend = create_backend("tensorrt", BackendSpec(cache_dir=str(tmp_path)))
-    backend.prepare(1, 120, 160)
-    assert backend.is_ready(1, 120, 160)
+        derainer.prepare(*FRAME.shape[:2])
+        assert psnr(derainer([FRAME])[0].image, exact) >= REQUIRED_DB["fp16"]
+        assert derainer.backend_name == "torch"
+        end = time.monotonic() + 1200
+        # Frames go on while the engine is built, loaded and proven.
+        while derainer.backend_name != "tensorrt":
+            assert time.monotonic() < end, "no change-over in 20 minutes"
+            assert psnr(derainer([FRAME])[0].image, exact) >= REQUIRED_DB["fp16"]
+            time.sleep(0.01)
+
+
+def test_a_torch_tensorrt_rtx_engine_does_what_ours_does(tensorrt: Path, tmp_path: Path) -> None:
+    try:
+        tensorrt_torch.require_supported(for_rtx=True)
+    except BackendError as err:
+        pytest.skip(f"needs torch-tensorrt-rtx: {err}")
+    device, spec, cache = torch.device("cuda", 0), BackendSpec(), EngineCache(tmp_path)
+    theirs = tensorrt_torch.build(load_deploy_network(spec), SHAPE, "fp16", tmp_path, lambda _: None, for_rtx=True)
+    stages = load_deploy_network(spec).network.config.stages
+    own = tensorrt_rtx.own_target(torch.cuda.get_device_capability(device))
+    key = BuildRequest("sapnet_fast", SHAPE, RTX, "fp16", stages, own).key()
+    entry = cache.store({**key, "builder": "torch-tensorrt-rtx"}, theirs, {})
+    with gpu.PREPARING:
+        runner = EngineRunner(tensorrt_rtx.load_library(), entry, SHAPE, device, cache)
+        assert prove(runner.infer, load_deploy_network(spec), SHAPE, "fp16", device) >= REQUIRED_DB["fp16"]
+    with Derainer(backend="tensorrt", max_batch=2, cache_dir=str(tensorrt)) as derainer:
+        assert psnr(runner.infer(FRAME[None])[0][0], derainer([FRAME])[0].image) >= REQUIRED_DB["fp16"]
+    runner.close()
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_cuda_graphs_agree_with_float32(precision: str, exact: np.ndarray) -> None:
     with Derainer(backend="torch", device="cuda", precision=precision, max_batch=4) as derainer:
-        for count in (1, 4, 2, 1):
+        derainer.prepare(*FRAME.shape[:2])
+        for count in (1, 4, 2, 3):
             for derained in derainer([FRAME] * count):
-                assert psnr(derained.image, exact) >= 50
+                assert psnr(derained.image, exact) >= REQUIRED_DB[precision]
 
 
-def test_memory_of_the_gpu_stays_flat() -> None:
-    with Derainer(backend="torch", device="cuda", max_batch=2) as derainer:
-        for _ in range(5):
-            derainer([FRAME, FRAME])
-        before = torch.cuda.mem_get_info()[0]
-        for _ in range(200):
-            derainer([FRAME])
-            derainer([FRAME, FRAME])
-        assert torch.cuda.mem_get_info()[0] == before
+@pytest.fixture(params=["torch", "tensorrt"])
+def derainer(request: pytest.FixtureRequest) -> Iterator[Derainer]:
+    cache = str(request.getfixturevalue("tensorrt")) if request.param == "tensorrt" else ""
+    with Derainer(backend=request.param, device="cuda", max_batch=2, cache_dir=cache) as derainer:
+        derainer.prepare(*FRAME.shape[:2])
+        yield derainer
+
+
+def test_memory_of_the_gpu_stays_flat(derainer: Derainer) -> None:
+    def run(calls: int) -> None:
+        for call in range(calls):
+            derainer([FRAME] * (1 + call % 2))
+
+    run(10)
+    before = torch.cuda.mem_get_info()[0]
+    run(CALLS)
+    assert torch.cuda.mem_get_info()[0] == before
+
+
+def test_no_frame_waits_for_a_batch_size_that_is_new(derainer: Derainer) -> None:
+    def seconds(work: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    first = seconds(lambda: derainer([FRAME, FRAME]))
+    usual = min(seconds(lambda: derainer([FRAME, FRAME])) for _ in range(20))
+    assert first < usual + 0.1  # a capture, or kernels that are compiled, take far longer
