@@ -1,0 +1,197 @@
+"""What engines cost, as markdown: ``python benchmarks/engines.py builds``, ``cache`` or ``gpu``.
+
+builds  time, size and peak memory of TensorRT-RTX builds ahead of time, and whether two are the same; needs no GPU
+cache   how long a hit, a miss and the recovery from a damaged entry take; needs no GPU
+gpu     milliseconds per frame, of engines and of what torch does without them, beside the bound; needs a GPU
+
+Each build is a ``sapnet compile`` of its own. Leave the machine idle meanwhile, or say that it was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from sapnet.backends.engine_cache import EngineCache, read_entry
+from sapnet.backends.processor import processor_name
+from sapnet.config import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = ("360x640", "720x1280")
+PRECISIONS = ("fp16", "bf16", "fp32")
+TARGETS = ("portable", "sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+REPEATS = 20
+# Random ones do: what is built is the network.
+MAKE_WEIGHTS = (
+    "import sys; from sapnet.config import PRESETS; from sapnet.model import SAPNet; "
+    "from sapnet.model.weights import save_weights; save_weights(SAPNet(PRESETS[sys.argv[1]]), sys.argv[2], {})"
+)
+
+
+def run(command: list[str]) -> tuple[str, float, float]:
+    """What a command prints, the seconds it takes and its peak memory in GB."""
+    began = time.monotonic()
+    # This process has to stay small: until its exec, a child's peak is that of its parent.
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert child.stdout is not None
+    said = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"failed with {child.returncode}: {' '.join(command)}")
+    return said, time.monotonic() - began, usage.ru_maxrss / 1e6
+
+
+def compile_engine(weights: str, precision: str, target: str, size: str, cache: Path) -> dict[str, Any]:
+    """Of one ``sapnet compile``: its last line, with the seconds that its export took, its own and its memory."""
+    options = ["--weights", weights, "--precision", precision, "--target", target, "--shape", size]
+    command = [sys.executable, "-m", "sapnet", "compile", "--ahead-of-time", "--json", "--cache-dir", str(cache)]
+    said, seconds, peak_gb = run([*command, *options])
+    *progress, built = [json.loads(line) for line in said.splitlines()]
+    export_s = next((event["seconds"] for event in progress if event["step"] == "building"), 0.0)
+    return {**built, "export_s": export_s, "command_s": seconds, "peak_gb": peak_gb}
+
+
+def forget(built: dict[str, Any]) -> str:
+    """The digest of an engine, which is removed from the cache."""
+    digest = hashlib.sha256(read_entry(built["engine"]).data).hexdigest()
+    Path(built["engine"]).unlink()
+    return digest
+
+
+def print_builds(presets: list[str], precisions: list[str], targets: list[str]) -> None:
+    """One table of exports, one of engines: for all ``targets`` of sapnet_fast in fp16, else for the portable one."""
+    rows: list[str] = []
+    same: list[bool] = []
+    print_head("preset", "precision", "export, s", "exported, MB", "peak memory, GB")
+    with tempfile.TemporaryDirectory() as folder:
+        for preset in presets:
+            weights = str(Path(folder) / f"{preset}.safetensors")
+            run([sys.executable, "-c", MAKE_WEIGHTS, preset, weights])
+            for precision in precisions:
+                cache = Path(folder) / preset / precision
+                print(f"| `{preset}` | {precision} | {export(weights, precision, cache)} |", flush=True)
+                every = targets if (preset, precision) == ("sapnet_fast", "fp16") else ["portable"]
+                for target, size in product(every, SIZES):
+                    figures, is_same = build_twice(weights, precision, target, size, cache)
+                    same.append(is_same)
+                    rows.append(f"| `{preset}` | {precision} | {target} | {size} | {figures} |")
+    print()
+    print_head("preset", "precision", "target", "size", "build, s", "engine, MB", "peak memory, GB", "twice the same")
+    print("\n".join(rows))
+    print(f"\nBuilt twice from one export, {sum(same)} of {len(same)} engines were the same byte for byte.")
+
+
+def export(weights: str, precision: str, cache: Path) -> str:
+    """Figures of the export, which the first engine of a cache brings."""
+    first = compile_engine(weights, precision, "portable", SIZES[0], cache)
+    forget(first)
+    (network,) = (entry for entry in EngineCache(cache).entries() if entry.key["kind"] == "onnx")
+    return f"{first['export_s']:.1f} | {network.size / 1e6:.2f} | {first['peak_gb']:.2f}"
+
+
+def build_twice(weights: str, precision: str, target: str, size: str, cache: Path) -> tuple[str, bool]:
+    """Figures of the first of two builds from an export that is there, and whether both gave the same."""
+    first = compile_engine(weights, precision, target, size, cache)
+    digest = forget(first)
+    is_same = forget(compile_engine(weights, precision, target, size, cache)) == digest
+    figures = f"{first['seconds']} | {first['bytes'] / 1e6:.2f} | {first['peak_gb']:.2f} | {'yes' if is_same else 'no'}"
+    return figures, is_same
+
+
+def print_cache() -> None:
+    """Medians of the cache's own work on a real engine, and of whole commands around it."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = ("sapnet_fast", "fp16", "portable", SIZES[1], Path(folder))
+        path = Path(compile_engine(*wanted)["engine"])
+        entry, cache = read_entry(path), EngineCache(folder)
+        data = path.read_bytes()
+
+        def damage() -> None:
+            path.write_bytes(data[:-1])
+
+        print_head("", "milliseconds")
+        print_row("hit: load, checksum verified", lambda: cache.load(entry.key))
+        print_row("miss", lambda: cache.load({"kind": "engine", "name": "none"}))
+        print_row("store: write, sync, rename", lambda: cache.store(entry.key, entry.data, entry.about))
+        logging.disable()  # each damaged one is a line in the log
+        print_row("a damaged entry is found and removed", lambda: cache.load(entry.key), damage)
+        logging.disable(logging.NOTSET)
+
+        def whole() -> float:
+            return float(compile_engine(*wanted)["command_s"])
+
+        cache.store(entry.key, entry.data, entry.about)
+        print()
+        print_head("a whole `sapnet compile`", "seconds")
+        print(f"| hit | {statistics.median(whole() for _ in range(3)):.1f} |")
+        misses, recoveries = [], []
+        for _ in range(3):
+            path.unlink()
+            misses.append(whole())
+            damage()
+            recoveries.append(whole())
+        print(f"| miss: built from the export in the cache | {statistics.median(misses):.1f} |")
+        print(f"| recovery from a damaged entry | {statistics.median(recoveries):.1f} |")
+
+
+def print_head(*headings: str) -> None:
+    """The first lines of a table."""
+    print(f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}", flush=True)
+
+
+def print_row(what: str, work: Callable[[], object], before: Callable[[], None] = lambda: None) -> None:
+    """The median time of ``work``, each time after ``before``."""
+    times = []
+    for _ in range(REPEATS):
+        before()
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    print(f"| {what} | {statistics.median(times) * 1e3:.2f} |", flush=True)
+
+
+def print_machine() -> None:
+    """Where the figures come from."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "tensorrt_rtx"))
+    python = f"Python {platform.python_version()}"
+    load = f"load {os.getloadavg()[0]:.1f} at the beginning"
+    print(f"{processor_name()}, {os.cpu_count()} cores, {load}; {python}, {versions}\n")
+
+
+def main() -> None:
+    """Print the tables that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("builds", "cache", "gpu"))
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    args = parser.parse_args()
+    if args.what == "gpu":
+        from engine_speed import print_speed  # torch, which other measurements stay free of
+
+        print_speed([preset for preset in args.presets if preset != "sapnet_separable"])  # which has no weights
+        return
+    print_machine()
+    if args.what == "builds":
+        print_builds(args.presets, args.precisions, args.targets)
+    else:
+        print_cache()
+
+
+if __name__ == "__main__":
+    main()
