@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sapnet.backends.engine import Key
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, first_line
 
 # Held, in the whole process, by who captures a CUDA graph, loads an engine or sets torch's flags for a while, which
 # must not meet: a capture fails when another thread takes or frees memory. Never held while frames are run, and nobody
@@ -30,6 +30,10 @@ def find_device(name: str) -> torch.device:
             f"got device {name!r}, but torch {torch.__version__} finds no CUDA GPU; check the NVIDIA driver and "
             "install a CUDA build of torch as pytorch.org says (pip install torch), or use device 'cpu'"
         )
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except RuntimeError as err:  # a GPU whose memory others hold, a driver that is too old
+        raise BackendError(f"torch cannot use the GPU: {first_line(err)}; see who else does: nvidia-smi") from err
     index = torch.device("cuda" if name == "auto" else name).index or 0
     if index >= (count := torch.cuda.device_count()):
         raise BackendError(f"got device {name!r}, but this machine has {count} GPU(s), the first is cuda:0")
