@@ -16,8 +16,16 @@ from sapnet.backends.engine_cache import EngineCache, Entry
 from sapnet.backends.tensorrt_rtx import shared_logger
 from sapnet.errors import BackendError, EngineCacheError
 
-# Why an engine may be invalid though it is a good one.
-_NOT_ITS_FAULT = {"CUDA_ERROR", "INSUFFICIENT_GPU_MEMORY", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME"}
+# How it is said that others are to blame: diagnostics of TensorRT-RTX, and errors such as "Cuda Runtime (cudaError 35".
+_NOT_ITS_FAULT = (
+    "out of memory",
+    "outofmemory",
+    "gpu memory",
+    "cuda runtime",
+    "cuda error",
+    "cudaerror",
+    "cuda driver",
+)
 
 log = logging.getLogger("sapnet")
 
@@ -67,8 +75,7 @@ class EngineRunner:
         engine = self._engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             said = self._logger.take_error()
-            kind = BackendError if "memory" in said.lower() else UnfitEngineError
-            raise kind(f"TensorRT does not take the engine: {said}")
+            raise _refusal(f"TensorRT does not take the engine: {said}")
         self._name_tensors(engine)
         if self._rtx:
             self._config = self._make_runtime_config()
@@ -89,8 +96,7 @@ class EngineRunner:
         named = [name for name, bit in known.items() if int(reasons) & int(bit)]
         said = ", ".join(name.lower().replace("_", " ") for name in named) or self._logger.take_error()
         if validity == self._trt.EngineValidity.INVALID:
-            kind = UnfitEngineError if _NOT_ITS_FAULT.isdisjoint(named) else BackendError
-            raise kind(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
+            raise _refusal(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
         log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
 
     def _make_runtime_config(self) -> Any:
@@ -131,3 +137,9 @@ class EngineRunner:
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise RuntimeError(f"TensorRT could not enqueue the engine: {self._logger.take_error()}")
+
+
+def _refusal(said: str) -> BackendError:
+    """The error for an engine that TensorRT refuses, which is unfit unless something else is to blame."""
+    others = any(words in said.lower() for words in _NOT_ITS_FAULT)
+    return BackendError(said) if others else UnfitEngineError(said)

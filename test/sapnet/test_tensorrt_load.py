@@ -19,6 +19,7 @@ from sapnet.backends.engine import EngineShape, UnfitEngineError
 from sapnet.backends.engine_build import RTX
 from sapnet.backends.engine_cache import EngineCache, Entry, write_entry
 from sapnet.backends.tensorrt import TensorRtBackend
+from sapnet.backends.tensorrt_runner import EngineRunner
 from sapnet.errors import BackendError, EngineCacheError
 
 SHAPE = EngineShape(16, 18, 3)
@@ -201,7 +202,13 @@ def test_an_invalid_engine_is_unfit_unless_others_are_to_blame(
 
 
 @pytest.mark.parametrize(
-    ("said", "unfit"), [("Error Code 1: magic tag does not match", True), ("Cuda Runtime (out of memory)", False)]
+    ("said", "unfit"),
+    [
+        ("Error Code 1: Serialization (magic tag does not match)", True),
+        ("Error Code 1: Cuda Runtime (out of memory)", False),
+        ("Error Code 2: OutOfMemory (Requested size was 1 bytes.)", False),
+        ("Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)", False),
+    ],
 )
 def test_an_engine_that_is_not_taken(said, unfit, trt, backend, tmp_path) -> None:
     trt.refusal = said
@@ -247,6 +254,16 @@ def test_a_proof_that_cannot_be_kept_stops_nobody(backend, tmp_path, monkeypatch
     with caplog.at_level(logging.WARNING, logger="sapnet"):
         backend._load(entry, SHAPE)
     assert "the engine's proof is not kept, each start repeats it: read-only file system" in caplog.text
+
+
+@pytest.mark.usefixtures("trt")
+def test_the_real_library_calls_rubbish_malformed(tmp_path: Path) -> None:
+    real = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
+    cache = EngineCache(tmp_path)
+    entry = cache.store({"kind": "engine", "flavour": RTX}, b"no engine" * 1000, {})
+    with pytest.raises(UnfitEngineError, match=r"invalid on this machine: malformed engine$"):
+        EngineRunner(real, entry, SHAPE, torch.device("cuda", 0), cache)
+    assert Runner.closed
 
 
 class TestGivenFiles:
