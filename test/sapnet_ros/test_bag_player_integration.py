@@ -30,6 +30,8 @@ from std_srvs.srv import SetBool
 from sapnet.bags import open_bag
 from sapnet_ros.bag_player import main
 
+pytestmark = pytest.mark.once
+
 LATCHED_PROFILE = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SECOND_NS = 10**9
 

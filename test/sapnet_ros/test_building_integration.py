@@ -21,6 +21,8 @@ from std_msgs.msg import Bool
 
 from live import NodeProcess, Peer, image, millis, status_values, wait_for
 
+pytestmark = pytest.mark.once
+
 Start = Callable[..., NodeProcess]
 GRAY = np.full((48, 64, 3), 90, np.uint8)
 BACKEND = "derain_node: backend"

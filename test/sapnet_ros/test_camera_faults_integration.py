@@ -15,6 +15,8 @@ from sensor_msgs.msg import CameraInfo
 
 from live import image, wait_for
 
+pytestmark = pytest.mark.once
+
 ERROR, WARN, OK = b"\x02", b"\x01", b"\x00"
 ALL = {"on_overload": "passthrough"}  # so that frames which a busy machine holds up are not lost
 

@@ -30,6 +30,8 @@ from sapnet.sequence import RainySequence
 from sapnet_ros import live_run, replay
 from sapnet_ros.replay_plan import make_plan
 
+pytestmark = pytest.mark.once
+
 SIZE = 48, 64
 
 
