@@ -32,15 +32,15 @@ class Worker:
     ) -> None:
         self._cameras = cameras
         self._params = params
-        self._mailbox = Mailbox(tuple(cameras))
+        self._mailbox = mailbox = Mailbox(tuple(cameras))
         self._dispatch = Dispatch(
             cameras,
-            self._mailbox,
+            mailbox,
             loader,
             params,
             make_decoder(params(), keep_thread),
             log_error,
-            make_inference=lambda: Inference(self._mailbox.wake, keep_thread),
+            make_inference=lambda: Inference(mailbox.wake, keep_thread),
         )
         self._give_up_s = NEVER
         self.thread = Thread(target=self._run, name="worker", daemon=True)
