@@ -165,9 +165,20 @@ class Lockstep:
         self._answers.clear()
         dropped = self._answers.dropped
         self._player.publish(message)
-        if key is not None:
+        if key is None:
+            self._await_drop(dropped)
+        else:
             self._await(message, key, dropped)
         self._player.time.go_on(HELD)
+
+    def _await_drop(self, dropped: int | None) -> None:
+        """Until a damaged frame is counted as dropped, lest a later one be taken for it.
+
+        One that the node's middleware refuses is not: then until the diagnostics have twice told of no frame.
+        """
+        answers = self._answers
+        answers.idle_reports = 0
+        self._player.spin_until(lambda: answers.dropped != dropped or answers.idle_reports > 1, self._answer_s)
 
     def _hand_over(self, info: Recorded) -> None:
         if not self._player.wait_taken(info.topic, self._answer_s):

@@ -279,6 +279,16 @@ def test_lockstep_ends_where_nobody_listens(play: Play) -> None:
     assert "nobody subscribed to /cam/camera_info, /cam/image_raw within 1 s" in playing.log.read_text()
 
 
+def test_a_damaged_frame_that_is_counted_late_is_not_taken_for_a_later_one(peer: Peer, play: Play) -> None:
+    node = StandIn(peer, frame0="drop")
+    frame = image("/cam/image_raw", START_NS, FRAMES[0])
+    grown = frame.data[:20] + bytes([frame.data[20] + 100]) + frame.data[21:]  # a frame_id that goes beyond its text
+    messages = [info("/cam/camera_info", START_NS, (48, 64)), frame._replace(data=grown)]
+    messages += [image("/cam/image_raw", START_NS + n * FRAME_NS, FRAMES[n]) for n in (1, 2)]
+    assert play(messages, "--lockstep", "--rate", "100").wait() == 0
+    assert node.seen[2:] == ["image", *["image", "answer"] * 2]
+
+
 def test_frames_of_one_stamp_and_damaged_ones_do_not_confuse_lockstep(peer: Peer, play: Play) -> None:
     node = StandIn(peer)
     frame = image("/cam/image_raw", START_NS, FRAMES[0])
