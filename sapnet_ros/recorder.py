@@ -101,7 +101,7 @@ class Recorder(Node):
         self._bag = bag
         self._log = log
         # First, so that a time that has come is noted before the messages that came after it.
-        self._clock = _Clock(self) if self.get_parameter("use_sim_time").value else None
+        self._simulated_time = _Clock(self) if self.get_parameter("use_sim_time").value else None
         self._ready = self.create_publisher(Bool, "~/ready", latched_profile())
         self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
         self.create_subscription(DiagnosticArray, "/diagnostics", lambda message: on_diagnostics(plain(message)), 10)
@@ -128,7 +128,7 @@ class Recorder(Node):
         yield self._record(prefix + STATUS, topics.frame_status, DiagnosticArray, frame, written=status)
 
     def _look_for_publishers(self) -> None:
-        has_time = self._clock is None or self._clock.now_ns is not None
+        has_time = self._simulated_time is None or self._simulated_time.now_ns is not None
         if has_time and all(subscription.get_publisher_count() for subscription in self._outputs):
             self._discovery.cancel()
             # The input comes last: who waits for its subscribers then knows that the outputs are listened to.
@@ -165,7 +165,9 @@ class Recorder(Node):
             self._recorded.publish(complete)
 
     def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds) if self._clock is None else self._clock.now_ns or 0
+        if self._simulated_time is None:
+            return int(self.get_clock().now().nanoseconds)
+        return self._simulated_time.now_ns or 0
 
 
 class _Clock:
