@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sapnet.commands.common import add_command, add_network_arguments, parse_positive
+from sapnet.commands.common import NETWORK, add_command, add_network_arguments, parse_positive
 from sapnet.rain import RAIN_PRESETS
 from sapnet.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet_ros.demo_report import SHEET, VIDEO, summarize, write_pictures
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     rain = args.rain or (NO_RAIN if args.input else "light")
     sequence = RainySequence(args.input, rain, args.frames, args.size)
     total = sequence.expected_frames()
-    node = {name: getattr(args, name) for name in ("weights", "backend", "device", "precision", "stages")}
+    node = {name: value for name in NETWORK if (value := getattr(args, name))}
     settings = DemoSettings(sequence, args.rate, args.open_loop, node)
     parent = parent_of(args.output)
     try:

@@ -15,7 +15,7 @@ RETURN_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What to play, and how. node_parameters: of derain_node; all are given."""
+    """What to play, and how. node_parameters: of derain_node that are set."""
 
     sequence: RainySequence
     rate: float

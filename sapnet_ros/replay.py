@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sapnet.bags import open_bag
 from sapnet.bags.metadata import METADATA
-from sapnet.commands.common import add_command, add_network_arguments
+from sapnet.commands.common import NETWORK, add_command, add_network_arguments
 from sapnet.commands.status_view import UNLIMITED
 from sapnet.errors import SapnetError
 from sapnet_ros.bag_player import add_play_arguments
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from sapnet.commands.common import Subparsers
 
-NETWORK = ("weights", "backend", "device", "precision", "stages")
 
 _DESCRIPTION = """\
 Play a recording to a derain_node over DDS, under simulated time, and record its outputs.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-# What these start may run on other machines, or has its engine from a file of parameters.
-_HAND_ON = ("fleet", "demo", "replay")
+# The options of add_network_arguments, which are arguments of Derainer and parameters of derain_node too.
+NETWORK = ("weights", "backend", "engine", "device", "precision", "stages")
 
 
 def add_command(
@@ -53,16 +53,14 @@ def add_verbose(parser: argparse.ArgumentParser, default: bool | str) -> None:
 
 
 def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True) -> None:
-    """Add ``--weights``, ``--device``, ``--precision``, ``--stages`` and, where there is a choice, ``--backend``.
-
-    With ``--backend`` comes ``--engine``, except for commands that have others run the network.
+    """Add ``--weights``, ``--device``, ``--precision``, ``--stages`` and, where there is a choice, ``--backend`` with
+    ``--engine``.
     """
     group = parser.add_argument_group("network")
     group.add_argument("--weights", default="sapnet_fast", metavar="NAME|PATH", help=_help("shipped weights or a file"))
     if backend:
         group.add_argument("--backend", default="auto", choices=BACKENDS, help=_help("what runs the network"))
-        if parser.prog.split()[-1] not in _HAND_ON:
-            group.add_argument("--engine", default="", metavar="FILE", help="TensorRT engine compiled ahead of time")
+        group.add_argument("--engine", default="", metavar="FILE", help="TensorRT engine compiled ahead of time")
     group.add_argument("--device", default="auto", type=parse_device, metavar="DEVICE", help=_help("cpu, cuda, cuda:N"))
     group.add_argument("--precision", default="auto", choices=PRECISIONS, help=_help("arithmetic of the network"))
     group.add_argument(
@@ -78,15 +76,7 @@ def derainer_from(args: argparse.Namespace, **more: Any) -> Derainer:
     """The Derainer that the arguments of ``add_network_arguments`` ask for; more: of Derainer. Raises SapnetError."""
     from sapnet.derainer import Derainer
 
-    return Derainer(
-        weights=args.weights,
-        backend=args.backend,
-        device=args.device,
-        precision=args.precision,
-        stages=args.stages,
-        engine=getattr(args, "engine", ""),
-        **more,
-    )
+    return Derainer(**{name: getattr(args, name) for name in NETWORK}, **more)
 
 
 def parse_shape(text: str) -> tuple[int, int]:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sapnet.commands.bag import add_bag_arguments, options_from
-from sapnet.commands.common import add_command, add_network_arguments, counted, parse_positive, progress_bar
+from sapnet.commands.common import (
+    NETWORK,
+    add_command,
+    add_network_arguments,
+    counted,
+    parse_positive,
+    progress_bar,
+)
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
@@ -101,15 +108,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _network(args: argparse.Namespace) -> dict[str, str | int]:
     """Arguments of Derainer, that hold in another folder too."""
-    weights = Path(args.weights)
-    return {
-        "weights": str(weights.absolute()) if weights.is_file() else args.weights,
-        "backend": args.backend,
-        "device": args.device,
-        "precision": args.precision,
-        "stages": args.stages,
-        "max_batch": args.batch,
-    }
+    given = {name: getattr(args, name) for name in NETWORK}
+    paths = {name: str(Path(given[name]).absolute()) for name in ("weights", "engine") if Path(given[name]).is_file()}
+    return {**given, **paths, "max_batch": args.batch}
 
 
 def _summary(report: FleetReport) -> str:
