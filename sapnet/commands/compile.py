@@ -69,7 +69,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add("--cache-dir", default="", metavar="DIR", help="folder of the cache (default: the user's)")
     add("--json", action="store_true", help="print one JSON object a line: progress, then the engine")
     add_network_arguments(parser, backend=False)
-    parser.set_defaults(backend="tensorrt")
+    parser.set_defaults(backend="tensorrt", engine="")
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -27,10 +28,10 @@ def test_reaches_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [spec.engine for spec in specs] == ["", "my.engine"]
 
 
-@pytest.mark.parametrize(("command", "offered"), [(derain, True), (bag, True), (fleet, False)])
-def test_is_offered_where_the_network_runs(command: argparse._ActionsContainer, offered: bool) -> None:
+@pytest.mark.parametrize("command", [derain, bag, fleet])
+def test_is_offered_where_the_network_runs(command: ModuleType) -> None:
     parser = command.add_parser(argparse.ArgumentParser(prog="sapnet").add_subparsers())
-    assert ("--engine FILE" in parser.format_help()) == offered
+    assert "--engine FILE" in parser.format_help()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
