@@ -10,17 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The networks here are small, and two threads that wait for each other on a machine which has other work to do as well
 # take many times as long as one. Before torch is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_SOURCES = (".*", "__pycache__", "*.egg-info", "build", "install", "log", "demo_out", "datasets")
+NOT_SOURCES = (".*", "__pycache__", "*.egg-info", "build", "install", "log", "demo_out", "datasets", "runs")
 
 # How long an example takes says more of the machine's other work than of ours.
-settings.register_profile("unhurried", deadline=None)
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 

@@ -67,7 +67,7 @@ class TestCall:
         ):
             derainer([make_frame(40, 50)])
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.integers(16, 60), st.integers(16, 60))
     def test_sizes_are_padded_and_cropped_as_inverses(self, idle, make_frame, height, width):
         frame = make_frame(height, width)

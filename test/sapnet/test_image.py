@@ -65,7 +65,7 @@ class TestTensors:
         values = torch.tensor([-0.5, 1.5, 0.6 / 255, 0.4 / 255]).reshape(1, 1, 1, 4).repeat(1, 3, 1, 1)
         assert to_frames(values)[0, 0, :, 0].tolist() == [0, 255, 1, 0]
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(FRAMES)
     def test_there_and_back_is_the_same(self, frame):
         back = to_frames(to_tensor(frame))

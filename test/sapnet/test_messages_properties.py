@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -52,7 +52,6 @@ CONTAINERS = {
     "unaligned": lambda content: memoryview(b"\0" + content)[1:],
 }
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 sides = st.integers(1, 40)
 pads = st.integers(0, 9)
 containers = st.sampled_from(sorted(CONTAINERS))
@@ -70,7 +69,6 @@ def pixels(draw, encoding, height, width):
     return draw(npst.arrays(f"u{size}", (height, width, samples)))
 
 
-@unhurried
 @given(st.data(), st.sampled_from(sorted(PACKED)), sides, sides, pads, big_endian, containers)
 def test_packed_pixels_are_read_exactly(data, encoding, height, width, pad, is_bigendian, container):
     stored = pixels(data.draw, encoding, height, width)
@@ -81,7 +79,6 @@ def test_packed_pixels_are_read_exactly(data, encoding, height, width, pad, is_b
     assert decoded.bgr.flags.c_contiguous
 
 
-@unhurried
 @given(st.data(), st.sampled_from(INTERPOLATED), sides, sides, pads, big_endian, containers)
 def test_padding_byte_order_and_container_do_not_matter(data, encoding, height, width, pad, is_bigendian, container):
     height, width = 2 * height + 2, 2 * width + 2
@@ -104,7 +101,6 @@ def test_padding_byte_order_and_container_do_not_matter(data, encoding, height, 
     np.testing.assert_array_equal(decode_image(loose).bgr, expected)
 
 
-@unhurried
 @given(st.data(), st.sampled_from(["bgr8", "rgb8", "bgra8", "rgba8", "mono8"]), sides, sides, pads, containers)
 def test_what_is_read_is_written_back_bit_exact(data, encoding, height, width, pad, container):
     stored = pixels(data.draw, encoding, height, width)
@@ -116,7 +112,6 @@ def test_what_is_read_is_written_back_bit_exact(data, encoding, height, width, p
     assert fields.data.tobytes() == stored.tobytes()
 
 
-@unhurried
 @given(
     npst.arrays("u1", st.tuples(sides, sides, st.just(3))),
     st.sampled_from(["bgr8", "rgb8", "bgra8", "rgba8", "mono8"]),
@@ -127,7 +122,6 @@ def test_what_is_written_is_read_back(frame, encoding):
     np.testing.assert_array_equal(again, np.dstack([gray] * 3) if encoding == "mono8" else frame)
 
 
-@unhurried
 @given(npst.arrays("u1", st.tuples(sides, sides, st.just(3))), st.sampled_from(["bgr8", "rgb8", "mono8"]))
 def test_png_round_trip(frame, encoding):
     fields = encode_compressed(frame, source_encoding=encoding, codec="png")
@@ -158,7 +152,6 @@ whole = st.one_of(st.integers(-2, 64), st.sampled_from([2**16, 2**31 - 1, 2**31,
 anything = st.one_of(whole, st.none(), st.text(string.printable, max_size=3), st.floats(), st.booleans())
 
 
-@unhurried
 @given(
     height=anything,
     width=anything,
@@ -176,7 +169,6 @@ def test_hostile_images(height, width, step, encoding, is_bigendian, data):
     assert_accounted_for(outcome(decode_image, message(height, width, encoding, step, data, is_bigendian), 400))
 
 
-@unhurried
 @given(st.data(), st.sampled_from(IMAGE_ENCODINGS), st.integers(0, 24), st.integers(0, 24), st.integers(0, 120))
 def test_nearly_right_images(data, encoding, height, width, step):
     """Sizes and lengths that often fit together, so that most of them reach the conversion."""
@@ -205,7 +197,6 @@ formats = st.one_of(
 )
 
 
-@unhurried
 @given(
     content=st.sampled_from(_CONTENTS),
     start=st.floats(0, 1),
@@ -223,7 +214,6 @@ def test_damaged_compressed_images(content, start, cut, inserted, declared):
         assert image_size(msg, compressed=True) == result.bgr.shape[:2]
 
 
-@unhurried
 @given(
     st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xc0"]), st.binary(max_size=64), formats
 )
@@ -233,7 +223,6 @@ def test_garbage_behind_a_true_start(start, rest, declared):
     assert_accounted_for(result)
 
 
-@unhurried
 @given(st.text(min_size=1), st.integers(1, 3_000_000), st.sampled_from(["", "jpeg", "compressedDepth"]))
 def test_what_an_error_says_of_a_long_text_is_short(text, length, kind):
     long = kind + (text * (length // len(text) + 1))[:length]

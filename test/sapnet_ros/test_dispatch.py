@@ -34,7 +34,7 @@ def latencies_s(simulation: Simulation, camera: int = 0) -> list[float]:
     return list(simulation.cameras[f"camera{camera}"].latencies_s)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     arrivals=st.lists(
         st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.003, 0.03]), st.booleans(), st.sampled_from([0.0, 0.05])),

@@ -33,7 +33,6 @@ SIDES = st.sampled_from([*range(100), 10**4, 2**16, 2**31, 2**32 - 1])
 ENCODINGS = st.sampled_from([*TIGHT, "mono12", "32FC1", "8UC", "BGR8", "bgr8 ", "", "é\u2028", "x" * 300])
 # Never random again: what is to be found is found once, and a failure can be had again.
 MANY = settings(
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.generate],  # a shrunken message would meet a node that is dead already

@@ -60,7 +60,7 @@ def make() -> Iterator[Callable[..., Bench]]:
 FAULTS = st.sampled_from([{}, {"fail_every": 1}, {"fail_every": 3}, {"mode": "nan"}, {"mode": "wrong_shape"}])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     arrivals=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.001, 0.004]), st.booleans()), max_size=40),
     fault=FAULTS,
