@@ -10,6 +10,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sapnet.backends import BackendSpec, BuildStatus, create_backend
 from sapnet.backends.base import Frames
@@ -23,6 +24,7 @@ _LOOKED_AT = 32
 _TOLERANCE = 2.0
 _MAX_APART = 0.02
 _CONTENT = 16  # values that a frame must span to be no frame of one colour
+_MOSTLY = 0.5
 _LUMA = np.array((0.114, 0.587, 0.299), np.float32)  # of BGR
 
 # Bounds the memory of a long list of frames; a batch that fills the processor gains nothing from more.
@@ -171,21 +173,29 @@ class Derainer:
     def _require_sound(self, rainy: Frames, derained: Frames, streaks: Frames) -> None:
         """Refuse a result of the right type and shape that no network makes; a detector must not be fed with it.
 
-        A network that yields NaN comes out as one colour all over, or as a frame without the streaks that were taken
-        out of it, whichever the backend's rounding makes of NaN; memory that was written over comes out as the latter.
+        A network that overflows comes out as one colour all over, as nothing but zeros and full values, or as a frame
+        without the streaks that were taken out of it, whichever the backend makes of infinity and NaN; memory that was
+        written over comes out as the last.
         """
         rows, columns = (max(1, side // _LOOKED_AT) for side in streaks.shape[1:])
         points = np.s_[:, ::rows, ::columns]
         before, after = rainy[points], derained[points]
-        emptied = (np.ptp(after, axis=(1, 2, 3)) == 0) & (np.ptp(before, axis=(1, 2, 3)) > _CONTENT)
+        one_colour = np.ptp(after, axis=(1, 2, 3)) == 0
+        saturated = (_saturation(after) == 1) & (_saturation(before) < _MOSTLY)
+        emptied = (one_colour | saturated) & (np.ptp(before, axis=(1, 2, 3)) > _CONTENT)
         taken_out = (before.astype(np.float32) - after) @ _LUMA
         apart = (np.abs(np.maximum(taken_out, 0.0) - streaks[points]) > _TOLERANCE).mean(axis=(1, 2)).max()
         if emptied.any() or apart > _MAX_APART:
             raise BackendError(
                 f"backend {self.backend_name!r} returned a damaged result ({int(emptied.sum())} of {len(rainy)} frames "
-                f"in one colour, streaks that contradict {apart:.0%} of the pixels): the network overflows in "
+                f"without content, streaks that contradict {apart:.0%} of the pixels): the network overflows in "
                 f"precision {self.precision!r}, or the device's memory is faulty; use another precision or backend"
             )
+
+
+def _saturation(frames: Frames) -> NDArray[np.floating[Any]]:
+    """Of each frame the share of values that are 0 or 255, (B,)."""
+    return ((frames == 0) | (frames == 255)).mean(axis=(1, 2, 3))
 
 
 def _batches(frames: Sequence[Frame]) -> list[list[int]]:

@@ -67,6 +67,13 @@ class TestCall:
         ):
             derainer([make_frame(40, 50)])
 
+    @pytest.mark.parametrize("least", [0, 9])
+    def test_a_frame_of_black_and_white_alone_is_sound(self, least):
+        frame = np.full((32, 48, 3), 255, np.uint8)
+        frame[:, ::3] = least
+        with Derainer(backend="fake") as derainer:
+            assert np.array_equal(derainer([frame])[0].image, frame)
+
     @settings(max_examples=20)
     @given(st.integers(16, 60), st.integers(16, 60))
     def test_sizes_are_padded_and_cropped_as_inverses(self, idle, make_frame, height, width):
