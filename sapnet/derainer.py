@@ -195,7 +195,8 @@ class Derainer:
 
 def _saturation(frames: Frames) -> NDArray[np.floating[Any]]:
     """Of each frame the share of values that are 0 or 255, (B,)."""
-    return ((frames == 0) | (frames == 255)).mean(axis=(1, 2, 3))
+    shares: NDArray[np.floating[Any]] = ((frames == 0) | (frames == 255)).mean(axis=(1, 2, 3))
+    return shares
 
 
 def _batches(frames: Sequence[Frame]) -> list[list[int]]:
