@@ -21,6 +21,8 @@ os.environ["ROS_DOMAIN_ID"] = str(20 + os.getpid() % 80)
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 30.0
+# We know a publisher before it knows our subscription, which nothing tells us; what it sends until then is lost to us.
+FOUND_S = 0.3
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
@@ -88,13 +90,14 @@ class Peer:
         rclpy.shutdown(context=self.context)
 
     def publisher(self, message_type: type, topic: str, reliable: bool = True, subscribers: int = 1) -> Any:
-        """A publisher that has found its subscribers."""
+        """A publisher that has found its subscribers. What ``collect`` was asked for before has been found too."""
         from rclpy.qos import QoSProfile, ReliabilityPolicy
 
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         # So deep, that nothing is overwritten here when the machine is busy elsewhere for a moment.
         publisher = self.node.create_publisher(message_type, topic, QoSProfile(depth=100, reliability=reliability))
         wait_for(lambda: publisher.get_subscription_count() >= subscribers, f"a subscriber of {topic}")
+        time.sleep(FOUND_S)
         return publisher
 
     def collect(self, message_type: type, topic: str, latched: bool = False, publishers: int = 1) -> list[Any]:
