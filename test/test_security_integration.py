@@ -71,6 +71,7 @@ def offered(node: Any) -> Permissions:
 
 def settled(node: Any) -> Permissions:
     """``offered``, once it has stayed the same for a while."""
+    live.wait_for(lambda: ("derain_node", "/") in node.get_node_names_and_namespaces(), "derain_node to be known")
     found, since_s = offered(node), time.monotonic()
     while time.monotonic() - since_s < SETTLED_S:
         time.sleep(0.05)
