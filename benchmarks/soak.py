@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -93,11 +94,15 @@ def problems(load: Load, counts: dict[str, int], usage: list[Usage]) -> list[str
 
 
 def slope(usage: list[Usage]) -> float:
-    """MB a minute after the warm-up, by least squares; 0 where there is too little to tell."""
+    """MB a minute after the warm-up, the median over all pairs of moments; 0 where there is too little to tell.
+
+    The heap grows by steps of megabytes: a single one is no slope, by which least squares would call it 2 MB a minute.
+    """
     late = usage[int(WARM_UP_SHARE * len(usage)) :]
     if not late or late[-1].seconds - late[0].seconds < MIN_SLOPE_S:
         return 0.0
-    return 60 * float(np.polyfit([one.seconds for one in late], [one.memory_mb for one in late], 1)[0])
+    pairs = combinations(late, 2)
+    return 60 * float(np.median([(b.memory_mb - a.memory_mb) / (b.seconds - a.seconds) for a, b in pairs]))
 
 
 def draw(usages: dict[str, list[Usage]], path: Path) -> None:
