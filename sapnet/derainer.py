@@ -24,7 +24,7 @@ _LOOKED_AT = 32
 _TOLERANCE = 2.0
 _MAX_APART = 0.02
 _CONTENT = 16  # values that a frame must span to be no frame of one colour
-_MOSTLY = 0.5
+_MOSTLY = 0.5  # share of zeros and full values in a frame from which on a result of nothing else is no wonder
 _LUMA = np.array((0.114, 0.587, 0.299), np.float32)  # of BGR
 
 # Bounds the memory of a long list of frames; a batch that fills the processor gains nothing from more.
