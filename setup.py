@@ -66,7 +66,11 @@ setup(
     },
     entry_points={
         "console_scripts": ["sapnet = sapnet.cli:main", "derain_node = sapnet_ros.derain_node:main"],
-        "sapnet.commands": ["demo = sapnet_ros.demo", "replay = sapnet_ros.replay", "top = sapnet_ros.top"],
+        "sapnet.commands": [
+            "demo = sapnet_ros.demo.command",
+            "replay = sapnet_ros.replay.command",
+            "top = sapnet_ros.top",
+        ],
     },
     zip_safe=False,
 )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sapnet.backends import BackendSpec, create_backend, gpu
+from sapnet.backends import BackendSpec, create_backend
+from sapnet.backends import devices as gpu
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.errors import SapnetError, first_line

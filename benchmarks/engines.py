@@ -26,7 +26,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sapnet.backends.engine_cache import EngineCache, read_entry
+from sapnet.backends.engines.cache import EngineCache, read_entry
 from sapnet.backends.processor import processor_name
 from sapnet.config import PRESETS
 

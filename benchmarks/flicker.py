@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from sapnet import Derainer
-from sapnet.sequence import RainySequence
+from sapnet.media.sequence import RainySequence
 from sapnet.steadiness import Steadier
 
 STILL = 2  # largest difference of any channel between clean frames that stand still there

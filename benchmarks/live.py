@@ -21,9 +21,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 
 from sapnet.derainer import Derainer
-from sapnet.sequence import RainySequence
-from sapnet_ros.player import Player, stamp_of
-from sapnet_ros.processes import Processes
+from sapnet.media.sequence import RainySequence
+from sapnet_ros.demo.camera import Player, stamp_of
+from sapnet_ros.replay.processes import Processes
 
 READY_S = 120.0
 RETURN_S = 10.0

@@ -23,7 +23,7 @@ from launch.event_handlers import OnProcessExit
 from sapnet.bags import BagSource, open_bag
 from sapnet.errors import BagError
 from sapnet_ros import launching
-from sapnet_ros.replay_plan import DERAINED_INFO, OUTPUTS, Plan, make_plan
+from sapnet_ros.replay.plan import DERAINED_INFO, OUTPUTS, Plan, make_plan
 
 NODE_ARGUMENTS = ("params_file", "weights", "backend", "fastdds_profile", "log_level")
 ARGUMENTS = {
@@ -74,7 +74,7 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
         return [*node, *recorder, player, ends_with(player)]
     player = ros2_player(bag, plan, topics, rate, loop)
     recorder = [ros2_recorder(plan, output)] if output is not None else []
-    waiting = module("sapnet_ros.wait_ready", READY)
+    waiting = module("sapnet_ros.replay.wait_ready", READY)
     begin = RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=[player]))
     return [*node, *recorder, waiting, begin, ends_with(player)]
 
@@ -97,21 +97,21 @@ def choose_ros2bag(given: Mapping[str, str], source: BagSource, lockstep: bool) 
 
 
 def our_player(bag: str, plan: Plan, rate: str, loop: bool, lockstep: bool, recorded: bool) -> ExecuteProcess:
-    """sapnet_ros.bag_player, which waits until all are ready."""
+    """sapnet_ros.replay.bag_publisher, which waits until all are ready."""
     words = [bag, "--rate", rate, *(["--loop"] if loop else []), *(["--lockstep"] if lockstep else [])]
     words += each("--camera", [camera.source.topic.name for camera in plan.cameras]) + each("--exclude", plan.outputs)
     words += each("--ready", [READY, RECORDER_READY] if recorded or lockstep else [READY])
     statuses = [camera.source.output("frame_status") for camera in plan.cameras]
-    return module("sapnet_ros.bag_player", *words, *each("--status", [RECORDED] if lockstep else statuses))
+    return module("sapnet_ros.replay.bag_publisher", *words, *each("--status", [RECORDED] if lockstep else statuses))
 
 
 def our_recorder(plan: Plan, output: Path | None) -> ExecuteProcess:
-    """sapnet_ros.recorder."""
+    """sapnet_ros.replay.recorder."""
     words = [str(output)] if output is not None else []
     for camera in plan.cameras:
         words += ["--camera", camera.name, *([] if camera.has_info else ["--without-info", camera.name])]
     rules = [word for old, new in plan.remaps for word in ("-r", f"{old}:={new}")]
-    return module("sapnet_ros.recorder", *words, "--ros-args", *rules, "-p", "use_sim_time:=true")
+    return module("sapnet_ros.replay.recorder", *words, "--ros-args", *rules, "-p", "use_sim_time:=true")
 
 
 def ros2_player(bag: str, plan: Plan, topics: Sequence[str], rate: str, loop: bool) -> ExecuteProcess:

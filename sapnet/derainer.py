@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sapnet.backends import BackendSpec, BuildStatus, create_backend
 from sapnet.backends.base import Frames
 from sapnet.errors import BackendError, ImageFormatError
-from sapnet.image import Frame, require_frame
+from sapnet.images.frame import Frame, require_frame
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, Plane, rain_score, streak_mask
 
 # Points a side at which a result is looked at, how far frame and streaks may be apart there (both are rounded), and

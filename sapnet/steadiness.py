@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 
-from sapnet.image import Frame
+from sapnet.images.frame import Frame
 
 # Largest difference of any channel between a frame and the one before that is taken for flicker, not for motion.
 NEAR = 24

@@ -15,7 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 
-from sapnet.messages import encode_compressed, encode_image, output_encoding, quoted
+from sapnet.images.messages import encode_compressed, encode_image, output_encoding, quoted
 from sapnet.steadiness import Steadier
 from sapnet.streaks import streak_mask
 from sapnet_ros.declarations import ParameterError

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sapnet.errors import ImageFormatError, first_line
-from sapnet.messages import IMAGE_ENCODINGS, Fallback, quoted
+from sapnet.images.messages import IMAGE_ENCODINGS, Fallback, quoted
 
 TRIAL_TIMEOUT_S = 60.0
 MAX_SAID = 200  # characters of what cv_bridge says, which repeats what the message does

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from sapnet.derainer import Derained, Derainer
-from sapnet.image import MIN_SIDE
+from sapnet.images.frame import MIN_SIDE
 from sapnet_ros import failopen, reasons
 from sapnet_ros.batching import Batching
 from sapnet_ros.camera import Camera

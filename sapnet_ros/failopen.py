@@ -10,8 +10,8 @@ from typing import Any
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError
-from sapnet.image import MIN_SIDE
-from sapnet.messages import Decoded, decode_compressed, decode_image
+from sapnet.images.frame import MIN_SIDE
+from sapnet.images.messages import Decoded, decode_compressed, decode_image
 from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams

@@ -10,8 +10,8 @@ from threading import Thread
 
 from sapnet.derainer import Derained, Derainer
 from sapnet.errors import describe
-from sapnet.image import Frame
-from sapnet.messages import Decoded
+from sapnet.images.frame import Frame
+from sapnet.images.messages import Decoded
 from sapnet_ros.mailbox import Received
 from sapnet_ros.stats import Parts
 

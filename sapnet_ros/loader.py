@@ -9,7 +9,7 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 from sapnet.errors import describe
-from sapnet.image import MIN_SIDE
+from sapnet.images.frame import MIN_SIDE
 from sapnet_ros.params import NodeParams, Size
 from sapnet_ros.restarts import Restarts
 

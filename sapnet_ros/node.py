@@ -18,7 +18,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from sapnet.backends import BuildStatus
-from sapnet.image import MIN_SIDE
+from sapnet.images.frame import MIN_SIDE
 from sapnet_ros import diagnostics, params
 from sapnet_ros.camera import Camera
 from sapnet_ros.declarations import ParameterError

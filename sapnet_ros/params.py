@@ -15,8 +15,8 @@ from rclpy.parameter import Parameter
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
 from sapnet.backends.fake import MODES
-from sapnet.image import MIN_SIDE
-from sapnet.messages import OUTPUT_ENCODINGS
+from sapnet.images.frame import MIN_SIDE
+from sapnet.images.messages import OUTPUT_ENCODINGS
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 from sapnet_ros.declarations import Declaration, ParameterError, choice, number, parameter, switch, text, texts
 from sapnet_ros.gate import GateSettings

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sapnet.commands.common import add_command
-from sapnet.commands.status_view import SILENT_AFTER_S, UNLIMITED, Report, clean, plain, read, render
+from sapnet.commands.common import add_command, clean
+from sapnet_ros.status_view import SILENT_AFTER_S, UNLIMITED, Report, plain, read, render
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers

@@ -6,7 +6,8 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from sapnet.bags import parts, steps
+from sapnet.bags import journal as parts
+from sapnet.bags import pipeline as steps
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer

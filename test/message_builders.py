@@ -1,4 +1,4 @@
-"""Messages and file contents for tests, duck-typed: what sapnet.messages reads are fields."""
+"""Messages and file contents for tests, duck-typed: what sapnet.images.messages reads are fields."""
 
 from __future__ import annotations
 

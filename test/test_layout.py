@@ -26,7 +26,14 @@ LAYERS = (
     ("backends",),
     ("model",),
 )
-WITHOUT_TORCH = ("sapnet", "sapnet.messages", "sapnet.rain", "sapnet.errors", "sapnet.streaks", "sapnet.backends.fake")
+WITHOUT_TORCH = (
+    "sapnet",
+    "sapnet.images.messages",
+    "sapnet.rain",
+    "sapnet.errors",
+    "sapnet.streaks",
+    "sapnet.backends.fake",
+)
 
 
 def name(path: Path) -> str:

@@ -17,9 +17,9 @@ from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
 from sapnet.commands.common import parse_device, parse_positive, parse_stages, progress_bar
 from sapnet.errors import SapnetError
-from sapnet.outputs import replacing
+from sapnet.files import replacing
+from sapnet.media.contact_sheet import contact_sheet
 from sapnet.rain import RAIN_PRESETS
-from sapnet.report import contact_sheet
 from training.detection_experiment import CLEAN, RAINY, Outcome, Setting, run_experiment
 from training.detection_metrics import confidence, confidence_of_all, interval, precision, recall, resample, won_back
 from training.detection_picture import LEGEND

@@ -12,9 +12,9 @@ import numpy as np
 
 from sapnet import Derainer
 from sapnet.errors import SapnetError
+from sapnet.media.sequence import limit_width
+from sapnet.media.sources import open_source
 from sapnet.rain import RainSynthesizer
-from sapnet.sequence import limit_width
-from sapnet.sources import open_source
 from training.detection_metrics import count
 from training.detection_picture import draw_detections
 from training.detector import Detector, Floats, Frame

@@ -14,8 +14,8 @@ from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
 from sapnet.commands.common import counting_bar, parse_device, parse_stages
 from sapnet.errors import SapnetError
-from sapnet.outputs import replacing
-from sapnet.sources import IMAGE_SUFFIXES
+from sapnet.files import replacing
+from sapnet.media.sources import IMAGE_SUFFIXES
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 from training.datasets.paired import check_pairs, find_pairs, set_folders
 from training.methods import Method, network, rainy_input, results

@@ -10,7 +10,7 @@ import numpy as np
 
 from sapnet import Derainer
 from sapnet.errors import ImageFormatError
-from sapnet.sources import read_image
+from sapnet.media.sources import read_image
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, streak_mask
 from training.datasets.paired import ImagePair, images_in, refuse, sizes_or_problems
 from training.metrics import Image, Plane, streak_strength

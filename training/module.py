@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from sapnet.config import PRESETS
-from sapnet.image import to_frames, to_tensor
+from sapnet.images.frame import to_frames, to_tensor
 from sapnet.model.sapnet import SAPNet
 from sapnet.model.weights import load_weights
 from training.config import OptimizerConfig, TrainConfig

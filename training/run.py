@@ -20,9 +20,9 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor,
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from sapnet.files import replacing
 from sapnet.memory import keep_freed_memory
 from sapnet.model.weights import read_metadata, save_weights
-from sapnet.outputs import replacing
 from training.config import TrainConfig
 from training.datasets.paired import ImagePair, check_pairs, find_sets
 from training.datasets.stream import find_sources, make_loader, make_stream

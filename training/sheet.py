@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sapnet.report import contact_sheet
+from sapnet.media.contact_sheet import contact_sheet
 from training.datasets.paired import ImagePair, read_pair
 from training.metrics import Image, Plane, true_streaks
 from training.scores import ImageScore, Score, SetReport

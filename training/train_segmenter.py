@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sapnet.commands.common import progress_bar
 from sapnet.errors import CheckpointError, ImageFormatError, SapnetError
-from sapnet.outputs import replacing
+from sapnet.files import replacing
 from training.arguments import parse_duration
 from training.datasets.stream import worker_options
 from training.datasets.synthetic import Sample, SyntheticRain, find_photographs

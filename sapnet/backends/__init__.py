@@ -17,6 +17,12 @@ from sapnet.errors import BackendError, EngineCacheError, SapnetError
 __all__ = ["BACKENDS", "Backend", "BackendSpec", "BuildStatus", "available_backends", "create_backend"]
 
 BACKENDS = ("auto", "tensorrt", "torch", "openvino", "fake")
+_MODULES = {
+    "tensorrt": "sapnet.backends.engines.tensorrt",
+    "torch": "sapnet.backends.torch",
+    "openvino": "sapnet.backends.openvino",
+    "fake": "sapnet.backends.fake",
+}
 _INSTALL: Mapping[str, str] = MappingProxyType(
     {
         "tensorrt": "pip install tensorrt_rtx onnx onnxscript",
@@ -61,7 +67,7 @@ def _why_not(name: str) -> str:
 
 def _create(name: str, spec: BackendSpec) -> Backend:
     try:
-        module = import_module(f"sapnet.backends.{name}")
+        module = import_module(_MODULES[name])
     # A library that is there but broken raises OSError from its shared objects.
     except (ImportError, OSError) as err:
         raise BackendError(f"backend {name!r} cannot be loaded ({err}); install it: {_INSTALL[name]}") from err

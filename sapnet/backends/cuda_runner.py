@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sapnet.backends import gpu
+from sapnet.backends import devices as gpu
 from sapnet.backends.base import Frames
-from sapnet.backends.engine import EngineShape
+from sapnet.backends.engines.key import EngineShape
 from sapnet.errors import BackendError, first_line
 
 _WARM_UP = 3

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from sapnet.backends.base import BackendSpec, Frames
-from sapnet.backends.engine import EngineShape
-from sapnet.backends.engine_build import FAKE, BuildRequest
-from sapnet.backends.engine_cache import EngineCache
-from sapnet.backends.engine_shelf import EngineShelf
+from sapnet.backends.engines.build import FAKE, BuildRequest
+from sapnet.backends.engines.cache import EngineCache
+from sapnet.backends.engines.key import EngineShape
+from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import BackendError
 

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
-from sapnet.backends.engine import EngineShape
+from sapnet.backends.engines.key import EngineShape
 from sapnet.errors import BackendError
 
 

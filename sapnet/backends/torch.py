@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sapnet.backends import gpu
+from sapnet.backends import devices as gpu
 from sapnet.backends.base import BackendSpec, Frames
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engine import EngineShape
+from sapnet.backends.engines.key import EngineShape
 from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.backends.processor import has_bf16, processor_name
 from sapnet.backends.recent import RecentShapes

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sapnet.bags.source import BagSource, Topic
+from sapnet.bags.open import BagSource, Topic
 from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import BagError, ImageFormatError
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sapnet.bags.definitions import Definitions
 from sapnet.bags.likeness import Likeness, compare_pair
-from sapnet.bags.pairing import Message, Pair, Side, Single, pair_up
-from sapnet.bags.source import BagSource, Topic, open_bag
+from sapnet.bags.matching import Message, Pair, Side, Single, pair_up
+from sapnet.bags.open import BagSource, Topic, open_bag
 from sapnet.errors import BagError
 
 Progress = Callable[[int, int], None]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.bags.cameras import Camera, find_cameras
+from sapnet.bags.journal import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
 from sapnet.bags.metadata import METADATA
+from sapnet.bags.open import BagSource, InputError, Recorded, Topic, open_bag
 from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
-from sapnet.bags.parts import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
+from sapnet.bags.pipeline import Item, Steps, digest_of
 from sapnet.bags.report_data import BagReport, CameraReport, read_report
-from sapnet.bags.source import BagSource, InputError, Recorded, Topic, open_bag
-from sapnet.bags.steps import Item, Steps, digest_of
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, ImageFormatError

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from sapnet.bags.source import Recorded
+from sapnet.bags.open import Recorded
 from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE, decode_fields, deserialize, serialize
 from sapnet.errors import ImageFormatError
-from sapnet.image import require_frame
-from sapnet.messages import (
+from sapnet.images.frame import require_frame
+from sapnet.images.messages import (
     Decoded,
     encode_compressed,
     encode_image,

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 import sapnet
 from sapnet.bags.charts import QUANTILES, histogram, line_chart
+from sapnet.bags.open import BagSource, open_bag
 from sapnet.bags.report_data import BagReport, CameraReport
 from sapnet.bags.samples import Sample, read_samples
-from sapnet.bags.source import BagSource, open_bag
-from sapnet.compression import compress
 from sapnet.errors import BagError
-from sapnet.outputs import replacing
+from sapnet.files import replacing
+from sapnet.images.codecs import compress
 
 Frame = NDArray[np.uint8]
 

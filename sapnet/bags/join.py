@@ -11,8 +11,9 @@ from typing import Any
 
 from ruamel.yaml.error import YAMLError
 
-from sapnet.bags.metadata import merged, read_metadata, sync, write_metadata
+from sapnet.bags.metadata import merged, read_metadata, write_metadata
 from sapnet.errors import BagError
+from sapnet.files import sync
 
 
 def join_bags(parts: Sequence[Path], output: Path) -> None:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sapnet.bags.pairing import Message, Pair, Side, digest_of
+from sapnet.bags.matching import Message, Pair, Side, digest_of
 from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import ImageFormatError
-from sapnet.messages import Decoded, image_size
+from sapnet.images.messages import Decoded, image_size
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 # Whose samples are the decoded ones; of the others decoding rounds or mixes them.

@@ -53,12 +53,3 @@ def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _span(part: dict[str, Any]) -> tuple[int, int]:
     start = part["starting_time"]["nanoseconds_since_epoch"]
     return start, start + part["duration"]["nanoseconds"]
-
-
-def sync(path: Path) -> None:
-    """Have what was written to a file, or what a folder holds, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

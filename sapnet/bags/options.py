@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sapnet.outputs import JPEG_QUALITY
+from sapnet.media.sinks import JPEG_QUALITY
 
 STORAGES = ("mcap", "sqlite3")
 CODECS = ("jpeg", "png")

@@ -8,9 +8,9 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from sapnet.bags.cameras import Camera, untouched_siblings
 from sapnet.bags.frames import encode, encode_info, kept_encoding
+from sapnet.bags.open import BagSource, Topic
 from sapnet.bags.options import BagOptions
-from sapnet.bags.source import BagSource, Topic
-from sapnet.bags.steps import Item
+from sapnet.bags.pipeline import Item
 from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE
 from sapnet.errors import BagError
 

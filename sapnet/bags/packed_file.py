@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from sapnet.bags.mcap_file import McapFile
-from sapnet.bags.source import Recorded
-from sapnet.bags.sqlite3_file import Sqlite3File
+from sapnet.bags.mcap import McapFile
+from sapnet.bags.open import Recorded
+from sapnet.bags.sqlite3 import Sqlite3File
 from sapnet.bags.types import zstd
 from sapnet.errors import first_line
 

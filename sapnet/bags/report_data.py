@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sapnet.bags.json_files import read_json
 from sapnet.errors import BagError, first_line
+from sapnet.files import read_json
 
 _ADVICE = "derain it anew with --overwrite"
 

@@ -14,8 +14,8 @@ from rosbags.interfaces.typing import Typesdict
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from sapnet.bags.open import BagSource, Recorded, Topic, note
 from sapnet.bags.ros1_reader import Ros1Reader, require_damage
-from sapnet.bags.source import BagSource, Recorded, Topic, note
 from sapnet.errors import BagError, first_line
 
 Convert = Callable[["bytes | memoryview"], memoryview]

@@ -11,12 +11,12 @@ from typing import Any
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from ruamel.yaml import YAML
 
-from sapnet.bags.mcap_file import McapFile
+from sapnet.bags.mcap import McapFile
 from sapnet.bags.mcap_pieces import require_plausible
 from sapnet.bags.metadata import METADATA
+from sapnet.bags.open import BagSource, Recorded, Topic, note
 from sapnet.bags.packed_file import SUFFIXES, PackedFile
-from sapnet.bags.source import BagSource, Recorded, Topic, note
-from sapnet.bags.sqlite3_file import Sqlite3File
+from sapnet.bags.sqlite3 import Sqlite3File
 from sapnet.bags.types import parsed_qos, zstd
 from sapnet.errors import BagError, first_line
 
@@ -129,7 +129,7 @@ def _suffix(path: Path) -> str:
 
 
 def _order(path: Path) -> list[tuple[bool, int, str]]:
-    from sapnet.sources import natural_key
+    from sapnet.files import natural_key
 
     return natural_key(path.name)
 

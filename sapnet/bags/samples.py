@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sapnet.bags.open import BagSource
 from sapnet.bags.report_data import CameraReport
-from sapnet.bags.source import BagSource
 from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import ImageFormatError
 

@@ -10,7 +10,7 @@ from rosbags.interfaces import MessageDefinitionFormat, Qos
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, get_typestore
 
-from sapnet.messages import Decoded, decode_compressed, decode_image
+from sapnet.images.messages import Decoded, decode_compressed, decode_image
 
 if sys.version_info >= (3, 14):
     from compression import zstd

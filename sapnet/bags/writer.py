@@ -12,7 +12,7 @@ from rosbags.rosbag2.metadata import dump_qos_v8
 from rosbags.rosbag2.storage_mcap import Channel, McapWriter, Schema, write_channel, write_schema, write_string
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
-from sapnet.bags.source import Topic
+from sapnet.bags.open import Topic
 
 # Read by ROS 2 from Humble on: from version 9 on, the profiles are a list, which Humble does not take.
 VERSION: Literal[8] = 8

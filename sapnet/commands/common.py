@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
 from sapnet.config import MAX_STAGES
-from sapnet.image import MIN_SIDE
+from sapnet.images.frame import MIN_SIDE
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # The options of add_network_arguments, which are arguments of Derainer and parameters of derain_node too.
 NETWORK = ("weights", "backend", "engine", "device", "precision", "stages")
+MAX_TEXT = 500
 
 
 def add_command(
@@ -141,3 +142,10 @@ def counting_bar() -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     return progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
+def clean(text: str, longest: int = MAX_TEXT) -> str:
+    """Untrusted text as one line of at most ``longest`` characters, without control characters."""
+    words = " ".join(text[: 4 * longest].split())
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"

@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapnet.commands.common import add_command, counted, counting_bar
-from sapnet.commands.status_view import clean
+from sapnet.commands.common import add_command, clean, counted, counting_bar
 
 if TYPE_CHECKING:
     from sapnet.bags.compare import Comparison, TopicComparison

@@ -25,9 +25,9 @@ from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
     from sapnet.backends.base import BuildStatus
-    from sapnet.backends.engine import EngineShape
-    from sapnet.backends.engine_build import BuildRequest
-    from sapnet.backends.engine_cache import EngineCache, Entry, Listed
+    from sapnet.backends.engines.build import BuildRequest
+    from sapnet.backends.engines.cache import EngineCache, Entry, Listed
+    from sapnet.backends.engines.key import EngineShape
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
@@ -75,7 +75,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments ask for. Raises SapnetError."""
-    from sapnet.backends.engine_cache import EngineCache
+    from sapnet.backends.engines.cache import EngineCache
 
     cache = EngineCache(args.cache_dir)
     if args.list:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         removed = cache.clear()
         print(json.dumps({"removed": removed}) if args.json else f"{removed} entries removed from {cache.folder}")
     elif args.request is not None:
-        from sapnet.backends.engine_build import from_json
+        from sapnet.backends.engines.build import from_json
 
         with _stdout_for_json() as out:
             _build_here(from_json(args.request), cache, partial(_tell_json, file=out))
@@ -106,7 +106,7 @@ def _stdout_for_json() -> Iterator[TextIO]:
 
 
 def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
-    from sapnet.backends.engine import EngineShape
+    from sapnet.backends.engines.key import EngineShape
 
     if args.output and (not args.ahead_of_time or len(args.shape) > 1):
         raise SapnetError("-o writes one engine that is built --ahead-of-time; others stay in the cache")
@@ -119,7 +119,7 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
         with _telling(args.json) as tell:
             entry = _build_here(request, cache, tell)
         if args.output:
-            from sapnet.backends.engine_cache import write_entry
+            from sapnet.backends.engines.cache import write_entry
 
             entry = write_entry(args.output, entry.key, entry.data, entry.about)
         _say(args, {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about})
@@ -138,8 +138,8 @@ def _compile_for_this_gpu(args: argparse.Namespace, shapes: list[EngineShape]) -
 
 
 def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequest:
-    from sapnet.backends.engine_build import RTX, BuildRequest
-    from sapnet.backends.tensorrt_rtx import AHEAD_OF_TIME_TARGETS, require_target
+    from sapnet.backends.engines.build import RTX, BuildRequest
+    from sapnet.backends.engines.build_rtx import AHEAD_OF_TIME_TARGETS, require_target
     from sapnet.model.weights import load_weights
 
     if args.target not in AHEAD_OF_TIME_TARGETS:
@@ -152,8 +152,8 @@ def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequ
 
 def _build_here(request: BuildRequest, cache: EngineCache, tell: Tell) -> Entry:
     from sapnet.backends.base import BuildStatus
-    from sapnet.backends.engine import Pace, Progress
-    from sapnet.backends.engine_build import build
+    from sapnet.backends.engines.build import build
+    from sapnet.backends.engines.key import Pace, Progress
 
     began = time.monotonic()
     shape, pace = request.shape, Pace()

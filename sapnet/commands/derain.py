@@ -20,8 +20,8 @@ from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
-    from sapnet.commands.derain_files import Report
     from sapnet.derainer import Derainer
+    from sapnet.media.derain import Report
 
 _DESCRIPTION = """\
 Derain images and videos.
@@ -74,8 +74,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Derain what the arguments name. Raises SapnetError, also where an input could not be read."""
-    from sapnet.commands.derain_files import derain_files
-    from sapnet.commands.plan import plan_jobs
+    from sapnet.media.derain import derain_files
+    from sapnet.media.plan import plan_jobs
 
     jobs = plan_jobs(args.inputs, args.output, masks=args.masks, overwrite=args.overwrite)
     with derainer_from(args) as derainer, counting_bar() as progress:

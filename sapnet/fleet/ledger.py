@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sapnet.errors import BagError
-from sapnet.lines import append_line, whole_lines
+from sapnet.files import append_line, whole_lines
 
 DONE, FAILED, KEPT = "done", "failed", "kept"
 

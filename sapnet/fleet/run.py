@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from sapnet.bags.derain import REPORT
-from sapnet.bags.json_files import read_json, write_json
 from sapnet.bags.options import BagOptions
 from sapnet.bags.report_data import read_report
 from sapnet.errors import BagError, SapnetError
+from sapnet.files import read_json, write_json
 from sapnet.fleet.connection import connected
 from sapnet.fleet.ledger import DONE, FAILED, KEPT, Ledger, Row, utc_now
 from sapnet.fleet.plan import CHUNKS, PARTIAL, Bag, is_complete

@@ -17,10 +17,9 @@ import sapnet
 from sapnet.bags import open_bag
 from sapnet.bags.derain import REPORT, Progressed, derain_bag
 from sapnet.bags.join import join_bags
-from sapnet.bags.json_files import write_json
-from sapnet.bags.metadata import sync
 from sapnet.bags.report_data import BagReport, read_report
 from sapnet.errors import BackendError, SapnetError, describe
+from sapnet.files import sync, write_json
 from sapnet.fleet.plan import CHUNKS, is_complete
 from sapnet.fleet.schedule import DERAIN, PROBE, Outcome, Task
 

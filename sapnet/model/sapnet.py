@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sapnet.config import ModelConfig
-from sapnet.model.blocks import ResidualBlock, make_conv
-from sapnet.model.conv_lstm import ConvLSTM
+from sapnet.model.blocks import ConvLSTM, ResidualBlock, make_conv
 
 
 class SAPNet(nn.Module):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import CheckpointError, first_line
+from sapnet.files import replacing
 from sapnet.model.sapnet import SAPNet
 
 CONFIG_KEY = "model_config"
@@ -117,17 +116,8 @@ def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str
     if problems := _problems(state, network):
         raise CheckpointError(f"{path}: not saved, {problems[0]}; an earlier file of that name is left as it was")
     metadata = {**provenance, CONFIG_KEY: json.dumps(network.config.to_dict())}
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(_with_metadata(save(state), metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as err:
-        raise CheckpointError(f"{path}: cannot be written ({err.strerror}); check the folder and its rights") from err
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(_with_metadata(save(state), metadata))
 
 
 def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:

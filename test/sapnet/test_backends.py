@@ -206,7 +206,7 @@ class TestTensorRt:
             create_backend("tensorrt", BackendSpec())
 
     def test_says_what_to_install(self, monkeypatch):
-        from sapnet.backends import tensorrt
+        from sapnet.backends.engines import tensorrt
 
         monkeypatch.setattr(tensorrt, "find_spec", lambda name: None)
         with pytest.raises(BackendError, match=r"pip install tensorrt_rtx; on a Jetson: requirements/jetson.txt"):

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sapnet.backends import BackendSpec, gpu
+from sapnet.backends import BackendSpec
+from sapnet.backends import devices as gpu
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engine import EngineShape
+from sapnet.backends.engines.key import EngineShape
 from sapnet.backends.torch import TorchBackend, create
 from sapnet.errors import BackendError
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from sapnet.backends import gpu
+from sapnet.backends import devices as gpu
 from sapnet.errors import BackendError
 
 

@@ -14,7 +14,7 @@ import pytest
 import bag_builders as bags
 from bag_builders import START_NS, TYPES, Sent, compressed, image, smooth_frames, text, write_bag
 from sapnet.bags.cameras import Camera, find_cameras
-from sapnet.bags.source import open_bag
+from sapnet.bags.open import open_bag
 from sapnet.errors import BagError
 
 FRAME = smooth_frames(1)[0]

@@ -18,7 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 
 import bag_builders as bags
 from bag_builders import FRAME_NS, START_NS, Sent, compressed, image, smooth_frames, text, wheel, write_bag
-from sapnet.bags import pairing
+from sapnet.bags import matching as pairing
 from sapnet.bags.compare import CompareOptions, Comparison, TopicComparison, compare_bags
 from sapnet.errors import BagError
 

@@ -35,7 +35,7 @@ from sapnet.bags.report_data import BagReport
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError
-from sapnet.messages import decode_compressed, decode_image
+from sapnet.images.messages import decode_compressed, decode_image
 
 CAMERA = "/cam/image_raw"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import sapnet.bags.parts
+import sapnet.bags.journal
 from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_bag
 from sapnet.bags.derain import derain_bag
@@ -44,7 +44,7 @@ def words(path: Path) -> list[Sent]:
 def test_an_interrupt_while_a_part_is_made_safe_loses_nothing(
     tmp_path: Path, drive: Path, derainer: Derainer, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    monkeypatch.setattr(sapnet.bags.parts, "PART_BYTES", 6000)
+    monkeypatch.setattr(sapnet.bags.journal, "PART_BYTES", 6000)
     real, calls = os.fsync, iter(range(1, 10**6))
 
     def interrupted(handle: int) -> None:

@@ -15,13 +15,13 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionMode
 from rosbags.typesys import Stores, get_typestore
 
-import sapnet.bags.parts
+import sapnet.bags.journal
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, image, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_bag
 from sapnet.bags.compare import compare_bags
 from sapnet.bags.derain import derain_bag
+from sapnet.bags.open import InputError
 from sapnet.bags.samples import spread
-from sapnet.bags.source import InputError
 from sapnet.derainer import Derainer
 from sapnet.errors import BagError
 
@@ -154,7 +154,7 @@ def test_storage_that_fails_at_any_read_ends_the_run_and_costs_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sapnet.bags.parts, "PART_BYTES", 80_000)
+    monkeypatch.setattr(sapnet.bags.journal, "PART_BYTES", 80_000)
     reads = storage.reads_of(lambda: derain_bag(derainer, source, tmp_path / "whole"))
     storage.err = err
     failures: list[str] = []

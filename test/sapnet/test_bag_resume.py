@@ -20,7 +20,7 @@ from filelock import FileLock
 from rosbags.rosbag2 import Reader
 
 from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
-from sapnet.bags import parts
+from sapnet.bags import journal as parts
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from sapnet.backends.engine_cache import EngineCache, read_entry
+from sapnet.backends.engines.cache import EngineCache, read_entry
 from sapnet.cli import main
 from sapnet.config import PRESETS
 from sapnet.model import SAPNet

@@ -13,7 +13,7 @@ import pytest
 
 from message_builders import compressed, jpeg, packed, png, random_pixels, smooth_bgr, to_8_bit
 from sapnet.errors import ImageFormatError
-from sapnet.messages import decode_compressed, decode_image, image_size
+from sapnet.images.messages import decode_compressed, decode_image, image_size
 
 
 def png_chunk(kind, body):
@@ -250,7 +250,7 @@ def test_max_pixels_of_compressed_images_is_inclusive(encode):
 
 
 def test_a_decoder_that_disagrees_with_the_header_is_not_trusted(monkeypatch):
-    monkeypatch.setattr("sapnet.messages.stored_size", lambda _: (1, 1))
+    monkeypatch.setattr("sapnet.images.messages.stored_size", lambda _: (1, 1))
     with pytest.raises(ImageFormatError, match="the header says 1x1, decoded were 32x24") as error:
         decode_compressed(compressed(png(smooth_bgr())))
     assert error.value.kind == "decode"

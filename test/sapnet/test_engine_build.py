@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sapnet.backends import BackendSpec, BuildStatus, engine_build
-from sapnet.backends.engine import EngineShape
-from sapnet.backends.engine_build import FAKE, BuildRequest, from_json, to_json
-from sapnet.backends.engine_cache import EngineCache
+from sapnet.backends import BackendSpec, BuildStatus
+from sapnet.backends.engines import build as engine_build
+from sapnet.backends.engines.build import FAKE, BuildRequest, from_json, to_json
+from sapnet.backends.engines.cache import EngineCache
+from sapnet.backends.engines.key import EngineShape
 from sapnet.backends.fake import FakeBackend, create
 from sapnet.backends.standby import Standby
 from sapnet.errors import BackendError
@@ -104,7 +105,7 @@ os.write(1, b"native library: \xff loaded\n[1, 2]\n{}\n")
 """
 NOISY = r"""
 import atexit, os, runpy, sys
-from sapnet.backends import engine_build
+from sapnet.backends.engines import build as engine_build
 build = engine_build._build_fake
 
 def noisy(*args):

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sapnet.backends.engine_cache import EngineCache, Entry, read_entry, write_entry
+from sapnet.backends.engines.cache import EngineCache, Entry, read_entry, write_entry
 from sapnet.errors import EngineCacheError
 
 KEY = {"kind": "engine", "weights": "3f2a", "shape": [720, 1280, 4], "precision": "fp16", "tf32": False}
 BUILDER = """
 import sys, time
 from pathlib import Path
-from sapnet.backends.engine_cache import EngineCache
+from sapnet.backends.engines.cache import EngineCache
 
 folder, builds, go = map(Path, sys.argv[1:])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sapnet.backends.engine_cache import EngineCache, Entry, read_entry
+from sapnet.backends.engines.cache import EngineCache, Entry, read_entry
 from sapnet.errors import EngineCacheError
 
 KEY = {"kind": "engine", "weights": "3f2a", "shape": [720, 1280]}
@@ -22,7 +22,7 @@ OTHER_KEY = {**KEY, "weights": "3f2b"}
 STEP = 64 * 1024
 WRITER = """
 import sys
-from sapnet.backends.engine_cache import EngineCache
+from sapnet.backends.engines.cache import EngineCache
 
 cache, data = EngineCache(sys.argv[1]), bytes(range(256)) * 2**17
 while True:
@@ -31,7 +31,7 @@ while True:
 # Whose writes end with the process, killed by the kernel, at as many bytes as each line says.
 KILLED_WRITERS = """
 import os, resource, signal, sys
-from sapnet.backends.engine_cache import EngineCache
+from sapnet.backends.engines.cache import EngineCache
 
 cache = EngineCache(sys.argv[1])
 for limit in sys.stdin:
@@ -45,7 +45,7 @@ for limit in sys.stdin:
 """
 BUILDER = """
 import sys, time
-from sapnet.backends.engine_cache import EngineCache
+from sapnet.backends.engines.cache import EngineCache
 
 EngineCache(sys.argv[1]).get_or_build({"kind": "engine"}, lambda: print("building", flush=True) or time.sleep(600))
 """

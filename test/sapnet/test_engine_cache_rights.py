@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sapnet.backends.engine_cache import EngineCache, Entry, read_entry, write_entry
+from sapnet.backends.engines.cache import EngineCache, Entry, read_entry, write_entry
 from sapnet.errors import EngineCacheError
 
 KEY = {"kind": "engine", "weights": "3f2a", "shape": [720, 1280]}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from sapnet.backends import BackendSpec, BuildStatus
-from sapnet.backends.engine import EngineShape, Key, Pace, UnfitEngineError
-from sapnet.backends.engine_build import FAKE, BuildRequest
-from sapnet.backends.engine_cache import EngineCache, Entry
-from sapnet.backends.engine_shelf import EngineShelf
+from sapnet.backends.engines.build import FAKE, BuildRequest
+from sapnet.backends.engines.cache import EngineCache, Entry
+from sapnet.backends.engines.key import EngineShape, Key, Pace, UnfitEngineError
+from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.cli import main
 from sapnet.errors import BackendError, EngineCacheError
 

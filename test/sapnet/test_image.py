@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sapnet.errors import ImageFormatError
-from sapnet.image import MIN_SIDE, require_frame, to_frames, to_tensor
+from sapnet.images.frame import MIN_SIDE, require_frame, to_frames, to_tensor
 
 SIDES = st.integers(MIN_SIDE, 40)
 FRAMES = st.tuples(SIDES, SIDES).flatmap(lambda size: arrays(np.uint8, (*size, 3)))

@@ -8,7 +8,7 @@ import pytest
 
 from message_builders import TIGHT, message, packed, random_pixels, smooth_bgr
 from sapnet.errors import ImageFormatError
-from sapnet.messages import (
+from sapnet.images.messages import (
     IMAGE_ENCODINGS,
     OUTPUT_ENCODINGS,
     decode_compressed,

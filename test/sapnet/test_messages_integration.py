@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sapnet.errors import ImageFormatError
-from sapnet.messages import (
+from sapnet.images.messages import (
     IMAGE_ENCODINGS,
     decode_compressed,
     decode_image,

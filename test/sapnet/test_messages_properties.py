@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as npst
 
 from message_builders import message
 from sapnet.errors import ImageFormatError
-from sapnet.messages import (
+from sapnet.images.messages import (
     IMAGE_ENCODINGS,
     Decoded,
     decode_compressed,

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sapnet.errors import SapnetError
-from sapnet.outputs import VideoFile, open_video, replacing, write_image
+from sapnet.files import replacing
+from sapnet.media.sinks import VideoFile, open_video, write_image
 
 Frame = NDArray[np.uint8]
 MakeFrame = Callable[..., Frame]

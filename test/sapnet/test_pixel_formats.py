@@ -9,7 +9,7 @@ import pytest
 
 from message_builders import PATTERNS, TIGHT, message, packed, random_pixels, to_8_bit
 from sapnet.errors import ImageFormatError
-from sapnet.messages import decode_image
+from sapnet.images.messages import decode_image
 
 
 def color_blocks():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sapnet.commands.plan import Job, plan_jobs
 from sapnet.errors import SapnetError
+from sapnet.media.plan import Job, plan_jobs
 
 Touch = Callable[..., list[Path]]
 

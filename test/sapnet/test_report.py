@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.report import contact_sheet, psnr_y, side_by_side_video
+from sapnet.media.contact_sheet import contact_sheet, psnr_y, side_by_side_video
 
 RED, BLUE = (0, 0, 255), (255, 0, 0)
 

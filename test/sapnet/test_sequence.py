@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sapnet.errors import SapnetError
-from sapnet.sequence import BUILTIN_FRAMES, RainySequence, builtin_source, limit_width
+from sapnet.media.sequence import BUILTIN_FRAMES, RainySequence, builtin_source, limit_width
 
 
 def test_builtin_photographs_move() -> None:
@@ -27,7 +27,7 @@ def test_builtin_photographs_in_any_number(count: int) -> None:
 
 
 def test_missing_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sapnet.sequence.find_spec", lambda name: None)
+    monkeypatch.setattr("sapnet.media.sequence.find_spec", lambda name: None)
     with pytest.raises(SapnetError, match="pip install scikit-image, or give an input"):
         RainySequence().expected_frames()
 

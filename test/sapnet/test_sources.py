@@ -15,7 +15,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from sapnet.errors import BagError, ImageFormatError, SapnetError
-from sapnet.sources import natural_key, open_source, read_image
+from sapnet.files import natural_key
+from sapnet.media.sources import open_source, read_image
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 

@@ -6,8 +6,10 @@ import logging
 
 import pytest
 
-from sapnet.backends import tensorrt, tensorrt_rtx, tensorrt_torch
-from sapnet.backends.engine_build import RTX, TENSORRT
+from sapnet.backends.engines import build_rtx as tensorrt_rtx
+from sapnet.backends.engines import build_torch as tensorrt_torch
+from sapnet.backends.engines import tensorrt
+from sapnet.backends.engines.build import RTX, TENSORRT
 from sapnet.errors import BackendError
 
 

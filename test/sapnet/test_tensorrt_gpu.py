@@ -12,14 +12,17 @@ import pytest
 import torch
 
 from sapnet import Derainer
-from sapnet.backends import BackendSpec, gpu, tensorrt_rtx, tensorrt_torch
-from sapnet.backends.engine import EngineShape
-from sapnet.backends.engine_build import RTX, BuildRequest
-from sapnet.backends.engine_cache import EngineCache
+from sapnet.backends import BackendSpec
+from sapnet.backends import devices as gpu
+from sapnet.backends.engines import build_rtx as tensorrt_rtx
+from sapnet.backends.engines import build_torch as tensorrt_torch
+from sapnet.backends.engines.build import RTX, BuildRequest
+from sapnet.backends.engines.cache import EngineCache
+from sapnet.backends.engines.key import EngineShape
+from sapnet.backends.engines.proof import REQUIRED_DB, prove, rainy_frame
+from sapnet.backends.engines.runner import EngineRunner
+from sapnet.backends.engines.tensorrt import load_flavour
 from sapnet.backends.network import load_deploy_network
-from sapnet.backends.tensorrt import load_flavour
-from sapnet.backends.tensorrt_proof import REQUIRED_DB, prove, rainy_frame
-from sapnet.backends.tensorrt_runner import EngineRunner
 from sapnet.errors import BackendError
 
 HAS_TENSORRT = find_spec("tensorrt_rtx") is not None or find_spec("torch_tensorrt") is not None

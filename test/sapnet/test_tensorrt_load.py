@@ -13,13 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from sapnet.backends import BackendSpec, gpu, tensorrt, tensorrt_rtx, tensorrt_runner
+from sapnet.backends import BackendSpec
+from sapnet.backends import devices as gpu
 from sapnet.backends.base import Frames
-from sapnet.backends.engine import EngineShape, UnfitEngineError
-from sapnet.backends.engine_build import RTX
-from sapnet.backends.engine_cache import EngineCache, Entry, write_entry
-from sapnet.backends.tensorrt import TensorRtBackend
-from sapnet.backends.tensorrt_runner import EngineRunner
+from sapnet.backends.engines import build_rtx as tensorrt_rtx
+from sapnet.backends.engines import runner as tensorrt_runner
+from sapnet.backends.engines import tensorrt
+from sapnet.backends.engines.build import RTX
+from sapnet.backends.engines.cache import EngineCache, Entry, write_entry
+from sapnet.backends.engines.key import EngineShape, UnfitEngineError
+from sapnet.backends.engines.runner import EngineRunner
+from sapnet.backends.engines.tensorrt import TensorRtBackend
 from sapnet.errors import BackendError, EngineCacheError
 
 SHAPE = EngineShape(16, 18, 3)

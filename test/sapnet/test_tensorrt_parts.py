@@ -8,11 +8,11 @@ import torch
 
 from sapnet.backends import BackendSpec
 from sapnet.backends.base import Frames
-from sapnet.backends.engine import EngineShape, UnfitEngineError
+from sapnet.backends.engines.build_rtx import PORTABLE, TARGETS, PhaseTree, own_target
+from sapnet.backends.engines.key import EngineShape, UnfitEngineError
+from sapnet.backends.engines.proof import REQUIRED_DB, prove, rainy_frame
 from sapnet.backends.network import load_deploy_network
 from sapnet.backends.recent import RecentShapes
-from sapnet.backends.tensorrt_proof import REQUIRED_DB, prove, rainy_frame
-from sapnet.backends.tensorrt_rtx import PORTABLE, TARGETS, PhaseTree, own_target
 from sapnet.backends.torch import create
 from sapnet.errors import BackendError
 from sapnet.streaks import rain_score

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from sapnet.backends import tensorrt_torch
-from sapnet.backends.engine import EngineShape, Progress
+from sapnet.backends.engines import build_torch as tensorrt_torch
+from sapnet.backends.engines.key import EngineShape, Progress
 from sapnet.config import ModelConfig
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet, SAPNet

@@ -28,7 +28,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
 
 from sapnet.bags import open_bag
-from sapnet_ros.bag_player import main
+from sapnet_ros.replay.bag_publisher import main
 
 pytestmark = pytest.mark.once
 
@@ -41,7 +41,7 @@ class Playing:
 
     def __init__(self, bag: Path, *words: str) -> None:
         self.log = bag.with_suffix(".log")
-        command = [sys.executable, "-m", "sapnet_ros.bag_player", str(bag), *words]
+        command = [sys.executable, "-m", "sapnet_ros.replay.bag_publisher", str(bag), *words]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
@@ -308,7 +308,7 @@ def test_what_is_played_is_what_is_recorded_by_ros2(shared_data: Path, peer: Pee
         expected = [message.data for message in source.messages([topic])]
     heard = hear(peer, String, topic.name, QoSProfile(depth=1000), raw=True)
     gate = peer.node.create_publisher(Bool, "go", LATCHED_PROFILE)
-    command = [sys.executable, "-m", "sapnet_ros.bag_player", str(bag), "--rate", "50", "--ready", "go"]
+    command = [sys.executable, "-m", "sapnet_ros.replay.bag_publisher", str(bag), "--rate", "50", "--ready", "go"]
     player = subprocess.Popen([*command, "--topic", topic.name], cwd=ROOT)
     wait_for(lambda: peer.node.count_publishers(topic.name), "the player")
     gate.publish(Bool(data=True))

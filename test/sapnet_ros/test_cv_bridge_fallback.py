@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sapnet.errors import ImageFormatError
-from sapnet.messages import decode_image
+from sapnet.images.messages import decode_image
 from sapnet_ros import cv_bridge_fallback as module
 from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
 

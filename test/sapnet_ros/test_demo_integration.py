@@ -24,11 +24,11 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ro
 from rosbags.highlevel import AnyReader
 
 from sapnet.errors import SapnetError
-from sapnet.messages import decode_image
-from sapnet.sequence import RainySequence
-from sapnet_ros import demo
-from sapnet_ros.demo_run import DemoRun, DemoSettings, Recording
-from sapnet_ros.live_run import RunError, free_domain
+from sapnet.images.messages import decode_image
+from sapnet.media.sequence import RainySequence
+from sapnet_ros.demo.command import command as demo
+from sapnet_ros.demo.run import DemoRun, DemoSettings, Recording
+from sapnet_ros.replay.live_run import RunError, free_domain
 
 KEYS = ["sent", "received", "derained", "passed_through", "dropped", "latency_ms", "psnr_rainy", "psnr_derained"]
 KEYS += ["backend", "precision", "weights", "versions"]

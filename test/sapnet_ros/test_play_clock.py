@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from sapnet_ros.play_clock import PlayClock
+from sapnet_ros.replay.clock import PlayClock
 
 
 class Steady:

@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool
 
-from sapnet_ros.player import EXIT_INPUT, Player, PlayerError, main, play
+from sapnet_ros.demo.camera import EXIT_INPUT, Player, PlayerError, main, play
 
 FRAME = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
 

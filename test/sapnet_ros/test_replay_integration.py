@@ -26,9 +26,10 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ro
 
 from sapnet.bags import open_bag
 from sapnet.errors import SapnetError
-from sapnet.sequence import RainySequence
-from sapnet_ros import live_run, replay
-from sapnet_ros.replay_plan import make_plan
+from sapnet.media.sequence import RainySequence
+from sapnet_ros.replay.command import command as replay
+from sapnet_ros.replay.command import live_run
+from sapnet_ros.replay.plan import make_plan
 
 pytestmark = pytest.mark.once
 
@@ -246,7 +247,7 @@ def test_a_recording_that_cannot_be_written_is_told(storage: str, tmp_path: Path
     """A full disk, stood in for by a limit on the size of files; sqlite3 has exceptions of its own."""
     program = (
         "import resource, signal, sys; from pathlib import Path; from sapnet.bags.types import TYPESTORE\n"
-        "from sapnet.errors import BagError; from sapnet_ros.recorder import new_bag\n"
+        "from sapnet.errors import BagError; from sapnet_ros.replay.recorder import new_bag\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
         "try:\n"

@@ -13,8 +13,9 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ro
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rich.cells import cell_len
 
-from sapnet.commands.status_view import MAX_TEXT, plain, read, render
+from sapnet.commands.common import MAX_TEXT
 from sapnet_ros import top
+from sapnet_ros.status_view import plain, read, render
 from sapnet_ros.top import Monitor
 
 CAMERA = {"topic": "/image", "rate_in_hz": 29.97, "rate_out_hz": 9.5, "received": 1234, "derained": 1100}

@@ -10,7 +10,7 @@ import pytest
 from colour_detector import NAMES, SIDE, write_colour_detector
 
 from sapnet import Derainer
-from sapnet.outputs import open_video
+from sapnet.media.sinks import open_video
 from training.detect import main, summarise, table
 from training.detection_experiment import Setting, run_experiment
 from training.detection_picture import draw_detections

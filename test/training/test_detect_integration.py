@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sapnet import Derainer
-from sapnet.sources import read_image
+from sapnet.media.sources import read_image
 from training.detect import summarise
 from training.detection_experiment import Setting, run_experiment
 from training.detector import Detector

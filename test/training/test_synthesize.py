@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sapnet.errors import SapnetError
-from sapnet.sources import read_image
+from sapnet.media.sources import read_image
 from training.datasets.paired import ImagePair, check_pairs, read_pair
 from training.datasets.synthetic import RainySample
 from training.metrics import true_streaks

@@ -6,7 +6,7 @@ import cv2
 import pytest
 import torch
 
-from sapnet.image import to_tensor
+from sapnet.images.frame import to_tensor
 from training.metrics import MaskCounts, true_streaks
 from training.train_segmenter import load_segmenter
 

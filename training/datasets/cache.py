@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sapnet.image import Frame
-from sapnet.sources import read_image
+from sapnet.images.frame import Frame
+from sapnet.media.sources import read_image
 
 
 class ImageCache:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sapnet.errors import ImageFormatError
-from sapnet.image import MIN_SIDE, Frame
-from sapnet.sources import IMAGE_SUFFIXES, natural_key, read_image
+from sapnet.files import natural_key
+from sapnet.images.frame import MIN_SIDE, Frame
+from sapnet.media.sources import IMAGE_SUFFIXES, read_image
 from training.naming import short_names
 
 # Names of folders, lower case.

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
-from sapnet.image import Frame, to_tensor
-from sapnet.sources import read_image
+from sapnet.images.frame import Frame, to_tensor
+from sapnet.media.sources import read_image
 from training.config import DataConfig
 from training.datasets.augment import Augmentation, augment_scene, compress
 from training.datasets.cache import ImageCache

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sapnet.errors import ImageFormatError
-from sapnet.image import to_tensor
+from sapnet.images.frame import to_tensor
+from sapnet.media.sources import IMAGE_SUFFIXES
 from sapnet.rain import RainConfig, RainSynthesizer
-from sapnet.sources import IMAGE_SUFFIXES
 from training.datasets.augment import Augmentation, augment_scene, compress
 from training.datasets.cache import ImageCache
 from training.datasets.curriculum import draw_rain

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sapnet.errors import ImageFormatError
-from sapnet.sources import read_image
+from sapnet.media.sources import read_image
 from training.config import DataConfig
 from training.datasets import cache
 from training.datasets.augment import Augmentation

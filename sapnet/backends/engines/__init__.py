@@ -1,0 +1,1 @@
+"""TensorRT engines: built once, cached, checked and run."""

@@ -1,0 +1,168 @@
+"""The steps that a recording's messages go through before they are written: read, decoded, derained, in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from itertools import islice
+
+from sapnet.bags.ahead import ahead
+from sapnet.bags.cameras import Camera
+from sapnet.bags.frames import BagFrame, decode
+from sapnet.bags.open import BagSource, Recorded, Topic
+from sapnet.bags.options import BagOptions
+from sapnet.derainer import Derained, Derainer
+from sapnet.errors import BagError, ImageFormatError
+
+# Bytes of messages and frames that each of the steps may hold in advance.
+AHEAD_BYTES = 16 * 2**20
+
+
+@dataclass
+class Item:
+    """A message on its way.
+
+    number: of the message among all that are asked for. camera: whose image it is, if it is one's.
+    frame, derained: if it is to be derained. latency_ms: its share of the network's time.
+    skipped: left out by the stride. unreadable: why its frame could not be decoded.
+    """
+
+    number: int
+    recorded: Recorded
+    camera: Camera | None = None
+    skipped: bool = False
+    unreadable: str = ""
+    frame: BagFrame | None = None
+    derained: Derained | None = None
+    latency_ms: float = 0.0
+
+    @property
+    def bytes_held(self) -> int:
+        """Of the message and what was made of it."""
+        derained = 0 if self.derained is None else self.derained.image.nbytes + self.derained.streaks.nbytes
+        return len(self.recorded.data) + (0 if self.frame is None else self.frame.decoded.bgr.nbytes) + derained
+
+
+class Steps:
+    """Takes messages through the steps, each on a thread of its own."""
+
+    def __init__(self, derainer: Derainer, bag: BagSource, cameras: Sequence[Camera], options: BagOptions) -> None:
+        self._derainer = derainer
+        self._bag = bag
+        self._cameras = {camera.topic: camera for camera in cameras}
+        self._infos = [camera.info for camera in cameras if camera.info is not None]
+        self._options = options
+        self._start_ns = bag.start_ns + round(options.start_s * 1e9) if options.start_s else None
+        begin_ns = bag.start_ns if self._start_ns is None else self._start_ns
+        self._stop_ns = begin_ns + round(options.duration_s * 1e9) if options.duration_s else None
+
+    @cached_property
+    def expected(self) -> int:
+        """Messages to expect, by what the recording says of all of it."""
+        whole_ns = max(1, self._bag.end_ns - self._bag.start_ns)
+        start_ns = self._bag.start_ns if self._start_ns is None else self._start_ns
+        stop_ns = self._bag.end_ns if self._stop_ns is None else min(self._stop_ns, self._bag.end_ns)
+        return round(self._bag.count * max(0, stop_ns - start_ns) / whole_ns)
+
+    def items(self, done: int, last: str = "") -> Generator[Item, None, None]:
+        """What is asked for of the recording, but for the messages that are ``done`` with.
+
+        last: digest of the last one of those, which must be where it was. Raises BackendError, BagError.
+        """
+        read = ahead(self._read(done, last), lambda item: item.bytes_held, AHEAD_BYTES)
+        yield from ahead(self._derain(read), lambda item: item.bytes_held, AHEAD_BYTES)
+
+    def _read(self, done: int, last: str) -> Generator[Item, None, None]:
+        """Messages, with their frames decoded."""
+        seen = dict.fromkeys(self._cameras, 0)
+        newest = self._first_infos()
+        for number, recorded in enumerate(self._checked(done, last)):
+            topic = recorded.topic
+            if topic in newest:
+                newest[topic] = recorded.data
+            camera = self._cameras.get(topic)
+            if camera is None:
+                if number >= done:
+                    yield Item(number, recorded)
+                continue
+            skipped = seen[topic] % self._options.stride > 0
+            seen[topic] += 1
+            if number < done:
+                continue
+            item = Item(number, recorded, camera, skipped)
+            if not skipped:
+                try:
+                    item.frame = decode(recorded, newest.get(camera.info) if camera.info is not None else None)
+                except ImageFormatError as err:
+                    item.unreadable = str(err)
+            yield item
+
+    def _checked(self, done: int, last: str) -> Generator[Recorded, None, None]:
+        """What is asked for, if those that are done with read as they did before. Raises BagError where they do not."""
+        unmet = bool(done and last)
+        for number, recorded in enumerate(self._recorded()):
+            if number == done - 1 and unmet:
+                unmet = digest_of(recorded) != last
+                if unmet:
+                    break
+            yield recorded
+        if unmet:
+            raise BagError(f"{self._bag.path} reads otherwise than when it was begun; start anew with --overwrite")
+
+    def _recorded(self) -> Generator[Recorded, None, None]:
+        """What is asked for, in order: first what latched topics had said before the start."""
+        if self._start_ns is not None and self._options.latched:
+            kept = {t: deque[Recorded](maxlen=_latched(t)) for t in self._bag.topics if _latched(t)}
+            for recorded in self._bag.messages(list(kept), stop_ns=self._start_ns):
+                kept[recorded.topic].append(recorded._replace(time_ns=self._start_ns))
+            for messages in kept.values():
+                yield from messages
+        yield from self._bag.messages(start_ns=self._start_ns, stop_ns=self._stop_ns)
+
+    def _first_infos(self) -> dict[Topic, bytes]:
+        """For frames that come before any camera_info: the newest before the start, else the first of all."""
+        newest = {topic: recorded.data for topic in self._infos for recorded in islice(self._bag.messages([topic]), 1)}
+        if self._start_ns is not None:
+            for recorded in self._bag.messages(self._infos, stop_ns=self._start_ns):
+                newest[recorded.topic] = recorded.data
+        return newest
+
+    def _derain(self, items: Generator[Item, None, None]) -> Generator[Item, None, None]:
+        """The same items, frames derained by the batch."""
+        waiting: list[Item] = []
+        frames, held = 0, 0
+        with closing(items):
+            for item in items:
+                waiting.append(item)
+                frames += item.frame is not None
+                held += item.bytes_held if item.frame is None else 0
+                if frames in (0, self._options.batch) or held >= AHEAD_BYTES:
+                    yield from self._derained(waiting)
+                    waiting, frames, held = [], 0, 0
+            yield from self._derained(waiting)
+
+    def _derained(self, items: list[Item]) -> list[Item]:
+        due = [(item, item.frame.decoded.bgr) for item in items if item.frame is not None]
+        if due:
+            began = time.perf_counter()
+            results = self._derainer([frame for _, frame in due])
+            each_ms = (time.perf_counter() - began) * 1e3 / len(due)
+            for (item, _), result in zip(due, results, strict=True):
+                item.derained, item.latency_ms = result, each_ms
+        return items
+
+
+def digest_of(recorded: Recorded) -> str:
+    """Tells a message from others."""
+    said = f"{recorded.topic.name} {recorded.topic.type} {recorded.time_ns} ".encode()
+    return blake2b(said + recorded.data, digest_size=8).hexdigest()
+
+
+def _latched(topic: Topic) -> int:
+    """How many messages a late subscriber of a transient-local topic gets, over all its publishers; else 0."""
+    return sum(max(1, profile.depth) for profile in topic.qos if profile.durability.name == "TRANSIENT_LOCAL")

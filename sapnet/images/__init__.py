@@ -1,0 +1,1 @@
+"""Images in every form they arrive in, and the one form the network takes."""

@@ -1,0 +1,268 @@
+"""sensor_msgs Image and CompressedImage <-> numpy, by the fields of the messages: works on those of rclpy and rosbags.
+
+Everything that is wrong with a message raises ImageFormatError, whose ``kind`` says what:
+``encoding`` (not supported), ``size`` (no pixels, or not divisible as the encoding needs), ``limit`` (more than
+``max_pixels``), ``step`` (less than a row), ``data`` (too short or too long for height and step), ``decode``
+(broken JPEG or PNG).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from sapnet.errors import ImageFormatError
+from sapnet.images.codecs import codec_of, compress, decompress, stored_size
+from sapnet.images.pixel_formats import BAYER, PIXEL_FORMATS, Bytes, PixelFormat, Pixels, Raster, to_8_bit, to_bgr
+
+MAX_PIXELS = 33_177_600  # 7680 x 4320
+MAX_QUOTED = 80  # characters of a message's text in an error; its publisher may make it megabytes long
+IMAGE_ENCODINGS = tuple(PIXEL_FORMATS)
+OUTPUT_ENCODINGS = ("bgr8", "same")
+
+# What frames can be published as, by OpenCV's conversion from BGR; these are what "same" keeps.
+_FROM_BGR = {
+    "bgr8": None,
+    "rgb8": cv2.COLOR_BGR2RGB,
+    "bgra8": cv2.COLOR_BGR2BGRA,
+    "rgba8": cv2.COLOR_BGR2RGBA,
+    "mono8": cv2.COLOR_BGR2GRAY,
+}
+_BY_CHANNELS = {1: cv2.COLOR_GRAY2BGR, 3: None, 4: cv2.COLOR_BGRA2BGR}
+
+Fallback = Callable[[Any], Bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A frame taken from a message.
+
+    bgr: uint8 (H, W, 3), contiguous. It may share the message's memory: read it, don't write to it.
+    encoding: of the message it came from; of a CompressedImage, what its format field says was compressed.
+    alpha: uint8 (H, W) where the message has alpha, else None.
+    """
+
+    bgr: Bytes
+    encoding: str
+    alpha: Bytes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFields:
+    """The fields of a sensor_msgs/Image but for its header; data is uint8 (step * height,)."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Bytes
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedFields:
+    """The fields of a sensor_msgs/CompressedImage but for its header; data is uint8 (N,)."""
+
+    format: str
+    data: Bytes
+
+
+def image_size(msg: Any, compressed: bool, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of an Image by its fields, or of a CompressedImage by its JPEG or PNG header.
+
+    Nothing is decoded. Raises ImageFormatError where there are no pixels or more than ``max_pixels``.
+    """
+    if compressed:
+        return _checked_size(*stored_size(_content(msg)), max_pixels)
+    return _checked_size(_whole(msg, "height"), _whole(msg, "width"), max_pixels)
+
+
+def decode_image(msg: Any, max_pixels: int = MAX_PIXELS, fallback: Fallback | None = None) -> Decoded:
+    """The frame in a sensor_msgs/Image.
+
+    Encodings outside IMAGE_ENCODINGS go to ``fallback``, which returns uint8 (H, W, 3) BGR or raises ImageFormatError.
+    """
+    height, width = image_size(msg, compressed=False, max_pixels=max_pixels)
+    encoding = str(msg.encoding)
+    if encoding not in PIXEL_FORMATS:
+        return Decoded(_by_fallback(msg, height, width, fallback), encoding)
+    pixel_format = PIXEL_FORMATS[encoding]
+    raster = Raster(_buffer(msg), height, width, _whole(msg, "step", "step"), bool(msg.is_bigendian))
+    raster = _checked_raster(raster, pixel_format, encoding)
+    with _opencv_errors(height, width):
+        bgr, alpha = pixel_format.convert(raster)
+    return Decoded(bgr, encoding, alpha)
+
+
+def decode_compressed(msg: Any, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """The frame in a sensor_msgs/CompressedImage that holds a JPEG or PNG; its size is checked before it is decoded."""
+    content = _content(msg)
+    height, width = _checked_size(*stored_size(content), max_pixels)
+    with _opencv_errors(height, width):
+        pixels = to_8_bit(decompress(content))
+        if pixels.shape[:2] != (height, width):
+            raise ImageFormatError(
+                f"the header says {width}x{height}, decoded were {pixels.shape[1]}x{pixels.shape[0]}", kind="decode"
+            )
+        encoding, code = _stored_as(str(msg.format), 1 if pixels.ndim == 2 else pixels.shape[2])
+        alpha: Pixels | None = cv2.extractChannel(pixels, 3) if code == cv2.COLOR_BGRA2BGR else None
+        return Decoded(to_bgr(pixels, code), encoding, alpha)
+
+
+def encode_image(frame: Bytes, encoding: str, alpha: Bytes | None = None) -> ImageFields:
+    """A uint8 BGR frame (H, W, 3) as Image fields: bgr8 (no copy if contiguous), rgb8, bgra8, rgba8 or mono8.
+
+    alpha: uint8 (H, W) for bgra8 and rgba8; opaque where it is None. A gray frame (H, W) is taken for mono8 as it is.
+    """
+    gray = frame.ndim == 2
+    if encoding not in _FROM_BGR or (gray and encoding != "mono8"):
+        raise ImageFormatError(
+            f"a frame {frame.shape} cannot be written as {encoding!r}; BGR can be as {', '.join(_FROM_BGR)}, "
+            "gray as mono8",
+            kind="encoding",
+        )
+    height, width = frame.shape[:2]
+    with _opencv_errors(height, width):
+        code = None if gray else _FROM_BGR[encoding]
+        pixels: Pixels = np.ascontiguousarray(frame) if code is None else cv2.cvtColor(frame, code)
+        if alpha is not None and encoding in ("bgra8", "rgba8"):
+            cv2.insertChannel(alpha, pixels, 3)
+    return ImageFields(height, width, encoding, 0, pixels.size // height, pixels.reshape(-1))
+
+
+def encode_compressed(
+    frame: Bytes, quality: int = 95, source_encoding: str = "bgr8", codec: Literal["jpeg", "png"] = "jpeg"
+) -> CompressedFields:
+    """A uint8 frame, BGR (H, W, 3) or gray (H, W), as JPEG of that quality (1 to 100) or as PNG.
+
+    ``format`` is written as image_transport does for a raw image of ``source_encoding``, whose alpha it drops too.
+    """
+    with _opencv_errors(*frame.shape[:2]):
+        to_gray = source_encoding == "mono8" and frame.ndim == 3
+        pixels: Pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if to_gray else frame
+        data = compress(pixels, codec, quality)
+    stored = "bgr8" if pixels.ndim == 3 else "mono8" if codec == "jpeg" else ""
+    return CompressedFields(f"{source_encoding}; {codec} compressed {stored}", data)
+
+
+def quoted(text: str) -> str:
+    """A text from a message for an error, cut to MAX_QUOTED characters."""
+    return repr(text) if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]!r}... ({len(text)} characters)"
+
+
+def output_encoding(requested: str, source: str) -> str:
+    """The encoding to publish in: ``bgr8``, or with ``same`` the source's where frames can be written in it."""
+    return source if requested == "same" and source in _FROM_BGR else "bgr8"
+
+
+def _checked_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
+    if height < 1 or width < 1:
+        raise ImageFormatError(f"the image is {width}x{height}: it has no pixels", kind="size")
+    if height * width > max_pixels:
+        raise ImageFormatError(
+            f"the image is {width}x{height}, {height * width} pixels; max_pixels allows {max_pixels}: "
+            "raise it if this camera is that large",
+            kind="limit",
+        )
+    return height, width
+
+
+def _checked_raster(raster: Raster, pixel_format: PixelFormat, encoding: str) -> Raster:
+    height, width, step, length = raster.height, raster.width, raster.step, raster.data.size
+    rows, columns = pixel_format.multiple_of
+    if height % rows or width % columns or min(height, width) < pixel_format.smallest:
+        raise ImageFormatError(
+            f"the image is {width}x{height}; {encoding} needs a width that is a multiple of {columns}, "
+            f"a height that is one of {rows}, and {pixel_format.smallest} of each at least",
+            kind="size",
+        )
+    row_bytes = pixel_format.row_bytes(width)
+    if step * height == length == pixel_format.total_bytes(height, row_bytes):
+        # Some drivers write size / height as the step of planar images.
+        return replace(raster, step=row_bytes)
+    if step < row_bytes:
+        raise ImageFormatError(f"step is {step}; a row of {width} {encoding} pixels has {row_bytes} bytes", kind="step")
+    expected = pixel_format.total_bytes(height, step)
+    if length != expected:
+        raise ImageFormatError(
+            f"data has {length} bytes, too {'few' if length < expected else 'many'}: height {height} and step {step} "
+            f"make {expected} for {encoding}",
+            kind="data",
+        )
+    return raster
+
+
+def _by_fallback(msg: Any, height: int, width: int, fallback: Fallback | None) -> Bytes:
+    if fallback is None:
+        raise ImageFormatError(
+            f"encoding {quoted(str(msg.encoding))} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}",
+            kind="encoding",
+        )
+    bgr = fallback(msg)
+    if bgr.dtype != np.uint8 or bgr.shape != (height, width, 3):
+        raise ImageFormatError(
+            f"encoding {quoted(str(msg.encoding))} was converted to {bgr.dtype} {bgr.shape}, "
+            f"not to uint8 {(height, width, 3)}",
+            kind="encoding",
+        )
+    return np.ascontiguousarray(bgr)
+
+
+def _content(msg: Any) -> bytes:
+    """The compressed bytes, which are those of a JPEG or PNG."""
+    content, declared = _buffer(msg).tobytes(), str(msg.format)
+    if "compresseddepth" in declared.lower():
+        raise ImageFormatError(
+            f"format {quoted(declared)} is a depth image; subscribe to a colour camera", kind="encoding"
+        )
+    if codec_of(content):
+        return content
+    if any(name in declared.lower() for name in ("jpeg", "jpg", "png")):
+        raise ImageFormatError(
+            f"format is {quoted(declared)}, but the data are neither JPEG nor PNG: {len(content)} bytes, the first of "
+            f"them {content[:8].hex(' ') or 'missing'}",
+            kind="decode",
+        )
+    raise ImageFormatError(f"format {quoted(declared)} is not supported; supported are JPEG and PNG", kind="encoding")
+
+
+def _stored_as(declared: str, channels: int) -> tuple[str, int | None]:
+    """What was compressed, by a format such as ``rgb8; jpeg compressed bgr8``, and how to get BGR from what is stored.
+
+    image_transport names no stored encoding where it left the samples as they were: then Bayer is still a mosaic.
+    """
+    encoding, _, codec = declared.partition(";")
+    if channels == 1 and encoding in BAYER and not codec.partition("compressed")[2].strip():
+        return encoding, BAYER[encoding].code
+    if encoding not in PIXEL_FORMATS:
+        encoding = "mono8" if channels == 1 else "bgr8"
+    return encoding, _BY_CHANNELS[channels]
+
+
+def _buffer(msg: Any) -> Bytes:
+    try:
+        return np.frombuffer(msg.data, np.uint8)
+    except (TypeError, ValueError, BufferError) as err:
+        raise ImageFormatError(f"data is a {type(msg.data).__name__}, not bytes: {err}", kind="data") from err
+
+
+def _whole(msg: Any, name: str, kind: str = "size") -> int:
+    value = getattr(msg, name)
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ImageFormatError(f"{name} is {repr(value)[:MAX_QUOTED]}, not a whole number", kind=kind) from None
+
+
+@contextmanager
+def _opencv_errors(height: int, width: int) -> Iterator[None]:
+    try:
+        yield
+    except (cv2.error, MemoryError) as err:
+        raise ImageFormatError(f"a {width}x{height} image could not be converted: {err}", kind="decode") from err

@@ -1,0 +1,123 @@
+"""What a run looks like: contact sheets, side-by-side videos and PSNR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sapnet.media.sinks import VideoFile, open_video, write_image
+
+Frame = NDArray[np.uint8]
+
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+_PAPER = (24, 22, 20)
+_INK = (235, 232, 228)
+_DIM_INK = (150, 145, 140)
+# Contact sheets: a cell's longer side, space between cells, heights of titles and labels, in pixels.
+_CELL = 320
+_GAP = 10
+_TITLE = 40
+_LABEL = 26
+# Rows of Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 in BGR order.
+_LUMA_BGR = np.array([24.966, 128.553, 65.481]) / 255
+
+
+def psnr_y(frame: Frame, reference: Frame) -> float:
+    """PSNR in dB on Y of two uint8 (H, W, 3) BGR frames, Y in float64, not rounded; infinite where they are equal."""
+    error = (frame.astype(np.float64) - reference) @ _LUMA_BGR
+    mean_square = float(np.mean(error**2))
+    return float("inf") if mean_square == 0 else 10 * float(np.log10(255**2 / mean_square))
+
+
+def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Sequence[str] = ()) -> None:
+    """Write rows of pictures as one PNG, titled by their names.
+
+    rows: name -> uint8 (H, W, 3) BGR or (H, W); columns stand in the order of the names' first appearance, and a
+    picture that a row lacks is left blank. labels: one line under each row. Raises SapnetError.
+    """
+    if not rows:
+        raise ValueError("a contact sheet needs at least one row")
+    titles = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [_scale_row(row) for row in rows]
+    widths = [max(row[title].shape[1] for row in shown if title in row) for title in titles]
+    heights = [max(picture.shape[0] for picture in row.values()) for row in shown]
+    sheet = _paper(_TITLE + sum(heights) + len(rows) * (_GAP + _LABEL), _GAP + sum(widths) + _GAP * len(widths))
+    lefts = np.cumsum([_GAP] + [width + _GAP for width in widths])[: len(widths)]
+    for title, left in zip(titles, lefts, strict=True):
+        _write(sheet, title, int(left), _TITLE // 2, 0.62, _INK)
+    top = _TITLE
+    for index, (row, height) in enumerate(zip(shown, heights, strict=True)):
+        for title, left, width in zip(titles, lefts, widths, strict=True):
+            if title in row:
+                _centre(sheet[top : top + height, left : left + width], row[title])
+        if index < len(labels):
+            _write(sheet, labels[index], _GAP, top + height + _LABEL // 2, 0.45, _DIM_INK)
+        top += height + _LABEL + _GAP
+    write_image(path, sheet)
+
+
+class SideBySideVideo:
+    """Labelled pairs of frames as a video.
+
+    video: where to write. height, width: the largest of the frames to come; smaller ones are centred.
+    """
+
+    def __init__(
+        self, video: VideoFile, height: int, width: int, titles: tuple[str, str] = ("rainy", "derained")
+    ) -> None:
+        self._video = video
+        self._titles = titles
+        # Videos have even sides.
+        self._height, self._width = height + height % 2, width + width % 2
+
+    def add(self, left: Frame, right: Frame) -> None:
+        """Append a pair of uint8 (H, W, 3) BGR frames."""
+        canvas = _paper(self._height + _TITLE, 2 * self._width + _GAP)
+        for start, title, frame in zip((0, self._width + _GAP), self._titles, (left, right), strict=True):
+            _write(canvas, title, start + _GAP, _TITLE // 2, 0.62, _INK)
+            _centre(canvas[_TITLE:, start : start + self._width], frame)
+        self._video.write(canvas)
+
+
+@contextmanager
+def side_by_side_video(path: Path, fps: float, height: int, width: int) -> Iterator[SideBySideVideo]:
+    """Pairs of rainy and derained frames as a video, at ``path`` once the ``with`` block has ended well.
+
+    height, width: the largest of the frames to come. Raises SapnetError.
+    """
+    with open_video(path, fps) as video:
+        yield SideBySideVideo(video, height, width)
+
+
+def _scale_row(row: Mapping[str, Frame]) -> dict[str, Frame]:
+    """Pictures of a row at one scale, gray ones as BGR, the longest side of all at ``_CELL`` pixels."""
+    longest = max(max(picture.shape[:2]) for picture in row.values())
+    scale = _CELL / longest
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    shown = {}
+    for title, picture in row.items():
+        coloured = picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+        shown[title] = cast(Frame, cv2.resize(coloured, None, fx=scale, fy=scale, interpolation=method))
+    return shown
+
+
+def _paper(height: int, width: int) -> Frame:
+    return np.full((height, width, 3), _PAPER, np.uint8)
+
+
+def _centre(cell: Frame, picture: Frame) -> None:
+    top, left = (cell.shape[0] - picture.shape[0]) // 2, (cell.shape[1] - picture.shape[1]) // 2
+    cell[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+
+
+def _write(sheet: Frame, text: str, left: int, middle: int, scale: float, ink: tuple[int, int, int]) -> None:
+    """One line of text, its middle at the row ``middle``; OpenCV's fonts hold ASCII alone."""
+    printable = text.encode("ascii", "replace").decode()
+    (_, height), _ = cv2.getTextSize(printable, _FONT, scale, 1)
+    cv2.putText(sheet, printable, (left, middle + height // 2), _FONT, scale, ink, 1, cv2.LINE_AA)

@@ -1,0 +1,141 @@
+"""What ``sapnet derain`` will read and write: decided, and checked, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sapnet.errors import SapnetError
+from sapnet.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+MASK_ENDING = "_streak_mask"
+# Both formats are lossless, so that a mask stays 0 or 255.
+IMAGE_MASK_SUFFIX = ".png"
+VIDEO_MASK_SUFFIX = ".mkv"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image or video: where it comes from and goes to. ``mask`` is None where no streak mask is wanted."""
+
+    source: Path
+    output: Path
+    mask: Path | None
+
+    @property
+    def is_video(self) -> bool:
+        return is_video(self.source)
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        return (self.output,) if self.mask is None else (self.output, self.mask)
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite: bool = False) -> list[Job]:
+    """Pair every input with its output.
+
+    inputs: images, videos and folders, which are searched through all their subfolders.
+    out: a folder; or a file, by its suffix, where the one input is a file of the same kind.
+    Raises SapnetError where an input is missing or of no known type, where two would be written to one
+    file, where an input would be overwritten and, without ``overwrite``, where an output exists.
+    """
+    pairs = [(inputs[0], out)] if _names_file(inputs, out) else list(_pairs(inputs, out))
+    jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in dict.fromkeys(pairs)]
+    _check_distinct(jobs)
+    _check_inputs_kept(jobs)
+    if not overwrite:
+        _check_absent(jobs)
+    return jobs
+
+
+def _names_file(inputs: Sequence[Path], out: Path) -> bool:
+    """Whether ``out`` is the output file itself."""
+    if out.is_dir() or out.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        return False
+    if len(inputs) > 1 or inputs[0].is_dir():
+        raise SapnetError(f"{out} names a file, which takes one image or one video; give a folder for the output")
+    _check_input(inputs[0])
+    if is_video(inputs[0]) != is_video(out):
+        raise SapnetError(f"an image is written as an image and a video as a video, got {inputs[0]} and {out}")
+    return True
+
+
+def _pairs(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+    if out.exists() and not out.is_dir():
+        raise SapnetError(f"{out} is a file of no known type; give a folder for the output")
+    for path in inputs:
+        if path.is_dir():
+            for source in _media_in(path, skip=out):
+                yield source, out / source.relative_to(path)
+        else:
+            _check_input(path)
+            yield path, out / path.name
+
+
+def _media_in(folder: Path, skip: Path) -> list[Path]:
+    """Images and videos under ``folder``, sorted, without hidden ones and without those of an earlier run."""
+    whole, left_out = folder.resolve(), skip.resolve()
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (left_out == whole or left_out not in path.resolve().parents)
+    ]
+    if not found:
+        raise SapnetError(f"{folder} holds no image or video; looked for {_known()}")
+    return found
+
+
+def _check_input(path: Path) -> None:
+    if not path.exists():
+        raise SapnetError(f"{path} does not exist; check the path")
+    if path.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        raise SapnetError(f"{path} is neither an image nor a video by its name; expected a folder or {_known()}")
+
+
+def _known() -> str:
+    return " ".join(sorted((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)))
+
+
+def _mask_path(output: Path) -> Path:
+    suffix = VIDEO_MASK_SUFFIX if is_video(output) else IMAGE_MASK_SUFFIX
+    return output.with_name(f"{output.stem}{MASK_ENDING}{suffix}")
+
+
+def _check_distinct(jobs: Sequence[Job]) -> None:
+    writers: dict[Path, Path] = {}
+    for job in jobs:
+        for path in job.writes:
+            other = writers.setdefault(path, job.source)
+            if other != job.source:
+                raise SapnetError(
+                    f"{other} and {job.source} would both be written to {path}; rename one, or derain them in two runs"
+                )
+
+
+def _check_inputs_kept(jobs: Sequence[Job]) -> None:
+    # By device and inode, so that links and other spellings of a path count too.
+    inputs = {_identity(job.source): job.source for job in jobs}
+    for job in jobs:
+        for path in job.writes:
+            if path.exists() and (source := inputs.get(_identity(path))):
+                raise SapnetError(f"{source} is an input and would be overwritten; give another output")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _check_absent(jobs: Sequence[Job]) -> None:
+    present = [path for job in jobs for path in job.writes if path.exists()]
+    if present:
+        more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
+        raise SapnetError(f"{present[0]} exists{more}; give another output, or --overwrite to replace")

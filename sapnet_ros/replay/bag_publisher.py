@@ -1,0 +1,225 @@
+"""``python -m sapnet_ros.replay.bag_publisher``: publishes a recording in real time, or in lockstep with derain_node."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+import rclpy
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from sapnet.bags import BagSource, Recorded, Topic, open_bag
+from sapnet.bags.cameras import Camera, find_cameras
+from sapnet.bags.types import header_stamp
+from sapnet.errors import BagError, SapnetError
+from sapnet_ros.demo.camera import EXIT_FAILED, EXIT_INPUT, SETTLE_S, PlayerError, parse_rate
+from sapnet_ros.replay.lockstep import READY, STATUS, Answers, Lockstep, frame_key
+from sapnet_ros.replay.publishing import CLOCK, CLOCK_HZ, BagPlayer, PlayerStopped, play_once
+from sapnet_ros.replay.recorded_topics import offered_profile
+
+READY_TIMEOUT_S = 180.0
+ANSWER_TIMEOUT_S = 60.0
+# With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
+LOCKSTEP_DEPTH = 1
+
+_EXAMPLES = """\
+The player stops time, and goes on, at SIGUSR1 and by its service ~/pause (std_srvs/SetBool).
+
+examples:
+  python -m sapnet_ros.replay.bag_publisher drive/ --rate 2 --loop
+  python -m sapnet_ros.replay.bag_publisher drive.mcap --lockstep --ros-args -r frame_status:=/front/frame_status
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when all is played, or a loop was ended by a signal; 1 where nobody answers, 2 on wrong input."""
+    words = remove_ros_args(sys.argv if argv is None else ["bag_player", *argv])[1:]
+    args = _parser().parse_args(words)
+    try:
+        with open_bag(args.bag) as source:
+            notes_said = _say_notes(source, 0)
+            between = span(source, args.start, args.duration)
+            with _player(source, args, argv) as (player, cameras):
+                _play(source, player, cameras, between, args)
+            _say_notes(source, notes_said)
+    except PlayerStopped:
+        return 0 if args.loop else EXIT_FAILED
+    except SapnetError as err:
+        print(f"bag_player: {err}", file=sys.stderr)
+        return EXIT_FAILED if isinstance(err, PlayerError) else EXIT_INPUT
+    return 0
+
+
+def chosen_topics(source: BagSource, only: Sequence[str], excluded: Sequence[str]) -> list[Topic]:
+    """The topics to play; /clock is the player's own. Raises BagError where one that is asked for is not there."""
+    if missing := set(only) - {topic.name for topic in source.topics}:
+        raise BagError(f"{source.path} has no topic {', '.join(sorted(missing))}")
+    left_out = {CLOCK, *excluded}
+    return [topic for topic in source.topics if (not only or topic.name in only) and topic.name not in left_out]
+
+
+def span(source: BagSource, start_s: float, duration_s: float) -> tuple[int, int]:
+    """Log times from which, and until before which, to play. Raises BagError where nothing lies between them."""
+    start_ns = source.start_ns + round(start_s * 1e9)
+    stop_ns = min(source.end_ns, start_ns + round(duration_s * 1e9)) if duration_s else source.end_ns
+    if start_ns >= stop_ns:
+        length_s = (source.end_ns - source.start_ns) / 1e9
+        raise BagError(f"{source.path} is {length_s:.3f} s long; there is nothing to play from {start_s:g} s on")
+    return start_ns, stop_ns
+
+
+@contextmanager
+def _player(
+    source: BagSource, args: argparse.Namespace, argv: list[str] | None
+) -> Iterator[tuple[BagPlayer, list[Camera]]]:
+    """The player's node, and the cameras it knows of."""
+    topics = chosen_topics(source, args.topic, args.exclude)
+    cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
+    if args.lockstep and not cameras:
+        raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    depths = {"clock_depth": LOCKSTEP_DEPTH} if args.lockstep else {}
+    player = BagPlayer(topics, args.rate, _profiles(cameras, args.lockstep), args.clock_rate, **depths)
+    try:
+        _heed_signals(player)
+        if player.skipped:
+            reasons = "; ".join(f"{topic.name} ({topic.type}): {why}" for topic, why in player.skipped.items())
+            player.get_logger().warning(f"not played: {reasons}")
+        yield player, cameras
+    finally:
+        player.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _profiles(cameras: Sequence[Camera], lockstep: bool) -> dict[Topic, QoSProfile]:
+    """What cameras offer so that all arrives, whatever was recorded."""
+    topics = [topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
+    profiles = {topic: offered_profile(topic, reliable=True) for topic in topics}
+    if lockstep:
+        for profile in profiles.values():
+            profile.depth = LOCKSTEP_DEPTH
+    return profiles
+
+
+def _heed_signals(player: BagPlayer) -> None:
+    def stop(*_: object) -> None:
+        player.stop_asked = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    signal.signal(signal.SIGUSR1, lambda *_: player.toggle_pause())
+
+
+def _play(
+    source: BagSource, player: BagPlayer, cameras: list[Camera], between: tuple[int, int], args: argparse.Namespace
+) -> None:
+    """Play the time between, again and again with --loop. Raises PlayerError, PlayerStopped."""
+    start_ns, stop_ns = between
+    ready = args.ready or ([READY] if args.lockstep else [])
+    answers = Answers(player, ready, args.status or ([STATUS] if args.lockstep else []))
+    player.time.stop("start")
+    player.begin(start_ns)
+    send: Callable[[Recorded], None] = player.send
+    if args.lockstep:
+        lockstep = Lockstep(player, answers, cameras, args.ready_timeout, args.answer_timeout)
+        lockstep.begin(lambda topics: source.messages(topics, start_ns, stop_ns), sizes_known=bool(args.ready))
+        send = lockstep.send
+    elif ready:
+        answers.wait_ready(args.ready_timeout)
+        answers.wait_connected(args.ready_timeout)
+    player.time.go_on("start")
+    frames = {camera.topic for camera in cameras}
+    last: dict[Topic, Recorded] = {}
+    with args.sent.open("w", buffering=1) if args.sent else nullcontext() as log:
+
+        def send_and_note(message: Recorded) -> None:
+            if message.topic in frames:
+                last[message.topic] = message
+                _note(message, log)
+            send(message)
+
+        while True:
+            play_once(player, source.messages, between, send_and_note)
+            if not args.loop:
+                break
+    _finish(player, answers, list(last.values()), args)
+
+
+def _finish(player: BagPlayer, answers: Answers, last: list[Recorded], args: argparse.Namespace) -> None:
+    """Wait for what is under way, which a publisher that ends would take along."""
+    player.spin_until(lambda: False, SETTLE_S)
+    if args.lockstep or not args.status:
+        return
+    # The newest frame wins, so the last one comes back, unless it is damaged.
+    keys = [key for message in last if (key := frame_key(message)) is not None]
+    answers.idle_reports = 0
+    player.spin_until(
+        lambda: all(answers.reason(key) is not None for key in keys) or answers.idle_reports > 1, args.answer_timeout
+    )
+
+
+def _note(message: Recorded, log: TextIO | None) -> None:
+    if log is None:
+        return
+    try:
+        stamp = header_stamp(message.data)
+    except ValueError:  # cut off; no node can take it either
+        stamp = message.time_ns
+    print(message.topic.name, stamp, time.monotonic_ns(), file=log)
+
+
+def _say_notes(source: BagSource, said: int) -> int:
+    for note in source.notes[said:]:
+        print(f"bag_player: {note}", file=sys.stderr)
+    return len(source.notes)
+
+
+def _parse_seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "bag_player",
+        description="Publish a recording's messages as they were recorded, with /clock.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_play_arguments(parser)
+    several = partial(parser.add_argument, action="append", default=[], metavar="TOPIC")
+    several("--topic", help="play this topic alone; may be given again")
+    several("--exclude", help="leave this topic out; may be given again")
+    several("--camera", help="images that must all arrive: offered as reliable (with --lockstep: those in colour)")
+    several("--ready", help=f"begin once this std_msgs/Bool is true (with --lockstep: {READY})")
+    several("--status", help=f"where frames are answered (with --lockstep: {STATUS})")
+    parser.add_argument("--clock-rate", type=parse_rate, default=CLOCK_HZ, metavar="HZ", help="/clock, at least")
+    parser.add_argument("--ready-timeout", type=_parse_seconds, default=READY_TIMEOUT_S, metavar="S")
+    parser.add_argument("--answer-timeout", type=_parse_seconds, default=ANSWER_TIMEOUT_S, metavar="S")
+    parser.add_argument("--sent", type=Path, help="write topic, stamp and steady time (ns) of each frame here")
+    return parser
+
+
+def add_play_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to play, and how: also of ``sapnet replay``."""
+    parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file, or ROS 1 .bag")
+    parser.add_argument("--rate", type=parse_rate, default=1.0, metavar="R", help="times as fast as recorded")
+    parser.add_argument("--loop", action="store_true", help="begin again at the end, until Ctrl-C")
+    parser.add_argument("--start", type=_parse_seconds, default=0.0, metavar="S", help="seconds to leave out first")
+    parser.add_argument("--duration", type=_parse_seconds, default=0.0, metavar="S", help="seconds to play (0: all)")
+    parser.add_argument("--lockstep", action="store_true", help="wait for derain_node's answer to each frame")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Frame by frame: the player sends on when derain_node has answered, so that a replay does not depend on time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Bool
+
+from sapnet.bags import Recorded, Topic
+from sapnet.bags.cameras import Camera
+from sapnet.bags.open import Messages
+from sapnet.bags.types import deserialize
+from sapnet_ros.demo.camera import READINESS_CHANGES_S, SETTLE_S, PlayerError, stamp_of
+from sapnet_ros.qos import latched_profile
+from sapnet_ros.reasons import BUILDING
+from sapnet_ros.replay.publishing import CLOCK, BagPlayer
+
+STATUS = "frame_status"
+READY = "derain_node/ready"
+HELD = "lockstep"
+DEPTH = 100
+REMEMBERED = 1000
+
+
+class FrameKey(NamedTuple):
+    """What tells a camera's frames apart, and mostly one camera's from another's."""
+
+    stamp_ns: int
+    frame_id: str
+
+
+class Answers:
+    """What a derain_node says: that it is ready, and what became of each frame.
+
+    ready: topics of std_msgs/Bool that must all be true. status: topics of what became of a frame, as frame_status.
+    """
+
+    def __init__(self, player: BagPlayer, ready: Sequence[str], status: Sequence[str]) -> None:
+        self._player = player
+        self._ready = dict.fromkeys(ready, False)
+        self._reasons: dict[FrameKey, str] = {}  # the newest ones, since ``clear``; empty for a derained frame
+        self._dropped: int | None = None
+        self.idle_reports = 0  # diagnostics in a row that say that no frame is in flight
+        for topic in self._ready:
+            player.create_subscription(Bool, topic, self._on_ready(topic), latched_profile())
+        self._status = [
+            player.create_subscription(DiagnosticArray, topic, self._on_status, QoSProfile(depth=DEPTH))
+            for topic in status
+        ]
+        player.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=DEPTH))
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether all say that they are ready."""
+        return all(self._ready.values())
+
+    @property
+    def dropped(self) -> int | None:
+        """Frames that derain_node gave nothing out for, and said so in its diagnostics; None before the first ones."""
+        return self._dropped
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Until all are ready, and what they answer can come. Raises PlayerError."""
+        if not self._player.spin_until(lambda: self.all_ready, timeout_s):
+            late = ", ".join(self._player.resolve_topic_name(name) for name, ready in self._ready.items() if not ready)
+            raise PlayerError(f"nobody said to be ready on {late} within {timeout_s:g} s; is derain_node running?")
+
+    def wait_connected(self, timeout_s: float) -> None:
+        """Until those who answer have been found. Raises PlayerError."""
+
+        def lonely() -> list[str]:
+            return [one.topic_name for one in self._status if not one.get_publisher_count()]
+
+        def connected() -> bool:
+            return not lonely() and (self._dropped is not None or not self._status)
+
+        if not self._player.spin_until(connected, timeout_s):
+            missing = ", ".join(lonely()) or "/diagnostics"
+            raise PlayerError(f"nobody publishes {missing} within {timeout_s:g} s; is derain_node running?")
+        self._player.spin_until(lambda: False, SETTLE_S)
+
+    def clear(self) -> None:
+        """Forget what became of earlier frames."""
+        self._reasons.clear()
+
+    def reason(self, key: FrameKey) -> str | None:
+        """Why a frame was not derained, empty where it was; None where nothing has come yet."""
+        return self._reasons.get(key)
+
+    def _on_ready(self, topic: str) -> Callable[[Bool], None]:
+        def keep(message: Bool) -> None:
+            self._ready[topic] = message.data
+
+        return keep
+
+    def _on_status(self, message: DiagnosticArray) -> None:
+        values = {pair.key: pair.value for status in message.status for pair in status.values}
+        self._reasons[FrameKey(stamp_of(message.header), message.header.frame_id)] = values.get("reason", "")
+        if len(self._reasons) > REMEMBERED:
+            del self._reasons[next(iter(self._reasons))]
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        statuses = [{pair.key: pair.value for pair in status.values} for status in message.status]
+        cameras = [values for values in statuses if "in_flight" in values and "dropped" in values]
+        if cameras:
+            self._dropped = sum(int(values["dropped"]) for values in cameras)
+            self.idle_reports = 0 if any(int(values["in_flight"]) for values in cameras) else self.idle_reports + 1
+
+
+class Lockstep:
+    """Sends a recording's messages, and holds its time from each frame on until that is answered.
+
+    A frame is answered when its status has come, or when the diagnostics count one more that was dropped. It is sent
+    when the node has all camera_info from before it, which it looks at first, and when all who listen to /clock
+    reliably, as the recorder does, have its time.
+    """
+
+    def __init__(
+        self, player: BagPlayer, answers: Answers, cameras: Sequence[Camera], ready_s: float, answer_s: float
+    ) -> None:
+        self._player = player
+        self._answers = answers
+        self._frames = {camera.topic for camera in cameras if camera.topic in player.topics}
+        self._infos = {camera.info for camera in cameras if camera.info is not None and camera.info in player.topics}
+        self._ready_s = ready_s
+        self._answer_s = answer_s
+
+    def begin(self, messages: Callable[[Collection[Topic]], Messages], sizes_known: bool) -> None:
+        """Wait until derain_node listens and is ready. Raises PlayerError.
+
+        It gets each camera's first camera_info, to be ready for its frames. Where there is none, and unless
+        ``sizes_known``, it gets ready by the first frame, which then passes through.
+        messages: as BagSource.messages, of the span that is to be played.
+        """
+        player, topics = self._player, self._frames | self._infos
+        if not player.spin_until(lambda: all(player.subscribers(topic) for topic in topics), self._ready_s):
+            missing = ", ".join(sorted(topic.name for topic in topics if not player.subscribers(topic)))
+            raise PlayerError(
+                f"nobody subscribed to {missing} within {self._ready_s:g} s; remap derain_node's image to the camera"
+            )
+        infos = [info for topic in self._infos for info in islice(messages([topic]), 1)]
+        for info in infos:
+            player.publish(info)
+            self._hand_over(info)
+        if infos or sizes_known:
+            self._answers.wait_ready(self._ready_s)
+        self._answers.wait_connected(self._ready_s)
+
+    def send(self, message: Recorded) -> None:
+        """Publish, and of a frame wait for the answer. Raises PlayerError."""
+        if message.topic not in self._frames:
+            self._player.send(message)
+            if message.topic in self._infos:
+                self._hand_over(message)
+            return
+        key = frame_key(message)
+        self._player.time.stop(HELD)
+        self._player.time.set(message.time_ns)
+        if not self._player.tell_time(message.time_ns, self._answer_s):
+            raise PlayerError(f"a subscriber of {CLOCK} did not take the time within {self._answer_s:g} s")
+        self._answers.clear()
+        dropped = self._answers.dropped
+        self._player.publish(message)
+        if key is None:
+            self._await_drop(dropped)
+        else:
+            self._await(message, key, dropped)
+        self._player.time.go_on(HELD)
+
+    def _await_drop(self, dropped: int | None) -> None:
+        """Until a damaged frame is counted as dropped, lest a later one be taken for it.
+
+        One that the node's middleware refuses is not: then until the diagnostics have twice told of no frame.
+        """
+        answers = self._answers
+        answers.idle_reports = 0
+        self._player.spin_until(lambda: answers.dropped != dropped or answers.idle_reports > 1, self._answer_s)
+
+    def _hand_over(self, info: Recorded) -> None:
+        if not self._player.wait_taken(info.topic, self._answer_s):
+            raise PlayerError(f"a subscriber of {info.topic.name} did not take a message within {self._answer_s:g} s")
+
+    def _await(self, message: Recorded, key: FrameKey, dropped: int | None) -> None:
+        player, answers = self._player, self._answers
+
+        def answered() -> bool:
+            return answers.reason(key) is not None or answers.dropped != dropped
+
+        if not player.spin_until(answered, self._answer_s):
+            raise PlayerError(
+                f"derain_node gave no answer to the frame of {message.topic.name} at {key.stamp_ns} ns "
+                f"within {self._answer_s:g} s"
+            )
+        if answers.reason(key) == BUILDING:
+            player.spin_until(lambda: not answers.all_ready, READINESS_CHANGES_S)
+            answers.wait_ready(self._ready_s)
+
+
+def frame_key(message: Recorded) -> FrameKey | None:
+    """Of an image's header; None of a message that no node can take either."""
+    try:
+        header: Any = deserialize(message.data, message.topic.type).header
+    except ValueError:
+        return None
+    return FrameKey(stamp_of(header), header.frame_id)

@@ -1,0 +1,133 @@
+"""What the cameras of a recording ask of derain_node: parameters and remap rules that serve all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sapnet.bags import BagSource, Recorded
+from sapnet.bags.cameras import Camera, find_cameras
+from sapnet.bags.types import deserialize
+from sapnet.errors import BagError, ImageFormatError
+from sapnet.images.frame import MIN_SIDE
+from sapnet.images.messages import image_size
+
+# Where derain_node publishes what; its camera_info stands beside the derained image.
+OUTPUTS = ("derained/image", "streak_mask/image", "frame_status", "rain_score")
+DERAINED_INFO = "derained/camera_info"
+# Of the recorded drive; derain_node says its own.
+NODE_TOPICS = ("/diagnostics", "/derain_node/ready")
+# Names of the node's other diagnostics.
+_TAKEN = ("backend", "process")
+# Frames that are looked at, of a camera whose first ones cannot be read, to find its size.
+_LOOKED_AT = 20
+# Each has the network compiled for it.
+MAX_SIZES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class NodeCamera:
+    """A camera of the recording, and its name in derain_node: empty where it is the only one."""
+
+    name: str
+    source: Camera
+
+    @property
+    def label(self) -> str:
+        """Its name in the diagnostics."""
+        return self.name or "camera"
+
+    @property
+    def has_info(self) -> bool:
+        """Whether camera_info was recorded with it."""
+        return self.source.info is not None and self.source.info.count > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """derain_node for the cameras of one recording; sizes: of their frames, for ``warmup_sizes``."""
+
+    cameras: tuple[NodeCamera, ...]
+    sizes: tuple[str, ...]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the node must have."""
+        transport = "compressed" if self.cameras[0].source.compressed else "raw"
+        names = [camera.name for camera in self.cameras if camera.name]
+        return {"image_transport": transport, "use_sim_time": True} | ({"cameras": names} if names else {})
+
+    @property
+    def remaps(self) -> list[tuple[str, str]]:
+        """Rules for the node, and for whoever listens to it by the same names."""
+        rules = []
+        for camera in self.cameras:
+            prefix, topic = f"{camera.name}/" if camera.name else "", camera.source.topic.name
+            image = topic.removesuffix("/compressed") if camera.source.compressed else topic
+            rules.append((f"{prefix}image", image))
+            if camera.source.compressed and image == topic:  # named otherwise than image_transport does
+                rules.append((f"{topic}/compressed", topic))
+            rules += [(prefix + output, camera.source.output(output)) for output in OUTPUTS]
+        return rules
+
+    @property
+    def outputs(self) -> list[str]:
+        """All topics of the node's that a recording may hold, too, from an earlier run."""
+        names = (*OUTPUTS, DERAINED_INFO, "derained/image/compressed")
+        return [*NODE_TOPICS, *(camera.source.output(name) for camera in self.cameras for name in names)]
+
+
+def make_plan(source: BagSource, wanted: Sequence[str] = (), all_sizes: bool = False) -> Plan:
+    """For the cameras with these topics, or all that are in colour.
+
+    all_sizes: read all frames for their sizes, not just the first ones: a frame of a size that the node is not ready
+    for passes through, or not, as chance has it.
+    Raises BagError where there is none, where one derain_node cannot serve all, or none of their frames can be read.
+    """
+    cameras = find_cameras(source, wanted)
+    if not cameras:
+        raise BagError(f"{source.path} has no colour camera to derain; name an image topic with --topic")
+    if len({camera.compressed for camera in cameras}) > 1:
+        kinds = ", ".join(f"{c.topic.name} ({'compressed' if c.compressed else 'raw'})" for c in cameras)
+        raise BagError(
+            f"{source.path} has raw and compressed cameras, and a derain_node takes one transport: {kinds}; "
+            "choose those of one with --topic"
+        )
+    sizes = [size for camera in cameras for size in _sizes(source, camera, None if all_sizes else 1)]
+    known = list(dict.fromkeys(size for size in sizes if min(size) >= MIN_SIDE))[:MAX_SIZES]
+    if not known:
+        names = ", ".join(camera.topic.name for camera in cameras)
+        raise BagError(f"{source.path} holds no frame of at least {MIN_SIDE}x{MIN_SIDE} that can be read on {names}")
+    named = [NodeCamera(name, camera) for name, camera in zip(_names(cameras), cameras, strict=True)]
+    return Plan(tuple(named), tuple(f"{height}x{width}" for height, width in known))
+
+
+def _sizes(source: BagSource, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:
+    """Height and width of its first frames that can be read, or of all."""
+    frames = source.messages([camera.topic]) if count is None else islice(source.messages([camera.topic]), _LOOKED_AT)
+    yield from islice(_readable_sizes(frames, camera), count)
+
+
+def _readable_sizes(frames: Iterable[Recorded], camera: Camera) -> Iterator[tuple[int, int]]:
+    for recorded in frames:
+        try:
+            yield image_size(deserialize(recorded.data, camera.topic.type), camera.compressed)
+        except (ValueError, ImageFormatError):
+            continue
+
+
+def _names(cameras: Sequence[Camera]) -> list[str]:
+    """As the node's parameter ``cameras`` allows them: by the namespaces of their outputs."""
+    if len(cameras) == 1:
+        return [""]
+    names: list[str] = []
+    for camera in cameras:
+        name = re.sub(r"[^A-Za-z0-9]+", "_", camera.namespace).strip("_")
+        name = name if name[:1].isalpha() else f"camera_{name}".rstrip("_")
+        while name in (*names, *_TAKEN):
+            name += "_2"
+        names.append(name)
+    return names

@@ -1,0 +1,300 @@
+"""Topics to a rosbag2 recording: writes what a derain_node published, as it came, and when."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+from typing import Any, TextIO
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import Writer
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Bool, Float32
+
+from sapnet.bags.types import TYPESTORE, header_stamp
+from sapnet.bags.writer import BagWriter
+from sapnet.errors import BagError
+from sapnet_ros.camera import Topics
+from sapnet_ros.qos import frames_profile, latched_profile
+
+INPUT = "image"
+INFO = "derained/camera_info"
+SCORE = "rain_score"
+STATUS = "frame_status"
+# Deep, for a bag must not lose what the node gave out.
+DEPTH = 50
+DERAINED = "derained"
+_FOREVER = QosTime(9223372036, 854775807)
+# As derain_node's publishers do, qos.frames_profile.
+OFFERED = Qos(
+    history=QosHistory.KEEP_LAST,
+    depth=frames_profile().depth,
+    reliability=QosReliability.RELIABLE,
+    durability=QosDurability.VOLATILE,
+    deadline=_FOREVER,
+    lifespan=_FOREVER,
+    liveliness=QosLiveliness.AUTOMATIC,
+    liveliness_lease_duration=_FOREVER,
+    avoid_ros_namespace_conventions=False,
+)
+EXIT_INPUT = 2
+
+
+class Recorder(Node):
+    """Writes the outputs of a derain_node's cameras to ``bag``, if there is one, at the times of the node's clock.
+
+    cameras: their names; one without a name stands alone. without_info: those whose camera_info nobody publishes.
+    status, frames_in: record frame_status, and the frames that go in. log: gets a line for each message that has a
+    header: topic, header stamp, time of receipt on CLOCK_MONOTONIC (both in nanoseconds), and of a frame_status what
+    became of the frame. on_diagnostics: called with each message of /diagnostics as plain values.
+
+    Simulated time is that of a reliable subscription: a player that waits until /clock has been taken, as it does in
+    lockstep, says when what it then sends is recorded.
+
+    ``~/ready`` tells that all outputs, and time, are listened to; ``~/recorded`` repeats a frame_status once all that
+    came with the frame is written.
+    """
+
+    def __init__(
+        self,
+        bag: Writer | None,
+        log: TextIO | None,
+        on_diagnostics: Callable[[dict[str, Any]], None],
+        cameras: Sequence[str] = ("",),
+        without_info: Sequence[str] = (),
+        status: bool = False,
+        frames_in: bool = False,
+        **node_options: Any,
+    ) -> None:
+        super().__init__("recorder", **node_options)
+        self._bag = bag
+        self._log = log
+        # First, so that a time that has come is noted before the messages that came after it.
+        self._simulated_time = _Clock(self) if self.get_parameter("use_sim_time").value else None
+        self._ready = self.create_publisher(Bool, "~/ready", latched_profile())
+        self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
+        self.create_subscription(DiagnosticArray, "/diagnostics", lambda message: on_diagnostics(plain(message)), 10)
+        self._inputs = cameras if frames_in and bag is not None else ()
+        self._outputs = [
+            subscription
+            for camera in cameras
+            for subscription in self._record_camera(camera, camera not in without_info, status)
+        ]
+        # Steady: simulated time may stand still until we are ready.
+        steady = RosClock(clock_type=ClockType.STEADY_TIME)
+        self._discovery = self.create_timer(0.1, self._look_for_publishers, clock=steady)
+
+    def _record_camera(self, camera: str, has_info: bool, status: bool) -> Iterator[Any]:
+        topics = Topics(self, camera, "raw")
+        prefix = f"{camera}/" if camera else ""
+        frame = _Frame()
+        if self._bag is not None:
+            yield self._record(prefix + "derained/image", topics.derained, Image, frame)
+            if has_info:
+                yield self._record(prefix + INFO, topics.derained_camera_info, CameraInfo, frame)
+            yield self._record(prefix + "streak_mask/image", topics.streak_mask, Image, frame)
+            yield self._record(prefix + SCORE, topics.rain_score, Float32, frame)
+        yield self._record(prefix + STATUS, topics.frame_status, DiagnosticArray, frame, written=status)
+
+    def _look_for_publishers(self) -> None:
+        has_time = self._simulated_time is None or self._simulated_time.now_ns is not None
+        if has_time and all(subscription.get_publisher_count() for subscription in self._outputs):
+            self._discovery.cancel()
+            # The input comes last: who waits for its subscribers then knows that the outputs are listened to.
+            for camera in self._inputs:
+                self._record(f"{camera}/{INPUT}" if camera else INPUT, Topics(self, camera, "raw").image, Image)
+            self._ready.publish(Bool(data=True))
+
+    def _record(
+        self, name: str, topic: str, message_type: type, frame: _Frame | None = None, written: bool = True
+    ) -> Any:
+        connection = None
+        if self._bag is not None and written:
+            type_name = message_type.__module__.split(".")[0] + f"/msg/{message_type.__name__}"
+            connection = self._bag.add_connection(
+                self.resolve_topic_name(topic), type_name, typestore=TYPESTORE, offered_qos_profiles=[OFFERED]
+            )
+        callback = partial(self._take, name, connection, frame or _Frame())
+        if frame is not None:
+            frame.expect(name)
+        return self.create_subscription(message_type, topic, callback, QoSProfile(depth=DEPTH), raw=True)
+
+    def _take(self, name: str, connection: Connection | None, frame: _Frame, data: bytes) -> None:
+        steady_ns = time.monotonic_ns()
+        if connection is not None and self._bag is not None:
+            self._bag.write(connection, self._now_ns(), data)
+        outcome = "-"
+        if name.endswith(STATUS):
+            outcome = deserialize_message(data, DiagnosticArray).status[0].message
+            frame.note_status(data, outcome == DERAINED)
+        frame.note(name)
+        if self._log is not None and not name.endswith(SCORE):
+            print(name, header_stamp(data), steady_ns, outcome, file=self._log)
+        if (complete := frame.take_complete()) is not None:
+            self._recorded.publish(complete)
+
+    def _now_ns(self) -> int:
+        if self._simulated_time is None:
+            return int(self.get_clock().now().nanoseconds)
+        return self._simulated_time.now_ns or 0
+
+
+class _Clock:
+    """Simulated time, of which no tick is lost on the way. now_ns: None before the first one."""
+
+    def __init__(self, node: Node) -> None:
+        self.now_ns: int | None = None
+        node.create_subscription(
+            Clock, "/clock", self._note, QoSProfile(depth=1)
+        )  # which is reliable; the newest counts
+
+    def _note(self, message: Clock) -> None:
+        self.now_ns = message.clock.sec * 10**9 + message.clock.nanosec
+
+
+class _Frame:
+    """Tells when all that came with a camera's frames is there: by counting, for each output keeps their order."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._derained = 0
+        self._status: bytes | None = None
+
+    def expect(self, name: str) -> None:
+        self._counts[name] = 0
+
+    def note(self, name: str) -> None:
+        self._counts[name] += 1
+
+    def note_status(self, status: bytes, derained: bool) -> None:
+        self._status = status
+        self._derained += derained
+
+    def take_complete(self) -> bytes | None:
+        """The status of the last frame, once, if nothing is missing."""
+        scores = {count for name, count in self._counts.items() if name.endswith(SCORE)}
+        others = {count for name, count in self._counts.items() if not name.endswith(SCORE)}
+        if self._status is None or len(others) > 1 or not scores <= {self._derained}:
+            return None
+        status, self._status = self._status, None
+        return status
+
+
+def plain(message: DiagnosticArray) -> dict[str, Any]:
+    """Diagnostics as plain values: status name -> level, message, hardware_id and values."""
+    return {
+        status.name: {
+            "level": status.level[0] if isinstance(status.level, bytes) else status.level,
+            "message": status.message,
+            "hardware_id": status.hardware_id,
+            "values": {pair.key: pair.value for pair in status.values},
+        }
+        for status in message.status
+    }
+
+
+def _save(path: Path, statuses: dict[str, Any]) -> None:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps({"steady_ns": time.monotonic_ns(), "statuses": statuses}))
+    os.replace(unfinished, path)
+
+
+@contextmanager
+def new_bag(path: Path, storage: str, compression: str) -> Iterator[Writer]:
+    """A recording to write, which appears under its name when it is complete. Raises BagError."""
+    if path.exists():
+        raise BagError(f"{path} exists already; give another name for the recording")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{path.name}_", dir=path.absolute().parent) as folder:
+            with BagWriter(Path(folder) / path.name, storage, compression) as bag:
+                yield bag
+            os.rename(Path(folder) / path.name, path)
+    except (OSError, sqlite3.Error) as err:
+        why = (err.strerror or err) if isinstance(err, OSError) else err
+        raise BagError(f"{path} cannot be written ({why})") from err
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m sapnet_ros.replay.recorder``: records until SIGINT or SIGTERM, then closes the bag and returns 0.
+
+    2 where the recording cannot be written: then there is none.
+    """
+    args = _parser().parse_args(remove_ros_args(sys.argv if argv is None else ["recorder", *argv])[1:])
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    save = partial(_save, args.diagnostics) if args.diagnostics else lambda statuses: None
+    made = new_bag(args.bag, args.storage, "chunk" if args.compress else "none") if args.bag else nullcontext()
+    noted = args.received.open("w", buffering=1) if args.received else nullcontext()
+    try:
+        with made as bag, noted as log:
+            recorder = Recorder(
+                bag, log, save, args.camera or [""], args.without_info, status=args.status, frames_in=args.input
+            )
+            executor = SingleThreadedExecutor()
+            executor.add_node(recorder)
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=0.1)
+            executor.shutdown()
+            recorder.destroy_node()
+    except BagError as err:
+        print(f"recorder: {err}", file=sys.stderr)
+        return EXIT_INPUT
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "recorder", description="Record a derain_node's outputs until Ctrl-C. Remap its topics as those of the node."
+    )
+    parser.add_argument("bag", nargs="?", type=Path, help="rosbag2 folder to make (default: nothing is recorded)")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
+    parser.add_argument("--compress", action="store_true", help="zstd, with mcap")
+    parser.add_argument("--camera", action="append", metavar="NAME", help="of the node's cameras; may be given again")
+    parser.add_argument(
+        "--without-info", action="append", default=[], metavar="NAME", help="a camera that has no camera_info"
+    )
+    parser.add_argument("--status", action="store_true", help="record frame_status, which holds latencies")
+    parser.add_argument("--input", action="store_true", help="record the image that goes in")
+    parser.add_argument("--received", type=Path, help="write a line for each message here")
+    parser.add_argument("--diagnostics", type=Path, help="keep the newest diagnostics here, as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
