@@ -67,10 +67,10 @@ demo: $(VENV)/.runtime ## derain a live topic; INPUT=video|folder|bag RAIN=none|
 	exec $(BIN)/sapnet demo "$$@"
 
 test: venv ## run all tests on ROS 2 Jazzy; TESTS="test/sapnet -k name" for some
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 $(TESTS)
 
 test-kilted: venv-kilted ## run the node's tests on ROS 2 Kilted
-	$(VENV_KILTED)/bin/python -m pytest $(or $(TESTS),-m 'not once' test/sapnet_ros)
+	$(VENV_KILTED)/bin/python -m pytest -n 2 $(or $(TESTS),-m 'not once' test/sapnet_ros)
 
 soak: venv ## four cameras for MINUTES=10 through derain_node; memory and threads as soak.png
 	$(BIN)/python benchmarks/soak.py --minutes "$${MINUTES:-10}" --picture soak.png
@@ -79,6 +79,7 @@ lint: venv ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
 
 # What is locked stays as it is where the plain files allow it; UPGRADE=1 takes the newest of what they leave open.
 locks: ## write requirements/vehicle-*.lock anew, with uv, after a change of the plain files; UPGRADE=1

@@ -16,12 +16,35 @@ from hypothesis import HealthCheck, settings
 # take many times as long as one. Before torch is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Every run, and every worker of one (PYTEST_XDIST_WORKER is gw0, gw1, ...), talks in a ROS domain of its own.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+os.environ["ROS_DOMAIN_ID"] = str(20 + _RUN % 40 * 2 + _WORKER % 2)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCES = (".*", "__pycache__", "*.egg-info", "build", "install", "log", "demo_out", "datasets", "runs")
 
 # How long an example takes says more of the machine's other work than of ours.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with real nodes to one worker, one after another and first; share the other files out.
+
+    Two nodes under test at a time would steal the processor from each other, and a file's fixtures are built once.
+    """
+    for item in items:
+        group = "nodes" if _runs_nodes(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not _runs_nodes(item))
+
+
+def _runs_nodes(item: pytest.Item) -> bool:
+    folder = item.path.relative_to(ROOT / "test").parts[0]
+    return folder in ("sapnet_ros", "launch") and item.path.stem.endswith("_integration")
 
 
 @pytest.fixture(scope="session")

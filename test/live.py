@@ -1,4 +1,4 @@
-"""Real nodes in real processes over real DDS, on this host and in a domain of their own."""
+"""Real nodes in real processes over real DDS, on this host, in the domain that conftest.py sets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(20 + os.getpid() % 80)
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 30.0

@@ -107,7 +107,8 @@ def load_weights(weights: str | Path) -> SAPNet:
 def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str]) -> None:
     """Write ``network`` as float32 safetensors with its ModelConfig and ``provenance`` in the metadata.
 
-    The file appears whole or not at all, and equal weights give equal bytes. Raises CheckpointError.
+    The file appears whole or not at all, and equal weights give equal bytes. Raises CheckpointError for weights that
+    cannot be saved, SapnetError where the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":

@@ -1,4 +1,4 @@
-"""``python -m sapnet_ros.replay.bag_publisher``: publishes a recording in real time, or in lockstep with derain_node."""
+"""``python -m sapnet_ros.replay.bag_publisher``: publishes a recording in real time or in lockstep with derain_node."""
 
 from __future__ import annotations
 
