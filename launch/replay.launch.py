@@ -20,7 +20,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import ExecuteProcess, LogInfo, RegisterEventHandler, Shutdown, TimerAction
 from launch.event_handlers import OnProcessExit
 
-from sapnet.bags import BagSource, open_bag
+from sapnet.bags import Recording, open_recording
 from sapnet.errors import BagError
 from sapnet_ros import launching
 from sapnet_ros.replay.plan import DERAINED_INFO, OUTPUTS, Plan, make_plan
@@ -58,7 +58,7 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     if output is not None and output.exists():
         raise ValueError(f"output:={given['output']} exists already")
     try:
-        with open_bag(Path(given["bag"]).expanduser()) as source:
+        with open_recording(Path(given["bag"]).expanduser()) as source:
             plan = make_plan(source, images, all_sizes=lockstep)
             ros2bag = choose_ros2bag(given, source, lockstep)
             topics = sorted({topic.name for topic in source.topics} - set(plan.outputs) - {"/clock"})
@@ -79,7 +79,7 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     return [*node, *recorder, waiting, begin, ends_with(player)]
 
 
-def choose_ros2bag(given: Mapping[str, str], source: BagSource, lockstep: bool) -> bool:
+def choose_ros2bag(given: Mapping[str, str], source: Recording, lockstep: bool) -> bool:
     """Whether ros2 bag plays and records. Raises ValueError where it is asked for and cannot."""
     choice = given["player"] or "auto"
     if choice not in ("auto", "ros2bag", "sapnet"):

@@ -78,10 +78,10 @@ def record(path: Path, messages: Sequence[Sent], profiles: dict[str, Qos] | None
 
 def contents(path: Path) -> dict[str, list[tuple[int, bytes]]]:
     """Log times and CDR of each topic's messages, in their order."""
-    from sapnet.bags import open_bag
+    from sapnet.bags import open_recording
 
     found: dict[str, list[tuple[int, bytes]]] = {}
-    with open_bag(path) as source:
+    with open_recording(path) as source:
         assert not source.notes
         for message in source.messages():
             found.setdefault(message.topic.name, []).append((message.time_ns, message.data))

@@ -1,5 +1,6 @@
 """Recordings: reads ROS 1 and ROS 2 bags, derains their cameras into new ones, compares them. Imports no ROS."""
 
-from sapnet.bags.open import BagSource, Recorded, Topic, open_bag
+from sapnet.bags.open import open_recording
+from sapnet.bags.recording import Message, Recording, Topic
 
-__all__ = ["BagSource", "Recorded", "Topic", "open_bag"]
+__all__ = ["Message", "Recording", "Topic", "open_recording"]

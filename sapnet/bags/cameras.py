@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sapnet.bags.open import BagSource, Topic
+from sapnet.bags.recording import Recording, Topic
 from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import BagError, ImageFormatError
 
@@ -38,7 +38,7 @@ class Camera:
         return f"{self.namespace}{name}{'/compressed' if compressed else ''}"
 
 
-def find_cameras(source: BagSource, wanted: Sequence[str] = ()) -> list[Camera]:
+def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
     """The cameras with these topics, or all that are in colour, once each: raw, where a camera is there compressed too.
 
     What derain_node put out is no camera. Raises BagError where a topic is not there or holds no images.
@@ -72,7 +72,7 @@ def untouched_siblings(cameras: Sequence[Camera], images: Sequence[Topic]) -> li
     return [topic for topic in images if topic not in taken and _base(topic) in bases]
 
 
-def _in_colour(source: BagSource, images: Sequence[Topic]) -> list[Topic]:
+def _in_colour(source: Recording, images: Sequence[Topic]) -> list[Topic]:
     """One topic of each camera: the first that holds images in colour, raw ones before compressed ones."""
     found: dict[str, Topic] = {}
     for topic in sorted(images, key=lambda topic: topic.type != IMAGE):
@@ -93,7 +93,7 @@ def _require_one_transport(topics: Sequence[Topic]) -> None:
             raise BagError(f"{other.name} and {topic.name} are one camera, twice; name one of them")
 
 
-def _named(name: str, source: BagSource, images: Sequence[Topic]) -> Topic:
+def _named(name: str, source: Recording, images: Sequence[Topic]) -> Topic:
     for topic in images:
         if topic.name == name:
             return topic
@@ -112,7 +112,7 @@ def _namespace(topic: Topic) -> str:
     return base[: base.rfind("/") + 1]
 
 
-def _is_colour(source: BagSource, topic: Topic) -> bool:
+def _is_colour(source: Recording, topic: Topic) -> bool:
     for recorded in islice(source.messages([topic]), _LOOKED_AT):
         try:
             message = deserialize(recorded.data, topic.type)

@@ -12,7 +12,8 @@ from pathlib import Path
 from sapnet.bags.definitions import Definitions
 from sapnet.bags.likeness import Likeness, compare_pair
 from sapnet.bags.matching import Message, Pair, Side, Single, pair_up
-from sapnet.bags.open import BagSource, Topic, open_bag
+from sapnet.bags.open import open_recording
+from sapnet.bags.recording import Recording, Topic
 from sapnet.errors import BagError
 
 Progress = Callable[[int, int], None]
@@ -90,7 +91,7 @@ def compare_bags(
     progress: called with the messages read, and how many there are. Raises BagError, also for a wish that no topic
     answers to.
     """
-    with open_bag(a) as source_a, open_bag(b) as source_b:
+    with open_recording(a) as source_a, open_recording(b) as source_b:
         _require_wanted({topic.name for source in (source_a, source_b) for topic in source.topics}, options.topics)
         topics = _choose(source_a, options), _choose(source_b, options)
         sides = Side(source_a, Definitions(source_a.topics)), Side(source_b, Definitions(source_b.topics))
@@ -106,7 +107,7 @@ def compare_bags(
     return Comparison(str(a), str(b), options.tolerance, compared, *notes)
 
 
-def _choose(source: BagSource, options: CompareOptions) -> list[Topic]:
+def _choose(source: Recording, options: CompareOptions) -> list[Topic]:
     return [
         topic
         for topic in source.topics

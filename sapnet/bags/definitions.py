@@ -9,7 +9,7 @@ from rosbags.interfaces.typing import Typesdict
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from sapnet.bags.open import Topic
+from sapnet.bags.recording import Topic
 from sapnet.bags.types import TYPESTORE
 
 _HEADER = "std_msgs/msg/Header"

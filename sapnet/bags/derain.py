@@ -14,10 +14,11 @@ from typing import Any
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.journal import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
 from sapnet.bags.metadata import METADATA
-from sapnet.bags.open import BagSource, InputError, Recorded, Topic, open_bag
+from sapnet.bags.open import open_recording
 from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.pipeline import Item, Steps, digest_of
+from sapnet.bags.recording import InputError, Message, Recording, Topic
 from sapnet.bags.report_data import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
@@ -63,7 +64,7 @@ def derain_bag(
             return _whole(derainer, source, output, options)
         _require_free(output, resume, overwrite, is_unfinished(folder))
         _require_replaceable(source, output)
-        with open_bag(source) as bag:
+        with open_recording(source) as bag:
             _require_within(bag, options.start_s)
             cameras = find_cameras(bag, options.topics)
             if not cameras:
@@ -80,7 +81,7 @@ class _Run:
     def __init__(
         self,
         derainer: Derainer,
-        bag: BagSource,
+        bag: Recording,
         cameras: list[Camera],
         output: Path,
         options: BagOptions,
@@ -119,7 +120,7 @@ class _Run:
     def _write(self, parts: Parts, items: Iterable[Item], done: int, last: str, progress: Progress) -> None:
         """Write what comes, part by part. done, last: of the message before, its number and digest."""
         part, began, frames, whole = self._empty_report(), time.monotonic(), 0, True
-        newest: Recorded | None = None
+        newest: Message | None = None
 
         def end_part() -> None:
             # What is interrupted here is done once more: nobody knows how far it came.
@@ -190,7 +191,7 @@ class _Run:
         self._report.notes += part.notes
 
 
-def _require_within(bag: BagSource, start_s: float) -> None:
+def _require_within(bag: Recording, start_s: float) -> None:
     """Raises BagError where a recording ends before the start of what is asked for."""
     length_ns = bag.end_ns - bag.start_ns
     if start_s and length_ns <= round(start_s * 1e9):

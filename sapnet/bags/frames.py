@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sapnet.bags.open import Recorded
+from sapnet.bags.recording import Message
 from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE, decode_fields, deserialize, serialize
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import require_frame
@@ -36,7 +36,7 @@ class BagFrame:
     info: bytes | None
 
 
-def decode(recorded: Recorded, info: bytes | None) -> BagFrame:
+def decode(recorded: Message, info: bytes | None) -> BagFrame:
     """The frame in a recorded Image or CompressedImage. Raises ImageFormatError."""
     try:
         message = deserialize(recorded.data, recorded.topic.type)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 import sapnet
 from sapnet.bags.charts import QUANTILES, histogram, line_chart
-from sapnet.bags.open import BagSource, open_bag
+from sapnet.bags.open import open_recording
+from sapnet.bags.recording import Recording
 from sapnet.bags.report_data import BagReport, CameraReport
 from sapnet.bags.samples import Sample, read_samples
 from sapnet.errors import BagError
@@ -44,16 +45,17 @@ def write_html(report: BagReport, path: Path, samples: int = 6) -> None:
             file.writelines(_page(report, bags, start_ns, samples, trouble))
 
 
-def _open(report: BagReport, stack: ExitStack) -> tuple[tuple[BagSource, BagSource] | None, str]:
+def _open(report: BagReport, stack: ExitStack) -> tuple[tuple[Recording, Recording] | None, str]:
     """Input and output, or why they cannot be read."""
     try:
-        return (stack.enter_context(open_bag(report.input)), stack.enter_context(open_bag(report.output))), ""
+        pair = stack.enter_context(open_recording(report.input)), stack.enter_context(open_recording(report.output))
+        return pair, ""
     except BagError as err:
         return None, f"There are no sample frames: {err}."
 
 
 def _page(
-    report: BagReport, bags: tuple[BagSource, BagSource] | None, start_ns: int, samples: int, trouble: str
+    report: BagReport, bags: tuple[Recording, Recording] | None, start_ns: int, samples: int, trouble: str
 ) -> Iterator[str]:
     title = f"Derained: {_text(Path(report.input).name)}"
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -124,7 +126,7 @@ def _network(report: BagReport) -> str:
 
 
 def _samples(
-    camera: CameraReport, bags: tuple[BagSource, BagSource] | None, start_ns: int, count: int
+    camera: CameraReport, bags: tuple[Recording, Recording] | None, start_ns: int, count: int
 ) -> Iterator[str]:
     """Pictures before and after, with what shows and hides the mask."""
     if not bags:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rosbags.interfaces import Connection
 
 from sapnet.bags.metadata import merged, read_metadata, write_metadata
-from sapnet.bags.open import Topic
+from sapnet.bags.recording import Topic
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
 from sapnet.files import append_line, read_json, sync, whole_lines, write_json

@@ -8,7 +8,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from sapnet.bags.definitions import Definitions
-from sapnet.bags.open import BagSource, Recorded, Topic
+from sapnet.bags.recording import Message as Recorded
+from sapnet.bags.recording import Recording, Topic
 from sapnet.bags.types import header_stamp
 
 # What may wait for the other recording, for each topic and side: so many bytes, but at least so many messages.
@@ -22,7 +23,7 @@ SIDES = (0, 1)
 class Side(NamedTuple):
     """A recording and the types that it defines."""
 
-    source: BagSource
+    source: Recording
     definitions: Definitions
 
 

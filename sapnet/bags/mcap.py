@@ -18,7 +18,7 @@ from mcap.records import Channel, ChunkIndex, Schema, Statistics
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from sapnet.bags.mcap_pieces import MESSAGE, RECORD, Found, Piece, read_piece, walk
-from sapnet.bags.open import Recorded, Topic
+from sapnet.bags.recording import Message, Topic
 from sapnet.bags.types import FORMATS, parsed_qos
 from sapnet.errors import BagError, first_line
 
@@ -58,7 +58,7 @@ class McapFile:
 
     def messages(
         self, keys: Collection[tuple[str, str]], start_ns: int | None, stop_ns: int | None
-    ) -> Iterator[Recorded]:
+    ) -> Iterator[Message]:
         """Messages of topics with these names and types, in the order of their log times, then of their places."""
         wanted = {number for number, topic in self._topics.items() if (topic.name, topic.type) in keys}
         begin = -1 if start_ns is None else start_ns
@@ -85,7 +85,7 @@ class McapFile:
                     heapify(waiting)
                 if waiting:
                     time_ns, _, first, end, channel, records = heappop(waiting)
-                    yield Recorded(self._topics[channel], time_ns, records[first:end])
+                    yield Message(self._topics[channel], time_ns, records[first:end])
 
     def _read(self, stream: BinaryIO) -> None:
         """Find out what is where."""

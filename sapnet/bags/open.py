@@ -1,103 +1,20 @@
-"""Reads recordings of ROS 1 and ROS 2, whole or damaged, message by message."""
+"""Opens recordings of ROS 1 and ROS 2, whole or damaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from rosbags.interfaces import MessageDefinition, Qos
-
+from sapnet.bags.recording import InputError, Recording, why
+from sapnet.bags.ros1 import open_ros1
+from sapnet.bags.rosbag2 import open_rosbag2
 from sapnet.bags.scratch import scratch_folder
 from sapnet.errors import BagError
 
-# Reads (topic, log time in nanoseconds, CDR) of topics, from a start (inclusive) to a stop (exclusive).
-Messages = Iterator["Recorded"]
-Read = Callable[[Collection["Topic"], "int | None", "int | None"], Messages]
-
-
-class InputError(BagError):
-    """What a recording is read from has failed, or memory has: nothing is known to be wrong with the recording."""
-
-
-@dataclass(frozen=True, eq=False)
-class Topic:
-    """A topic of a recording; topics of one name and different types are two.
-
-    type: such as ``sensor_msgs/msg/Image``. qos: profiles of its publishers, empty where they were not recorded.
-    definition: of format NONE where the recording has none. digest: RIHS01 hash of the type, or empty.
-    count: messages, as far as the recording says.
-    """
-
-    name: str
-    type: str
-    qos: tuple[Qos, ...]
-    definition: MessageDefinition
-    digest: str
-    serialization: str
-    count: int
-
-
-class Recorded(NamedTuple):
-    """A message. time_ns: log time. data: CDR."""
-
-    topic: Topic
-    time_ns: int
-    data: bytes
-
-
-class BagSource:
-    """An open recording.
-
-    storage: ``mcap`` or ``sqlite3``, or ``ros1``. compression: ``none``, ``message``, ``file`` or, in mcap, ``chunk``.
-    start_ns, end_ns: log times of the first message, and one after that of the last; equal where there is none.
-    notes: what was wrong with it, a sentence each; reading may add some. custom: what the recorder was told to keep.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        storage: str,
-        compression: str,
-        topics: tuple[Topic, ...],
-        span_ns: tuple[int, int],
-        notes: list[str],
-        read: Read,
-        custom: Mapping[str, str] | None = None,
-    ) -> None:
-        self.path = path
-        self.storage = storage
-        self.compression = compression
-        self.topics = topics
-        self.start_ns, self.end_ns = span_ns
-        self.notes = notes
-        self.custom = dict(custom or {})
-        self._read = read
-
-    @property
-    def count(self) -> int:
-        """Messages of all topics."""
-        return sum(topic.count for topic in self.topics)
-
-    def messages(
-        self, topics: Collection[Topic] | None = None, start_ns: int | None = None, stop_ns: int | None = None
-    ) -> Messages:
-        """Messages of all or some topics, in the order of their log times within each of the recording's files.
-
-        start_ns, stop_ns: from this log time on, and before this one. Where the recording turns out to be damaged,
-        they end early, and ``notes`` says so. Raises InputError where what it is read from fails meanwhile.
-        """
-        wanted = self.topics if topics is None else topics
-        try:
-            yield from self._read(wanted, start_ns, stop_ns) if wanted else ()
-        except (OSError, MemoryError) as err:
-            raise InputError(f"{self.path} cannot be read ({_why(err)})") from err
-
 
 @contextmanager
-def open_bag(path: Path | str) -> Iterator[BagSource]:
+def open_recording(path: Path | str) -> Iterator[Recording]:
     """Open a rosbag2 folder, one of its files, or a ROS 1 bag.
 
     A recording that was not finished (no metadata.yaml, an mcap file without its end, a truncated or not yet merged
@@ -112,25 +29,9 @@ def open_bag(path: Path | str) -> Iterator[BagSource]:
             scratch = stack.enter_context(scratch_folder())
             source = stack.enter_context(_opener(path)(path, scratch))
         except (OSError, MemoryError) as err:
-            raise InputError(f"{path} cannot be read ({_why(err)}); check its rights, and TMPDIR") from err
+            raise InputError(f"{path} cannot be read ({why(err)}); check its rights, and TMPDIR") from err
         yield source
 
 
-def note(notes: list[str], what: str) -> None:
-    """Add what was found to be wrong, once, however often it is read."""
-    if what not in notes:
-        notes.append(what)
-
-
-def _why(err: OSError | MemoryError) -> str:
-    return (err.strerror or str(err)) if isinstance(err, OSError) else "out of memory"
-
-
-def _opener(path: Path) -> Callable[[Path, Path], AbstractContextManager[BagSource]]:
-    if path.name.endswith((".bag", ".bag.active")) and path.is_file():
-        from sapnet.bags.ros1 import open_ros1
-
-        return open_ros1
-    from sapnet.bags.rosbag2 import open_rosbag2
-
-    return open_rosbag2
+def _opener(path: Path) -> Callable[[Path, Path], AbstractContextManager[Recording]]:
+    return open_ros1 if path.name.endswith((".bag", ".bag.active")) and path.is_file() else open_rosbag2

@@ -8,9 +8,9 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from sapnet.bags.cameras import Camera, untouched_siblings
 from sapnet.bags.frames import encode, encode_info, kept_encoding
-from sapnet.bags.open import BagSource, Topic
 from sapnet.bags.options import BagOptions
 from sapnet.bags.pipeline import Item
+from sapnet.bags.recording import Recording, Topic
 from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE
 from sapnet.errors import BagError
 
@@ -21,7 +21,7 @@ class Outputs:
     topics: all of them, those of the source first. notes: what may surprise in them, a sentence each.
     """
 
-    def __init__(self, bag: BagSource, cameras: Sequence[Camera], options: BagOptions) -> None:
+    def __init__(self, bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> None:
         self._options = options
         self._described = any(topic.definition.data for topic in bag.topics)
         self._infos = {camera.info for camera in cameras if camera.info is not None}

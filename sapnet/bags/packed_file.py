@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from sapnet.bags.mcap import McapFile
-from sapnet.bags.open import Recorded
+from sapnet.bags.recording import Message
 from sapnet.bags.sqlite3 import Sqlite3File
 from sapnet.bags.types import zstd
 from sapnet.errors import first_line
@@ -38,7 +38,7 @@ class PackedFile:
 
     def messages(
         self, keys: Collection[tuple[str, str]], start_ns: int | None, stop_ns: int | None
-    ) -> Iterator[Recorded]:
+    ) -> Iterator[Message]:
         """As of what is in it."""
         if self.span_ns is None or not _meet(self.span_ns, start_ns, stop_ns):
             return

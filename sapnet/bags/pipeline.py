@@ -14,8 +14,8 @@ from itertools import islice
 from sapnet.bags.ahead import ahead
 from sapnet.bags.cameras import Camera
 from sapnet.bags.frames import BagFrame, decode
-from sapnet.bags.open import BagSource, Recorded, Topic
 from sapnet.bags.options import BagOptions
+from sapnet.bags.recording import Message, Recording, Topic
 from sapnet.derainer import Derained, Derainer
 from sapnet.errors import BagError, ImageFormatError
 
@@ -33,7 +33,7 @@ class Item:
     """
 
     number: int
-    recorded: Recorded
+    recorded: Message
     camera: Camera | None = None
     skipped: bool = False
     unreadable: str = ""
@@ -51,7 +51,7 @@ class Item:
 class Steps:
     """Takes messages through the steps, each on a thread of its own."""
 
-    def __init__(self, derainer: Derainer, bag: BagSource, cameras: Sequence[Camera], options: BagOptions) -> None:
+    def __init__(self, derainer: Derainer, bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> None:
         self._derainer = derainer
         self._bag = bag
         self._cameras = {camera.topic: camera for camera in cameras}
@@ -102,7 +102,7 @@ class Steps:
                     item.unreadable = str(err)
             yield item
 
-    def _checked(self, done: int, last: str) -> Generator[Recorded, None, None]:
+    def _checked(self, done: int, last: str) -> Generator[Message, None, None]:
         """What is asked for, if those that are done with read as they did before. Raises BagError where they do not."""
         unmet = bool(done and last)
         for number, recorded in enumerate(self._recorded()):
@@ -114,10 +114,10 @@ class Steps:
         if unmet:
             raise BagError(f"{self._bag.path} reads otherwise than when it was begun; start anew with --overwrite")
 
-    def _recorded(self) -> Generator[Recorded, None, None]:
+    def _recorded(self) -> Generator[Message, None, None]:
         """What is asked for, in order: first what latched topics had said before the start."""
         if self._start_ns is not None and self._options.latched:
-            kept = {t: deque[Recorded](maxlen=_latched(t)) for t in self._bag.topics if _latched(t)}
+            kept = {t: deque[Message](maxlen=_latched(t)) for t in self._bag.topics if _latched(t)}
             for recorded in self._bag.messages(list(kept), stop_ns=self._start_ns):
                 kept[recorded.topic].append(recorded._replace(time_ns=self._start_ns))
             for messages in kept.values():
@@ -157,7 +157,7 @@ class Steps:
         return items
 
 
-def digest_of(recorded: Recorded) -> str:
+def digest_of(recorded: Message) -> str:
     """Tells a message from others."""
     said = f"{recorded.topic.name} {recorded.topic.type} {recorded.time_ns} ".encode()
     return blake2b(said + recorded.data, digest_size=8).hexdigest()

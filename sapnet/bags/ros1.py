@@ -14,7 +14,7 @@ from rosbags.interfaces.typing import Typesdict
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from sapnet.bags.open import BagSource, Recorded, Topic, note
+from sapnet.bags.recording import Message, Recording, Topic, note
 from sapnet.bags.ros1_reader import Ros1Reader, require_damage
 from sapnet.errors import BagError, first_line
 
@@ -22,7 +22,7 @@ Convert = Callable[["bytes | memoryview"], memoryview]
 
 
 @contextmanager
-def open_ros1(path: Path, scratch: Path) -> Iterator[BagSource]:
+def open_ros1(path: Path, scratch: Path) -> Iterator[Recording]:
     """Open a .bag file; types that ROS 2 has are written as ROS 2 defines them, others keep their definition.
 
     scratch: not needed. Raises BagError.
@@ -43,7 +43,7 @@ def open_ros1(path: Path, scratch: Path) -> Iterator[BagSource]:
         types = _Types(reader.connections, notes)
         topics = _topics(reader.connections, types)
 
-        def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Recorded]:
+        def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
             asked = {(topic.name, topic.type) for topic in wanted}
             connections = [c for c in reader.connections if c.id in topics and _key(topics[c.id]) in asked]
             try:
@@ -56,13 +56,13 @@ def open_ros1(path: Path, scratch: Path) -> Iterator[BagSource]:
                         said = f"{connection.topic} holds messages that are no {connection.msgtype}"
                         note(notes, f"{said} ({first_line(err)}): left out")
                     else:
-                        yield Recorded(topics[connection.id], time_ns, converted)
+                        yield Message(topics[connection.id], time_ns, converted)
             except Exception as err:
                 require_damage(err)
                 note(notes, f"{path.name} is damaged ({first_line(err)}): read as far as it goes")
 
         span = (reader.start_time, reader.end_time) if any(topic.count for topic in topics.values()) else (0, 0)
-        yield BagSource(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), span, notes, read)
+        yield Recording(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), span, notes, read)
     finally:
         reader.close()
 

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from sapnet.bags.mcap import McapFile
 from sapnet.bags.mcap_pieces import require_plausible
 from sapnet.bags.metadata import METADATA
-from sapnet.bags.open import BagSource, Recorded, Topic, note
 from sapnet.bags.packed_file import SUFFIXES, PackedFile
+from sapnet.bags.recording import Message, Recording, Topic, note
 from sapnet.bags.sqlite3 import Sqlite3File
 from sapnet.bags.types import parsed_qos, zstd
 from sapnet.errors import BagError, first_line
@@ -43,7 +43,7 @@ class _Recording:
 
 
 @contextmanager
-def open_rosbag2(path: Path, scratch: Path) -> Iterator[BagSource]:
+def open_rosbag2(path: Path, scratch: Path) -> Iterator[Recording]:
     """Open a rosbag2 folder or one of its files. scratch: an empty folder. Raises BagError."""
     recording = _find(path)
     files = list(_opened(recording, scratch))
@@ -53,7 +53,7 @@ def open_rosbag2(path: Path, scratch: Path) -> Iterator[BagSource]:
     spans = [file.span_ns for _, file in files if file.span_ns is not None]
     span = (min(first for first, _ in spans), max(last for _, last in spans) + 1) if spans else (0, 0)
 
-    def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Recorded]:
+    def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
         asked = {(topic.name, topic.type) for topic in wanted}
         keys = {key: topic for key, topic in topics.items() if (topic.name, topic.type) in asked}
         for name, file in files:
@@ -65,7 +65,7 @@ def open_rosbag2(path: Path, scratch: Path) -> Iterator[BagSource]:
             except Exception as err:
                 recording.say(f"{name} is damaged ({first_line(err)}): read as far as it goes")
 
-    yield BagSource(
+    yield Recording(
         path,
         STORAGES[_suffix(recording.files[0])],
         _compression(files, recording),
@@ -225,7 +225,7 @@ def _keys(file: File) -> set[Key]:
 
 def _messages(
     file: File, wanted: dict[Key, Topic], start_ns: int | None, stop_ns: int | None, say: Callable[[str], None]
-) -> Iterator[Recorded]:
+) -> Iterator[Message]:
     if wanted.keys().isdisjoint(_keys(file)):
         return
     for topic, time_ns, data in file.messages(wanted, start_ns, stop_ns):
@@ -236,4 +236,4 @@ def _messages(
             except (zstd.ZstdError, ValueError) as err:
                 say(f"{topic.name} holds messages that cannot be unpacked ({first_line(err)}): left out")
                 continue
-        yield Recorded(wanted[topic.name, topic.type], time_ns, data)
+        yield Message(wanted[topic.name, topic.type], time_ns, data)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sapnet.bags.open import BagSource
+from sapnet.bags.recording import Recording
 from sapnet.bags.report_data import CameraReport
 from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import ImageFormatError
@@ -34,7 +34,7 @@ class Sample:
     streak_mask: Frame | None
 
 
-def read_samples(camera: CameraReport, source: BagSource, output: BagSource, count: int) -> Iterator[Sample]:
+def read_samples(camera: CameraReport, source: Recording, output: Recording, count: int) -> Iterator[Sample]:
     """Up to ``count`` derained frames, spread evenly from the first to the last; what cannot be read is left out."""
     for index in spread(min(len(camera.times_ns), len(camera.rain_scores)), count):
         time_ns = camera.times_ns[index]
@@ -53,7 +53,7 @@ def spread(length: int, count: int) -> list[int]:
     return sorted({int(place) for place in np.linspace(0, length - 1, min(length, count)).round()})
 
 
-def _frame(source: BagSource, name: str, time_ns: int) -> Frame | None:
+def _frame(source: Recording, name: str, time_ns: int) -> Frame | None:
     topics = [topic for topic in source.topics if topic.name == name and topic.type in (IMAGE, COMPRESSED_IMAGE)]
     for topic, _, data in source.messages(topics, time_ns, time_ns + 1):
         try:

@@ -14,7 +14,7 @@ import apsw
 import numpy as np
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
-from sapnet.bags.open import Recorded, Topic
+from sapnet.bags.recording import Message, Topic
 from sapnet.bags.types import FORMATS, parsed_qos
 from sapnet.errors import BagError, first_line
 
@@ -73,7 +73,7 @@ class Sqlite3File:
 
     def messages(
         self, keys: Collection[tuple[str, str]], start_ns: int | None, stop_ns: int | None
-    ) -> Iterator[Recorded]:
+    ) -> Iterator[Message]:
         """Messages of topics with these names and types, in the order of their log times, then of their arrival."""
         wanted = {n for n, topic in self._topics.items() if topic.count and (topic.name, topic.type) in keys}
         if not wanted:  # to find nothing takes as long as to find all
@@ -95,7 +95,7 @@ class Sqlite3File:
                         return
                     self._say_damage(f"message {number}: {first_line(err)}")
                 else:
-                    yield Recorded(self._topics[topic], time_ns, data)
+                    yield Message(self._topics[topic], time_ns, data)
 
     @contextmanager
     def _database(self) -> Iterator[apsw.Connection]:

@@ -12,7 +12,7 @@ from rosbags.rosbag2.metadata import dump_qos_v8
 from rosbags.rosbag2.storage_mcap import Channel, McapWriter, Schema, write_channel, write_schema, write_string
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
-from sapnet.bags.open import Topic
+from sapnet.bags.recording import Topic
 
 # Read by ROS 2 from Humble on: from version 9 on, the profiles are a list, which Humble does not take.
 VERSION: Literal[8] = 8
@@ -55,7 +55,7 @@ class _Sqlite3(Sqlite3Writer):
 class BagWriter(Writer):
     """A rosbag2 recording to write, in a ``with`` statement; metadata.yaml is written at its end.
 
-    path: a folder to make. storage: ``mcap`` or ``sqlite3``. compression: as in BagSource.
+    path: a folder to make. storage: ``mcap`` or ``sqlite3``. compression: as in Recording.
     """
 
     STORAGE_PLUGINS = {StoragePlugin.MCAP: _Mcap, StoragePlugin.SQLITE3: _Sqlite3}  # noqa: RUF012

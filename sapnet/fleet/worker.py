@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sapnet
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet.bags.derain import REPORT, Progressed, derain_bag
 from sapnet.bags.join import join_bags
 from sapnet.bags.report_data import BagReport, read_report
@@ -151,7 +151,7 @@ def _require_seen(marker: Path, host: str) -> None:
 
 def _cuts(task: Task) -> tuple[float, ...]:
     """Where each chunk begins, in seconds. A recording that has to be unpacked or rebuilt to be read is one chunk."""
-    with open_bag(task.bag.source) as bag:
+    with open_recording(task.bag.source) as bag:
         whole = bag.notes or bag.compression == "file"
         length_ns = 0 if whole else bag.end_ns - bag.start_ns
     count = max(1, -(-length_ns // round(task.chunk_s * 1e9)))

@@ -18,7 +18,7 @@ from sapnet.errors import BagError, ImageFormatError, SapnetError
 from sapnet.files import natural_key
 
 if TYPE_CHECKING:
-    from sapnet.bags.open import Topic
+    from sapnet.bags.recording import Topic
 
 Frame = NDArray[np.uint8]
 
@@ -134,9 +134,9 @@ def _holds_bag(path: Path) -> bool:
 
 def _open_bag(path: Path) -> FrameSource:
     from sapnet.bags.cameras import find_cameras
-    from sapnet.bags.open import open_bag
+    from sapnet.bags.open import open_recording
 
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         cameras = find_cameras(bag)
         if not cameras:
             seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics))
@@ -149,9 +149,9 @@ def _open_bag(path: Path) -> FrameSource:
 
 def _bag_frames(path: Path, topic: Topic) -> Iterator[tuple[str, Frame]]:
     from sapnet.bags.frames import decode
-    from sapnet.bags.open import open_bag
+    from sapnet.bags.open import open_recording
 
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         for index, recorded in enumerate(bag.messages([topic])):
             yield f"{index:06d}", decode(recorded, None).decoded.bgr
         if bag.notes:

@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from sapnet.bags import BagSource, Recorded, Topic, open_bag
+from sapnet.bags import Message, Recording, Topic, open_recording
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.types import header_stamp
 from sapnet.errors import BagError, SapnetError
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     words = remove_ros_args(sys.argv if argv is None else ["bag_player", *argv])[1:]
     args = _parser().parse_args(words)
     try:
-        with open_bag(args.bag) as source:
+        with open_recording(args.bag) as source:
             notes_said = _say_notes(source, 0)
             between = span(source, args.start, args.duration)
             with _player(source, args, argv) as (player, cameras):
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def chosen_topics(source: BagSource, only: Sequence[str], excluded: Sequence[str]) -> list[Topic]:
+def chosen_topics(source: Recording, only: Sequence[str], excluded: Sequence[str]) -> list[Topic]:
     """The topics to play; /clock is the player's own. Raises BagError where one that is asked for is not there."""
     if missing := set(only) - {topic.name for topic in source.topics}:
         raise BagError(f"{source.path} has no topic {', '.join(sorted(missing))}")
@@ -67,7 +67,7 @@ def chosen_topics(source: BagSource, only: Sequence[str], excluded: Sequence[str
     return [topic for topic in source.topics if (not only or topic.name in only) and topic.name not in left_out]
 
 
-def span(source: BagSource, start_s: float, duration_s: float) -> tuple[int, int]:
+def span(source: Recording, start_s: float, duration_s: float) -> tuple[int, int]:
     """Log times from which, and until before which, to play. Raises BagError where nothing lies between them."""
     start_ns = source.start_ns + round(start_s * 1e9)
     stop_ns = min(source.end_ns, start_ns + round(duration_s * 1e9)) if duration_s else source.end_ns
@@ -79,7 +79,7 @@ def span(source: BagSource, start_s: float, duration_s: float) -> tuple[int, int
 
 @contextmanager
 def _player(
-    source: BagSource, args: argparse.Namespace, argv: list[str] | None
+    source: Recording, args: argparse.Namespace, argv: list[str] | None
 ) -> Iterator[tuple[BagPlayer, list[Camera]]]:
     """The player's node, and the cameras it knows of."""
     topics = chosen_topics(source, args.topic, args.exclude)
@@ -120,7 +120,7 @@ def _heed_signals(player: BagPlayer) -> None:
 
 
 def _play(
-    source: BagSource, player: BagPlayer, cameras: list[Camera], between: tuple[int, int], args: argparse.Namespace
+    source: Recording, player: BagPlayer, cameras: list[Camera], between: tuple[int, int], args: argparse.Namespace
 ) -> None:
     """Play the time between, again and again with --loop. Raises PlayerError, PlayerStopped."""
     start_ns, stop_ns = between
@@ -128,7 +128,7 @@ def _play(
     answers = Answers(player, ready, args.status or ([STATUS] if args.lockstep else []))
     player.time.stop("start")
     player.begin(start_ns)
-    send: Callable[[Recorded], None] = player.send
+    send: Callable[[Message], None] = player.send
     if args.lockstep:
         lockstep = Lockstep(player, answers, cameras, args.ready_timeout, args.answer_timeout)
         lockstep.begin(lambda topics: source.messages(topics, start_ns, stop_ns), sizes_known=bool(args.ready))
@@ -138,10 +138,10 @@ def _play(
         answers.wait_connected(args.ready_timeout)
     player.time.go_on("start")
     frames = {camera.topic for camera in cameras}
-    last: dict[Topic, Recorded] = {}
+    last: dict[Topic, Message] = {}
     with args.sent.open("w", buffering=1) if args.sent else nullcontext() as log:
 
-        def send_and_note(message: Recorded) -> None:
+        def send_and_note(message: Message) -> None:
             if message.topic in frames:
                 last[message.topic] = message
                 _note(message, log)
@@ -154,7 +154,7 @@ def _play(
     _finish(player, answers, list(last.values()), args)
 
 
-def _finish(player: BagPlayer, answers: Answers, last: list[Recorded], args: argparse.Namespace) -> None:
+def _finish(player: BagPlayer, answers: Answers, last: list[Message], args: argparse.Namespace) -> None:
     """Wait for what is under way, which a publisher that ends would take along."""
     player.spin_until(lambda: False, SETTLE_S)
     if args.lockstep or not args.status:
@@ -167,7 +167,7 @@ def _finish(player: BagPlayer, answers: Answers, last: list[Recorded], args: arg
     )
 
 
-def _note(message: Recorded, log: TextIO | None) -> None:
+def _note(message: Message, log: TextIO | None) -> None:
     if log is None:
         return
     try:
@@ -177,7 +177,7 @@ def _note(message: Recorded, log: TextIO | None) -> None:
     print(message.topic.name, stamp, time.monotonic_ns(), file=log)
 
 
-def _say_notes(source: BagSource, said: int) -> int:
+def _say_notes(source: Recording, said: int) -> int:
     for note in source.notes[said:]:
         print(f"bag_player: {note}", file=sys.stderr)
     return len(source.notes)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet.bags.metadata import METADATA
 from sapnet.commands.common import NETWORK, add_command, add_network_arguments
 from sapnet.errors import SapnetError
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         raise SapnetError(f"{args.params_file} is not a file; give one with parameters of derain_node")
     if args.output is not None:
         _check_output(args.output, args.bag, args.overwrite)
-    with open_bag(args.bag) as source:
+    with open_recording(args.bag) as source:
         plan = make_plan(source, args.topic, all_sizes=args.lockstep)
     try:
         with _folder(args.output) as folder, free_domain() as domain:

@@ -10,9 +10,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Bool
 
-from sapnet.bags import Recorded, Topic
+from sapnet.bags import Message, Topic
 from sapnet.bags.cameras import Camera
-from sapnet.bags.open import Messages
+from sapnet.bags.recording import Messages
 from sapnet.bags.types import deserialize
 from sapnet_ros.demo.camera import READINESS_CHANGES_S, SETTLE_S, PlayerError, stamp_of
 from sapnet_ros.qos import latched_profile
@@ -134,7 +134,7 @@ class Lockstep:
 
         It gets each camera's first camera_info, to be ready for its frames. Where there is none, and unless
         ``sizes_known``, it gets ready by the first frame, which then passes through.
-        messages: as BagSource.messages, of the span that is to be played.
+        messages: as Recording.messages, of the span that is to be played.
         """
         player, topics = self._player, self._frames | self._infos
         if not player.spin_until(lambda: all(player.subscribers(topic) for topic in topics), self._ready_s):
@@ -150,7 +150,7 @@ class Lockstep:
             self._answers.wait_ready(self._ready_s)
         self._answers.wait_connected(self._ready_s)
 
-    def send(self, message: Recorded) -> None:
+    def send(self, message: Message) -> None:
         """Publish, and of a frame wait for the answer. Raises PlayerError."""
         if message.topic not in self._frames:
             self._player.send(message)
@@ -180,11 +180,11 @@ class Lockstep:
         answers.idle_reports = 0
         self._player.spin_until(lambda: answers.dropped != dropped or answers.idle_reports > 1, self._answer_s)
 
-    def _hand_over(self, info: Recorded) -> None:
+    def _hand_over(self, info: Message) -> None:
         if not self._player.wait_taken(info.topic, self._answer_s):
             raise PlayerError(f"a subscriber of {info.topic.name} did not take a message within {self._answer_s:g} s")
 
-    def _await(self, message: Recorded, key: FrameKey, dropped: int | None) -> None:
+    def _await(self, message: Message, key: FrameKey, dropped: int | None) -> None:
         player, answers = self._player, self._answers
 
         def answered() -> bool:
@@ -200,7 +200,7 @@ class Lockstep:
             answers.wait_ready(self._ready_s)
 
 
-def frame_key(message: Recorded) -> FrameKey | None:
+def frame_key(message: Message) -> FrameKey | None:
     """Of an image's header; None of a message that no node can take either."""
     try:
         header: Any = deserialize(message.data, message.topic.type).header

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sapnet.bags import BagSource, Recorded
+from sapnet.bags import Message, Recording
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.types import deserialize
 from sapnet.errors import BagError, ImageFormatError
@@ -80,7 +80,7 @@ class Plan:
         return [*NODE_TOPICS, *(camera.source.output(name) for camera in self.cameras for name in names)]
 
 
-def make_plan(source: BagSource, wanted: Sequence[str] = (), all_sizes: bool = False) -> Plan:
+def make_plan(source: Recording, wanted: Sequence[str] = (), all_sizes: bool = False) -> Plan:
     """For the cameras with these topics, or all that are in colour.
 
     all_sizes: read all frames for their sizes, not just the first ones: a frame of a size that the node is not ready
@@ -105,13 +105,13 @@ def make_plan(source: BagSource, wanted: Sequence[str] = (), all_sizes: bool = F
     return Plan(tuple(named), tuple(f"{height}x{width}" for height, width in known))
 
 
-def _sizes(source: BagSource, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:
+def _sizes(source: Recording, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:
     """Height and width of its first frames that can be read, or of all."""
     frames = source.messages([camera.topic]) if count is None else islice(source.messages([camera.topic]), _LOOKED_AT)
     yield from islice(_readable_sizes(frames, camera), count)
 
 
-def _readable_sizes(frames: Iterable[Recorded], camera: Camera) -> Iterator[tuple[int, int]]:
+def _readable_sizes(frames: Iterable[Message], camera: Camera) -> Iterator[tuple[int, int]]:
     for recorded in frames:
         try:
             yield image_size(deserialize(recorded.data, camera.topic.type), camera.compressed)

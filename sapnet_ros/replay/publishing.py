@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
-from sapnet.bags import Recorded, Topic
+from sapnet.bags import Message, Topic
 from sapnet.errors import SapnetError, first_line
 from sapnet_ros.replay.clock import PlayClock
 from sapnet_ros.replay.recorded_topics import is_latched, message_class, offered_profile, overridable
@@ -84,12 +84,12 @@ class BagPlayer(WaitingNode):
             self.serve(max(0.0, left_s))
             self._obey()
 
-    def send(self, message: Recorded) -> None:
+    def send(self, message: Message) -> None:
         """Publish a message as it was recorded, after its time."""
         self._tell_time(message.time_ns)
         self.publish(message)
 
-    def publish(self, message: Recorded) -> None:
+    def publish(self, message: Message) -> None:
         """Publish a message as it was recorded, whatever the time."""
         self._publishers_of[message.topic].publish(message.data)
 
@@ -177,13 +177,13 @@ class BagPlayer(WaitingNode):
 
 def play_once(
     player: BagPlayer,
-    messages: Callable[[Collection[Topic], int | None, int | None], Iterable[Recorded]],
+    messages: Callable[[Collection[Topic], int | None, int | None], Iterable[Message]],
     span_ns: tuple[int, int],
-    send: Callable[[Recorded], None],
+    send: Callable[[Message], None],
 ) -> None:
     """Play a span of a recording; what was latched before it comes first. Raises PlayerStopped, and what ``send`` does.
 
-    messages: as BagSource.messages. send: called for each message when its time has come.
+    messages: as Recording.messages. send: called for each message when its time has come.
     """
     start_ns, stop_ns = span_ns
     player.begin(start_ns)

@@ -14,7 +14,7 @@ import pytest
 import bag_builders as bags
 from bag_builders import START_NS, TYPES, Sent, compressed, image, smooth_frames, text, write_bag
 from sapnet.bags.cameras import Camera, find_cameras
-from sapnet.bags.open import open_bag
+from sapnet.bags.open import open_recording
 from sapnet.errors import BagError
 
 FRAME = smooth_frames(1)[0]
@@ -28,7 +28,7 @@ def find(tmp_path: Path) -> Iterator[Find]:
     with ExitStack() as stack:
 
         def run(messages: list[Sent], *topics: str) -> list[Camera]:
-            return find_cameras(stack.enter_context(open_bag(write_bag(tmp_path / "bag", messages))), topics)
+            return find_cameras(stack.enter_context(open_recording(write_bag(tmp_path / "bag", messages))), topics)
 
         yield run
 
@@ -98,7 +98,7 @@ def test_compressed_is_taken_where_the_raw_topic_has_nothing_to_show(tmp_path: P
         [compressed("/front/image_raw/compressed", START_NS, FRAME)],
         topics=[("/front/image_raw", "sensor_msgs/msg/Image")],
     )
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         (camera,) = find_cameras(source)
         assert camera.topic.name == "/front/image_raw/compressed"
         assert camera.compressed

@@ -8,7 +8,7 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from bag_builders import START_NS, smooth_frames, wheel
 from bag_builders import image as image_message
 from sapnet.bags.definitions import Definitions
-from sapnet.bags.open import Topic
+from sapnet.bags.recording import Topic
 
 IMAGE, STRING, WHEEL = "sensor_msgs/msg/Image", "std_msgs/msg/String", "our_msgs/msg/Wheel"
 STAMPED = "our_msgs/msg/Stamped"

@@ -28,13 +28,13 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 
 import bag_builders as bags
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, text, wheel, write_bag
-from sapnet.bags import BagSource, Topic, open_bag
+from sapnet.bags import Recording, Topic, open_recording
 from sapnet.bags.derain import REPORT, Progressed, derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.bags.report_data import BagReport
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
-from sapnet.errors import BackendError, BagError
+from sapnet.errors import BackendError, BagError, SapnetError
 from sapnet.images.messages import decode_compressed, decode_image
 
 CAMERA = "/cam/image_raw"
@@ -449,7 +449,7 @@ def test_real_frames_with_transforms(
         assert cv2.absdiff(decode_compressed(message).bgr, frame).mean() < 4
     moved = [message.transforms[0].transform.translation.x for message in decoded(got, "/tf")]
     assert moved == [0.0, 1.0]
-    with open_bag(tmp_path / "out") as bag:
+    with open_recording(tmp_path / "out") as bag:
         (static,) = (topic for topic in bag.topics if topic.name == "/tf_static")
         assert [profile.durability for profile in static.qos] == [QosDurability.TRANSIENT_LOCAL]
     assert_kind(tmp_path / "out", kind)
@@ -503,7 +503,7 @@ def test_real_recordings_pass_through_unchanged(derainer: Derainer, shared_data:
     for storage in ("mcap", "sqlite3"):
         for name in ("talker", "wbag"):
             source = tmp_path / f"{storage}_{name}"
-            with open_bag(shared_data / "bags" / storage / name) as bag:
+            with open_recording(shared_data / "bags" / storage / name) as bag:
                 recorded = [(m.topic.name, m.topic.type, m.time_ns, m.data) for m in bag.messages()]
                 frame = image(CAMERA, bag.start_ns, smooth_frames(1, 48, 64)[0])
                 write_like(source, bag, frame)
@@ -514,7 +514,7 @@ def test_real_recordings_pass_through_unchanged(derainer: Derainer, shared_data:
             assert len(got) == len(recorded) + 3
 
 
-def write_like(path: Path, bag: BagSource, frame: Sent) -> None:
+def write_like(path: Path, bag: Recording, frame: Sent) -> None:
     """The recording with one more message."""
     with BagWriter(path, bag.storage) as writer:
         connections = {topic: writer.add(topic) for topic in bag.topics}
@@ -530,7 +530,7 @@ def test_types_that_nobody_describes_are_passed_on(derainer: Derainer, tmp_path:
             for name, kind, data in (("/x", "their_msgs/msg/X", b"\0\1\0\0secret"), (CAMERA, IMAGE, frame.data)):
                 writer.write(writer.add(undescribed(name, kind)), START_NS, data)
         derain_bag(derainer, tmp_path / storage, tmp_path / f"{storage}_out")
-        with open_bag(tmp_path / f"{storage}_out") as bag:
+        with open_recording(tmp_path / f"{storage}_out") as bag:
             topics = {topic.name: topic for topic in bag.topics}
             assert topics["/x"].type == "their_msgs/msg/X"
             assert not topics["/x"].definition.data
@@ -583,7 +583,7 @@ def test_what_the_recorder_was_told_to_keep_is_kept(derain: Derain, tmp_path: Pa
         camera = writer.add_connection(CAMERA, IMAGE, typestore=TYPES)
         writer.write(camera, START_NS, image(CAMERA, START_NS, smooth_frames(1, 48, 64)[0]).data)
     derain(tmp_path / "in")
-    with open_bag(tmp_path / "out") as bag:
+    with open_recording(tmp_path / "out") as bag:
         assert bag.custom == {"vehicle": "7"}
 
 
@@ -619,7 +619,7 @@ def test_a_frame_that_cannot_be_written_is_told(derain: Derain, tmp_path: Path) 
 def test_a_damaged_report_of_an_output_is_told(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
     derain(drive(1))
     (tmp_path / "out" / REPORT).write_text("{")
-    with pytest.raises(BagError, match=r"sapnet_report\.json is damaged .*; derain it anew with --overwrite"):
+    with pytest.raises(SapnetError, match=r"sapnet_report\.json is damaged .*; derain it anew with --overwrite"):
         derain_bag(derainer, tmp_path / "in", tmp_path / "out", resume=True)
 
 

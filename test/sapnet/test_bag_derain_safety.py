@@ -10,7 +10,7 @@ import pytest
 
 import sapnet.bags.journal
 from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, split_bag, text, write_bag
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer
@@ -35,7 +35,7 @@ def stamp(number: int) -> int:
 
 
 def words(path: Path) -> list[Sent]:
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         assert bag.notes == []
         return [Sent(topic.name, topic.type, ns, data) for topic, ns, data in bag.messages() if topic.name[:2] == "/t"]
 

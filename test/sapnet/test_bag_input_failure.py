@@ -17,10 +17,10 @@ from rosbags.typesys import Stores, get_typestore
 
 import sapnet.bags.journal
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, image, smooth_frames, split_bag, text, write_bag
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet.bags.compare import compare_bags
 from sapnet.bags.derain import derain_bag
-from sapnet.bags.open import InputError
+from sapnet.bags.recording import InputError
 from sapnet.bags.samples import spread
 from sapnet.derainer import Derainer
 from sapnet.errors import BagError
@@ -139,7 +139,7 @@ def ros1(path: Path) -> Path:
 
 
 def messages(path: Path) -> list[tuple[str, int, bytes]]:
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         read = [(topic.name, time_ns, data) for topic, time_ns, data in bag.messages()]
         assert bag.notes == []
     return read

@@ -12,14 +12,14 @@ import pytest
 from rosbags.rosbag2 import CompressionMode
 
 from bag_builders import Sent, split_bag, text
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = [[text("/words", 10 * group + n, f"{group} {n}") for n in range(5)] for group in range(4)]
 KILLED = """
 import os, sys
-from sapnet.bags import open_bag
-with open_bag(sys.argv[1]) as bag:
+from sapnet.bags import open_recording
+with open_recording(sys.argv[1]) as bag:
     next(bag.messages())
     os._exit(0)
 """
@@ -42,7 +42,7 @@ def files(scratch: Path) -> list[str]:
 
 
 def test_one_file_is_unpacked_at_a_time(bag: Path, scratch: Path) -> None:
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         seen = []
         for topic, time_ns, data in source.messages():
             (unpacked,) = files(scratch)
@@ -55,7 +55,7 @@ def test_one_file_is_unpacked_at_a_time(bag: Path, scratch: Path) -> None:
 
 
 def test_several_may_read_at_once(bag: Path, scratch: Path) -> None:
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         ahead, behind = source.messages(), source.messages()
         times = [next(ahead).time_ns for _ in range(12)]
         for recorded in ahead:
@@ -69,12 +69,12 @@ def test_what_a_killed_process_left_is_removed_by_the_next(bag: Path, scratch: P
     subprocess.run([sys.executable, "-c", KILLED, str(bag)], env=environment, check=True)
     (left,) = scratch.iterdir()
     assert files(left)
-    with open_bag(bag):  # it might be one that is just made
+    with open_recording(bag):  # it might be one that is just made
         assert left.is_dir()
-    with open_bag(bag) as held:
+    with open_recording(bag) as held:
         for folder in scratch.iterdir():
             os.utime(folder, (0, 0))
-        with open_bag(bag):
+        with open_recording(bag):
             assert not left.exists()
         assert len(list(held.messages())) == 20
     assert list(scratch.iterdir()) == []

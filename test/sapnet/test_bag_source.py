@@ -29,7 +29,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from ruamel.yaml import YAML
 
 from bag_builders import START_NS, TYPES, Sent, image, smooth_frames, split_bag, text, wheel, write_bag
-from sapnet.bags import BagSource, open_bag
+from sapnet.bags import Recording, open_recording
 from sapnet.bags.types import zstd
 from sapnet.errors import BagError
 
@@ -51,7 +51,7 @@ IDL = "=" * 80 + "\nIDL: std_msgs/msg/String\nmodule std_msgs { module msg { str
 
 
 def ours(path: Path) -> list[Sent]:
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         messages = [Sent(topic.name, topic.type, time_ns, data) for topic, time_ns, data in bag.messages()]
         assert bag.notes == []
         assert bag.count == len(messages)
@@ -93,7 +93,7 @@ def test_recordings_of_rosbag2_itself(shared_data: Path, storage: str, name: str
     assert len(expected) == {"talker": 20, "wbag": 6074}[name]
     assert ours(folder) == expected
     assert [sent for file in files for sent in ours(file)] == expected
-    with open_bag(folder) as bag, Reader(folder) as reader:
+    with open_recording(folder) as bag, Reader(folder) as reader:
         assert {(t.name, t.type, t.qos, t.count) for t in bag.topics} == {
             (c.topic, c.msgtype, tuple(c.ext.offered_qos_profiles), c.msgcount) for c in reader.connections
         }
@@ -109,7 +109,7 @@ def test_every_storage_and_compression_in_several_files(tmp_path: Path, storage:
     bag = split_bag(tmp_path / "bag", groups, storage, mode, [LATCHED])
     messages = [sent for group in groups for sent in in_order(group)]
     assert ours(bag) == theirs(bag) == messages
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         assert source.storage == storage
         assert source.compression == {"storage": "chunk"}.get(mode.name.lower(), mode.name.lower())
         assert [topic.name for topic in source.topics] == ["/cam/image_raw", "/größe", "/wheel"]
@@ -119,7 +119,7 @@ def test_every_storage_and_compression_in_several_files(tmp_path: Path, storage:
             assert topic.digest == TYPES.hash_rihs01(topic.type)
             assert topic.count == 12
     (bag / "metadata.yaml").unlink()
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         assert [Sent(topic.name, topic.type, ns, data) for topic, ns, data in source.messages()] == messages
         assert source.compression == {"storage": "chunk"}.get(mode.name.lower(), mode.name.lower())
 
@@ -146,7 +146,7 @@ def test_mcap_of_other_writers(
         writer.finish()
     messages = [Sent("/ab"[0] + "ab"[n % 2], STRING, t, text("", 0, str(n)).data) for n, t in enumerate(times)]
     assert ours(path) == in_order(messages)
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         assert {topic.digest for topic in bag.topics} == {"RIHS01_1"}
         only_b = [recorded.time_ns for recorded in bag.messages(bag.topics[1:], 10, 50)]
         assert only_b == sorted(t for n, t in enumerate(times) if n % 2 and 10 <= t < 50)
@@ -158,7 +158,7 @@ def test_topics_of_one_name_and_topics_without_messages(tmp_path: Path, storage:
     messages = [text("/x", 5, "a"), wheel("/x", 6, 1.0), text("/x/_service_event", 7, "b")]
     ours_ = ours(write_bag(tmp_path / "bag", messages, storage, [("/silent", IMU)]))
     assert ours_ == messages
-    with open_bag(tmp_path / "bag") as bag:
+    with open_recording(tmp_path / "bag") as bag:
         assert {(t.name, t.type, t.count) for t in bag.topics} == {
             ("/silent", IMU, 0),
             *((m[0], m[1], 1) for m in messages),
@@ -180,7 +180,7 @@ def test_idl_definitions_and_custom_data(tmp_path: Path, storage: str) -> None:
         writer.set_custom_data("vehicle", "7")
         connection = writer.add_connection("/a", STRING, msgdef=IDL, rihs01="RIHS01_2", offered_qos_profiles=[LATCHED])
         writer.write(connection, 1, text("/a", 1, "x").data)
-    with open_bag(tmp_path / "bag") as bag:
+    with open_recording(tmp_path / "bag") as bag:
         (topic,) = bag.topics
         assert (topic.definition.format, topic.definition.data) == (MessageDefinitionFormat.IDL, IDL)
         assert (topic.digest, topic.qos, bag.custom) == ("RIHS01_2", (LATCHED,), {"vehicle": "7"})
@@ -223,7 +223,7 @@ def test_databases_of_older_versions(tmp_path: Path, schema: str) -> None:
     bag = write_bag(tmp_path / "bag", mixed(3), "sqlite3")
     sql(bag / "bag.db3", OLDER_SCHEMAS[schema])
     assert ours(bag) == ours(bag / "bag.db3") == in_order(mixed(3))
-    with open_bag(bag / "bag.db3") as source:
+    with open_recording(bag / "bag.db3") as source:
         defined = {topic.definition.format != MessageDefinitionFormat.NONE for topic in source.topics}
         assert defined == {schema == "no index"}
 
@@ -280,7 +280,7 @@ def test_metadata_of_every_version(tmp_path: Path, version: int, storage: str) -
 
     edit(bag / "metadata.yaml", age)
     assert ours(bag) == in_order(mixed(2)) + in_order(mixed(2, START_NS + 10**9))
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         assert {topic.qos for topic in source.topics} == {(LATCHED,)}
 
 
@@ -288,7 +288,7 @@ def test_what_only_metadata_says(tmp_path: Path) -> None:
     """Hashes, which the library does not write into mcap, and topics that no file has."""
     bag = write_bag(tmp_path / "bag", [text("/a", 1, "x")])
     add_topic(bag / "metadata.yaml", "/b", IMU)
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         assert [(topic.name, topic.digest, topic.count) for topic in source.topics] == [
             ("/a", TYPES.hash_rihs01(STRING), 1),
             ("/b", "", 0),
@@ -312,7 +312,7 @@ def test_any_recording(tmp_path: Path, groups: list[list[Sent]], data: st.DataOb
     bag = split_bag(tmp_path / "bag", groups, storage, mode)
     assert ours(bag) == [sent for group in groups for sent in in_order(group)]
     first, last = sorted((data.draw(SENT).time_ns, data.draw(SENT).time_ns))
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         part = [recorded.data for recorded in source.messages(None, first, last)]
     assert part == [sent.data for sent in ours(bag) if first <= sent.time_ns < last]
 
@@ -329,7 +329,7 @@ def test_a_large_recording_takes_little_memory(tmp_path: Path, storage: str, mod
             writer.write(connection, time_ns, content)
     gc.collect()
     tracemalloc.start()
-    with open_bag(tmp_path / "bag") as bag:
+    with open_recording(tmp_path / "bag") as bag:
         assert sum(len(recorded.data) for recorded in bag.messages()) == 80 * 2**20
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -339,7 +339,7 @@ def test_a_large_recording_takes_little_memory(tmp_path: Path, storage: str, mod
 def test_reading_is_as_far_as_asked(tmp_path: Path) -> None:
     """The last of three files is not touched for the first message."""
     bag = split_bag(tmp_path / "bag", [mixed(2), mixed(2, START_NS + 10**9), mixed(2, START_NS + 2 * 10**9)])
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         messages = source.messages()
         next(messages)
         (bag / "bag_2.mcap").write_bytes(b"")
@@ -355,7 +355,7 @@ def test_what_is_there_is_said_where_nothing_can_be_read(tmp_path: Path) -> None
         (tmp_path / "notes.txt", "is no recording; expected a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag"),
         (tmp_path / ("x" * 300), "cannot be read"),
     ):
-        with pytest.raises(BagError, match=match), open_bag(path):
+        with pytest.raises(BagError, match=match), open_recording(path):
             pass
 
 
@@ -364,6 +364,6 @@ def test_a_bag_source_is_what_is_given(tmp_path: Path) -> None:
     (bag / "bag.mcap.zstd").write_bytes(zstd.compress((bag / "bag.mcap").read_bytes()))
     (bag / "bag.mcap").unlink()
     edit(bag / "metadata.yaml", lambda metadata: metadata.update(relative_file_paths=["bag.mcap.zstd"]))
-    with open_bag(bag) as source:
-        assert isinstance(source, BagSource)
+    with open_recording(bag) as source:
+        assert isinstance(source, Recording)
         assert (source.path, source.storage, source.compression) == (bag, "mcap", "file")

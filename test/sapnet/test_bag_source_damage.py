@@ -17,7 +17,7 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode
 
 from bag_builders import Sent, split_bag, text, write_bag
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet.errors import BagError
 
 STORAGES = ("mcap", "sqlite3")
@@ -70,7 +70,7 @@ def state(path: Path) -> dict[str, tuple[int, bytes]]:
 def damaged(path: Path) -> tuple[list[Sent], list[str]]:
     """What can be read of it, and what is said."""
     before = state(path if path.is_dir() else path.parent)
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         read = [Sent(topic.name, topic.type, time_ns, data) for topic, time_ns, data in bag.messages()]
         again = [data for _, _, data in bag.messages()]
         notes = list(bag.notes)
@@ -144,7 +144,7 @@ def test_a_flipped_byte_costs_the_chunk_it_is_in(tmp_path: Path, compression: Co
         flipped = bytearray(whole)
         flipped[place] ^= 0x10
         path.write_bytes(flipped)
-        with open_bag(path) as bag:
+        with open_recording(path) as bag:
             read = [Sent(topic.name, topic.type, time_ns, data) for topic, time_ns, data in bag.messages()]
             notes = bag.notes
         # A byte outside of the chunks, or of a time in their heads, may change nothing.
@@ -182,7 +182,7 @@ def test_metadata_with_a_bad_topic(tmp_path: Path, bad: str) -> None:
     bag = write_bag(tmp_path / "bag", messages(5))
     content = (bag / "metadata.yaml").read_text()
     (bag / "metadata.yaml").write_text(content.replace(f"{bad}:", f"{bad}: [{{x: y}}]\n        other:"))
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         assert [recorded.time_ns for recorded in source.messages()] == [0, 1, 2, 3, 4]
 
 
@@ -245,7 +245,7 @@ def test_a_database_with_overwritten_pages(tmp_path: Path, place: int) -> None:
     first = len(content) * (place + 1) // 4 // 4096 * 4096
     content[first : first + 3 * 4096] = b"\xa5" * 3 * 4096
     (bag / "bag.db3").write_bytes(content)
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         read = [(topic.name, time_ns) for topic, time_ns, _ in source.messages()]
     assert read == [key for key in ((sent.topic, sent.time_ns) for sent in messages()) if key in read]
 
@@ -256,10 +256,13 @@ def test_what_is_no_recording(tmp_path: Path, name: str, content: bytes) -> None
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / name
     path.write_bytes(content)
-    with pytest.raises(BagError, match=rf"{name} cannot be read as a (rosbag2 recording|ROS 1 bag): "), open_bag(path):
+    with (
+        pytest.raises(BagError, match=rf"{name} cannot be read as a (rosbag2 recording|ROS 1 bag): "),
+        open_recording(path),
+    ):
         pass
     if not name.endswith(".bag"):
-        with pytest.raises(BagError, match="in cannot be read as a rosbag2 recording"), open_bag(path.parent):
+        with pytest.raises(BagError, match="in cannot be read as a rosbag2 recording"), open_recording(path.parent):
             pass
     assert path.read_bytes() == content
 
@@ -273,12 +276,12 @@ def test_files_that_may_not_be_read(tmp_path: Path, storage: str) -> None:
     file.chmod(0)
     with (
         pytest.raises(BagError, match=rf"cannot be read \({file.name}: Permission denied\); check its rights"),
-        open_bag(bag),
+        open_recording(bag),
     ):
         pass
     bag.chmod(0)
     try:
-        with pytest.raises(BagError, match=r"cannot be read \(Permission denied\)"), open_bag(bag):
+        with pytest.raises(BagError, match=r"cannot be read \(Permission denied\)"), open_recording(bag):
             pass
     finally:
         bag.chmod(0o755)
@@ -287,7 +290,7 @@ def test_files_that_may_not_be_read(tmp_path: Path, storage: str) -> None:
 def test_no_room_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bag = write_bag(tmp_path / "bag", messages(5))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(BagError, match="check its rights, and TMPDIR"), open_bag(bag):
+    with pytest.raises(BagError, match="check its rights, and TMPDIR"), open_recording(bag):
         pass
 
 
@@ -298,7 +301,7 @@ def test_no_room_to_unpack_is_not_taken_for_damage(tmp_path: Path, storage: str)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        with pytest.raises(BagError, match=r"File too large.*set TMPDIR to a larger disk"), open_bag(bag):
+        with pytest.raises(BagError, match=r"File too large.*set TMPDIR to a larger disk"), open_recording(bag):
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -306,5 +309,5 @@ def test_no_room_to_unpack_is_not_taken_for_damage(tmp_path: Path, storage: str)
 
 def test_what_goes_wrong_while_a_recording_is_open_is_not_the_recordings(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", messages(5))
-    with pytest.raises(OSError, match="ours"), open_bag(bag):
+    with pytest.raises(OSError, match="ours"), open_recording(bag):
         raise OSError("ours")

@@ -13,7 +13,7 @@ from rosbags.rosbag1 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from bag_builders import START_NS, TYPES
-from sapnet.bags import BagSource, open_bag
+from sapnet.bags import Recording, open_recording
 from sapnet.bags.cameras import find_cameras
 from sapnet.errors import BagError
 
@@ -90,7 +90,7 @@ def fields(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def store(bag: BagSource) -> Any:
+def store(bag: Recording) -> Any:
     """What knows the types as the recording defines them."""
     types = get_typestore(Stores.ROS2_JAZZY)
     for topic in bag.topics:
@@ -109,7 +109,7 @@ def test_messages_are_equal_field_by_field(write: Write, compression: Any) -> No
         ("/words", T[STRING]("grüß")),
         ("/cam/image_raw", image(6)),
     ]
-    with open_bag(write(*sent, compression=compression)) as bag:
+    with open_recording(write(*sent, compression=compression)) as bag:
         types = store(bag)
         read = list(bag.messages())
         assert [(r.topic.name, r.time_ns) for r in read] == [
@@ -124,7 +124,7 @@ def test_messages_are_equal_field_by_field(write: Write, compression: Any) -> No
 
 
 def test_types_are_those_of_ros2_where_it_has_them(write: Write) -> None:
-    with open_bag(write(("/i", image(1)), ("/c", info()), ("/tf", transforms()), ("/odd", odd()))) as bag:
+    with open_recording(write(("/i", image(1)), ("/c", info()), ("/tf", transforms()), ("/odd", odd()))) as bag:
         described = {topic.name: (topic.type, topic.definition.data, topic.digest) for topic in bag.topics}
         for name, kind in (("/i", IMAGE), ("/c", INFO), ("/tf", "tf2_msgs/msg/TFMessage")):
             assert described[name] == (kind, TYPES.generate_msgdef(kind, ros_version=2)[0], TYPES.hash_rihs01(kind))
@@ -136,7 +136,7 @@ def test_types_are_those_of_ros2_where_it_has_them(write: Write) -> None:
 
 
 def test_types_of_ros2_within_types_of_our_own(write: Write) -> None:
-    with open_bag(write(("/rig", T["our/msg/Rig"](info(), -3)), ("/words", T[STRING]("x")))) as bag:
+    with open_recording(write(("/rig", T["our/msg/Rig"](info(), -3)), ("/words", T[STRING]("x")))) as bag:
         read = list(bag.messages())
         assert bag.notes == []
         rig = store(bag).deserialize_cdr(read[0].data, "our/msg/Rig")
@@ -146,7 +146,7 @@ def test_types_of_ros2_within_types_of_our_own(write: Write) -> None:
 
 def test_latched_topics_are_transient_local_for_each_of_their_publishers(write: Write) -> None:
     sent = [("/map", T[STRING]("a"), "latched"), ("/map", T[STRING]("b"), "latched", "too"), ("/map", T[STRING]("c"))]
-    with open_bag(write(*sent, ("/odd", odd()))) as bag:
+    with open_recording(write(*sent, ("/odd", odd()))) as bag:
         assert [(topic.name, topic.count) for topic in bag.topics] == [("/map", 3), ("/odd", 1)]
         assert [profile.durability for profile in bag.topics[0].qos] == [QosDurability.TRANSIENT_LOCAL] * 2
         assert bag.topics[1].qos == ()
@@ -163,7 +163,7 @@ def rewrite(path: Path, old: bytes, new: bytes) -> None:
 def test_a_type_that_cannot_be_read_costs_its_topics_alone(write: Write) -> None:
     path = write(("/odd", odd()), ("/words", T[STRING]("x")))
     rewrite(path, b"float32[3] axes", b"float32[[ axes!")
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         assert [recorded.topic.name for recorded in bag.messages()] == ["/words"]
         assert len(bag.notes) == 1
         assert "the definition of our/msg/Odd cannot be read" in bag.notes[0]
@@ -172,14 +172,14 @@ def test_a_type_that_cannot_be_read_costs_its_topics_alone(write: Write) -> None
 def test_a_hash_that_is_wrong_costs_nothing(write: Write) -> None:
     path = write(("/words", T[STRING]("x")))
     rewrite(path, b"992ce8a1687cec8c8bd883ec73ca41d1", b"0" * 32)
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         assert len(list(bag.messages())) == 1
 
 
 def test_messages_that_are_not_of_their_type_are_left_out(write: Write) -> None:
     path = write(("/words", T[STRING]("spoilt")), ("/words", T[STRING]("sound!")))
     rewrite(path, b"\x06\0\0\0spoilt", b"\x99\0\0\0spoilt")
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         for _ in range(2):
             assert [recorded.time_ns for recorded in bag.messages()] == [START_NS + 10**6]
         assert len(bag.notes) == 1
@@ -209,7 +209,7 @@ def test_bags_that_are_cut_off_are_read_as_far_as_they_go(write: Write, tmp_path
 def read_cut(path: Path) -> list[tuple[str, int, bytes]]:
     """Messages of a bag; none where the error says that there is nothing to be read."""
     try:
-        with open_bag(path) as bag:
+        with open_recording(path) as bag:
             read = [(recorded.topic.name, recorded.time_ns, recorded.data) for recorded in bag.messages()]
     except BagError as err:
         said = str(err)
@@ -230,7 +230,7 @@ def test_a_bag_that_was_not_closed(write: Write, tmp_path: Path) -> None:
     end = sizes + 8 + int.from_bytes(whole[sizes : sizes + 4], "little")
     active = tmp_path / "drive.bag.active"
     active.write_bytes(whole[:index] + bytes(8) + whole[index + 8 : sizes] + bytes(8) + whole[sizes + 8 : end])
-    with open_bag(active) as bag:
+    with open_recording(active) as bag:
         assert [recorded.time_ns for recorded in bag.messages()] == [START_NS + n * 10**6 for n in range(5)]
         assert bag.notes == [
             "drive.bag.active has no index (Bag is not indexed, reindex before reading): read through instead, "
@@ -247,7 +247,7 @@ def test_a_damaged_chunk_of_a_bag_without_index_costs_that_alone(write: Write, t
     index = content.index(b"index_pos=") + 10
     content[index : index + 8] = bytes(8)
     path.write_bytes(content)
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         times = [(recorded.time_ns - START_NS) // 10**6 for recorded in bag.messages()]
     assert times == sorted(times)
     assert times[0] == 0
@@ -261,12 +261,12 @@ def test_a_damaged_chunk_is_said(write: Write, tmp_path: Path) -> None:
     place = content.index(b"BZh") + 20
     content[place : place + 8] = b"\xa5" * 8
     path.write_bytes(content)
-    with open_bag(path) as bag:
+    with open_recording(path) as bag:
         assert list(bag.messages()) == []
         assert len(bag.notes) == 1
         assert "in.bag is damaged (" in bag.notes[0]
 
 
 def test_an_empty_bag(write: Write) -> None:
-    with open_bag(write()) as bag:
+    with open_recording(write()) as bag:
         assert (bag.topics, bag.count, list(bag.messages()), bag.start_ns, bag.end_ns) == ((), 0, [], 0, 0)

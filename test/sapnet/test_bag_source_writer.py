@@ -22,7 +22,7 @@ from rosbags.rosbag2 import Reader
 from ruamel.yaml import YAML
 
 from bag_builders import START_NS, Sent, image, smooth_frames, text, wheel, write_bag
-from sapnet.bags import Topic, open_bag
+from sapnet.bags import Topic, open_recording
 from sapnet.bags.writer import BagWriter
 
 STRING = "std_msgs/msg/String"
@@ -72,7 +72,7 @@ def test_what_is_written_is_read(tmp_path: Path, storage: str, compression: str)
         connections = [writer.add(topic) for topic in TOPICS]
         for number, time_ns, data in MESSAGES:
             writer.write(connections[number], time_ns, data)
-    with open_bag(tmp_path / "bag") as bag:
+    with open_recording(tmp_path / "bag") as bag:
         assert described(bag.topics) == described(TOPICS)
         read = [(topic.name, topic.type, time_ns, data) for topic, time_ns, data in bag.messages()]
         assert read == [(TOPICS[n].name, TOPICS[n].type, time_ns, data) for n, time_ns, data in MESSAGES]
@@ -91,12 +91,12 @@ def test_what_is_written_is_read(tmp_path: Path, storage: str, compression: str)
 def test_a_recording_written_again_is_the_same(tmp_path: Path, source: str, target: str) -> None:
     frame = smooth_frames(1)[0]
     sent = [image("/i", START_NS, frame), text("/t", START_NS + 2 * 10**6, "x"), wheel("/w", START_NS + 3 * 10**6, 2.0)]
-    with open_bag(write_bag(tmp_path / "in", sent, source, [("/silent", "sensor_msgs/msg/Imu")])) as bag:
+    with open_recording(write_bag(tmp_path / "in", sent, source, [("/silent", "sensor_msgs/msg/Imu")])) as bag:
         with BagWriter(tmp_path / "out", target) as writer:
             connections = {topic: writer.add(topic) for topic in bag.topics}
             for topic, time_ns, data in bag.messages():
                 writer.write(connections[topic], time_ns, data)
-        with open_bag(tmp_path / "out") as again:
+        with open_recording(tmp_path / "out") as again:
             assert described(again.topics) == described(bag.topics)
             assert [Sent(t.name, t.type, ns, data) for t, ns, data in again.messages()] == sent
     with AnyReader([tmp_path / "out"]) as reader:
@@ -153,7 +153,7 @@ def test_metadata_is_what_rosbag2_parses(tmp_path: Path, compression: str) -> No
 def test_fields_are_those_of_rosbag2s_own_metadata(tmp_path: Path, shared_data: Path) -> None:
     for storage in ("mcap", "sqlite3"):
         with (
-            open_bag(shared_data / "bags" / storage / "talker") as bag,
+            open_recording(shared_data / "bags" / storage / "talker") as bag,
             BagWriter(tmp_path / storage, storage) as writer,
         ):
             connections = {topic: writer.add(topic) for topic in bag.topics}

@@ -20,7 +20,7 @@ from ctrl_c import heed_ctrl_c
 
 from bag_builders import FRAME_NS, START_NS, image, smooth_frames, text, write_bag
 from sapnet import Derainer
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.errors import SapnetError
 from sapnet.fleet import FleetOptions, FleetReport, derain_fleet, plan_bags
@@ -96,7 +96,7 @@ def contents(out: Path) -> dict[str, list[Any]]:
     """Messages of every recording in a folder, by its name there."""
     found = {}
     for metadata in sorted(out.rglob("metadata.yaml")):
-        with open_bag(metadata.parent) as bag:
+        with open_recording(metadata.parent) as bag:
             sent = [(m.topic.name, m.topic.type, m.time_ns, m.data) for m in bag.messages()]
             assert bag.notes == []
         found[str(metadata.parent.relative_to(out))] = sent

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from bag_builders import FRAME_NS, START_NS, image, smooth_frames, text, write_bag
 from sapnet import Derainer, __version__
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.errors import SapnetError
@@ -80,7 +80,7 @@ def drives(tmp_path: Path) -> Path:
 
 
 def messages(bag: Path) -> Messages:
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         found = [(sent.topic.name, sent.topic.type, sent.time_ns, sent.data) for sent in source.messages()]
         assert source.notes == []
     return found

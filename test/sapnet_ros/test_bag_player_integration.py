@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
 
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet_ros.replay.bag_publisher import main
 
 pytestmark = pytest.mark.once
@@ -303,7 +303,7 @@ def test_frames_of_one_stamp_and_damaged_ones_do_not_confuse_lockstep(peer: Peer
 def test_what_is_played_is_what_is_recorded_by_ros2(shared_data: Path, peer: Peer) -> None:
     """A recording of ros2 bag record itself."""
     bag = shared_data / "bags/mcap/talker"
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         topic = next(topic for topic in source.topics if topic.type == "std_msgs/msg/String")
         expected = [message.data for message in source.messages([topic])]
     heard = hear(peer, String, topic.name, QoSProfile(depth=1000), raw=True)

@@ -24,7 +24,7 @@ from replay_bags import LATCHED, SENSOR, contents, drive, record, talk
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from sapnet.bags import open_bag
+from sapnet.bags import open_recording
 from sapnet.errors import SapnetError
 from sapnet.media.sequence import RainySequence
 from sapnet_ros.replay.command import command as replay
@@ -68,7 +68,7 @@ def test_two_replays_of_a_raw_camera_are_equal_at_any_rate(tmp_path: Path, capsy
     first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
     assert first == second  # bytes, order and log times
     assert set(first) == output_topics("/front")
-    with open_bag(tmp_path / "a") as source:
+    with open_recording(tmp_path / "a") as source:
         profiles = [qos for topic in source.topics for qos in topic.qos]
     assert [qos.reliability for qos in profiles] == [QosReliability.RELIABLE] * 4
     derained, infos = first["/front/derained/image"], first["/front/derained/camera_info"]
@@ -308,7 +308,7 @@ def test_outputs_that_must_stay_are_not_replaced(tmp_path: Path) -> None:
 def test_the_plan_names_cameras_and_topics(tmp_path: Path) -> None:
     topics = ("/sensors/front/image_raw", "/sensors/rear/color", "/sensors/rear/other", "/2nd/image_raw")
     bag = record(tmp_path / "bag", [frame(topic) for topic in topics])
-    with open_bag(bag) as source:
+    with open_recording(bag) as source:
         plan = make_plan(source)
         alone = make_plan(source, ["/2nd/image_raw"])
     assert plan.parameters == {
