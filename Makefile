@@ -37,7 +37,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: help venv venv-kilted demo test test-kilted lint soak locks clean distclean
+.PHONY: help venv venv-kilted demo test test-kilted lint docs soak locks clean distclean
 
 help: ## list what can be made
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -46,7 +46,7 @@ help: ## list what can be made
 $(VENV)/.runtime: requirements/base.txt requirements/cpu.txt requirements/ros-jazzy.txt setup.py
 	$(call install,$(VENV),requirements/cpu.txt requirements/ros-jazzy.txt)
 
-$(VENV)/.dev: $(VENV)/.runtime requirements/test.txt requirements/train.txt requirements/fleet.txt requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.runtime requirements/test.txt requirements/train.txt requirements/fleet.txt requirements/docs.txt requirements/dev.txt
 	$(BIN)/python -m pip install -r requirements/cpu.txt -r requirements/dev.txt
 	@touch $@
 
@@ -81,6 +81,9 @@ lint: venv ## ruff and mypy
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 
+docs: venv ## the documentation as a site, in docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs docs/_build/html
+
 # What is locked stays as it is where the plain files allow it; UPGRADE=1 takes the newest of what they leave open.
 locks: ## write requirements/vehicle-*.lock anew, with uv, after a change of the plain files; UPGRADE=1
 	for kind in cpu cuda; do \
@@ -89,7 +92,7 @@ locks: ## write requirements/vehicle-*.lock anew, with uv, after a change of the
 	done
 
 clean: ## remove what builds, tests and the demo wrote; the environments stay
-	rm -rf build install log dist demo_out .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache soak.png
+	rm -rf build install log dist demo_out docs/_build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache soak.png
 	find . -path './.*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too
