@@ -45,7 +45,7 @@ def running_node(*parameters: str, best_effort: bool = False) -> Iterator[tuple[
 
         def keep(message: DiagnosticArray) -> None:
             for status in message.status:
-                if status.name == "derain_node: camera":
+                if status.name.endswith("/derain_node: camera"):
                     values.update({pair.key: pair.value for pair in status.values})
 
         player.create_subscription(DiagnosticArray, "/diagnostics", keep, 10)

@@ -22,8 +22,9 @@ from launch.event_handlers import OnProcessExit
 
 from sapnet.bags import Recording, open_recording
 from sapnet.errors import BagError
+from sapnet.images.topics import RECORDED
 from sapnet_ros import launching
-from sapnet_ros.replay.plan import DERAINED_INFO, OUTPUTS, Plan, make_plan
+from sapnet_ros.replay.plan import Plan, make_plan
 
 NODE_ARGUMENTS = ("params_file", "weights", "backend", "fastdds_profile", "log_level")
 ARGUMENTS = {
@@ -37,7 +38,7 @@ ARGUMENTS = {
     **{name: launching.ARGUMENTS[name] for name in NODE_ARGUMENTS},
 }
 DEFAULTS = {"rate": "1.0", "player": "auto", **launching.DEFAULTS}
-READY, RECORDER_READY, RECORDED = "derain_node/ready", "recorder/ready", "recorder/recorded"
+READY, RECORDER_READY, RECORDER_STATUS = "derain_node/ready", "recorder/ready", "recorder/recorded"
 CLOCK_HZ = "40"
 # What the node still gives out when ros2 bag play has ended.
 REST_S = 2.0
@@ -102,7 +103,9 @@ def our_player(bag: str, plan: Plan, rate: str, loop: bool, lockstep: bool, reco
     words += each("--camera", [camera.source.topic.name for camera in plan.cameras]) + each("--exclude", plan.outputs)
     words += each("--ready", [READY, RECORDER_READY] if recorded or lockstep else [READY])
     statuses = [camera.source.output("frame_status") for camera in plan.cameras]
-    return module("sapnet_ros.replay.bag_publisher", *words, *each("--status", [RECORDED] if lockstep else statuses))
+    return module(
+        "sapnet_ros.replay.bag_publisher", *words, *each("--status", [RECORDER_STATUS] if lockstep else statuses)
+    )
 
 
 def our_recorder(plan: Plan, output: Path | None) -> ExecuteProcess:
@@ -126,8 +129,7 @@ def ros2_player(bag: str, plan: Plan, topics: Sequence[str], rate: str, loop: bo
 
 def ros2_recorder(plan: Plan, output: Path) -> ExecuteProcess:
     """``ros2 bag record``."""
-    names = [*(name for name in OUTPUTS if name != "frame_status"), DERAINED_INFO]
-    topics = [camera.source.output(name) for camera in plan.cameras for name in names]
+    topics = [camera.source.output(output.name) for camera in plan.cameras for output in RECORDED]
     words = ["-o", str(output), "--storage", "mcap", "--use-sim-time", "--topics", *topics]
     return ExecuteProcess(cmd=["ros2", "bag", "record", *words], name="ros2_bag_record", output="screen")
 

@@ -1,27 +1,70 @@
-"""Which frames share the next call of the network, and how long the first of them waits for others."""
+"""Which frames share a call of the network, and how long the first of them waits for others."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from sapnet.derainer import Derainer
+from sapnet.derainer import Derained, Derainer
+from sapnet.errors import describe
+from sapnet.images.messages import Decoded
 from sapnet_ros.camera import Camera
-from sapnet_ros.inference import InHand
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
+from sapnet_ros.stats import Parts
 
 LIVE_S = 1.0  # a batch does not wait for a camera that was silent for longer
-CALLS = 10  # that tell how long the next one may take
-# So much longer may a call take than the longest of those, for a result in time.
-MARGIN, MARGIN_S = 1.25, 0.005
+CALLS = 10  # recent calls, whose longest tells how long the next may take ...
+MARGIN, MARGIN_S = 1.25, 0.005  # ... with this factor and addition, for a result in time
+
+
+@dataclass(eq=False)
+class InHand:
+    """A decoded frame on its way to its fate."""
+
+    frame: Received
+    decoded: Decoded
+    parts: Parts
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height, width."""
+        height, width = self.decoded.bgr.shape[:2]
+        return height, width
+
+
+class Call:
+    """Frames of equal size on their way through the network.
+
+    Once ``ended_s`` is set there are ``results``, one for each frame, or an ``error`` for people. Times are steady.
+    """
+
+    def __init__(self, derainer: Derainer, batch: Sequence[InHand], clock: Callable[[], float]) -> None:
+        self.derainer = derainer
+        self.batch = batch
+        self._clock = clock
+        self.started_s = clock()
+        self.ended_s: float | None = None
+        self.results: list[Derained] = []
+        self.error = ""
+
+    def run(self) -> None:
+        """Derain; raises nothing."""
+        try:
+            self.results = self.derainer([held.decoded.bgr for held in self.batch])
+        except Exception as err:  # a backend's library may raise anything, and no frame may kill the node
+            self.error = describe(err)
+        self.ended_s = self._clock()
 
 
 class Batching:
-    """Frames of equal size share a call; the camera that was derained last comes last."""
+    """Frames of equal size share a call; the camera that was derained last comes last. clock: steady seconds."""
 
-    def __init__(self, cameras: Mapping[str, Camera]) -> None:
+    def __init__(self, cameras: Mapping[str, Camera], clock: Callable[[], float] = time.monotonic) -> None:
         self._cameras = cameras
+        self._clock = clock
         self._turns = list(cameras)
         self._calls_s: deque[float] = deque([0.0], maxlen=CALLS)
 
@@ -37,25 +80,24 @@ class Batching:
 
     def may_join(self, frame: Received, in_hand: Iterable[InHand], derainer: Derainer | None) -> bool:
         """Whether a frame would start a batch, or may join the one that gathers."""
-        gathered = list(in_hand)
-        if not gathered:
+        sizes = [held.size for held in in_hand]
+        if not sizes:
             return True
-        size = gathered[0].size
-        declared = frame.declared_size or size
-        return derainer is not None and declared == size and derainer.is_ready(*size, batch=len(gathered) + 1)
+        same = set(sizes) == {frame.size}
+        return derainer is not None and same and derainer.is_ready(*sizes[0], batch=len(sizes) + 1)
 
     def wait_until_s(
         self,
         group: Sequence[InHand],
         derainer: Derainer,
-        now_s: float,
         params: NodeParams,
         due_s: Callable[[Received], float],
-    ) -> float:
-        """Until when a group waits for frames of other cameras; not after ``now_s`` if it does not.
+    ) -> float | None:
+        """Until when a group waits for frames of other cameras; None where it does not.
 
         due_s: when a frame's deadline is; one that is in a hurry does not wait for others.
         """
+        now_s = self._clock()
         names = {held.frame.camera for held in group}
         call_s = MARGIN * max(self._calls_s) + MARGIN_S
         until_s = min(held.frame.received_s for held in group) + params.batch_wait_ms / 1000
@@ -67,16 +109,22 @@ class Batching:
             and any(_may_come(camera, size, until_s, now_s, params) for camera in others)
             and derainer.is_ready(*size, batch=len(group) + 1)
         )
-        return until_s if worth_it else now_s
+        return until_s if worth_it else None
 
-    def note_started(self, group: Iterable[InHand]) -> None:
-        """A group is on its way through the network."""
+    def start(self, derainer: Derainer, group: Sequence[InHand]) -> Call:
+        """The call for a group, or for its first frame where the network is not ready for a batch of that size."""
+        if len(group) > 1 and not derainer.is_ready(*group[0].size, batch=len(group)):
+            group = group[:1]
+        call = Call(derainer, group, self._clock)
         for held in group:
+            held.parts.wait_s = call.started_s - held.frame.received_s - held.parts.preprocess_s
+            self._cameras[held.frame.camera].gate.note_look(call.started_s)
             self._turns.remove(held.frame.camera)
             self._turns.append(held.frame.camera)
+        return call
 
     def note_ended(self, call_s: float) -> None:
-        """A call has taken so long."""
+        """A call took so long."""
         self._calls_s.append(call_s)
 
 
@@ -87,5 +135,5 @@ def _may_come(camera: Camera, size: tuple[int, int], until_s: float, now_s: floa
         and camera.enabled
         and camera.stats.silent_s(now_s) < LIVE_S
         and camera.stats.expected_s < until_s
-        and not camera.gate.passes(now_s, params.gate)
+        and not camera.gate.passes(now_s, params)
     )

@@ -5,67 +5,109 @@ from __future__ import annotations
 import array
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 
-from sapnet.images.messages import encode_compressed, encode_image, output_encoding, quoted
+from sapnet.derainer import Derained
+from sapnet.images.messages import Decoded, encode_compressed, encode_image, output_encoding, quoted
+from sapnet.images.topics import (
+    COMPARISON,
+    DERAINED,
+    DERAINED_COMPRESSED,
+    DERAINED_INFO,
+    FRAME_STATUS,
+    OUTPUTS,
+    RAIN_SCORE,
+    STREAK_MASK,
+    Output,
+)
 from sapnet.steadiness import Steadier
 from sapnet.streaks import streak_mask
-from sapnet_ros.declarations import ParameterError
-from sapnet_ros.failopen import Outcome
-from sapnet_ros.gate import RainGate
-from sapnet_ros.params import NodeParams
+from sapnet_ros.fate import RainGate
+from sapnet_ros.mailbox import Received
+from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import CameraSubscription, ReliabilityOverrides, frames_profile, overridable
 from sapnet_ros.stats import CameraStats, Parts
 
-REMEMBERED_INFOS = 16
+REMEMBERED_INFOS = 100
+TINT = (0, 0, 255)  # of streaks in the comparison, BGR
+TYPES = {
+    "diagnostic_msgs/msg/DiagnosticArray": DiagnosticArray,
+    "sensor_msgs/msg/CameraInfo": CameraInfo,
+    "sensor_msgs/msg/CompressedImage": CompressedImage,
+    "sensor_msgs/msg/Image": Image,
+    "std_msgs/msg/Float32": Float32,
+}
 
 
 class Topics:
     """Topic names of one camera, as they are given to rcl, which applies the remap rules to each once.
 
     One remap of ``image`` moves its compressed and camera_info siblings too; those of ``derained/image`` likewise.
-    Raises ParameterError where an output would be an input: the node would derain its own frames.
     """
 
-    def __init__(self, node: LifecycleNode, camera: str, transport: str) -> None:
+    def __init__(self, node: Node, camera: str, transport: str) -> None:
         self._node = node
-        prefix = f"{camera}/" if camera else ""
-        self.image = f"{prefix}image"
-        self.derained = f"{prefix}derained/image"
-        self.camera_info = self._sibling(f"{prefix}camera_info", self.image)
-        self.derained_camera_info = self._sibling(f"{prefix}derained/camera_info", self.derained)
-        self.derained_compressed = f"{self.final(self.derained)}/compressed"
-        self.streak_mask = f"{prefix}streak_mask/image"
-        self.frame_status = f"{prefix}frame_status"
-        self.rain_score = f"{prefix}rain_score"
+        self._prefix = f"{camera}/" if camera else ""
+        self.image = f"{self._prefix}image"
+        self.camera_info = self._sibling(f"{self._prefix}camera_info", self.image)
         if transport == "compressed":
             self.image = f"{self.final(self.image)}/compressed"
-        for output in (self.derained, self.derained_compressed, self.streak_mask):
-            if self.final(output) == self.final(self.image):
-                raise ParameterError(f"output {output} and input {self.image} are both {self.final(output)}: remap one")
+        self.outputs = {output: f"{self._prefix}{output.name}" for output in OUTPUTS}
+        derained = self.outputs[DERAINED]
+        self.outputs[DERAINED_COMPRESSED] = f"{self.final(derained)}/compressed"
+        self.outputs[DERAINED_INFO] = self._sibling(self.outputs[DERAINED_INFO], derained)
 
     def final(self, name: str) -> str:
         """Where a topic really is."""
         return str(self._node.resolve_topic_name(name))
 
-    @property
-    def shares_camera_info(self) -> bool:
-        """Whether derained frames stand beside the camera_info that comes in, which then serves both."""
-        return self.final(self.derained_camera_info) == self.final(self.camera_info)
+    def inputs(self) -> dict[str, str]:
+        """Final names of what comes in, and what they are for people."""
+        return {
+            self.final(self.image): f"{self._prefix}image",
+            self.final(self.camera_info): f"{self._prefix}camera_info",
+        }
+
+    def published(self, params: NodeParams) -> dict[Output, str]:
+        """Of ``outputs``, those that are published with these parameters."""
+        left_out = set() if params.publish_compressed else {DERAINED_COMPRESSED}
+        # Derained frames that stand beside the camera_info that comes in share it.
+        if self.final(self.outputs[DERAINED_INFO]) == self.final(self.camera_info):
+            left_out.add(DERAINED_INFO)
+        return {output: name for output, name in self.outputs.items() if output not in left_out}
 
     def _sibling(self, name: str, image: str) -> str:
         """The camera_info beside an image topic, unless it has a remap of its own."""
         if self.final(name) != self._node.resolve_topic_name(name, only_expand=True):
             return name
         return f"{self.final(image).rpartition('/')[0]}/camera_info"
+
+
+def require_no_collisions(cameras: Iterable[Camera], own: Iterable[str], params: NodeParams) -> None:
+    """Raises ParameterError where an output would share its topic with another output, or with an input.
+
+    own: final names of the node's outputs that are no camera's.
+    """
+    cameras = list(cameras)
+    taken = {name: f"output {name}" for name in own}
+    inputs = {name: what for camera in cameras for name, what in camera.topics.inputs().items()}
+    for camera in cameras:
+        for output, name in camera.topics.published(params).items():
+            final = camera.topics.final(name)
+            what = f"output {camera.name}/{output.name}" if camera.name else f"output {output.name}"
+            other = taken.get(final) or (f"input {inputs[final]}" if final in inputs else "")
+            if other:
+                raise ParameterError(f"{what} and {other} are both {final}: remap one")
+            taken[final] = what
 
 
 class Camera:
@@ -84,7 +126,7 @@ class Camera:
         self._infos: OrderedDict[tuple[int, int], CameraInfo] = OrderedDict()  # by stamp, oldest first
         self._infos_lock = Lock()
         self._subscriptions: list[CameraSubscription] = []
-        self._publishers: dict[str, LifecyclePublisher] = {}
+        self._publishers: dict[Output, LifecyclePublisher] = {}
 
     @property
     def label(self) -> str:
@@ -98,20 +140,9 @@ class Camera:
 
     def advertise(self, params: NodeParams) -> None:
         """Make the publishers."""
-        topics = self.topics
-        outputs: dict[str, type] = {
-            topics.derained: Image,
-            topics.streak_mask: Image,
-            topics.frame_status: DiagnosticArray,
-            topics.rain_score: Float32,
-        }
-        if params.publish_compressed:
-            outputs[topics.derained_compressed] = CompressedImage
-        if not topics.shares_camera_info:
-            outputs[topics.derained_camera_info] = CameraInfo
-        for topic, message_type in outputs.items():
-            self._publishers[topic] = self._node.create_lifecycle_publisher(
-                message_type, topic, frames_profile(), qos_overriding_options=overridable()
+        for output, topic in self.topics.published(params).items():
+            self._publishers[output] = self._node.create_lifecycle_publisher(
+                TYPES[output.type], topic, frames_profile(), qos_overriding_options=overridable()
             )
 
     def subscribe(
@@ -124,10 +155,9 @@ class Camera:
         """Start receiving."""
 
         def keep_info(info: CameraInfo) -> None:
-            stamp = info.header.stamp
             with self._infos_lock:
-                self._infos[(stamp.sec, stamp.nanosec)] = info
-                self._infos.move_to_end((stamp.sec, stamp.nanosec))
+                self._infos[_stamp(info.header)] = info
+                self._infos.move_to_end(_stamp(info.header))
                 while len(self._infos) > REMEMBERED_INFOS:
                     self._infos.popitem(last=False)
             on_info(info)
@@ -151,60 +181,73 @@ class Camera:
         while self._publishers:
             self._node.destroy_lifecycle_publisher(self._publishers.popitem()[1])
 
-    def publish(self, header: Header, outcome: Outcome, params: NodeParams, received_s: float, parts: Parts) -> None:
-        """Send what ``outcome`` holds, every message with the frame's own header; frame_status goes last.
+    def is_wanted(self, output: Output) -> bool:
+        """Whether it is published, and somebody subscribes to it."""
+        return output in self._publishers and self._publishers[output].get_subscription_count() > 0
 
-        All is made before anything is sent, so that a frame goes out whole or not at all. ``parts`` gets how long
-        either took. Raises ImageFormatError for a frame that cannot be written as JPEG.
+    def publish(
+        self,
+        frame: Received,
+        decoded: Decoded,
+        derained: Derained | None,
+        reason: str,
+        params: NodeParams,
+        parts: Parts,
+    ) -> None:
+        """Send the derained frame, or the original where there is none, and all that belongs to it.
+
+        Every message has the frame's header, and is made only if somebody subscribes. All are made before any is sent,
+        so that a frame goes out whole or not at all; frame_status goes last. ``parts`` gets how long either took.
+        Raises ImageFormatError for a frame that cannot be written as JPEG.
         """
-        assert outcome.decoded is not None
         began_s = time.monotonic()
-        topics, derained = self.topics, outcome.derained
-        bgr = outcome.decoded.bgr if derained is None else derained.image
-        encoding = output_encoding(params.output_encoding, outcome.decoded.encoding)
-        messages: dict[str, Any] = {topics.derained: image_message(header, bgr, encoding, outcome.decoded.alpha)}
-        if self._is_wanted(topics.derained_compressed):
-            packed = encode_compressed(bgr, quality=params.jpeg_quality)
-            messages[topics.derained_compressed] = CompressedImage(
-                header=header, format=packed.format, data=as_array(packed.data)
-            )
-        info = self._info_for(header, bgr.shape[:2])
-        if info is not None and topics.derained_camera_info in self._publishers:
-            messages[topics.derained_camera_info] = info
-        if self._is_wanted(topics.streak_mask):
-            messages[topics.streak_mask] = image_message(header, _mask(outcome, params), "mono8")
-        if derained is not None:
-            messages[topics.rain_score] = Float32(data=derained.rain_score)
+        header = frame.message.header
+        bgr = decoded.bgr if derained is None else derained.image
+        encoding = output_encoding(params.output_encoding, decoded.encoding)
+        makers: Mapping[Output, Callable[[], Any]] = {
+            DERAINED: lambda: image_message(header, bgr, encoding, decoded.alpha),
+            DERAINED_COMPRESSED: lambda: _compressed_message(header, bgr, params.jpeg_quality),
+            DERAINED_INFO: lambda: self._info_for(header, bgr.shape[:2]),
+            STREAK_MASK: lambda: image_message(header, _mask(bgr.shape, derained, params), "mono8"),
+            COMPARISON: lambda: image_message(header, comparison(decoded.bgr, derained, params.mask_threshold), "bgr8"),
+            RAIN_SCORE: lambda: None if derained is None else Float32(data=derained.rain_score),
+        }
+        messages = {output: make() for output, make in makers.items() if self.is_wanted(output)}
         made_s = time.monotonic()
-        for topic, message in messages.items():
-            self._publishers[topic].publish(message)
-        values = {"reason": outcome.reason, "latency_ms": f"{1e3 * (time.monotonic() - received_s):.3f}"}
+        for output, message in messages.items():
+            if message is not None:
+                self._publishers[output].publish(message)
+        if self.is_wanted(FRAME_STATUS):
+            status = self._frame_status(derained, reason, time.monotonic() - frame.received_s)
+            self._publishers[FRAME_STATUS].publish(DiagnosticArray(header=header, status=[status]))
+        parts.postprocess_s, parts.publish_s = made_s - began_s, time.monotonic() - made_s
+
+    def _frame_status(self, derained: Derained | None, reason: str, latency_s: float) -> DiagnosticStatus:
+        values = {"reason": reason, "latency_ms": f"{1e3 * latency_s:.3f}"}
         if derained is not None:
-            values["rain_score"] = f"{messages[topics.rain_score].data:.4f}"
-        status = DiagnosticStatus(
+            values["rain_score"] = f"{derained.rain_score:.4f}"
+        return DiagnosticStatus(
             level=DiagnosticStatus.OK if derained is not None else DiagnosticStatus.WARN,
-            name=f"{self._node.get_name()}: {self.label}",
+            name=f"{self._node.get_fully_qualified_name()}: {self.label}",
             message="derained" if derained is not None else "passed_through",
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
-        self._publishers[topics.frame_status].publish(DiagnosticArray(header=header, status=[status]))
-        parts.postprocess_s, parts.publish_s = made_s - began_s, time.monotonic() - made_s
-
-    def _is_wanted(self, topic: str) -> bool:
-        return topic in self._publishers and self._publishers[topic].get_subscription_count() > 0
 
     def _info_for(self, header: Header, size: tuple[int, ...]) -> CameraInfo | None:
         """The camera_info of the frame's stamp, else the newest, under the frame's header; None if none ever came."""
         with self._infos_lock:
             if not self._infos:
                 return None
-            stamp = (header.stamp.sec, header.stamp.nanosec)
-            info = self._infos.get(stamp) or next(reversed(self._infos.values()))
-            self.info_mismatch = _mismatch(info, header, size)
-            # Under a header of its own: the same info serves frames of other stamps, and its frame_id is compared.
-            copy = CameraInfo(**{name: getattr(info, name) for name in CameraInfo.get_fields_and_field_types()})
+            info = self._infos.get(_stamp(header)) or next(reversed(self._infos.values()))
+        self.info_mismatch = _mismatch(info, header, size)
+        # Under a header of its own: the same info serves frames of other stamps, and its frame_id is compared.
+        copy = CameraInfo(**{name: getattr(info, name) for name in CameraInfo.get_fields_and_field_types()})
         copy.header = header
         return copy
+
+
+def _stamp(header: Header) -> tuple[int, int]:
+    return header.stamp.sec, header.stamp.nanosec
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str, alpha: np.ndarray | None = None) -> Image:
@@ -228,6 +271,29 @@ def as_array(data: Any) -> array.array[int]:
     return values
 
 
+def comparison(rainy: np.ndarray, derained: Derained | None, mask_threshold: int) -> np.ndarray:
+    """The original with its streaks tinted, and the derained frame to the right of it: uint8 (H, 2 W, 3) BGR."""
+    if derained is None:
+        return np.hstack([rainy, rainy])
+    mask = streak_mask(derained.streaks, mask_threshold) > 0
+    tinted = rainy.copy()
+    tinted[mask] = (rainy[mask] // 2) + np.array(TINT, np.uint8) // 2
+    return np.hstack([tinted, derained.image])
+
+
+def _compressed_message(header: Header, bgr: np.ndarray, quality: int) -> CompressedImage:
+    packed = encode_compressed(bgr, quality=quality)
+    return CompressedImage(header=header, format=packed.format, data=as_array(packed.data))
+
+
+def _mask(shape: tuple[int, ...], derained: Derained | None, params: NodeParams) -> np.ndarray:
+    if derained is None:
+        return np.zeros(shape[:2], np.uint8)
+    if params.mask_mode == "soft":
+        return derained.streaks
+    return streak_mask(derained.streaks, params.mask_threshold)
+
+
 def _mismatch(info: CameraInfo, header: Header, size: tuple[int, ...]) -> str:
     """What a camera_info says otherwise than the frame it is for; 0x0 is that of a camera without calibration."""
     wrong = []
@@ -236,12 +302,3 @@ def _mismatch(info: CameraInfo, header: Header, size: tuple[int, ...]) -> str:
     if info.header.frame_id != header.frame_id:
         wrong.append(f"frame_id {quoted(info.header.frame_id)}, the frame's is {quoted(header.frame_id)}")
     return f"camera_info has {' and '.join(wrong)}" if wrong else ""
-
-
-def _mask(outcome: Outcome, params: NodeParams) -> np.ndarray:
-    assert outcome.decoded is not None
-    if outcome.derained is None:
-        return np.zeros(outcome.decoded.bgr.shape[:2], np.uint8)
-    if params.mask_mode == "soft":
-        return outcome.derained.streaks
-    return streak_mask(outcome.derained.streaks, params.mask_threshold)

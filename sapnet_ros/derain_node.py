@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sapnet_ros.node import DerainNode
@@ -23,6 +23,27 @@ END_WITHIN_S = 9.0
 LEFTOVERS_TIMEOUT_S = 1.0
 AFTER_ERROR_S = 0.1
 BUILD_ONLY = "--build-only"
+
+
+class RosHandler(logging.Handler):
+    """Passes records of Python's ``logging`` on to a ROS logger."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log at the severity of the record."""
+        text = self.format(record)
+        # Each severity needs its own call site: rclpy refuses one whose severity changes.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -40,9 +61,7 @@ def main(args: list[str] | None = None) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from sapnet.memory import keep_freed_memory
-    from sapnet_ros.build_node import BuildNode
-    from sapnet_ros.logs import RosHandler
-    from sapnet_ros.node import DerainNode
+    from sapnet_ros.node import BuildNode, DerainNode
 
     keep_freed_memory()
     try:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -12,14 +16,55 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import sapnet
 from sapnet.backends.processor import processor_name
 from sapnet_ros.camera import Camera
+from sapnet_ros.fate import DRY
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
-from sapnet_ros.reasons import DRY
 from sapnet_ros.stats import Snapshot
-from sapnet_ros.usage import ProcessUsage, gpu_memory_mb
 
+LOG_INTERVAL_S = 10.0  # between two log lines of one kind
+_STATUS = Path("/proc/self/status")
 MAX_CHARACTERS = 500  # of a text; some of them repeat what a message or a library said
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+class Throttle:
+    """Lets one line of each kind through every LOG_INTERVAL_S seconds. May be used from any thread."""
+
+    def __init__(self, interval_s: float = LOG_INTERVAL_S) -> None:
+        self._interval_s = interval_s
+        self._lock = Lock()
+        self._last_s: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def allow(self, kind: str) -> int | None:
+        """How many lines of this kind were held back since the last one, or None to hold this one back too."""
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s - self._last_s.get(kind, -self._interval_s) < self._interval_s:
+                self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
+                return None
+            self._last_s[kind] = now_s
+            return self._suppressed.pop(kind, 0)
+
+
+class ProcessUsage:
+    """Memory, threads, and processor time since it was last asked."""
+
+    def __init__(self) -> None:
+        self._asked_s, self._used_s = time.monotonic(), time.process_time()
+
+    def values(self) -> Mapping[str, float | int]:
+        """``memory_mb`` that is resident, ``threads``, ``cpu_percent`` of one core."""
+        asked_s, used_s = time.monotonic(), time.process_time()
+        share = (used_s - self._used_s) / max(asked_s - self._asked_s, 1e-3)
+        self._asked_s, self._used_s = asked_s, used_s
+        status = dict(re.findall(r"^(VmRSS|Threads):\s*(\d+)", _STATUS.read_text(), re.MULTILINE))
+        return {
+            "memory_mb": int(status["VmRSS"]) / 1024,
+            "threads": int(status["Threads"]),
+            "cpu_percent": 100.0 * share,
+            "open_files": len(os.listdir("/proc/self/fd")),
+        }
 
 
 class Statuses:
@@ -39,7 +84,7 @@ class Statuses:
         values: dict[str, Any] = {
             "topic": topic,
             "enabled": params.enabled and camera.enabled,
-            "gate": camera.gate.state(params.gate),
+            "gate": camera.gate.state(params),
             "rate_in_hz": figures.rate_in_hz,
             "rate_out_hz": figures.rate_out_hz,
             "received": figures.received,
@@ -72,7 +117,7 @@ class Statuses:
             values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
         values |= {"build_progress": loader.building, "restarts": loader.restarts}
         # Not before there is a network: torch may be half imported.
-        if derainer is not None and (memory_mb := gpu_memory_mb(params.device)) is not None:
+        if derainer is not None and (memory_mb := _gpu_memory_mb(params.device)) is not None:
             values["gpu_memory_mb"] = memory_mb
         if loader.last_error is not None:
             error, at_s = loader.last_error
@@ -140,3 +185,15 @@ def _text(value: Any) -> str:
         return "true" if value else "false"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
+
+
+def _gpu_memory_mb(device: str) -> float | None:
+    """Memory in use on a GPU, by all processes; None where torch has not used one, or cannot tell."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    try:
+        free, total = torch.cuda.mem_get_info(device if device.startswith("cuda") else None)
+    except RuntimeError:  # a GPU that has failed says so to the network; what is told of it must not fail, too
+        return None
+    return float(total - free) / 2**20

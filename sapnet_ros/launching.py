@@ -18,6 +18,8 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutd
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from sapnet.images.topics import DERAINED, STREAK_MASK
+
 ARGUMENTS = {
     "name": "Name of the node.",
     "namespace": "Namespace of the node and its relative topics.",
@@ -40,8 +42,8 @@ DEFAULTS = {"fastdds_profile": "auto"}
 TOPICS = {
     "image": "image",
     "camera_info": "camera_info",
-    "derained": "derained/image",
-    "streak_mask": "streak_mask/image",
+    "derained": DERAINED.name,
+    "streak_mask": STREAK_MASK.name,
 }
 TEXT_PARAMETERS = ("image_transport", "weights", "backend")
 SWITCH_PARAMETERS = ("use_sim_time", "autostart")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
+import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock, Thread
 from typing import Any
 
@@ -19,22 +21,53 @@ from std_srvs.srv import SetBool
 
 from sapnet.backends import BuildStatus
 from sapnet.images.frame import MIN_SIDE
+from sapnet.images.topics import DERAINED
 from sapnet_ros import diagnostics, params
-from sapnet_ros.camera import Camera
-from sapnet_ros.declarations import ParameterError
-from sapnet_ros.lifecycle import ACTIVE, FINALIZED, INACTIVE, UNCONFIGURED, transition_to
+from sapnet_ros.camera import Camera, require_no_collisions
+from sapnet_ros.diagnostics import ProcessUsage, Throttle
 from sapnet_ros.loader import Loader, load_derainer
-from sapnet_ros.logs import Throttle
 from sapnet_ros.mailbox import Received
-from sapnet_ros.params import NodeParams
+from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import ReliabilityOverrides, latched_profile
-from sapnet_ros.usage import ProcessUsage
 from sapnet_ros.worker import Worker
 
+UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
 BUILD_LOG_S = 5.0  # between two lines on a build
+BUILD_POLL_S = 0.1
 LAST_WORD_TIMEOUT = Duration(seconds=0.5)
 MIN_SIZES = 4  # frame sizes kept ready at once, or more where as many are configured
 STOP_TIMEOUT_S = 2.0  # a frame in hand is waited for this long when the node is deactivated
+
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+def transition_to(label: str) -> Callable[[Transition], Transition]:
+    """For a transition method: keeps the node's ``state``, and logs exceptions, which rclpy swallows.
+
+    A way up that raises is undone by the node's ``stop`` and, from unconfigured, ``free``, and is a FAILURE. A way
+    down that raises is an ERROR, after which rclpy calls ``on_error``: the state it came from is gone.
+    """
+
+    def decorate(method: Transition) -> Transition:
+        @functools.wraps(method)
+        def wrapped(self: Any, state: LifecycleState) -> TransitionCallbackReturn:
+            try:
+                result = method(self, state)
+            except Exception:
+                self.get_logger().error(f"{method.__name__} failed:\n{traceback.format_exc()}")
+                if method.__name__ not in ("on_configure", "on_activate"):
+                    return TransitionCallbackReturn.ERROR
+                self.stop()
+                if method.__name__ == "on_configure":
+                    self.free()
+                return TransitionCallbackReturn.FAILURE
+            if result == TransitionCallbackReturn.SUCCESS:
+                self.state = label
+            return result
+
+        return wrapped
+
+    return decorate
 
 
 class DerainNode(LifecycleNode):
@@ -79,6 +112,8 @@ class DerainNode(LifecycleNode):
         try:
             self.params = current = self.read_params()
             self._cameras = {name: Camera(self, name, current) for name in current.cameras or ("",)}
+            own = [self.resolve_topic_name("~/ready"), "/diagnostics"]
+            require_no_collisions(self._cameras.values(), own, current)
         except ParameterError as err:
             self.get_logger().error(str(err))
             self.free()
@@ -117,7 +152,8 @@ class DerainNode(LifecycleNode):
             on_info = functools.partial(self._receive_info, camera)
             camera.subscribe(self.params, on_image, on_info, self._overrides)
             topics = camera.topics
-            self.get_logger().info(f"deraining {topics.final(topics.image)} to {topics.final(topics.derained)}")
+            derained = topics.final(topics.outputs[DERAINED])
+            self.get_logger().info(f"deraining {topics.final(topics.image)} to {derained}")
         return result
 
     @transition_to(INACTIVE)
@@ -270,7 +306,7 @@ class DerainNode(LifecycleNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         active_for_s = time.monotonic() - self._active_since_s if self.state == ACTIVE else None
-        status = diagnostics.Statuses(self.get_name(), self.loader)
+        status = diagnostics.Statuses(self.get_fully_qualified_name(), self.loader)
         current = self.params
         if current is not None:
             message.status = [status.camera(camera, active_for_s, current) for camera in self._cameras.values()]
@@ -278,3 +314,33 @@ class DerainNode(LifecycleNode):
                 message.status.append(status.backend(self.loader, current))
         message.status.append(status.process(self.state, list(self._refused.values()), self._usage))
         self._diagnostics.publish(message)
+
+
+class BuildNode(DerainNode):
+    """Builds the engines of ``warmup_sizes`` with the parameters of derain_node, derains nothing, and ends."""
+
+    def start(self) -> None:
+        """Configure, which begins to build, and wait for the end of that."""
+        if self.trigger_all(self.trigger_configure):
+            self._timer = self.create_timer(BUILD_POLL_S, self._end_when_built, clock=self.steady)
+
+    def read_params(self) -> NodeParams:
+        """Those of the node; ``auto`` means the backend that builds engines."""
+        current = super().read_params()
+        return replace(current, backend="tensorrt") if current.backend == "auto" else current
+
+    def _end_when_built(self) -> None:
+        if self.loader is None or self.params is None:
+            return  # somebody has taken the node down
+        error = (
+            "" if self.params.warmup_sizes else "set warmup_sizes to the frame sizes that engines are to be built for"
+        )
+        error = error or self.loader.error
+        if error:
+            self.get_logger().fatal(error)
+        elif not self.loader.ready:
+            return
+        else:
+            self.get_logger().info("all engines are ready")
+        self._timer.cancel()
+        self.on_end(1 if error else 0)

@@ -1,13 +1,18 @@
-"""Every parameter of the node, once: default, meaning, what is allowed, when it may change."""
+"""Every parameter of derain_node, once: default, meaning, allowed values, when a change takes effect.
+
+    python -m sapnet_ros.params --write
+
+writes config/derain.yaml and docs/parameters.md from it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -18,16 +23,116 @@ from sapnet.backends.fake import MODES
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import OUTPUT_ENCODINGS
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
-from sapnet_ros.declarations import Declaration, ParameterError, choice, number, parameter, switch, text, texts
-from sapnet_ros.gate import GateSettings
 
 Size = tuple[int, int]  # height, width
 
-_TAKEN = ("backend", "process")  # the other statuses in the diagnostics
+_TAKEN = ("backend", "process")  # names of the other statuses in the diagnostics
+_UNSET = (None, "", "null")  # rcl makes None of an empty array, and this text of YAML's null
+
+
+class ParameterError(ValueError):
+    """A parameter's value is not allowed; says which, what was got and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One parameter. ``changes``: when a change takes effect: ``live``, ``configure`` or ``read-only``.
+
+    example: a value to show where the default says nothing.
+    """
+
+    default: Any
+    description: str
+    convert: Callable[[Any], Any]
+    allowed: str
+    changes: str = "configure"
+    bounds: tuple[float, float] | None = None
+    name: str = ""
+    example: str = ""
+
+    def check(self, value: Any) -> Any:
+        """The value as NodeParams holds it. Raises ParameterError."""
+        try:
+            return self.convert(value)
+        except (TypeError, ValueError) as err:
+            raise ParameterError(f"parameter {self.name!r} must be {self.allowed}, got {value!r}") from err
+
+    def descriptor(self) -> ParameterDescriptor:
+        """For ``ros2 param describe``. Typing is dynamic because rclpy kills a node whose double is given as ``1``."""
+        descriptor = ParameterDescriptor(
+            description=f"{self.description} Changes: {self.changes}.",
+            additional_constraints=self.allowed,
+            read_only=self.changes == "read-only",
+            dynamic_typing=True,
+        )
+        if self.bounds and isinstance(self.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=self.bounds[0], to_value=self.bounds[1])]
+        elif self.bounds:
+            low, high = int(self.bounds[0]), int(self.bounds[1])
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+        return descriptor
+
+
+def _parameter(*args: Any, **more: Any) -> Any:
+    """A field of NodeParams that is a ROS parameter. ``name``: the ROS name, where it is not the field's."""
+    return field(metadata={"declaration": lambda name: Declaration(*args, **{"name": name, **more})})
+
+
+def _choice(default: str, choices: tuple[str, ...], description: str, **more: Any) -> Any:
+    def convert(value: Any) -> str:
+        if str(value) not in choices:  # as text, for YAML reads the choice `nan` as a number
+            raise ValueError
+        return str(value)
+
+    return _parameter(default, description, convert, f"one of {', '.join(choices)}", **more)
+
+
+def _number(default: float, low: float, high: float, description: str, **more: Any) -> Any:
+    """A number from ``low`` to ``high``, a whole one where ``default`` is."""
+    kind = type(default)
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError
+        if kind is int and value != int(value):
+            raise ValueError
+        return kind(value)
+
+    allowed = f"{'a whole number' if kind is int else 'a number'} from {low:.12g} to {high:.12g}"
+    return _parameter(default, description, convert, allowed, bounds=(low, high), **more)
+
+
+def _switch(default: bool, description: str, **more: Any) -> Any:
+    def convert(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
+
+    return _parameter(default, description, convert, "true or false", **more)
+
+
+def _text(default: str, description: str, allowed: str, **more: Any) -> Any:
+    """A text, which may be unset where ``default`` is empty."""
+
+    def convert(value: Any) -> str:
+        if not default and value in _UNSET:
+            return ""
+        if not isinstance(value, str) or not value:
+            raise TypeError
+        return value
+
+    return _parameter(default, description, convert, allowed, **more)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """An array of strings; a lone string, which is one of letters to Python, is not."""
+    if isinstance(value, str) and value not in _UNSET:
+        raise TypeError
+    return () if value in _UNSET else tuple(value)
 
 
 def _camera_names(value: Any) -> tuple[str, ...]:
-    names = texts(value)
+    names = _texts(value)
     allowed = all(re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name) and name not in _TAKEN for name in names)
     if len(set(names)) != len(names) or not allowed:
         raise ValueError
@@ -35,7 +140,7 @@ def _camera_names(value: Any) -> tuple[str, ...]:
 
 
 def _sizes(value: Any) -> tuple[Size, ...]:
-    matches = [re.fullmatch(r"(\d{1,5})x(\d{1,5})", size) for size in texts(value)]
+    matches = [re.fullmatch(r"(\d{1,5})x(\d{1,5})", size) for size in _texts(value)]
     sizes = tuple((int(match[1]), int(match[2])) for match in matches if match)
     if len(sizes) != len(matches) or any(min(size) < MIN_SIDE for size in sizes):
         raise ValueError
@@ -46,121 +151,150 @@ def _sizes(value: Any) -> tuple[Size, ...]:
 class NodeParams:
     """A checked, frozen snapshot of all parameters, in the order of the documentation."""
 
-    cameras: tuple[str, ...] = parameter(
-        None,
-        "Camera names; every topic then stands under <camera>/. Unset: one camera, no prefix.",
+    cameras: tuple[str, ...] = _parameter(
+        [],
+        "Camera names; every topic but ~/ready and /diagnostics then stands under <camera>/. Empty: one camera, "
+        "without a prefix.",
         _camera_names,
-        "unset, or unique names of letters, digits and single underscores between them that start with a letter, "
+        "empty, or unique names of letters, digits and single underscores between them that start with a letter, "
         f"but not {' or '.join(_TAKEN)}",
+        example="[front, rear]",
     )
-    image_transport: str = choice("raw", ("raw", "compressed"), "Subscribe to `image` or to `image/compressed`.")
-    weights: str = text("sapnet_fast", "Preset with shipped weights, or path of a checkpoint.", "a preset or a path")
-    backend: str = choice("auto", BACKENDS, "What runs the network.")
-    device: str = text("auto", "Processor that the backend uses.", "auto, cpu, cuda or cuda:N")
-    precision: str = choice("auto", PRECISIONS, "Arithmetic of the network.")
-    stages: int = number(0, 0, 12, "Recurrences of the network, fewer for speed; 0: the preset's.", changes="live")
-    warmup_sizes: tuple[Size, ...] = parameter(
-        None,
-        "Frame sizes to prepare at start. Unset: from camera_info or the first frame.",
+    image_transport: str = _choice(
+        "raw", ("raw", "compressed"), "Subscribe to `image` (raw) or to `image/compressed` (compressed)."
+    )
+    weights: str = _text(
+        "sapnet_fast",
+        "Preset that ships with the package, or path of a checkpoint (.safetensors, .pth).",
+        "a preset or a path",
+    )
+    backend: str = _choice("auto", BACKENDS, "Backend that runs the network; fake is for tests.")
+    device: str = _text("auto", "Device that the backend uses.", "auto, cpu, cuda or cuda:N")
+    precision: str = _choice("auto", PRECISIONS, "Precision of the network's arithmetic.")
+    stages: int = _number(
+        0, 0, 12, "Stages of the network: fewer are faster. 0: as many as the preset has.", changes="live"
+    )
+    warmup_sizes: tuple[Size, ...] = _parameter(
+        [],
+        "Frame sizes to prepare at start, as HEIGHTxWIDTH. Empty: taken from camera_info or the first frame.",
         _sizes,
-        "unset, or sizes as HEIGHTxWIDTH of at least 16x16, such as 720x1280",
+        "empty, or sizes as HEIGHTxWIDTH of at least 16x16, such as 720x1280",
+        example="[720x1280]",
     )
-    enabled: bool = switch(True, "Whether frames are derained; if not, they pass through.", changes="live")
-    output_encoding: str = choice(
-        "bgr8", OUTPUT_ENCODINGS, "Encoding of derained/image; `same` follows the input where it is an 8-bit format."
+    enabled: bool = _switch(True, "Derain frames; false: they pass through.", changes="live")
+    output_encoding: str = _choice(
+        "bgr8", OUTPUT_ENCODINGS, "Encoding of derained/image: bgr8, or the input's (same) where it is an 8-bit format."
     )
-    publish_compressed: bool = switch(False, "Whether derained/image/compressed is published too.")
-    jpeg_quality: int = number(95, 1, 100, "Quality of derained/image/compressed.")
-    mask_threshold: int = number(
-        DEFAULT_MASK_THRESHOLD, 0, 255, "Luma taken out of a pixel above which the mask marks it.", changes="live"
+    publish_compressed: bool = _switch(False, "Publish derained/image/compressed too.")
+    jpeg_quality: int = _number(95, 1, 100, "JPEG quality of derained/image/compressed.")
+    mask_threshold: int = _number(
+        DEFAULT_MASK_THRESHOLD,
+        0,
+        255,
+        "Threshold of the streak mask: it marks pixels that lost more luma than this.",
+        changes="live",
     )
-    mask_mode: str = choice(
-        "binary", ("binary", "soft"), "Streak mask of 0 and 255, or of strength 0 to 255.", changes="live"
+    mask_mode: str = _choice(
+        "binary",
+        ("binary", "soft"),
+        "Values of the streak mask: 0 and 255 (binary), or the streaks' strength from 0 to 255 (soft).",
+        changes="live",
     )
-    steadiness: float = number(
+    steadiness: float = _number(
         0.0,
         0.0,
         0.9,
-        "Share of the last derained frame that is blended in where the two differ little, against flicker; 0: none.",
+        "Weight of the previous derained frame, blended in where the two differ little, against flicker. 0: off.",
         changes="live",
     )
-    deadline_ms: int = number(
-        0, 0, 60000, "Time from receipt after which the original goes out; 0: off.", changes="live"
+    deadline_ms: int = _number(
+        0, 0, 60000, "Time from receipt after which the original is published, in milliseconds. 0: off.", changes="live"
     )
-    hang_timeout_s: float = number(
-        10.0, 0.1, 3600.0, "Duration of a backend's call that counts as hung.", changes="live"
+    hang_timeout_s: float = _number(
+        10.0, 0.1, 3600.0, "Time after which a call of the backend counts as hung, in seconds.", changes="live"
     )
-    on_failure: str = choice(
-        "passthrough", ("passthrough", "drop"), "What becomes of a frame that cannot be derained.", changes="live"
+    on_failure: str = _choice(
+        "passthrough", ("passthrough", "drop"), "What to do with a frame that cannot be derained.", changes="live"
     )
-    on_overload: str = choice(
-        "drop", ("drop", "passthrough"), "What becomes of a frame that a newer one has overtaken.", changes="live"
+    on_overload: str = _choice(
+        "drop", ("drop", "passthrough"), "What to do with a frame that a newer one has overtaken.", changes="live"
     )
-    batch_wait_ms: int = number(5, 0, 1000, "Longest wait for other cameras' frames of equal size.", changes="live")
-    rain_gate_enabled: bool = switch(
+    batch_wait_ms: int = _number(
+        5, 0, 1000, "Longest wait for other cameras' frames of equal size, in milliseconds.", changes="live"
+    )
+    rain_gate_enabled: bool = _switch(
         False,
-        "Whether dry frames pass through without running the network.",
+        "In dry weather, pass frames through without running the network.",
         changes="live",
         name="rain_gate.enabled",
     )
-    rain_gate_probe_period_s: float = number(
+    rain_gate_probe_period_s: float = _number(
         1.0,
         0.0,
         3600.0,
-        "Time between two frames that are looked at while it is dry.",
+        "Time between two frames that are derained while it is dry, in seconds.",
         changes="live",
         name="rain_gate.probe_period_s",
     )
-    rain_gate_on_threshold: float = number(
-        0.015, 0.0, 1.0, "Rain score from which it rains.", changes="live", name="rain_gate.on_threshold"
+    rain_gate_on_threshold: float = _number(
+        0.015, 0.0, 1.0, "Rain score at which rain begins.", changes="live", name="rain_gate.on_threshold"
     )
-    rain_gate_off_threshold: float = number(
+    rain_gate_off_threshold: float = _number(
         0.012,
         0.0,
         1.0,
-        "Rain score below which it is dry, where it stays there for rain_gate.hold_s.",
+        "Rain score below which it is dry after rain_gate.hold_s.",
         changes="live",
         name="rain_gate.off_threshold",
     )
-    rain_gate_hold_s: float = number(
-        5.0, 0.0, 3600.0, "How long it must look dry before it is.", changes="live", name="rain_gate.hold_s"
+    rain_gate_hold_s: float = _number(
+        5.0,
+        0.0,
+        3600.0,
+        "Time that the score must stay below rain_gate.off_threshold, in seconds.",
+        changes="live",
+        name="rain_gate.hold_s",
     )
-    silent_after_s: float = number(
+    silent_after_s: float = _number(
         5.0,
         0.1,
         3600.0,
-        "Silence of a camera that is an ERROR in the diagnostics.",
+        "Time without a frame after which a camera is reported as ERROR, in seconds.",
         changes="live",
         name="diagnostics.silent_after_s",
     )
-    missed_in_row: int = number(
+    missed_in_row: int = _number(
         20,
         1,
         1000000,
-        "Missed deadlines in a row that are an ERROR in the diagnostics.",
+        "Number of consecutive missed deadlines that is reported as ERROR.",
         changes="live",
         name="diagnostics.missed_in_row",
     )
-    build_silent_after_s: float = number(
+    build_silent_after_s: float = _number(
         600.0,
         1.0,
         86400.0,
-        "Loading or compiling without news for so long is an ERROR in the diagnostics.",
+        "Time without progress in loading or building after which it is reported as ERROR, in seconds.",
         changes="live",
         name="diagnostics.build_silent_after_s",
     )
-    max_pixels: int = number(33177600, 256, 2**31 - 1, "Largest frame, in pixels, that is decoded.")
-    cache_dir: str = text("", "Folder of compiled engines; empty: the user's cache folder.", "a folder's path or empty")
-    engine: str = text("", "Engine file built ahead of time; empty: none.", "a path or empty")
-    autostart: bool = switch(True, "Whether the node configures and activates itself.", changes="read-only")
-    fake_latency_ms: float = number(0.0, 0.0, 60000.0, "Backend `fake`: duration of a call.", name="fake.latency_ms")
-    fake_fail_every: int = number(
-        0, 0, 1000000, "Backend `fake`: every Nth call fails; 0: none.", name="fake.fail_every"
+    max_pixels: int = _number(33177600, 256, 2**31 - 1, "Pixels of the largest frame that is decoded.")
+    cache_dir: str = _text("", "Folder of built engines. Empty: the user's cache folder.", "a folder's path or empty")
+    engine: str = _text("", "Engine file that was built ahead of time. Empty: none.", "a path or empty")
+    autostart: bool = _switch(
+        True, "Configure and activate at start, without a lifecycle manager.", changes="read-only"
     )
-    fake_build_s: float = number(
-        0.0, 0.0, 3600.0, "Backend `fake`: duration of building an engine.", name="fake.build_s"
+    fake_latency_ms: float = _number(
+        0.0, 0.0, 60000.0, "Backend fake: duration of a call, in milliseconds.", name="fake.latency_ms"
     )
-    fake_mode: str = choice("identity", MODES, "Backend `fake`: behaviour.", name="fake.mode")
+    fake_fail_every: int = _number(
+        0, 0, 1000000, "Backend fake: every Nth call fails. 0: none.", name="fake.fail_every"
+    )
+    fake_build_s: float = _number(
+        0.0, 0.0, 3600.0, "Backend fake: duration of an engine build, in seconds. 0: no build.", name="fake.build_s"
+    )
+    fake_mode: str = _choice("identity", MODES, "Backend fake: behavior.", name="fake.mode")
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> NodeParams:
@@ -179,25 +313,8 @@ class NodeParams:
             )
         return params
 
-    @cached_property
-    def gate(self) -> GateSettings:
-        """``rain_gate.*``."""
-        return GateSettings(
-            self.rain_gate_enabled,
-            self.rain_gate_probe_period_s,
-            self.rain_gate_on_threshold,
-            self.rain_gate_off_threshold,
-            self.rain_gate_hold_s,
-        )
 
-
-def _declaration(attribute: str, name: str, *rest: Any) -> Declaration:
-    return Declaration(name or attribute, *rest)
-
-
-PARAMETERS: tuple[Declaration, ...] = tuple(
-    _declaration(f.name, *f.metadata["declaration"]) for f in fields(NodeParams)
-)
+PARAMETERS: tuple[Declaration, ...] = tuple(f.metadata["declaration"](f.name) for f in fields(NodeParams))
 """All parameters, in the order of NodeParams."""
 
 BY_NAME: Mapping[str, Declaration] = {declaration.name: declaration for declaration in PARAMETERS}
@@ -212,7 +329,11 @@ def declare(node: Node) -> dict[str, str]:
     for declaration in PARAMETERS:
         descriptor = declaration.descriptor()
         try:
-            declaration.check(node.declare_parameter(declaration.name, declaration.default, descriptor).value)
+            value = declaration.check(node.declare_parameter(declaration.name, declaration.default, descriptor).value)
+            if value == () or (value == "" and not descriptor.read_only):
+                # An empty list is one of bytes to rclpy, and a null is no value: both are to be dumped as they were.
+                kind = Parameter.Type.STRING_ARRAY if value == () else Parameter.Type.STRING
+                node.set_parameters([Parameter(declaration.name, kind, declaration.default)])
             continue
         except ParameterError as err:
             refused[declaration.name] = str(err)
@@ -245,7 +366,9 @@ def refusal(node: Node, changes: Iterable[Parameter], configured: bool) -> str:
     except ParameterError as err:
         return str(err)
     for change in known:
-        fixed = configured and BY_NAME[change.name].changes != "live"
-        if fixed and change.value != node.get_parameter(change.name).value:
-            return f"parameter {change.name!r} needs a reconfigure: deactivate and clean up the node first"
+        declaration, now = BY_NAME[change.name], node.get_parameter(change.name).value
+        if configured and declaration.changes != "live" and declaration.check(change.value) != declaration.check(now):
+            return (
+                f"parameter {change.name!r} takes effect at the next configure: deactivate and clean up the node first"
+            )
     return ""

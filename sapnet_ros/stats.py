@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 from threading import Lock
 from types import MappingProxyType
 
-from sapnet_ros.reasons import OVERLOAD
+from sapnet_ros.fate import OVERLOAD
 
 WINDOW = 300  # frames whose latency is remembered
 PASSING_WINDOW = 30  # frames that tell how long it takes to pass one through

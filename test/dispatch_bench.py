@@ -14,10 +14,9 @@ import numpy as np
 from live import image, wait_for
 from sapnet import Derainer
 from sapnet.steadiness import Steadier
+from sapnet_ros.batching import Call
 from sapnet_ros.dispatch import Dispatch
-from sapnet_ros.failopen import Outcome, make_decoder
-from sapnet_ros.gate import RainGate
-from sapnet_ros.inference import Call
+from sapnet_ros.fate import RainGate, make_decoder
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Mailbox, Received
 from sapnet_ros.params import PARAMETERS, NodeParams
@@ -59,12 +58,15 @@ class NotingCamera:
     def label(self) -> str:
         return self.name
 
-    def publish(self, header: Any, outcome: Outcome, params: NodeParams, received_s: float, parts: Parts) -> None:
+    def publish(
+        self, frame: Received, decoded: Any, derained: Any, reason: str, params: NodeParams, parts: Parts
+    ) -> None:
         if isinstance(self.clock, Clock):
             self.clock.now_s += self.publish_s
         parts.publish_s = self.publish_s
-        self.sent.append((header.stamp.nanosec // 1_000_000 + 1000 * header.stamp.sec, outcome.reason or "derained"))
-        self.latencies_s.append(self.clock() - received_s)
+        stamp = frame.message.header.stamp
+        self.sent.append((stamp.nanosec // 1_000_000 + 1000 * stamp.sec, reason or "derained"))
+        self.latencies_s.append(self.clock() - frame.received_s)
 
 
 class Surroundings:

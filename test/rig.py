@@ -242,14 +242,18 @@ class Rig:
     def status(self, what: str) -> dict[str, Any]:
         """A diagnostic status that was made after this was called."""
         self.diagnostics.clear()
-        return dict(wait_for(lambda: status_values(list(self.diagnostics), f"{self.name}: {what}"), f"status {what}"))
+        return dict(
+            wait_for(
+                lambda: status_values(list(self.diagnostics), f"/{self.name}/{self.name}: {what}"), f"status {what}"
+            )
+        )
 
     def settle(self, timeout_s: float = 30.0) -> dict[str, Fates]:
         """Wait until every frame sent has its fate; asserts order and accounting, and returns the fates by camera."""
         self.diagnostics.clear()
         fates = {}
         for feed in self.feeds.values():
-            label, values = f"{self.name}: {feed.name or 'camera'}", {}
+            label, values = f"/{self.name}/{self.name}: {feed.name or 'camera'}", {}
 
             def quiet(feed: Feed = feed, label: str = label, values: dict[str, Any] = values) -> bool:
                 values |= status_values(list(self.diagnostics), label)

@@ -10,11 +10,15 @@ from itertools import islice
 from sapnet.bags.recording import Recording, Topic
 from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import BagError, ImageFormatError
+from sapnet.images.topics import COMPARISON, DERAINED, STREAK_MASK
 
 # Frames that are looked at, of a topic whose first ones cannot be read, to tell whether it is in colour.
 _LOOKED_AT = 20
 _GRAY = ("mono", "8UC1", "8SC1", "16UC1", "16SC1", "32FC1", "32SC1", "64FC1")
-_OUTPUTS = ("/derained/image", "/derained/image/compressed", "/streak_mask/image", "/streak_mask/image/compressed")
+
+_OUTPUTS = tuple(
+    f"/{output.name}{transport}" for output in (DERAINED, STREAK_MASK, COMPARISON) for transport in ("", "/compressed")
+)
 
 
 @dataclass(frozen=True, eq=False)

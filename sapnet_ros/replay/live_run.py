@@ -119,8 +119,7 @@ class LiveRun:
     def status(self, name: str) -> dict[str, Any]:
         """What derain_node said last of a camera, or of its backend."""
         statuses = self._read_diagnostics().get("statuses", {})
-        status: dict[str, Any] = statuses.get(f"{NODE}: {name}", {})
-        return status
+        return next((status for key, status in statuses.items() if key.endswith(f"/{NODE}: {name}")), {})
 
     def said_by_player(self) -> str:
         """The last lines that the player wrote."""

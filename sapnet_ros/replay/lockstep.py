@@ -15,8 +15,8 @@ from sapnet.bags.cameras import Camera
 from sapnet.bags.recording import Messages
 from sapnet.bags.types import deserialize
 from sapnet_ros.demo.camera import READINESS_CHANGES_S, SETTLE_S, PlayerError, stamp_of
+from sapnet_ros.fate import BUILDING
 from sapnet_ros.qos import latched_profile
-from sapnet_ros.reasons import BUILDING
 from sapnet_ros.replay.publishing import CLOCK, BagPlayer
 
 STATUS = "frame_status"

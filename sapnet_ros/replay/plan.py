@@ -14,10 +14,10 @@ from sapnet.bags.types import deserialize
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import image_size
+from sapnet.images.topics import DERAINED_COMPRESSED, DERAINED_INFO, OUTPUTS
 
-# Where derain_node publishes what; its camera_info stands beside the derained image.
-OUTPUTS = ("derained/image", "streak_mask/image", "frame_status", "rain_score")
-DERAINED_INFO = "derained/camera_info"
+# What stands beside the derained image follows its remap.
+REMAPPED = tuple(output.name for output in OUTPUTS if output not in (DERAINED_COMPRESSED, DERAINED_INFO))
 # Of the recorded drive; derain_node says its own.
 NODE_TOPICS = ("/diagnostics", "/derain_node/ready")
 # Names of the node's other diagnostics.
@@ -70,14 +70,13 @@ class Plan:
             rules.append((f"{prefix}image", image))
             if camera.source.compressed and image == topic:  # named otherwise than image_transport does
                 rules.append((f"{topic}/compressed", topic))
-            rules += [(prefix + output, camera.source.output(output)) for output in OUTPUTS]
+            rules += [(prefix + output, camera.source.output(output)) for output in REMAPPED]
         return rules
 
     @property
     def outputs(self) -> list[str]:
         """All topics of the node's that a recording may hold, too, from an earlier run."""
-        names = (*OUTPUTS, DERAINED_INFO, "derained/image/compressed")
-        return [*NODE_TOPICS, *(camera.source.output(name) for camera in self.cameras for name in names)]
+        return [*NODE_TOPICS, *(camera.source.output(output.name) for camera in self.cameras for output in OUTPUTS)]
 
 
 def make_plan(source: Recording, wanted: Sequence[str] = (), all_sizes: bool = False) -> Plan:

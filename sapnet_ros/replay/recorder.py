@@ -39,18 +39,18 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import Writer
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Bool, Float32
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 
 from sapnet.bags.types import TYPESTORE, header_stamp
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
-from sapnet_ros.camera import Topics
+from sapnet.images.topics import DERAINED_INFO, FRAME_STATUS, RAIN_SCORE, RECORDED
+from sapnet_ros.camera import TYPES, Topics
 from sapnet_ros.qos import frames_profile, latched_profile
 
 INPUT = "image"
-INFO = "derained/camera_info"
-SCORE = "rain_score"
+SCORE = RAIN_SCORE.name
 STATUS = "frame_status"
 # Deep, for a bag must not lose what the node gave out.
 DEPTH = 50
@@ -120,12 +120,10 @@ class Recorder(Node):
         prefix = f"{camera}/" if camera else ""
         frame = _Frame()
         if self._bag is not None:
-            yield self._record(prefix + "derained/image", topics.derained, Image, frame)
-            if has_info:
-                yield self._record(prefix + INFO, topics.derained_camera_info, CameraInfo, frame)
-            yield self._record(prefix + "streak_mask/image", topics.streak_mask, Image, frame)
-            yield self._record(prefix + SCORE, topics.rain_score, Float32, frame)
-        yield self._record(prefix + STATUS, topics.frame_status, DiagnosticArray, frame, written=status)
+            for output in RECORDED:
+                if output is not DERAINED_INFO or has_info:
+                    yield self._record(prefix + output.name, topics.outputs[output], TYPES[output.type], frame)
+        yield self._record(prefix + STATUS, topics.outputs[FRAME_STATUS], DiagnosticArray, frame, written=status)
 
     def _look_for_publishers(self) -> None:
         has_time = self._simulated_time is None or self._simulated_time.now_ns is not None

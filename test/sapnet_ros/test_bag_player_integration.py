@@ -245,7 +245,7 @@ class StandIn:
     def _answer(self, header: Any) -> None:
         self.seen.append("answer")
         values = [KeyValue(key="reason", value="")]
-        status = DiagnosticStatus(name="derain_node: camera", message="derained", values=values)
+        status = DiagnosticStatus(name="/derain_node: camera", message="derained", values=values)
         self._status.publish(DiagnosticArray(header=header, status=[status]))
 
 

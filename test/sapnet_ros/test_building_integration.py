@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once
 
 Start = Callable[..., NodeProcess]
 GRAY = np.full((48, 64, 3), 90, np.uint8)
-BACKEND = "derain_node: backend"
+BACKEND = "/derain_node: backend"
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def test_an_engine_that_cannot_be_built_is_an_error_and_frames_go_on(
         if on_failure == "passthrough":
             wait_for(lambda: len(derained) > seen + 5, "frames that pass through")
         else:
-            camera = "derain_node: camera"
+            camera = "/derain_node: camera"
             wait_for(lambda: int(status_values(diagnostics, camera).get("dropped_failure", "0")) > 5, "dropped frames")
 
 

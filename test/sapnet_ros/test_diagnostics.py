@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from sapnet_ros.diagnostics import ERROR, MAX_CHARACTERS, OK, WARN, Statuses
+from sapnet_ros.diagnostics import ERROR, MAX_CHARACTERS, OK, WARN, ProcessUsage, Statuses
 from sapnet_ros.params import PARAMETERS, NodeParams
-from sapnet_ros.usage import ProcessUsage
 
 PARAMS = NodeParams.check({declaration.name: declaration.default for declaration in PARAMETERS})
 

@@ -210,7 +210,7 @@ def test_slow_cameras_are_not_starved_by_fast_ones(make: Make) -> None:
 
 
 def test_a_backend_that_hangs_is_left_behind(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 3600.0)
+    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 3600.0)
     simulation = make(latency_s=math.inf, hang_timeout_s=0.2)
     simulation.send(1)
     simulation.settle()
@@ -245,12 +245,12 @@ def test_the_gate_opens_also_when_every_look_is_late(make: Make) -> None:
         rain_gate__on_threshold=0.0,
         rain_gate__off_threshold=0.0,
     )
-    gate, settings = simulation.cameras["camera0"].gate, simulation.params.gate
-    assert gate.note_score(-1.0, 0.0, settings), "it is dry"
+    gate = simulation.cameras["camera0"].gate
+    assert gate.note_score(-1.0, 0.0, simulation.params), "it is dry"
     for number in range(10):
         simulation.send(number)
         simulation.advance(0.02)
-    assert gate.state(settings) == "rain"
+    assert gate.state(simulation.params) == "rain"
 
 
 def test_a_disabled_camera_passes_while_another_is_derained(make: Make) -> None:

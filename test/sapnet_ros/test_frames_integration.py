@@ -38,7 +38,7 @@ def wait_ready(peer: Peer, topic: str = "/derain_node/ready") -> None:
 
 
 def counts(diagnostics: list[Any], camera: str = "camera") -> dict[str, int]:
-    values = status_values(diagnostics, f"derain_node: {camera}")
+    values = status_values(diagnostics, f"/derain_node: {camera}")
     return {name: int(values[name]) for name in COUNTS} if values else {}
 
 
@@ -87,7 +87,7 @@ def test_every_topic_carries_the_frames_header(peer: Peer, start_node: Start) ->
     assert not pixels(received["/streak_mask/image"][0]).any()
     assert received["/derained/image/compressed"][0].format == "bgr8; jpeg compressed bgr8"
     status = received["/frame_status"][0].status[0]
-    assert (status.name, status.level, status.message) == ("derain_node: camera", b"\x00", "derained")
+    assert (status.name, status.level, status.message) == ("/derain_node: camera", b"\x00", "derained")
     values = {pair.key: pair.value for pair in status.values}
     assert values["reason"] == ""
     assert float(values["rain_score"]) == 0.0
@@ -175,10 +175,10 @@ def test_failures_and_pass_through_show_in_diagnostics(peer: Peer, start_node: S
         before = counts(diagnostics).get("received", 0)
         camera.publish(frame)
         wait_for(lambda: counts(diagnostics).get("received", 0) > before and not counts(diagnostics)["in_flight"], "it")
-        return status_values(diagnostics, "derain_node: camera")["level"]
+        return status_values(diagnostics, "/derain_node: camera")["level"]
 
     assert level_after(image(noise(48, 64), 1)) == b"\x02"
-    assert "memory" in status_values(diagnostics, "derain_node: camera")["message"]
+    assert "memory" in status_values(diagnostics, "/derain_node: camera")["message"]
     assert level_after(image(noise(48, 64), 2, encoding="plasma")) == b"\x02"
     assert peer.call(SetBool, "/derain_node/enable", SetBool.Request(data=False)).success
     assert level_after(image(noise(48, 64), 3)) == b"\x01"
@@ -219,7 +219,7 @@ def test_overload_is_accounted_for_and_order_holds(peer: Peer, start_node: Start
     overtaken = done["dropped" if on_overload == "drop" else "passed_through"]
     assert overtaken >= 10
     assert done["passed_through" if on_overload == "drop" else "dropped"] == 0
-    reasons = [status_values([message], "derain_node: camera")["reason"] for message in status]
+    reasons = [status_values([message], "/derain_node: camera")["reason"] for message in status]
     assert reasons.count("overload") == done["passed_through"]
 
 
@@ -236,8 +236,8 @@ def test_reliable_and_best_effort_cameras_are_heard(peer: Peer, start_node: Star
         if len(derained) >= 3 or stamp > 200:
             break
     assert len(derained) >= 3
-    wait_for(lambda: int(status_values(diagnostics, "derain_node: camera").get("derained", 0)) >= 3, "diagnostics")
-    fallback = status_values(diagnostics, "derain_node: camera")["best_effort_fallback"]
+    wait_for(lambda: int(status_values(diagnostics, "/derain_node: camera").get("derained", 0)) >= 3, "diagnostics")
+    fallback = status_values(diagnostics, "/derain_node: camera")["best_effort_fallback"]
     assert fallback == ("false" if reliable else "true")
 
 
@@ -252,7 +252,7 @@ def test_a_qos_override_wins_and_switches_the_fallback_off(peer: Peer, start_nod
         time.sleep(0.05)
     wait_for(lambda: counts(diagnostics), "diagnostics")
     assert counts(diagnostics)["received"] == 0
-    assert status_values(diagnostics, "derain_node: camera")["best_effort_fallback"] == "false"
+    assert status_values(diagnostics, "/derain_node: camera")["best_effort_fallback"] == "false"
 
 
 def test_a_best_effort_override_is_used(peer: Peer, start_node: Start) -> None:
@@ -296,7 +296,7 @@ def test_malformed_messages_are_counted_and_the_node_goes_on(peer: Peer, start_n
         wait_for(lambda n=number: counts(diagnostics).get("dropped") == n, f"malformed message {number}")
     camera.publish(image(noise(48, 64), 100))
     wait_for(lambda: derained, "a good frame after the bad ones")
-    values = status_values(diagnostics, "derain_node: camera")
+    values = status_values(diagnostics, "/derain_node: camera")
     assert (values["dropped_invalid"], values["dropped_unsupported"]) == ("6", "1")
 
 
@@ -366,7 +366,7 @@ def test_real_network_derains_while_it_passes_frames_through_before(peer: Peer, 
     rainy[:, ::12] = 200
     camera.publish(image(rainy, 1))
     wait_for(lambda: status and derained, "the first frame")
-    assert status_values(status, "derain_node: camera")["reason"] == "building"
+    assert status_values(status, "/derain_node: camera")["reason"] == "building"
     np.testing.assert_array_equal(pixels(derained[0]), rainy)
     wait_ready(peer)
     camera.publish(image(rainy, 2))

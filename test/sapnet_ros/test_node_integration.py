@@ -108,7 +108,7 @@ def start_hanging(peer: Peer, start_node: Start) -> tuple[NodeProcess, list[Any]
     wait_for(lambda: ready and ready[-1].data, "ready")
     camera = peer.publisher(Image, "/image")
     camera.publish(image(GRAY, 1))
-    wait_for(lambda: status_values(diagnostics, "derain_node: camera").get("in_flight") == "1", "the frame in hand")
+    wait_for(lambda: status_values(diagnostics, "/derain_node: camera").get("in_flight") == "1", "the frame in hand")
     return node, diagnostics
 
 
@@ -122,7 +122,7 @@ def test_a_frame_given_up_on_deactivate_is_counted(peer: Peer, start_node: Start
     assert change(peer, Transition.TRANSITION_DEACTIVATE)
 
     def counted() -> bool:
-        values = status_values(diagnostics, "derain_node: camera")
+        values = status_values(diagnostics, "/derain_node: camera")
         return (values.get("dropped_shutdown", "0"), values["in_flight"]) == ("1", "0")
 
     wait_for(counted, "the frame to be counted as dropped")
@@ -177,7 +177,7 @@ def test_live_parameters_change_and_others_are_refused(peer: Peer, start_node: S
     assert "passthrough, drop" in refused.reason
     refused = set_parameter(peer, "weights", string_value="sapnet")
     assert not refused.successful
-    assert "reconfigure" in refused.reason
+    assert "next configure" in refused.reason
 
 
 def test_a_parameter_cannot_be_deleted(peer: Peer, start_node: Start) -> None:
@@ -207,7 +207,7 @@ def test_shutdown_by_service_is_told(peer: Peer, start_node: Start) -> None:
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     wait_for(lambda: state(peer) == "active", "the node to be active")
     assert change(peer, Transition.TRANSITION_ACTIVE_SHUTDOWN)
-    wait_for(lambda: status_values(diagnostics, "derain_node: process").get("state") == "finalized", "the last state")
+    wait_for(lambda: status_values(diagnostics, "/derain_node: process").get("state") == "finalized", "the last state")
 
 
 def test_enable_service_switches_deraining(peer: Peer, start_node: Start) -> None:
@@ -221,7 +221,7 @@ def test_enable_service_switches_deraining(peer: Peer, start_node: Start) -> Non
         camera.publish(image(GRAY, stamp))
         wait_for(lambda n=stamp: len(status) == n, "a frame's status")
     assert [s.status[0].message for s in status] == ["derained", "passed_through", "derained"]
-    assert status_values(status[:2], "derain_node: camera")["reason"] == "disabled"
+    assert status_values(status[:2], "/derain_node: camera")["reason"] == "disabled"
 
 
 def test_a_namespace_with_a_params_file(peer: Peer, start_node: Start, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_simulated_time_without_a_clock_stalls_nothing(peer: Peer, start_node: S
     peer.publisher(Image, "/image").publish(image(GRAY, 42))
     wait_for(lambda: derained, "a derained frame")
     assert millis(derained[0]) == 42
-    wait_for(lambda: status_values(diagnostics, "derain_node: camera").get("derained") == "1", "diagnostics")
+    wait_for(lambda: status_values(diagnostics, "/derain_node: camera").get("derained") == "1", "diagnostics")
 
 
 def test_diagnostics_come_in_every_state(peer: Peer, start_node: Start) -> None:
@@ -254,14 +254,14 @@ def test_diagnostics_come_in_every_state(peer: Peer, start_node: Start) -> None:
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
 
     def process_state() -> str:
-        return status_values(diagnostics, "derain_node: process").get("state", "")
+        return status_values(diagnostics, "/derain_node: process").get("state", "")
 
     wait_for(lambda: process_state() == "unconfigured", "diagnostics while unconfigured")
     assert change(peer, Transition.TRANSITION_CONFIGURE)
     wait_for(lambda: process_state() == "inactive", "diagnostics while inactive")
     assert change(peer, Transition.TRANSITION_ACTIVATE)
     wait_for(lambda: process_state() == "active", "diagnostics while active")
-    backend = wait_for(lambda: status_values(diagnostics, "derain_node: backend"), "the backend's status")
+    backend = wait_for(lambda: status_values(diagnostics, "/derain_node: backend"), "the backend's status")
     assert backend["level"] == b"\x01"
     assert backend["backend"] == "fake"
 
@@ -271,8 +271,8 @@ def test_missing_weights_pass_frames_through_and_say_so(peer: Peer, start_node: 
     start_node(backend="torch", weights=str(tmp_path / "none.safetensors"))
     status = peer.collect(DiagnosticArray, "/frame_status")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-    wait_for(lambda: status_values(diagnostics, "derain_node: backend").get("level") == b"\x02", "an ERROR", 60)
-    assert "none.safetensors" in status_values(diagnostics, "derain_node: backend")["message"]
+    wait_for(lambda: status_values(diagnostics, "/derain_node: backend").get("level") == b"\x02", "an ERROR", 60)
+    assert "none.safetensors" in status_values(diagnostics, "/derain_node: backend")["message"]
     peer.publisher(Image, "/image").publish(image(GRAY, 1))
     wait_for(lambda: status, "a frame's status")
-    assert status_values(status, "derain_node: camera")["reason"] == "failure"
+    assert status_values(status, "/derain_node: camera")["reason"] == "failure"

@@ -66,7 +66,7 @@ def test_frames_overwritten_in_the_nodes_own_queue_are_counted(
     message = image(np.zeros((48, 64, 3), np.uint8), 1)
 
     def counts() -> tuple[int, int]:
-        values = status_values(diagnostics, "derain_node: camera")
+        values = status_values(diagnostics, "/derain_node: camera")
         return int(values.get("received", 0)), int(values.get("lost_in_transport", 0))
 
     camera.publish(message)

@@ -212,7 +212,7 @@ def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.
 def say(run: live_run.LiveRun, in_flight: int) -> None:
     """As the recorder keeps what derain_node says."""
     values = {"in_flight": str(in_flight), "derained": "3", "passed_through": "0"}
-    statuses = {"derain_node: camera": {"values": values}}
+    statuses = {"/derain_node: camera": {"values": values}}
     made = run.diagnostics.with_suffix(".new")
     made.write_text(json.dumps({"steady_ns": time.monotonic_ns(), "statuses": statuses}))
     made.rename(run.diagnostics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sapnet_ros.restarts import FIRST_PAUSE_S, FORGIVEN_AFTER_S, MAX_LEFT_BEHIND, MAX_RESTARTS, Restarts
+from sapnet_ros.loader import FIRST_PAUSE_S, FORGIVEN_AFTER_S, MAX_LEFT_BEHIND, MAX_RESTARTS, Restarts
 
 
 class StubThread:

@@ -69,7 +69,7 @@ def derained(peer: Peer, start_node: Callable[..., NodeProcess]) -> NodeProcess:
     for stamp in range(1, 200):
         publisher.publish(image(frame, stamp))
         time.sleep(0.1)
-        if int(status_values(diagnostics, "derain_node: camera").get("derained", 0)) >= 3:
+        if int(status_values(diagnostics, "/derain_node: camera").get("derained", 0)) >= 3:
             return node
     pytest.fail("no frame was derained")
 

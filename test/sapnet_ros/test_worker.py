@@ -118,10 +118,10 @@ def test_an_error_of_ours_costs_one_frame(make: Callable[..., Bench], monkeypatc
     bench = make()
     publish = NotingCamera.publish
 
-    def broken(self: NotingCamera, header: Any, *rest: Any) -> None:
-        if header.stamp.nanosec == 1_000_000:
+    def broken(self: NotingCamera, frame: Received, *rest: Any) -> None:
+        if frame.message.header.stamp.nanosec == 1_000_000:
             raise ValueError("broken")
-        publish(self, header, *rest)
+        publish(self, frame, *rest)
 
     monkeypatch.setattr(NotingCamera, "publish", broken)
     for number in range(3):
@@ -135,7 +135,7 @@ def test_an_error_of_ours_costs_one_frame(make: Callable[..., Bench], monkeypatc
 def test_a_backend_that_cannot_be_loaded_at_once_is_tried_again(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.05)
     bench = make(options={"mode": "hang"}, hang_timeout_s=0.1)
     load = bench.loader._load
 
@@ -189,7 +189,7 @@ def test_closing_gives_up_a_call_that_takes_too_long(make: Callable[..., Bench])
 
 
 def test_a_backend_that_hangs_is_started_anew(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.01)
     bench = make(options={"mode": "hang"}, hang_timeout_s=0.2)
     bench.send(1)
     wait_for(bench.settled, "the original")
@@ -201,7 +201,7 @@ def test_a_backend_that_hangs_is_started_anew(make: Callable[..., Bench], monkey
 def test_a_backend_that_hangs_again_and_again_is_given_up(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.001)
     bench = make(options={"mode": "hang"}, hang_timeout_s=0.1)
     for number in range(6):
         wait_for(lambda: bench.loader.ready, "the backend")
@@ -219,7 +219,7 @@ def test_a_backend_that_hangs_again_and_again_is_given_up(
 def test_calls_that_never_return_are_the_end_of_restarts(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sapnet_ros.restarts.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.001)
     bench = make(hang_timeout_s=0.1)
     bench.go.clear()  # freeing the backend ends no call
     for number in range(5):

@@ -1,0 +1,133 @@
+"""A frame's fate: derained, passed through or dropped, and why."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from sapnet.errors import ImageFormatError
+from sapnet.images.frame import MIN_SIDE
+from sapnet.images.messages import Decoded, decode_compressed, decode_image, image_size
+from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
+from sapnet_ros.loader import Loader
+from sapnet_ros.mailbox import Received
+from sapnet_ros.params import NodeParams
+
+if TYPE_CHECKING:
+    from sapnet_ros.camera import Camera
+
+# Part of the public contract.
+BUILDING, DISABLED, DRY = "building", "disabled", "dry"
+DEADLINE, FAILURE, OVERLOAD = "deadline", "failure", "overload"
+INVALID, UNSUPPORTED, SHUTDOWN = "invalid", "unsupported", "shutdown"
+
+Decode = Callable[[Any], Decoded]
+"""Takes the frame out of a message, or raises ImageFormatError."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """Why a frame is not derained; of one that is, all is empty.
+
+    dropped: nothing is published, else the original. error: for log and diagnostics. kind: groups errors in the log.
+    """
+
+    reason: str = ""
+    dropped: bool = False
+    error: str = ""
+    kind: str = ""
+
+
+class RainGate:
+    """Whether it rains in front of one camera: in dry weather only a frame now and then goes to the network.
+
+    It rains until the network has found otherwise. Times are steady.
+    """
+
+    def __init__(self) -> None:
+        self._dry = False
+        self._low_since_s: float | None = None  # since when every score was below off_threshold
+        self._probed_s = 0.0
+
+    def state(self, params: NodeParams) -> str:
+        """``off``, ``dry`` or ``rain``."""
+        if not params.rain_gate_enabled:
+            return "off"
+        return "dry" if self._dry else "rain"
+
+    def passes(self, now_s: float, params: NodeParams) -> bool:
+        """Whether a frame is to pass through without being looked at."""
+        return params.rain_gate_enabled and self._dry and now_s - self._probed_s < params.rain_gate_probe_period_s
+
+    def note_look(self, now_s: float) -> None:
+        """A frame goes to the network."""
+        self._probed_s = now_s
+
+    def note_score(self, score: float, now_s: float, params: NodeParams) -> bool:
+        """The rain score of a frame is known; returns whether that frame, too, is to pass through as dry."""
+        if not params.rain_gate_enabled:
+            self._dry, self._low_since_s = False, None
+        elif self._dry:
+            if score >= params.rain_gate_on_threshold:
+                self._dry, self._low_since_s = False, None
+        elif score >= params.rain_gate_off_threshold:
+            self._low_since_s = None
+        else:
+            self._low_since_s = now_s if self._low_since_s is None else self._low_since_s
+            self._dry = now_s - self._low_since_s >= params.rain_gate_hold_s
+        return self._dry
+
+
+def make_decoder(params: NodeParams, keep_thread: Callable[[Thread], None]) -> Decode:
+    """For messages of the transport that is subscribed to. keep_thread: gets a thread that may be made for it."""
+    if params.image_transport == "compressed":
+        return functools.partial(decode_compressed, max_pixels=params.max_pixels)
+    return functools.partial(decode_image, max_pixels=params.max_pixels, fallback=cv_bridge_fallback(keep_thread))
+
+
+def decide(
+    frame: Received, camera: Camera, loader: Loader, params: NodeParams, now_s: float, due_s: float
+) -> Fate | None:
+    """A frame's fate as far as its header tells it, before it is decoded; None: it is to be derained.
+
+    due_s: when the original must be on its way to meet the deadline. Times are steady.
+    """
+    if frame.size is None:
+        try:
+            frame.size = image_size(frame.message, params.image_transport == "compressed", params.max_pixels)
+        except ImageFormatError as err:
+            return unreadable(err)
+    if min(frame.size) >= MIN_SIDE:
+        loader.request(frame.size)
+    if frame.overtaken:
+        return Fate(OVERLOAD)
+    if not (params.enabled and camera.enabled):
+        return Fate(DISABLED)
+    if min(frame.size) < MIN_SIDE:
+        height, width = frame.size
+        return failed(f"the frame is {height}x{width}, the smallest allowed is {MIN_SIDE}x{MIN_SIDE}", params)
+    if not loader.ready_for(frame.size):
+        error = loader.error_for(frame.size)
+        return failed(error, params) if error else Fate(BUILDING)
+    if camera.gate.passes(now_s, params):
+        return Fate(DRY)
+    return missed(params) if now_s >= due_s else None
+
+
+def unreadable(err: ImageFormatError) -> Fate:
+    """Of a message that holds no frame."""
+    return Fate(UNSUPPORTED if err.kind == "encoding" else INVALID, dropped=True, error=str(err), kind=err.kind)
+
+
+def failed(error: str, params: NodeParams) -> Fate:
+    """Of a frame that cannot be derained."""
+    return Fate(FAILURE, dropped=params.on_failure == "drop", error=error, kind=FAILURE)
+
+
+def missed(params: NodeParams) -> Fate:
+    """Of a frame whose deadline comes before its result. No error, for a few are to be expected."""
+    dropped = params.on_failure == "drop"
+    return Fate(FAILURE if dropped else DEADLINE, dropped, kind=DEADLINE)
