@@ -26,8 +26,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from sapnet.backends.devices import processor_name
 from sapnet.backends.engines.cache import EngineCache, read_entry
-from sapnet.backends.processor import processor_name
 from sapnet.config import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]

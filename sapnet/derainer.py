@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sapnet.backends import BackendSpec, BuildStatus, create_backend
+from sapnet.backends import BackendSpec, create_backend
 from sapnet.backends.base import Frames
 from sapnet.errors import BackendError, ImageFormatError
 from sapnet.images.frame import Frame, require_frame
@@ -59,8 +59,8 @@ class Derainer:
 
     weights: a preset with shipped weights, or the path of a checkpoint.
     backend: ``auto`` (the fastest that runs here), ``tensorrt``, ``torch``, ``openvino`` or ``fake``.
-    device, precision, stages, max_shapes, max_batch, cache_dir, engine, on_build, options: as in BackendSpec.
     mask_threshold: 0 to 255.
+    options: device, precision, stages and the other fields of BackendSpec.
     Raises BackendError, CheckpointError; ValueError for the threshold.
     """
 
@@ -68,33 +68,15 @@ class Derainer:
         self,
         weights: str | Path = "sapnet_fast",
         backend: str = "auto",
-        device: str = "auto",
-        precision: str = "auto",
-        stages: int = 0,
+        *,
         mask_threshold: int = DEFAULT_MASK_THRESHOLD,
-        max_shapes: int = 4,
-        max_batch: int = 1,
-        cache_dir: str = "",
-        engine: str = "",
-        on_build: Callable[[BuildStatus], None] = lambda status: None,
-        options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         if isinstance(mask_threshold, bool) or not isinstance(mask_threshold, int) or not 0 <= mask_threshold <= 255:
             raise ValueError(f"got mask_threshold {mask_threshold!r}, expected a whole number from 0 to 255")
         self.weights = str(weights)
         self.mask_threshold = mask_threshold
-        spec = BackendSpec(
-            self.weights,
-            device,
-            precision,
-            stages,
-            max_shapes,
-            max_batch,
-            cache_dir,
-            engine,
-            on_build,
-            MappingProxyType(dict(options or {})),
-        )
+        spec = BackendSpec(weights=self.weights, **options)
         self._backend = create_backend(backend, spec)
         self.stages = self._backend.stages
 

@@ -14,7 +14,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 import sapnet
-from sapnet.backends.processor import processor_name
+from sapnet.backends.devices import processor_name
 from sapnet_ros.camera import Camera
 from sapnet_ros.fate import DRY
 from sapnet_ros.loader import Loader

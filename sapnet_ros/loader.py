@@ -327,9 +327,9 @@ def load_derainer(
     """The Derainer that the parameters ask for. Raises BackendError, CheckpointError."""
     from sapnet.derainer import Derainer
 
-    options = {}
+    fake = {}
     if current.backend == "fake":
-        options = {
+        fake = {
             "latency_ms": current.fake_latency_ms,
             "fail_every": current.fake_fail_every,
             "mode": current.fake_mode,
@@ -346,7 +346,8 @@ def load_derainer(
         cache_dir=current.cache_dir,
         engine=current.engine,
         on_build=on_build,
-        options=options,
+        fake=fake,
+        stand_in=True,
     )
 
 

@@ -207,7 +207,7 @@ class DerainNode(LifecycleNode):
     def _on_build(self, status: BuildStatus) -> None:
         if self.loader is not None:
             self.loader.note_build(status)
-        if self._build_throttle.allow(f"{status.height}x{status.width}") is not None:
+        if self._build_throttle.allow(str(status.shape)) is not None:
             self.get_logger().info(str(status))
 
     def stop(self) -> None:

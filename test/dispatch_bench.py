@@ -114,7 +114,7 @@ class Surroundings:
 
     def _load(self, stages: int) -> Derainer:
         self.loaded += 1
-        derainer = Derainer(backend="fake", max_batch=8, options=self.options)
+        derainer = Derainer(backend="fake", max_batch=8, fake=self.options)
         infer = derainer._backend.infer
 
         def note(frames: Any) -> Any:

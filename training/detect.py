@@ -117,7 +117,9 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         _make_folder(args.output)
     with ExitStack() as stack:
         derainers = {
-            name: stack.enter_context(Derainer(weights, args.backend, args.device, args.precision, args.stages))
+            name: stack.enter_context(
+                Derainer(weights, args.backend, device=args.device, precision=args.precision, stages=args.stages)
+            )
             for name, weights in _name_weights(args.weights).items()
         }
         progress = stack.enter_context(progress_bar())

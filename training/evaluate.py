@@ -188,7 +188,8 @@ def _stage_counts(args: argparse.Namespace, weights: str) -> Sequence[int]:
 
 
 def _open_network(args: argparse.Namespace, weights: str, stages: int) -> Derainer:
-    return Derainer(weights, args.backend, args.device, args.precision, stages, args.mask_threshold)
+    network = {"device": args.device, "precision": args.precision, "stages": stages}
+    return Derainer(weights, args.backend, mask_threshold=args.mask_threshold, **network)
 
 
 def _write(reports: Sequence[SetReport], args: argparse.Namespace) -> None:

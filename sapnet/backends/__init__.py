@@ -25,14 +25,12 @@ _MODULES = {
 }
 _INSTALL: Mapping[str, str] = MappingProxyType(
     {
-        "tensorrt": "pip install tensorrt_rtx onnx onnxscript",
+        "tensorrt": "pip install tensorrt_rtx onnx onnxscript, or JetPack's TensorRT",
         "torch": "pip install torch",
         "openvino": "pip install openvino torch",
         "fake": "reinstall sapnet",
     }
 )
-# Of all backends but ``fake``, which has its own.
-_OPTIONS = ("threads",)
 # Present where a driver for an NVIDIA GPU is: on a PC or server, and on Jetson.
 _GPU_NODES = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/nvgpu"))
 
@@ -46,9 +44,8 @@ def create_backend(name: str, spec: BackendSpec) -> Backend:
     """
     if name not in BACKENDS:
         raise BackendError(f"got backend {name!r}, expected {', '.join(BACKENDS)}")
-    unknown = [option for option in spec.options if option not in _OPTIONS]
-    if unknown and name != "fake":
-        raise BackendError(f"got options {', '.join(unknown)}, but only backend 'fake' takes options")
+    if spec.fake and name != "fake":
+        raise BackendError(f"got {', '.join(spec.fake)} for backend {name!r}, but only backend 'fake' takes them")
     return _create_fastest(spec) if name == "auto" else _create(name, spec)
 
 
@@ -80,7 +77,7 @@ def _create_fastest(spec: BackendSpec) -> Backend:
     for name, device in _by_speed(spec.device):
         try:
             backend = _create(name, replace(spec, device=device))
-            if name == "tensorrt":
+            if name == "tensorrt" and spec.stand_in:
                 backend = _with_standby(backend, replace(spec, device=device, engine=""))
         except (BackendError, EngineCacheError) as err:
             missed.append((device, err))

@@ -1,8 +1,9 @@
-"""What a backend is: something that runs the deploy network on batches of equal-sized frames."""
+"""What every backend is and is given: the protocol, the specification, and the progress of builds."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from sapnet.config import MAX_STAGES
 from sapnet.errors import BackendError
+from sapnet.images.frame import MIN_SIDE
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-# A build whose share has not moved for so long does not say how far it is.
+# Without a change of its share for this long, a build gives no estimate.
 _STANDS_STILL_S = 5.0
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -23,14 +25,31 @@ Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class BuildStatus:
-    """How far the build of an engine for frames of height x width is, for people.
-
-    share: of the build, 0 to 1. seconds: since its beginning. moved: the seconds at which the share last moved.
-    """
+class EngineShape:
+    """Frames of height x width, in batches of 1 to ``max_batch``. Raises BackendError for what no engine can be."""
 
     height: int
     width: int
+    max_batch: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < MIN_SIDE or self.max_batch < 1:
+            raise BackendError(
+                f"got an engine shape of {self}, expected sides of at least {MIN_SIDE} and a batch of at least 1"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}" + (f", batch 1 to {self.max_batch}" if self.max_batch > 1 else "")
+
+
+@dataclass(frozen=True)
+class BuildStatus:
+    """Progress of an engine's build, for people.
+
+    share: 0 to 1. seconds: since the build began. moved: the seconds at which the share last changed.
+    """
+
+    shape: EngineShape
     step: str
     share: float
     seconds: float
@@ -38,14 +57,37 @@ class BuildStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate; None while there is nothing to go by, for one that stands still would tell of ever more."""
+        """An estimate; None while the share is too small to go by, or stands still."""
         if self.share < 0.05 or self.seconds - self.moved > _STANDS_STILL_S:
             return None
         return self.seconds * (1 - self.share) / self.share
 
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", about {self.seconds_left:.0f} s left"
-        return f"building the engine for {self.height}x{self.width}: {self.step}, {self.seconds:.0f} s{left}"
+        size = f"{self.shape.height}x{self.shape.width}"
+        return f"building the engine for {size}: {self.step}, {self.seconds:.0f} s{left}"
+
+
+OnBuild = Callable[[BuildStatus], None]
+# Receives the step that a builder is at, and the share of the build that is done, 0 to 1.
+OnStep = Callable[[str, float], None]
+
+
+class BuildWatch:
+    """Times a build: called with a step and a share, it hands a BuildStatus on."""
+
+    def __init__(self, shape: EngineShape, on_build: OnBuild) -> None:
+        self._shape = shape
+        self._on_build = on_build
+        self._began = time.monotonic()
+        self._share = self._moved = 0.0
+
+    def __call__(self, step: str, share: float) -> None:
+        """Report progress."""
+        seconds = time.monotonic() - self._began
+        if share != self._share:
+            self._share, self._moved = share, seconds
+        self._on_build(BuildStatus(self._shape, step, share, seconds, self._moved))
 
 
 @dataclass(frozen=True)
@@ -56,12 +98,14 @@ class BackendSpec:
     device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
     stages: recurrences to run, up to ``MAX_STAGES``; 0 for the preset's own.
-    max_shapes: compiled shapes kept; the least recently used goes first.
-    max_batch: frames of one size that may come at once; compiled engines take up to so many.
+    max_shapes: compiled shapes kept; the least recently used is dropped first.
+    max_batch: frames of one size that may come at once; compiled engines take up to this many.
     cache_dir: folder of compiled engines; empty for the user's own.
     engine: path of an engine that was compiled ahead of time; empty for none.
-    on_build: told twice a second how far the build of an engine is, from any thread.
-    options: ``fake``'s latency and faults; of the others ``threads``, CPU threads for OpenVINO's network, 0 for all.
+    on_build: called twice a second with the progress of an engine's build, from any thread.
+    stand_in: with ``auto``, have CUDA torch derain frames while an engine is built, instead of waiting for the engine.
+    threads: CPU threads of OpenVINO; 0 for all.
+    fake: latency and faults of the backend ``fake``, see there.
     """
 
     weights: str = "sapnet_fast"
@@ -72,8 +116,10 @@ class BackendSpec:
     max_batch: int = 1
     cache_dir: str = ""
     engine: str = ""
-    on_build: Callable[[BuildStatus], None] = field(default=lambda status: None, compare=False)
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    on_build: OnBuild = field(default=lambda status: None, compare=False)
+    stand_in: bool = False
+    threads: int = 0
+    fake: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
@@ -84,10 +130,10 @@ class BackendSpec:
             raise BackendError(
                 f"got stages {self.stages!r}, expected 1 to {MAX_STAGES}, or 0 for the number the weights were made for"
             )
-        for name in ("max_shapes", "max_batch"):
+        for name, least in (("max_shapes", 1), ("max_batch", 1), ("threads", 0)):
             value = getattr(self, name)
-            if not _is_whole(value) or value < 1:
-                raise BackendError(f"got {name} {value!r}, expected a whole number of at least 1")
+            if not _is_whole(value) or value < least:
+                raise BackendError(f"got {name} {value!r}, expected a whole number of at least {least}")
 
 
 def _is_whole(value: object) -> bool:

@@ -1,7 +1,8 @@
-"""Runs work on the GPU for frames of one size: what all CUDA backends share, whatever the work is."""
+"""Runs a network on the GPU for frames of one size: pinned memory, a stream and CUDA graphs for every CUDA backend."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
@@ -9,29 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sapnet.backends import devices as gpu
-from sapnet.backends.base import Frames
-from sapnet.backends.engines.key import EngineShape
+from sapnet.backends import devices
+from sapnet.backends.base import EngineShape, Frames
 from sapnet.errors import BackendError, first_line
 
+# Libraries choose their kernels, take their memory and capture graphs of their own in the first runs.
 _WARM_UP = 3
 
-# Frames, derained frames and streaks, uint8 on the GPU: enqueues on torch's current stream what makes the others from
-# the first. Called once for a batch size where CUDA graphs are captured, else for every batch.
+log = logging.getLogger("sapnet")
+
+# Frames, derained frames and streaks, uint8 on the GPU: enqueues on torch's current stream what computes the others
+# from the first. Called once for a batch size where CUDA graphs are captured, else for every batch.
 Enqueue = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class CudaRunner:
     """Frames in from pinned memory, ``enqueue``, and out into pinned memory, on a stream of its own.
 
-    All memory is taken once, for ``shape``; only what is returned is new. One call runs at a time.
-    use_graphs: capture ``enqueue`` in a CUDA graph for each batch size, at its first use.
-    Raises BackendError where the GPU has not the memory.
+    All memory is allocated once, for ``shape``; only what is returned is new. One call runs at a time.
+    use_graphs: capture ``enqueue`` in a CUDA graph for each batch size, at its first use. Where that fails, it runs
+    uncaptured from then on, with one warning.
+    Raises BackendError if the GPU runs out of memory.
     """
 
     def __init__(self, device: torch.device, shape: EngineShape, enqueue: Enqueue, use_graphs: bool) -> None:
         self._device = device
-        self._shape = shape
+        self.shape = shape
         self._enqueue: Enqueue | None = enqueue
         self._use_graphs = use_graphs
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -66,15 +70,16 @@ class CudaRunner:
             return self._host[1][:batch].copy(), self._host[2][:batch].copy()
 
     def warm_up(self) -> None:
-        """Run every batch size once: no frame is to wait for what the first run compiles or captures.
+        """Run every batch size until nothing is left to compile or capture, so that no frame waits for that.
 
         Raises BackendError, and is closed then.
         """
-        shape = self._shape
+        shape = self.shape
         try:
-            # The largest first: the others find its memory.
+            # The largest first: the others reuse its memory.
             for batch in range(shape.max_batch, 0, -1):
-                self.infer(np.zeros((batch, shape.height, shape.width, 3), np.uint8))
+                for _ in range(1 if self._use_graphs else _WARM_UP):
+                    self.infer(np.zeros((batch, shape.height, shape.width, 3), np.uint8))
         except BackendError:
             self.close()
             raise
@@ -90,23 +95,30 @@ class CudaRunner:
 
     def _run(self, batch: int, enqueue: Enqueue) -> None:
         tensors = [tensor[:batch] for tensor in self._on_gpu]
-        if not self._use_graphs:
+        if self._use_graphs and batch not in self._graphs:
+            with devices.PREPARING:
+                self._capture(batch, tensors, enqueue)
+        if self._use_graphs:
+            self._graphs[batch].replay()
+        else:
             enqueue(*tensors)
-            return
-        if batch not in self._graphs:
-            with gpu.PREPARING:
-                self._graphs[batch] = self._capture(tensors, enqueue)
-        self._graphs[batch].replay()
 
-    def _capture(self, tensors: list[Tensor], enqueue: Enqueue) -> torch.cuda.CUDAGraph:
-        # Libraries choose their kernels and take their memory in the first runs, which a capture may not.
+    def _capture(self, batch: int, tensors: list[Tensor], enqueue: Enqueue) -> None:
         for _ in range(_WARM_UP):
             enqueue(*tensors)
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         # A run leaves nothing behind in the graphs' memory, so that all share it.
         pool = next(iter(self._graphs.values())).pool() if self._graphs else None
-        # Other threads go on with what is captured already: "global" would have what they ask of CUDA fail.
-        with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
-            enqueue(*tensors)
-        return graph
+        try:
+            # Other threads replay what is captured already: "global" would make their calls of CUDA fail.
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+                enqueue(*tensors)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as err:
+            log.warning("frames of %s run without CUDA graphs, which is slower: %s", self.shape, first_line(err))
+            self._use_graphs = False
+            self._graphs.clear()
+        else:
+            self._graphs[batch] = graph

@@ -1,28 +1,56 @@
-"""Which processor a device name means, what an engine must know of a GPU, and whose turn it is to prepare work."""
+"""The processors that backends run on: names, abilities, the GPU's driver, and the lock of what prepares work."""
 
 from __future__ import annotations
 
 import ctypes
+import platform
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from sapnet.backends.engines.key import Key
 from sapnet.errors import BackendError, first_line
+
+if TYPE_CHECKING:
+    import torch  # the node's diagnostics name the processor without it
 
 # Held, in the whole process, by who captures a CUDA graph, loads an engine or sets torch's flags for a while, which
 # must not meet: a capture fails when another thread takes or frees memory. Never held while frames are run, and nobody
 # closes what may be running while holding it.
 PREPARING = threading.RLock()
 _DRIVER = "libcuda.so.1"
+_CPUINFO = Path("/proc/cpuinfo")
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 # What the driver says of itself: on PCs and servers, and on Jetson, whose driver is part of the system.
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
 
 
+def processor_name() -> str:
+    """For people: the model of the processor, or its architecture where the system does not tell."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bf16 itself (x86; unknown counts as no)."""
+    return not _BF16_FLAGS.isdisjoint(_cpuinfo().get("flags", "").split())
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """The fields of the first processor in /proc/cpuinfo; empty where there is no such file."""
+    try:
+        first, _, _ = _CPUINFO.read_text().partition("\n\n")
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+
+
 def find_device(name: str) -> torch.device:
     """``auto`` is the first GPU, else the CPU; a GPU's index is always set. Raises BackendError."""
+    import torch
+
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -49,15 +77,32 @@ def driver_version() -> str:
     return "; ".join(said)
 
 
-def place(device: torch.device) -> Key:
-    """Where engines run, as a part of a key: what holds of one on this GPU and driver need not hold on others."""
+def place(device: torch.device) -> dict[str, str]:
+    """The GPU and its driver, as part of a cache key: what holds here need not hold on others."""
+    import torch
+
     return {"gpu": torch.cuda.get_device_name(device), "driver": driver_version()}
 
 
-def without_tf32() -> AbstractContextManager[None]:
-    """Have convolutions in float32 be that, in all of the process: for who holds PREPARING."""
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    return flags
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Have convolutions in float32 be that, in all of the process: for who holds PREPARING.
+
+    Where a process has used torch's newer ``fp32_precision``, its older flags raise: each is set in its own way.
+    """
+    import torch
+
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    if conv is None:  # torch before 2.9
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+        return
+    before = conv.fp32_precision
+    conv.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        conv.fp32_precision = before
 
 
 def _cuda_of_driver() -> int:

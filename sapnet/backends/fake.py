@@ -1,31 +1,33 @@
-"""A backend without a network, for tests of everything around one: it is as slow and as faulty as its options say.
+"""A backend without a network, for tests of everything around one: as slow and as faulty as ``BackendSpec.fake`` says.
 
-options:
-  latency_ms  how long an inference takes; 0
-  fail_every  every so many-th inference raises BackendError; 0 is never
-  mode        identity     the frames come back as they are, without streaks
-              hang         an inference does not end until the backend is closed
-              hang_once    only the first inference of the process does so
-              nan          frames of NaN
-              wrong_shape  frames and streaks that lack a column
-              oom          out of memory at every inference
-              build_fails  an engine cannot be built
-  build_s     building an engine takes so long, in a child process and into the cache, as TensorRT's does; 0 is none
+latency_ms  duration of an inference; 0
+fail_every  every Nth inference raises BackendError; 0: none
+mode        identity     the frames come back as they are, without streaks
+            hang         an inference does not end until the backend is closed
+            hang_once    only the first inference of the process does so
+            nan          frames of NaN
+            wrong_shape  frames and streaks that lack a column
+            oom          out of memory at every inference
+            build_fails  an engine cannot be built
+build_s     duration of an engine's build, in a child process and into the cache, as TensorRT's; 0: no engine
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sapnet.backends.base import BackendSpec, Frames
-from sapnet.backends.engines.build import FAKE, BuildRequest
+from sapnet import __version__
+from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep
+from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache
-from sapnet.backends.engines.key import EngineShape
+from sapnet.backends.engines.key import Key
 from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import BackendError
@@ -36,7 +38,7 @@ _DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "ide
 
 
 def create(spec: BackendSpec) -> FakeBackend:
-    """Weights, device and precision of ``spec`` are not looked at. Raises BackendError for wrong options."""
+    """Weights, device and precision of ``spec`` are ignored. Raises BackendError for wrong values."""
     return FakeBackend(spec)
 
 
@@ -48,7 +50,7 @@ class FakeBackend:
     device = "fake"
 
     def __init__(self, spec: BackendSpec) -> None:
-        options = _check_options(spec.options)
+        options = _check_options(spec.fake)
         self.stages = spec.stages or PRESETS.get(spec.weights, ModelConfig()).stages
         self._latency_s = options["latency_ms"] / 1000.0
         self._fail_every: int = options["fail_every"]
@@ -112,8 +114,11 @@ class FakeBackend:
         return frames.copy(), streaks
 
 
+@dataclass(frozen=True)
 class _FakeEngine:
     """Stands on the shelf."""
+
+    shape: EngineShape
 
     def close(self) -> None:
         """Nothing to free."""
@@ -121,9 +126,25 @@ class _FakeEngine:
 
 def _make_shelf(spec: BackendSpec, options: Mapping[str, Any]) -> EngineShelf[_FakeEngine]:
     def requests(shape: EngineShape) -> list[BuildRequest]:
-        return [BuildRequest(spec.weights, shape, FAKE, "fp32", spec.stages, options=options)]
+        return [BuildRequest(spec.weights, shape, __name__, "fp32", spec.stages, options)]
 
-    return EngineShelf(spec, EngineCache(spec.cache_dir), requests, lambda entry, shape: _FakeEngine())
+    return EngineShelf(spec, EngineCache(spec.cache_dir), requests, lambda entry, shape: _FakeEngine(shape))
+
+
+def origin(request: BuildRequest) -> Key:
+    """What a fake engine is made from."""
+    return {"flavour": "fake", "weights": request.weights, "options": dict(request.options), "version": __version__}
+
+
+def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> bytes:
+    """A fake engine: nothing, for as long as was asked for."""
+    steps = 20
+    for step in range(steps):
+        on_step("building", step / steps)
+        time.sleep(request.options["build_s"] / steps)
+    if request.options["mode"] == "build_fails":
+        raise BackendError("fake failure: the engine cannot be built")
+    return f"fake engine for {request.shape}".encode()
 
 
 def _check_options(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 
 from sapnet.backends.base import BackendSpec, Frames
+from sapnet.backends.devices import processor_name
+from sapnet.backends.lru import LruCache
 from sapnet.backends.network import load_deploy_network
-from sapnet.backends.processor import processor_name
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet
 
@@ -41,6 +41,9 @@ class _Compiled:
     request: ov.InferRequest
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def close(self) -> None:
+        """Nothing to do: OpenVINO frees it with its last reference, after a call under way."""
+
 
 class OpenVinoBackend:
     """The deploy network compiled for each shape (batch, height, width), the last ``max_shapes`` of them kept.
@@ -58,16 +61,13 @@ class OpenVinoBackend:
         self.stages = network.network.config.stages
         self._network: DeployNet | None = network  # None once closed
         self._model: ov.Model | None = None
-        self._compiled: OrderedDict[Shape, _Compiled] = OrderedDict()
-        self._max_shapes = spec.max_shapes
-        self._threads = _check_threads(spec.options.get("threads", 0))
-        self._lock = threading.Lock()  # of the fields above, held for moments
+        self._compiled: LruCache[Shape, _Compiled] = LruCache(spec.max_shapes)
+        self._threads = spec.threads
         self._compile_lock = threading.Lock()  # held for the seconds that a compilation takes
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Whether this shape is compiled."""
-        with self._lock:
-            return (batch, height, width) in self._compiled
+        return self._network is not None and self._compiled.get((batch, height, width)) is not None
 
     def prepare(self, batch: int, height: int, width: int) -> None:
         """Compile for a shape. Raises BackendError."""
@@ -86,31 +86,18 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """Free the network and what was compiled; does not wait for a compilation under way."""
-        with self._lock:
-            self._network = self._model = None
-            self._compiled.clear()
+        self._compiled.close()
+        self._network = self._model = None
 
     def _get(self, shape: Shape) -> _Compiled:
-        compiled = self._find(shape)
+        compiled = self._compiled.get(shape)
         if compiled:
             return compiled
         with self._compile_lock:
             # Another thread may have compiled it meanwhile.
-            compiled = self._find(shape) or self._compile(shape)
-            with self._lock:
-                if self._network is not None:
-                    self._compiled[shape] = compiled
-                if len(self._compiled) > self._max_shapes:
-                    self._compiled.popitem(last=False)
+            compiled = self._compiled.get(shape) or self._compile(shape)
+            self._compiled.put(shape, compiled)
         return compiled
-
-    def _find(self, shape: Shape) -> _Compiled | None:
-        with self._lock:
-            if self._network is None:
-                raise _closed()
-            if shape in self._compiled:
-                self._compiled.move_to_end(shape)
-            return self._compiled.get(shape)
 
     def _compile(self, shape: Shape) -> _Compiled:
         batch, height, width = shape
@@ -133,7 +120,7 @@ class OpenVinoBackend:
         """The converted network, its batch, height and width free. Only under the compile lock."""
         network, model = self._network, self._model
         if network is None:
-            raise _closed()
+            raise BackendError("this backend is closed; create another")
         if model is None:
             model = self._model = _convert(network)
         return model
@@ -176,13 +163,3 @@ def _choose_precision(core: ov.Core, spec: BackendSpec) -> str:
             f"({processor_name()}); use one of these, or backend 'torch'"
         )
     return spec.precision
-
-
-def _check_threads(threads: object) -> int:
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
-        raise BackendError(f"got option threads {threads!r}, expected a whole number of at least 0")
-    return threads
-
-
-def _closed() -> BackendError:
-    return BackendError("this OpenVINO backend is closed; create another")

@@ -9,7 +9,7 @@ import time
 from typing import Protocol
 
 from sapnet.backends.base import Backend, Frames
-from sapnet.errors import BackendError, describe
+from sapnet.errors import BackendError, SapnetError
 
 # An engine that could not be made ready is tried again after so long: memory that had run out may be there by then.
 _RETRY_S = 300.0
@@ -71,10 +71,11 @@ class Standby:
         shape = batch, height, width
         if self._wanted.is_ready(*shape):
             return
-        self._want(shape, at_once=True)
+        # First: loading an engine, even one that is in the cache, holds the lock that this needs.
         if not self._meanwhile.is_ready(*shape):
             self._meanwhile.prepare(*shape)
         self._note_served(height, width)
+        self._want(shape, at_once=True)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Of uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
@@ -129,12 +130,11 @@ class Standby:
         failed = False
         try:
             self._wanted.prepare(*shape)
-        # Whatever it is, frames go on without the engine.
-        except Exception as err:
+        except SapnetError as err:
             failed = True
             if not self._closed:
                 meanwhile = self._meanwhile
-                said = height, width, meanwhile.name, meanwhile.device, describe(err)
+                said = height, width, meanwhile.name, meanwhile.device, err
                 log.warning("%dx%d stays with %s (%s): %s", *said)
         with self._lock:
             self._building.discard(shape)

@@ -6,13 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sapnet.backends import devices as gpu
-from sapnet.backends.base import BackendSpec, Frames
+from sapnet.backends import devices
+from sapnet.backends.base import BackendSpec, EngineShape, Frames
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engines.key import EngineShape
+from sapnet.backends.lru import LruCache
 from sapnet.backends.network import DTYPES, load_deploy_network
-from sapnet.backends.processor import has_bf16, processor_name
-from sapnet.backends.recent import RecentShapes
 from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
 
@@ -28,8 +26,10 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, spec: BackendSpec) -> None:
-        self._device = gpu.find_device(spec.device)
-        self.device = processor_name() if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
+        self._device = devices.find_device(spec.device)
+        self.device = (
+            devices.processor_name() if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
+        )
         self.precision = _default_precision(self._device) if spec.precision == "auto" else spec.precision
         network = load_deploy_network(spec)
         self.stages = network.network.config.stages
@@ -40,11 +40,11 @@ class TorchBackend:
         except RuntimeError as err:
             raise BackendError(f"torch cannot put the network on {self.device}: {first_line(err)}") from err
         self._max_batch = spec.max_batch
-        self._on_gpu: RecentShapes[CudaRunner] = RecentShapes(spec.max_shapes)
+        self._on_gpu: LruCache[tuple[int, int], CudaRunner] = LruCache(spec.max_shapes)
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Always on a CPU; on a GPU once the size has its memory and graph."""
-        return self._device.type == "cpu" or self._on_gpu.get(batch, height, width) is not None
+        return self._device.type == "cpu" or self._get(batch, height, width) is not None
 
     def prepare(self, batch: int, height: int, width: int) -> None:
         """Run the shape once where that makes the next run faster. Raises BackendError."""
@@ -56,12 +56,12 @@ class TorchBackend:
         if self._device.type == "cpu":
             return self._infer_on_cpu(frames)
         shape = frames.shape[:3]
-        return (self._on_gpu.get(*shape) or self._make_runner(*shape)).infer(frames)
+        return (self._get(*shape) or self._make_runner(*shape)).infer(frames)
 
     def forget(self, height: int, width: int) -> None:
         """Free what a GPU holds for frames of this size; it is made anew where they come again."""
-        if self._on_gpu.forget(height, width):
-            with gpu.PREPARING:
+        if self._on_gpu.drop((height, width)):
+            with devices.PREPARING:
                 torch.cuda.empty_cache()
 
     def close(self) -> None:
@@ -82,18 +82,22 @@ class TorchBackend:
                 "if memory ran out, take smaller frames or fewer at once"
             ) from err
 
+    def _get(self, batch: int, height: int, width: int) -> CudaRunner | None:
+        runner = self._on_gpu.get((height, width))
+        return runner if runner is not None and batch <= runner.shape.max_batch else None
+
     def _make_runner(self, batch: int, height: int, width: int) -> CudaRunner:
         network = self._require_network()
 
         def enqueue(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
-            with gpu.without_tf32():
+            with devices.without_tf32():
                 for result, output in zip(network(frames), (derained, streaks), strict=True):
                     output.copy_(result)
 
         shape = EngineShape(height, width, max(batch, self._max_batch))
         runner = CudaRunner(self._device, shape, enqueue, use_graphs=True)
         runner.warm_up()
-        self._on_gpu.put(shape, runner)
+        self._on_gpu.put((height, width), runner)
         return runner
 
     def _require_network(self) -> DeployNet:
@@ -105,4 +109,4 @@ class TorchBackend:
 def _default_precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "fp16"
-    return "bf16" if has_bf16() else "fp32"
+    return "bf16" if devices.has_bf16() else "fp32"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from sapnet.commands.common import (
     add_command,
@@ -24,10 +21,9 @@ from sapnet.commands.common import (
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
-    from sapnet.backends.base import BuildStatus
+    from sapnet.backends.base import BuildStatus, EngineShape
     from sapnet.backends.engines.build import BuildRequest
     from sapnet.backends.engines.cache import EngineCache, Entry, Listed
-    from sapnet.backends.engines.key import EngineShape
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
@@ -60,8 +56,6 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     what.add_argument("--shape", type=parse_shape, nargs="+", metavar="HxW", help="frame sizes, height x width")
     what.add_argument("--list", action="store_true", help="show what is in the cache")
     what.add_argument("--clear", action="store_true", help="empty the cache")
-    # How a backend asks for a build in a process of its own.
-    what.add_argument("--request", type=json.loads, help=argparse.SUPPRESS)
     add("--batch", type=parse_positive, default=1, metavar="N", help="frames at once, up to (default: %(default)s)")
     add("--ahead-of-time", action="store_true", help="build for another machine, without a GPU")
     add("--target", default="portable", help="with --ahead-of-time: portable, sm75, sm80, sm86, sm89, sm120 or sm121")
@@ -83,30 +77,13 @@ def run(args: argparse.Namespace) -> int:
     elif args.clear:
         removed = cache.clear()
         print(json.dumps({"removed": removed}) if args.json else f"{removed} entries removed from {cache.folder}")
-    elif args.request is not None:
-        from sapnet.backends.engines.build import from_json
-
-        with _stdout_for_json() as out:
-            _build_here(from_json(args.request), cache, partial(_tell_json, file=out))
     else:
         _compile(args, cache)
     return 0
 
 
-@contextmanager
-def _stdout_for_json() -> Iterator[TextIO]:
-    """The standard output, while what libraries print goes to stderr, their native parts' words too."""
-    sys.stdout.flush()
-    with open(os.dup(1), "w") as out, redirect_stdout(sys.stderr):
-        os.dup2(2, 1)
-        try:
-            yield out
-        finally:
-            os.dup2(out.fileno(), 1)
-
-
 def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
-    from sapnet.backends.engines.key import EngineShape
+    from sapnet.backends.base import EngineShape
 
     if args.output and (not args.ahead_of_time or len(args.shape) > 1):
         raise SapnetError("-o writes one engine that is built --ahead-of-time; others stay in the cache")
@@ -138,46 +115,38 @@ def _compile_for_this_gpu(args: argparse.Namespace, shapes: list[EngineShape]) -
 
 
 def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequest:
-    from sapnet.backends.engines.build import RTX, BuildRequest
-    from sapnet.backends.engines.build_rtx import AHEAD_OF_TIME_TARGETS, require_target
+    from sapnet.backends.engines import build_onnx
+    from sapnet.backends.engines.build import BuildRequest
     from sapnet.model.weights import load_weights
 
-    if args.target not in AHEAD_OF_TIME_TARGETS:
-        raise SapnetError(f"got target {args.target!r}, expected {', '.join(AHEAD_OF_TIME_TARGETS)}")
+    if args.target not in build_onnx.AHEAD_OF_TIME_TARGETS:
+        raise SapnetError(f"got target {args.target!r}, expected {', '.join(build_onnx.AHEAD_OF_TIME_TARGETS)}")
     precision = "fp16" if args.precision == "auto" else args.precision
-    require_target(args.target, precision)
+    build_onnx.require_target(args.target, precision)
     stages = args.stages or load_weights(args.weights).config.stages
-    return BuildRequest(args.weights, shape, RTX, precision, stages, args.target)
+    options = {"flavour": build_onnx.RTX, "target": args.target}
+    return BuildRequest(args.weights, shape, build_onnx.__name__, precision, stages, options)
 
 
 def _build_here(request: BuildRequest, cache: EngineCache, tell: Tell) -> Entry:
-    from sapnet.backends.base import BuildStatus
+    from sapnet.backends.base import BuildWatch
     from sapnet.backends.engines.build import build
-    from sapnet.backends.engines.key import Pace, Progress
 
-    began = time.monotonic()
-    shape, pace = request.shape, Pace()
-    told = ("", 0.0)
+    told = ("", -_TELL_EVERY_S)
 
-    def on_progress(progress: Progress) -> None:
+    def tell_now_and_then(status: BuildStatus) -> None:
         nonlocal told
-        seconds = time.monotonic() - began
-        # TensorRT tells of hundreds of steps a second.
-        if progress.step != told[0] or seconds - told[1] >= _TELL_EVERY_S / 10:
-            told = progress.step, seconds
-            moved = pace.note(progress.share, seconds)
-            tell(BuildStatus(shape.height, shape.width, progress.step, progress.share, seconds, moved))
+        # TensorRT reports hundreds of steps a second.
+        if status.step != told[0] or status.seconds - told[1] >= _TELL_EVERY_S / 10:
+            told = status.step, status.seconds
+            tell(status)
 
-    return cache.get_or_build(
-        request.key(),
-        lambda: build(request, cache, on_progress),
-        on_wait=lambda: on_progress(Progress("waiting for another process that builds it", 0.0)),
-    )
+    return build(request, cache, BuildWatch(request.shape, tell_now_and_then))
 
 
-def _tell_json(status: BuildStatus, file: TextIO | None = None) -> None:
+def _tell_json(status: BuildStatus) -> None:
     facts = {"step": status.step, "share": round(status.share, 3), "seconds": round(status.seconds, 1)}
-    print(json.dumps(facts), file=file, flush=True)
+    print(json.dumps(facts), flush=True)
 
 
 @contextmanager
@@ -191,7 +160,9 @@ def _telling(as_json: bool) -> Iterator[Tell]:
         told = [-_TELL_EVERY_S]
 
         def tell(status: BuildStatus) -> None:
-            bar.update(task, description=f"{status.height}x{status.width}: {status.step}", completed=status.share)
+            bar.update(
+                task, description=f"{status.shape.height}x{status.shape.width}: {status.step}", completed=status.share
+            )
             if bar.disable and status.seconds - told[0] >= _TELL_EVERY_S:
                 told[0] = status.seconds
                 bar.console.print(str(status), highlight=False)

@@ -138,7 +138,7 @@ def _opencv_version() -> str:
 
 
 def _cpu() -> str:
-    from sapnet.backends.processor import processor_name
+    from sapnet.backends.devices import processor_name
 
     return processor_name()
 

@@ -136,7 +136,7 @@ def _limited(network: Mapping[str, Any], threads: int) -> dict[str, Any]:
     """Arguments of Derainer that keep it to its share of the processor."""
     if network.get("backend") == "fake":
         return dict(network)
-    return {**network, "options": {**(network.get("options") or {}), "threads": threads}}
+    return {**network, "threads": threads}
 
 
 def _require_seen(marker: Path, host: str) -> None:

@@ -635,7 +635,7 @@ def test_the_report_stands_in_the_output(derain: Derain, derainer: Derainer, tmp
 
 def test_a_backend_that_fails_ends_it_and_what_is_done_is_kept(derainer: Derainer, tmp_path: Path) -> None:
     source = write_bag(tmp_path / "in", drive(6))
-    with Derainer(backend="fake", options={"fail_every": 4}) as failing, pytest.raises(BackendError):
+    with Derainer(backend="fake", fake={"fail_every": 4}) as failing, pytest.raises(BackendError):
         derain_bag(failing, source, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.partial"]
     with pytest.raises(BagError, match="go on with --resume, or --overwrite it"):

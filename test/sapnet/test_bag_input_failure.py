@@ -184,7 +184,7 @@ def test_storage_that_fails_is_no_difference_between_recordings(storage: Storage
 def test_an_input_that_reads_otherwise_is_not_gone_on_with(more: int, tmp_path: Path) -> None:
     """As one that was taken for shorter than it is: what is done would not be what stands before the rest."""
     source = write_bag(tmp_path / "in", drive())
-    with Derainer(backend="fake", options={"fail_every": 9}) as failing, pytest.raises(Exception, match="fake failure"):
+    with Derainer(backend="fake", fake={"fail_every": 9}) as failing, pytest.raises(Exception, match="fake failure"):
         derain_bag(failing, source, tmp_path / "out")
     journal = tmp_path / "out.partial/journal.jsonl"
     (line,) = map(json.loads, journal.read_text().splitlines())

@@ -116,7 +116,7 @@ def test_parts_that_are_whole_are_not_derained_again(source: Path, tmp_path: Pat
     parts.PART_BYTES = bag_worker.PART_BYTES
     try:
         with (
-            Derainer(backend="fake", options={"fail_every": 40}) as failing,
+            Derainer(backend="fake", fake={"fail_every": 40}) as failing,
             pytest.raises(Exception, match="fake failure"),
         ):
             derain_bag(failing, source, tmp_path / "out")
@@ -214,7 +214,7 @@ def test_a_disk_that_is_full(source: Path, whole: Read, tmp_path: Path) -> None:
 
 
 def test_another_job_is_not_gone_on_with(source: Path, tmp_path: Path) -> None:
-    with Derainer(backend="fake", options={"fail_every": 5}) as failing, pytest.raises(Exception, match="fake failure"):
+    with Derainer(backend="fake", fake={"fail_every": 5}) as failing, pytest.raises(Exception, match="fake failure"):
         derain_bag(failing, source, tmp_path / "out")
     with Derainer(backend="fake") as derainer:
         with pytest.raises(
@@ -228,7 +228,7 @@ def test_another_job_is_not_gone_on_with(source: Path, tmp_path: Path) -> None:
 
 def test_an_input_that_changed_meanwhile_is_told(source: Path, tmp_path: Path) -> None:
     changing = write_bag(tmp_path / "in", [image("/cam/image_raw", START_NS, smooth_frames(1, 48, 64)[0])])
-    with Derainer(backend="fake", options={"fail_every": 1}) as failing, pytest.raises(Exception, match="fake failure"):
+    with Derainer(backend="fake", fake={"fail_every": 1}) as failing, pytest.raises(Exception, match="fake failure"):
         derain_bag(failing, changing, tmp_path / "out")
     os.utime(changing / "metadata.yaml", ns=(1, 1))
     with Derainer(backend="fake") as derainer, pytest.raises(BagError, match="another job: input was"):
@@ -238,7 +238,7 @@ def test_an_input_that_changed_meanwhile_is_told(source: Path, tmp_path: Path) -
 def test_other_weights_under_the_same_name_are_told(source: Path, tmp_path: Path) -> None:
     weights = tmp_path / "mine.safetensors"
     weights.write_bytes(b"first")
-    failing = Derainer(str(weights), backend="fake", options={"fail_every": 5})
+    failing = Derainer(str(weights), backend="fake", fake={"fail_every": 5})
     with failing, pytest.raises(Exception, match="fake failure"):
         derain_bag(failing, source, tmp_path / "out")
     weights.write_bytes(b"other")
@@ -258,7 +258,7 @@ def test_other_weights_under_the_same_name_are_told(source: Path, tmp_path: Path
     ],
 )
 def test_what_a_loss_of_power_left_of_a_run_is_told(name: str, content: bytes, source: Path, tmp_path: Path) -> None:
-    with Derainer(backend="fake", options={"fail_every": 5}) as failing, pytest.raises(Exception, match="fake failure"):
+    with Derainer(backend="fake", fake={"fail_every": 5}) as failing, pytest.raises(Exception, match="fake failure"):
         derain_bag(failing, source, tmp_path / "out")
     (partial(tmp_path / "out") / name).write_bytes(content)
     with (

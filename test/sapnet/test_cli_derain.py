@@ -42,7 +42,7 @@ def clip(tmp_path: Path) -> Path:
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The third inference fails."""
-    failing = lambda args: Derainer(backend="fake", options={"fail_every": 3})  # noqa: E731
+    failing = lambda args: Derainer(backend="fake", fake={"fail_every": 3})  # noqa: E731
     monkeypatch.setattr(derain, "derainer_from", failing)
 
 

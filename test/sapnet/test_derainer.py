@@ -43,7 +43,7 @@ class TestCall:
         assert all(np.array_equal(result.image, frame) for result, frame in zip(results, frames, strict=True))
 
     def test_equal_sizes_share_a_batch(self, make_frame):
-        with Derainer(backend="fake", options={"fail_every": 2}) as derainer:
+        with Derainer(backend="fake", fake={"fail_every": 2}) as derainer:
             assert len(derainer([make_frame(16, 16), make_frame(16, 16)])) == 2
             with pytest.raises(BackendError, match="inference 2"):
                 derainer([make_frame(16, 16), make_frame(16, 18)])
@@ -119,7 +119,7 @@ class TestCall:
             derainer(make_frame(16, 16))
 
     def test_one_wrong_frame_stops_all_before_anything_runs(self, make_frame):
-        derainer = Derainer(backend="fake", options={"fail_every": 1})
+        derainer = Derainer(backend="fake", fake={"fail_every": 1})
         with pytest.raises(ImageFormatError, match="float64"):
             derainer([make_frame(16, 16), np.zeros((16, 16, 3))])
 
@@ -127,7 +127,7 @@ class TestCall:
         ("mode", "said"), [("nan", "float32.*expected uint8"), ("wrong_shape", r"\(1, 20, 29, 3\).*\(1, 20, 30, 3\)")]
     )
     def test_a_result_that_is_none_is_an_error(self, make_frame, mode, said):
-        derainer = Derainer(backend="fake", options={"mode": mode})
+        derainer = Derainer(backend="fake", fake={"mode": mode})
         with pytest.raises(BackendError, match=said):
             derainer([make_frame(20, 30)])
 
@@ -207,7 +207,7 @@ class TestSettings:
 
     def test_options_are_for_the_fake_backend_only(self):
         with pytest.raises(BackendError, match=r"latency_ms.*fake"):
-            Derainer(backend="torch", options={"latency_ms": 1})
+            Derainer(backend="torch", fake={"latency_ms": 1})
 
     @pytest.mark.parametrize("backend", ["auto", "torch", "openvino"])
     def test_missing_weights(self, backend, tmp_path):

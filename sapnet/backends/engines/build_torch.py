@@ -1,4 +1,4 @@
-"""Builds TensorRT engines with torch-tensorrt, on the GPU that is to run them: a Jetson or a data centre's."""
+"""Builds TensorRT engines with torch-tensorrt, on the GPU that is to run them."""
 
 from __future__ import annotations
 
@@ -10,77 +10,74 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache as cached
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import Dim, ExportedProgram
 
-from sapnet.backends.engines.key import EngineShape, OnProgress, Progress
-from sapnet.backends.network import DTYPES
+from sapnet.backends.base import BackendSpec, EngineShape, OnStep
+from sapnet.backends.engines.build_onnx import TENSORRT, TIMINGS, built_on, network_origin
+from sapnet.backends.engines.key import Key
+from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
 
-OLDEST, NEWEST = (2, 8), (2, 14)
-INSTALL = (
-    "install torch-tensorrt 2.8 to 2.14, of the same version as torch (pip install torch-tensorrt; JetPack 6.2 has "
-    "2.8: see docs/tensorrt.md)"
-)
-# Share of a build, roughly: the export is Python, the rest is TensorRT that tries kernels, and tells nobody how far.
+if TYPE_CHECKING:
+    from sapnet.backends.engines.build import BuildRequest
+    from sapnet.backends.engines.cache import EngineCache
+
+OLDEST, NEWEST = (2, 10), (2, 14)
+INSTALL = "install torch-tensorrt 2.10 to 2.14, of the same version as torch: see docs/tensorrt.md"
+# Share of a build, roughly: the export is Python, the rest is TensorRT that tries kernels and does not report progress.
 _EXPORTED = 0.2
-# torch-tensorrt's own log, and what TensorRT itself says through it.
+# torch-tensorrt's own log, and TensorRT's messages through it.
 _LOGS = ("torch_tensorrt", "torch_tensorrt [TensorRT Conversion Context]")
 
 
-def require_supported(for_rtx: bool = False) -> None:
-    """Refuse what cannot build TensorRT engines as this module asks for them. Raises BackendError."""
-    _load(for_rtx)
-
-
 def load_library() -> Any:
-    """The module ``tensorrt``, where its engines can be built as well as run. Raises BackendError."""
-    require_supported()
+    """The module ``tensorrt``, whose engines torch-tensorrt builds. Raises BackendError."""
+    _load()
     try:
         return _tensorrt()
-    except Exception as err:
+    except (ImportError, OSError) as err:
         raise BackendError(f"TensorRT cannot be loaded ({first_line(err)}); {INSTALL}") from err
 
 
-def version() -> str:
-    """Of all that an engine depends on: ``torch-tensorrt 2.8.0, TensorRT 10.3.0``. Raises BackendError."""
-    return f"torch-tensorrt {_load().__version__}, TensorRT {_tensorrt().__version__}"
+def origin(request: BuildRequest) -> Key:
+    """What an engine is made from and with. Raises SapnetError."""
+    version = f"torch-tensorrt {_load().__version__}, TensorRT {_tensorrt().__version__}"
+    return {"flavour": TENSORRT, **network_origin(request), "version": version, **built_on(request.options["device"])}
 
 
-def build(
-    network: DeployNet,
-    shape: EngineShape,
-    precision: str,
-    cache_folder: Path,
-    on_progress: OnProgress,
-    device: str = "cuda:0",
-    for_rtx: bool = False,
+def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> bytes:
+    """The engine of a network, for one height and width and a batch of 1 to many. Raises SapnetError."""
+    network = load_deploy_network(BackendSpec(weights=request.weights, stages=request.stages))
+    folder, device = cache.folder / "torch_tensorrt", request.options["device"]
+    return build_engine(network, request.shape, request.precision, folder, on_step, device)
+
+
+def build_engine(
+    network: DeployNet, shape: EngineShape, precision: str, folder: Path, on_step: OnStep, device: str = "cuda:0"
 ) -> bytes:
-    """The engine of a float32 deploy network, for one height and width and a batch of 1 to many.
+    """The engine of a float32 deploy network, which is left as it is.
 
-    ``network`` is left as it is. precision: ``fp32`` (without TF32), ``bf16`` or ``fp16``. cache_folder: for
-    torch-tensorrt's files while it builds. on_progress: gets shares of this build from 0 to 1. device: a GPU.
-    for_rtx: with torch-tensorrt-rtx, for TensorRT-RTX; the builder in tensorrt_rtx, which needs no GPU, is preferred.
+    precision: ``fp32`` (without TF32), ``bf16`` or ``fp16``. folder: for torch-tensorrt's files while it builds.
+    on_step: gets shares of this build from 0 to 1. device: a GPU.
     The engine holds the whole network: input ``frames``, outputs ``output0`` (derained) and ``output1`` (streaks).
     Raises BackendError.
     """
-    torch_tensorrt, gpu = _load(for_rtx), torch.device(device)
+    torch_tensorrt, gpu = _load(), torch.device(device)
     with _as_backend_error(f"torch-tensorrt cannot build the engine for {shape} in {precision}"), _current(gpu):
-        on_progress(Progress("exporting the network", 0.0))
+        on_step("exporting the network", 0.0)
         program = export(network, shape, precision, gpu)
-        if _release(torch_tensorrt) < (2, 9):
-            concatenate_repeats(program)
-        on_progress(Progress("converting and building", _EXPORTED))
+        on_step("converting and building", _EXPORTED)
         _convert_uint8_outputs(torch_tensorrt, _tensorrt())
-        cache_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=cache_folder) as scratch:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as scratch:
             engine = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
-                program, arg_inputs=[_input(torch_tensorrt, shape)], device=gpu, **_options(torch_tensorrt, scratch)
+                program, arg_inputs=[_input(torch_tensorrt, shape)], device=gpu, **_options(scratch)
             )
         if not engine:
             raise RuntimeError("it returned no engine")
@@ -100,47 +97,26 @@ def export(network: DeployNet, shape: EngineShape, precision: str, device: torch
         return torch.export.export(network, (example,), dynamic_shapes=sizes)
 
 
-def concatenate_repeats(program: ExportedProgram) -> None:
-    """Put cat in the place of each repeat along one dimension, with the same result.
-
-    With a dynamic batch, torch-tensorrt 2.8 makes of a repeat what TensorRT refuses in strongly typed networks.
-    https://github.com/pytorch/TensorRT/pull/3563 mended that in 2.9.
-    """
-    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.repeat.default):
-        source, counts = node.args
-        ((dim, count),) = [(dim, count) for dim, count in enumerate(counts) if count != 1]
-        with program.graph.inserting_before(node):
-            cat = program.graph.call_function(torch.ops.aten.cat.default, ([source] * count, dim))
-        cat.meta = dict(node.meta)
-        node.replace_all_uses_with(cat)
-        program.graph.erase_node(node)
-    program.graph_module.recompile()
-
-
-def _load(for_rtx: bool = False) -> Any:
-    """The module torch_tensorrt. Raises BackendError where it is missing, broken, unsupported or of another flavour."""
+def _load() -> Any:
+    """The module torch_tensorrt. Raises BackendError if it is missing, broken, unsupported or of another flavour."""
     try:
         torch_tensorrt = importlib.import_module("torch_tensorrt")
     # Where TensorRT's libraries are missing it raises whatever comes, plain Exception too.
     except Exception as err:
         raise BackendError(f"torch-tensorrt cannot be loaded ({first_line(err)}); {INSTALL}") from err
-    # 2.8 has no word for the flavour, as it has one only.
-    is_rtx = getattr(torch_tensorrt.ENABLED_FEATURES, "tensorrt_rtx", False)
-    if is_rtx and not for_rtx:
+    if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
         raise BackendError(
             "got torch-tensorrt-rtx, which builds for TensorRT-RTX, expected torch-tensorrt for TensorRT; "
             f"pip uninstall torch-tensorrt-rtx, then {INSTALL}"
         )
-    if for_rtx and not is_rtx:
-        raise BackendError("got torch-tensorrt for TensorRT, expected pip install torch-tensorrt-rtx")
-    # It ignores arguments that it does not know, so that a version which was not looked at might ignore the precision.
+    # It ignores arguments that it does not know, so an unknown version might ignore the precision.
     if not OLDEST <= _release(torch_tensorrt) <= NEWEST:
-        raise BackendError(f"got torch-tensorrt {torch_tensorrt.__version__}, expected 2.8 to 2.14; {INSTALL}")
+        raise BackendError(f"got torch-tensorrt {torch_tensorrt.__version__}, expected 2.10 to 2.14; {INSTALL}")
     return torch_tensorrt
 
 
 def _tensorrt() -> Any:
-    """The module tensorrt as torch_tensorrt has found it, which is imported before; of RTX it gives it that name."""
+    """The module tensorrt, as torch_tensorrt has found it."""
     return importlib.import_module("tensorrt")
 
 
@@ -149,22 +125,19 @@ def _release(torch_tensorrt: Any) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _options(torch_tensorrt: Any, scratch: str) -> dict[str, Any]:
-    """How to ask each version for the same: the tensors' own types, no TF32, no partial engine, nothing remembered."""
-    release = _release(torch_tensorrt)
-    options: dict[str, Any] = {
+def _options(scratch: str) -> dict[str, Any]:
+    """The tensors' own types (networks are strongly typed), no TF32, no partial engine, no cache of its own."""
+    return {
         "disable_tf32": True,
         "require_full_compilation": True,
-        # Timings of a loaded GPU must not reach the next build; by default they do, through the system's temporary
-        # folder.
+        # Timings of a loaded GPU must not reach the next build; by default they do, through the temporary folder.
         "timing_cache_path": str(Path(scratch) / "timing.bin"),
+        "num_avg_timing_iters": TIMINGS,
+        # The key of its engine cache holds neither weights nor versions.
+        "cache_built_engines": False,
+        "reuse_cached_engines": False,
+        "engine_cache_dir": scratch,
     }
-    if release < (2, 10):  # later networks are always strongly typed
-        options["use_explicit_typing"] = True
-    if release >= (2, 9):
-        # Its key holds neither weights nor versions.
-        options |= {"cache_built_engines": False, "reuse_cached_engines": False, "engine_cache_dir": scratch}
-    return options
 
 
 def _input(torch_tensorrt: Any, shape: EngineShape) -> Any:
@@ -174,7 +147,7 @@ def _input(torch_tensorrt: Any, shape: EngineShape) -> Any:
     return torch_tensorrt.Input(min_shape=one, opt_shape=most, max_shape=most, dtype=torch.uint8)
 
 
-@cache
+@cached
 def _convert_uint8_outputs(torch_tensorrt: Any, tensorrt: Any) -> None:
     """Have torch-tensorrt convert casts to uint8 that give outputs, where TensorRT has them: it knows no others."""
     conversion = torch_tensorrt.dynamo.conversion

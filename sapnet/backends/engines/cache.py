@@ -1,45 +1,51 @@
-"""Engines, exported models and compiled kernels, kept in the user's cache folder and built once."""
+"""The engine cache: engines, exported models and compiled kernels on disk, built once.
+
+An entry is a safetensors file: the data as one tensor of bytes, and in the metadata its key, what is worth knowing
+about it, and the checksum. An engine is code, so an entry is read only where nobody but the user could have written it.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
 
-from sapnet.backends.engines.container import (
-    DamagedError,
-    Entry,
-    check_trust,
-    opened,
-    read_entry,
-    read_file,
-    remove_abandoned,
-    to_json,
-    unwritable,
-    write_entry,
-    write_file,
-)
-from sapnet.backends.engines.key import Key
-from sapnet.errors import EngineCacheError
-
-__all__ = ["EngineCache", "Entry", "Listed", "read_entry", "write_entry"]
+from sapnet.backends.engines.key import Key, sha256
+from sapnet.errors import EngineCacheError, SapnetError
+from sapnet.files import replacing
 
 _KIND = re.compile(r"[a-z0-9_-]+")
 _NAME = "*-" + "[0-9a-f]" * 64 + ".entry"
-_TEMPORARY = f".{_NAME}.*.tmp"
-_LOCK = f".{_NAME}.lock"
+_DATA, _ABOUT = "data", "about"
+_ABANDONED_S = 86_400.0  # a temporary file this old has no writer any more
+_ROOT = 0
 
 log = logging.getLogger("sapnet")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the cache. about: worth knowing, but not part of the identity (build seconds, agreement in dB)."""
+
+    key: Key
+    about: Mapping[str, Any]
+    data: bytes
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,17 @@ class Listed:
     used: float
 
 
+class _DamagedError(Exception):
+    """A file that is not an entry, or not all of one; its text is part of a sentence."""
+
+
 class EngineCache:
     """Entries by their keys: plain JSON values, of which ``kind`` says what the data is, such as ``engine``.
 
     folder: "" means ``sapnet/engines`` in the user's cache folder; made on the first store, for the user alone.
-    max_bytes: beyond it, the least recently used entries are removed.
-    Every method raises EngineCacheError, and says why and what to do, where the folder or a file cannot be
-    written, or is somebody else's or writable by others.
+    max_bytes: above it, the least recently used entries are removed.
+    Every method raises EngineCacheError if the folder or a file cannot be written, belongs to somebody else, or can be
+    written by others.
     """
 
     def __init__(self, folder: str | Path = "", max_bytes: int = 8 * 2**30) -> None:
@@ -71,31 +81,29 @@ class EngineCache:
         self._max_bytes = max_bytes
 
     def load(self, key: Key) -> Entry | None:
-        """The entry of ``key``, or None. A damaged one, or another key's, is removed, with one line in the log."""
+        """The entry of ``key``, or None. A damaged one is removed, with one line in the log."""
         path = self._path(key)
-        if not self._is_there():
+        if not self._exists():
             return None
         try:
-            entry = read_file(path, {os.geteuid()})
-            if to_json(entry.key) != to_json(key):
-                raise DamagedError("it holds another key than its name says")
+            entry = _read(path, {os.geteuid()})
+            if _to_json(entry.key) != _to_json(key):
+                raise _DamagedError("it holds another key than its name says")
         except FileNotFoundError:
             return None
-        except DamagedError as err:
+        except _DamagedError as err:
             log.warning("%s is damaged (%s): removed, and built again when it is needed", path, err)
-            with suppress(OSError):
-                path.unlink()
+            path.unlink(missing_ok=True)
             return None
         with suppress(OSError):
-            os.utime(path)  # says when it was used: few file systems keep the time of access
+            os.utime(path)  # records the use: few file systems keep the time of access
         return entry
 
     def store(self, key: Key, data: bytes, about: Mapping[str, Any]) -> Entry:
-        """Keep ``data`` under ``key``, in the place of an earlier entry. Where that fails, all stays as it was."""
+        """Keep ``data`` under ``key``, in place of an earlier entry, which stays if that fails."""
         path = self._path(key)
         self._make_folder()
-        self._remove_leftovers()
-        entry = write_file(path, key, data, about, mode=0o600)
+        entry = _write(path, key, data, about, 0o600)
         self._evict(newest=path)
         return entry
 
@@ -108,8 +116,8 @@ class EngineCache:
     ) -> Entry:
         """The entry of ``key``, built if there is none: once, however many threads and processes ask for it.
 
-        build: gives data and about. What it raises is passed on, and the next one in the queue builds.
-        timeout_s: how long to wait at most while another builds it. on_wait: called once before such a wait.
+        build: returns data and about. What it raises is passed on, and the next one in the queue builds.
+        timeout_s: longest wait while another builds it. on_wait: called once before such a wait.
         """
         entry = self.load(key)
         if entry is None:
@@ -118,44 +126,43 @@ class EngineCache:
         return entry
 
     def remove(self, key: Key) -> None:
-        """Have no entry of ``key``."""
-        try:
-            self._path(key).unlink(missing_ok=True)
-        except OSError as err:
-            raise unwritable(self._path(key), err) from err
+        """Remove the entry of ``key``, if there is one."""
+        self._unlink(self._path(key))
 
     def entries(self) -> list[Listed]:
-        """All entries whose headers are sound, the last used first; their data is not checked."""
+        """All entries with sound headers, the last used first; their data is not checked."""
         listed = []
         for path in self._files(_NAME):
-            with suppress(FileNotFoundError, DamagedError), opened(path, {os.geteuid()}) as (file, header):
-                status = os.fstat(file.fileno())
-                size, used = status.st_size, status.st_mtime
-                listed.append(Listed(header.key, header.about, path, size, header.sha256, used))
+            with suppress(FileNotFoundError, _DamagedError):
+                status = _check_file(path, {os.geteuid()})
+                key, about, digest = _read_header(path)
+                listed.append(Listed(key, about, path, status.st_size, digest, status.st_mtime))
         return sorted(listed, key=lambda entry: entry.used, reverse=True)
 
     def clear(self) -> int:
-        """Remove all entries, damaged ones too, and what killed processes left. Returns the number of entries."""
+        """Remove all entries, damaged ones and locks too. Returns the number of entries."""
         paths = self._files(_NAME)
-        for path in paths:
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as err:
-                raise EngineCacheError(f"{path} cannot be removed ({err.strerror}); check the folder's rights") from err
-        self._remove_leftovers()
+        for path in (*paths, *self._files(".*.tmp.entry"), *self._files(".*.lock")):
+            self._unlink(path)
         return len(paths)
 
     def _path(self, key: Key) -> Path:
         kind = key.get("kind")
         if not (isinstance(kind, str) and _KIND.fullmatch(kind)):
             raise EngineCacheError(f"got a key with kind {kind!r}, expected one of {_KIND.pattern}, such as 'engine'")
-        return self.folder / f"{kind}-{hashlib.sha256(to_json(key)).hexdigest()}.entry"
+        return self.folder / f"{kind}-{sha256(_to_json(key).encode())}.entry"
 
     def _files(self, pattern: str) -> list[Path]:
-        return sorted(self.folder.glob(pattern)) if self._is_there() else []
+        return sorted(self.folder.glob(pattern)) if self._exists() else []
 
-    def _is_there(self) -> bool:
-        """Whether there is a folder; if so, it can be trusted."""
+    def _unlink(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as err:
+            raise EngineCacheError(f"{path} cannot be removed ({err.strerror}); check the folder's rights") from err
+
+    def _exists(self) -> bool:
+        """Whether the folder exists; if so, it can be trusted."""
         try:
             status = self.folder.stat()
         except FileNotFoundError:
@@ -164,22 +171,21 @@ class EngineCache:
             raise EngineCacheError(f"{self.folder} cannot be read ({err.strerror}); check the path") from err
         if not stat.S_ISDIR(status.st_mode):
             raise EngineCacheError(f"{self.folder} is a file, expected a folder for engines; name another")
-        check_trust(self.folder, status, {os.geteuid()})
+        _check_trust(self.folder, status, {os.geteuid()})
         return True
 
     def _make_folder(self) -> None:
-        if not self._is_there():
+        if not self._exists():
             try:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as err:
-                raise unwritable(self.folder, err) from err
-            self._is_there()  # another may have made it meanwhile
+                raise _unwritable(self.folder, err.strerror) from err
+            self._exists()  # another may have made it meanwhile
 
     @contextmanager
     def _locked(self, path: Path, timeout_s: float, on_wait: Callable[[], None]) -> Iterator[None]:
         self._make_folder()
-        file = path.with_name(f".{path.name}.lock")
-        lock = FileLock(file, mode=0o600)
+        lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o600)
         try:
             try:
                 lock.acquire(timeout=0)
@@ -188,24 +194,22 @@ class EngineCache:
                 lock.acquire(timeout=timeout_s, poll_interval=0.1)
         except Timeout as err:
             raise EngineCacheError(
-                f"{file} was held for more than {timeout_s:g} s by another process that builds {path.name}; "
-                f"wait for it, or find it and end it: fuser -v {shlex.quote(str(file))}"
+                f"{lock.lock_file} was held for more than {timeout_s:g} s by another process that builds {path.name}; "
+                f"wait for it, or find it and end it: fuser -v {shlex.quote(lock.lock_file)}"
             ) from err
         except OSError as err:
-            raise unwritable(file, err) from err
+            raise _unwritable(Path(lock.lock_file), err.strerror) from err
         try:
             yield
         finally:
-            # While it is held: one who waits for the removed file finds it without a name, and opens a new one.
-            with suppress(OSError):
-                file.unlink()
             lock.release()
 
-    def _remove_leftovers(self) -> None:
-        for path in (*self._files(_TEMPORARY), *self._files(_LOCK)):
-            remove_abandoned(path)
-
     def _evict(self, newest: Path) -> None:
+        """Remove what a killed writer left, and the least recently used entries above the bound."""
+        for path in self._files(".*.tmp.entry"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.lstat().st_mtime > _ABANDONED_S:
+                    path.unlink()
         files = []
         for path in self._files(_NAME):
             with suppress(FileNotFoundError):
@@ -216,11 +220,108 @@ class EngineCache:
             if total <= self._max_bytes:
                 break
             if is_newest:
-                log.warning("%s is kept, though its %d bytes alone exceed the bound of the cache", path, size)
+                log.warning("%s is kept, although its %d bytes alone exceed the cache's bound", path, size)
                 break
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-                total -= size
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def read_entry(path: str | Path) -> Entry:
+    """The entry in a file outside of the cache, which the user or root owns. Raises EngineCacheError."""
+    path = Path(path)
+    try:
+        return _read(path, {os.geteuid(), _ROOT})
+    except FileNotFoundError as err:
+        raise EngineCacheError(f"{path}: no such file; check the path, relative ones start at {Path.cwd()}") from err
+    except _DamagedError as err:
+        raise EngineCacheError(f"{path} cannot be used: {err}; copy it again, or build it again") from err
+
+
+def write_entry(path: str | Path, key: Key, data: bytes, about: Mapping[str, Any]) -> Entry:
+    """Write a file for ``read_entry``, whole or not at all; missing folders are made. Raises EngineCacheError."""
+    return _write(Path(path), key, data, about, 0o644)
+
+
+def _write(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mode: int) -> Entry:
+    metadata = {_ABOUT: _to_json({"key": key, "about": about, "sha256": sha256(data)})}
+    content = save({_DATA: np.frombuffer(data, np.uint8)}, metadata)
+    try:
+        with replacing(path) as temporary, open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
+            file.write(content)
+    except SapnetError as err:
+        raise EngineCacheError(str(err)) from err
+    return Entry(json.loads(_to_json(key)), json.loads(_to_json(about)), data, path)
+
+
+def _read(path: Path, owners: Collection[int]) -> Entry:
+    """Raises FileNotFoundError, _DamagedError; EngineCacheError for what must not be read."""
+    _check_file(path, owners)
+    key, about, digest = _read_header(path)
+    try:
+        data = load(path.read_bytes())[_DATA].tobytes()
+    except (SafetensorError, KeyError) as err:
+        raise _DamagedError(f"it is not a safetensors file of ours: {err}") from err
+    except OSError as err:
+        raise _unreadable(path, err) from err
+    if sha256(data) != digest:
+        raise _DamagedError("the checksum of its data is wrong")
+    return Entry(key, about, data, path)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Key, about and the data's checksum. Raises _DamagedError, EngineCacheError."""
+    try:
+        with safe_open(path, "np") as file:
+            header = json.loads((file.metadata() or {})[_ABOUT])
+        key, about, digest = header["key"], header["about"], header["sha256"]
+    except FileNotFoundError:
+        raise
+    except OSError as err:
+        raise _unreadable(path, err) from err
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as err:
+        raise _DamagedError(f"it is not an entry of ours: {err}") from err
+    if [type(value) for value in (key, about, digest)] != [dict, dict, str]:
+        raise _DamagedError("its metadata is not ours")
+    return key, about, digest
+
+
+def _check_file(path: Path, owners: Collection[int]) -> os.stat_result:
+    """Raises EngineCacheError unless ``path`` is a plain file that only one of ``owners`` can write."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise EngineCacheError(f"{path} is not a plain file, expected one of your own; put the file itself there")
+    _check_trust(path, status, owners)
+    return status
+
+
+def _check_trust(path: Path, status: os.stat_result, owners: Collection[int]) -> None:
+    name = shlex.quote(str(path))
+    recursive = "-R " if stat.S_ISDIR(status.st_mode) else ""
+    expected = "expected one that you own and nobody else can write, for engines are code"
+    if status.st_uid not in owners:
+        command = f"sudo chown {recursive}{os.geteuid()} {name}"
+        raise EngineCacheError(f"{path} belongs to user {status.st_uid}, {expected}; if you trust it: {command}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode, command = stat.S_IMODE(status.st_mode), f"chmod {recursive}go-w {name}"
+        raise EngineCacheError(f"{path} has mode {mode:04o}, {expected}; if you trust it: {command}")
+
+
+def _unreadable(path: Path, err: OSError) -> EngineCacheError:
+    return EngineCacheError(f"{path} cannot be read ({err.strerror or err}); check its rights and the disk")
+
+
+def _unwritable(path: Path, reason: str | None) -> EngineCacheError:
+    return EngineCacheError(
+        f"{path} cannot be written ({reason}); make space and check the rights there, or name another folder"
+    )
+
+
+def _to_json(value: Mapping[str, Any]) -> str:
+    """JSON that equal values share. Raises EngineCacheError."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError) as err:
+        raise EngineCacheError(f"got {value!r}, expected plain JSON values ({err})") from err
 
 
 def _find_folder(folder: str) -> Path:

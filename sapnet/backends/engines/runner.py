@@ -1,4 +1,4 @@
-"""Makes a built engine run: of TensorRT or TensorRT-RTX, whose Python interfaces are the same for most of this."""
+"""Runs engines of TensorRT and TensorRT-RTX, whose Python interfaces are nearly the same."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sapnet.backends import devices as gpu
+from sapnet.backends import devices
+from sapnet.backends.base import EngineShape
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engines.build import RTX
-from sapnet.backends.engines.build_rtx import shared_logger
+from sapnet.backends.engines.build_onnx import RTX, shared_logger
 from sapnet.backends.engines.cache import EngineCache, Entry
-from sapnet.backends.engines.key import EngineShape, UnfitEngineError, bytes_digest
+from sapnet.backends.engines.key import UnfitEngineError, sha256
 from sapnet.errors import BackendError, EngineCacheError
 
-# How it is said that others are to blame: diagnostics of TensorRT-RTX, and errors such as "Cuda Runtime (cudaError 35".
+# Words that blame something else: diagnostics of TensorRT-RTX, errors such as "Cuda Runtime (cudaError 35".
 _NOT_ITS_FAULT = (
     "out of memory",
     "outofmemory",
@@ -31,10 +31,10 @@ log = logging.getLogger("sapnet")
 
 
 class EngineRunner:
-    """An engine on a GPU, ready for every batch size; whoever makes one holds gpu.PREPARING.
+    """An engine on a GPU, ready for every batch size; whoever makes one holds devices.PREPARING.
 
-    Raises UnfitEngineError for one that TensorRT does not take here, with its reasons, BackendError where the GPU or
-    its driver are to blame.
+    Raises UnfitEngineError if TensorRT refuses the engine here, with its reasons, BackendError if the GPU or its driver
+    are to blame.
     """
 
     def __init__(self, trt: Any, entry: Entry, shape: EngineShape, device: torch.device, cache: EngineCache) -> None:
@@ -43,13 +43,17 @@ class EngineRunner:
         self._logger.take_error()  # of another engine
         self._rtx = entry.key["flavour"] == RTX
         self._cache = cache
-        self._kernels_key = {"kind": "kernels", "engine": bytes_digest(entry.data), **gpu.place(device)}
+        self._kernels_key = {"kind": "kernels", "engine": sha256(entry.data), **devices.place(device)}
         self._kernels: Any = None
         self._runtime: Any = None
         self._engine: Any = None
         self._config: Any = None
-        # One for each batch size: a captured graph holds on to the state of its context.
+        # One for each batch size, as a captured graph keeps the state of its context. Calls are serial, so all contexts
+        # share one buffer: each alone would take the memory of the largest batch.
         self._contexts: dict[int, Any] = {}
+        self._memory: Tensor | None = None
+        self._device = device
+        self.shape = shape
         self._runner = CudaRunner(device, shape, self._enqueue, use_graphs=not self._rtx)
         try:
             with torch.cuda.device(device):
@@ -66,7 +70,7 @@ class EngineRunner:
         """Free the engine, after a call under way."""
         self._runner.close()
         self._contexts.clear()
-        self._config = self._kernels = self._engine = self._runtime = None
+        self._config = self._kernels = self._engine = self._runtime = self._memory = None
 
     def _load(self, data: bytes) -> None:
         self._runtime = self._trt.Runtime(self._logger)
@@ -79,6 +83,7 @@ class EngineRunner:
         self._name_tensors(engine)
         if self._rtx:
             self._config = self._make_runtime_config()
+        self._memory = torch.empty(max(engine.device_memory_size_v2, 1), dtype=torch.uint8, device=self._device)
 
     def _name_tensors(self, engine: Any) -> None:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -88,7 +93,7 @@ class EngineRunner:
         self._outputs = sorted(outputs, key=lambda name: -len(engine.get_tensor_shape(name)))
 
     def _require_valid(self, engine: bytes) -> None:
-        """Ask TensorRT-RTX what it thinks of an engine on this GPU with this driver."""
+        """Have TensorRT-RTX check an engine against this GPU and driver."""
         validity, reasons = self._runtime.get_engine_validity(engine)
         if validity == self._trt.EngineValidity.VALID:
             return
@@ -101,6 +106,7 @@ class EngineRunner:
 
     def _make_runtime_config(self) -> Any:
         config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         # Lazy swaps kernels while frames run.
         config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
@@ -112,17 +118,23 @@ class EngineRunner:
 
     def _context(self, batch: int) -> Any:
         if batch not in self._contexts:
-            config = (self._config,) if self._rtx else ()
-            context = self._engine.create_execution_context(*config)
+            # What RTX takes in the runtime configuration, TensorRT takes as the argument itself.
+            user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(self._config if self._rtx else user_managed)
             if context is None:
                 raise RuntimeError(f"TensorRT has no context for another batch size: {self._logger.take_error()}")
+            assert self._memory is not None
+            context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
             self._contexts[batch] = context
         return self._contexts[batch]
 
     def _store_kernels(self) -> None:
-        """Keep what was compiled for this GPU, else every start compiles it again."""
+        """Keep the kernels that were compiled for this GPU: otherwise every start compiles them again."""
         stored = self._cache.load(self._kernels_key)
-        kernels = bytes(self._kernels.serialize())
+        serialized = self._kernels.serialize()
+        if serialized is None:  # there is nothing to keep, which is no fault of the engine
+            return
+        kernels = bytes(serialized)
         if stored is not None and stored.data == kernels:
             return
         try:

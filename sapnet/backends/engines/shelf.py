@@ -1,4 +1,4 @@
-"""Engines that are ready to run, by frame size; what is missing is found in the cache, else built."""
+"""Engines that are ready to run, by frame size; a missing one is taken from the cache, else built."""
 
 from __future__ import annotations
 
@@ -6,24 +6,36 @@ import logging
 import threading
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Generic
+from typing import Generic, Protocol, TypeVar
 
-from sapnet.backends.base import BackendSpec, BuildStatus
+from sapnet.backends.base import BackendSpec, BuildWatch, EngineShape
 from sapnet.backends.engines.build import BuildRequest, build_in_child
 from sapnet.backends.engines.cache import EngineCache, Entry
-from sapnet.backends.engines.key import EngineShape, Key, Pace, Progress, UnfitEngineError
-from sapnet.backends.recent import C, RecentShapes
+from sapnet.backends.engines.key import Key, UnfitEngineError
+from sapnet.backends.lru import Closable, LruCache
 from sapnet.errors import BackendError, EngineCacheError
 
 log = logging.getLogger("sapnet")
 
 
-class EngineShelf(Generic[C]):
+class Engine(Closable, Protocol):
+    """An engine that can run frames of its shape."""
+
+    @property
+    def shape(self) -> EngineShape:
+        """The largest batch it takes, and its height and width."""
+        ...
+
+
+E = TypeVar("E", bound=Engine)
+
+
+class EngineShelf(Generic[E]):
     """The engines of a backend, for the last ``spec.max_shapes`` heights and widths.
 
     requests: what an engine of a shape may be, the one to be built first, then those built elsewhere that do too.
-    load: makes a cache's entry run; raises UnfitEngineError, for which an entry that was found is built anew, or
-    BackendError, for which it is kept.
+    load: makes a cache's entry run; raises UnfitEngineError, for which the entry is built anew, or BackendError, for
+    which it is kept.
     place: what else it depends on whether an engine is fit. One that is built here and unfit is not built again there.
     """
 
@@ -32,7 +44,7 @@ class EngineShelf(Generic[C]):
         spec: BackendSpec,
         cache: EngineCache,
         requests: Callable[[EngineShape], list[BuildRequest]],
-        load: Callable[[Entry, EngineShape], C],
+        load: Callable[[Entry, EngineShape], E],
         place: Key = MappingProxyType({}),
     ) -> None:
         self._spec = spec
@@ -40,24 +52,34 @@ class EngineShelf(Generic[C]):
         self._requests = requests
         self._load = load
         self._place = place
-        self._unfit: dict[EngineShape, str] = {}  # why, where the cache cannot keep that
-        self._engines: RecentShapes[C] = RecentShapes(spec.max_shapes)
-        self._building = threading.Lock()
+        self._unfit: dict[EngineShape, str] = {}  # why, if the cache cannot keep that
+        self._engines: LruCache[tuple[int, int], E] = LruCache(spec.max_shapes)
+        self._finding = threading.Lock()  # held while an engine is loaded
+        self._building = threading.Lock()  # held for the minutes that a build takes
         self._closed = threading.Event()
-        self.get = self._engines.get
-        self.put = self._engines.put
 
-    def prepare(self, batch: int, height: int, width: int) -> C:
-        """The engine for such frames, built in a child process where there is none; may take minutes.
+    def get(self, batch: int, height: int, width: int) -> E | None:
+        """The engine that takes such frames, if it is ready. Raises BackendError once closed."""
+        engine = self._engines.get((height, width))
+        return engine if engine is not None and batch <= engine.shape.max_batch else None
 
-        Raises BackendError, also where the backend is closed meanwhile.
+    def put(self, engine: E) -> None:
+        """Add an engine, which replaces one for the same height and width."""
+        self._engines.put((engine.shape.height, engine.shape.width), engine)
+
+    def prepare(self, batch: int, height: int, width: int) -> E:
+        """The engine for such frames, built in a child process if there is none; may take minutes.
+
+        An engine that is in the cache does not wait for the build of another. Raises BackendError, also if the backend
+        is closed meanwhile.
         """
+        shape = EngineShape(height, width, max(batch, self._spec.max_batch))
+        if (engine := self._find(batch, shape)) is not None:
+            return engine
         with self._building:
-            if (engine := self.get(batch, height, width)) is not None:
-                return engine
-            shape = EngineShape(height, width, max(batch, self._spec.max_batch))
-            engine = self._find(shape) or self._build(shape)
-            self.put(shape, engine)
+            # Another thread may have built it meanwhile.
+            engine = self._find(batch, shape) or self._build(shape)
+            self.put(engine)
             return engine
 
     def close(self) -> None:
@@ -65,29 +87,28 @@ class EngineShelf(Generic[C]):
         self._closed.set()
         self._engines.close()
 
-    def _find(self, shape: EngineShape) -> C | None:
-        for request in self._requests(shape):
-            if (entry := self._cache.load(request.key())) is not None:
-                try:
-                    return self._load(entry, shape)
-                except UnfitEngineError as err:
-                    log.warning("the engine for %s in %s is of no use: %s", shape, self._cache.folder, err)
-                    self._remove(request)
+    def _find(self, batch: int, shape: EngineShape) -> E | None:
+        with self._finding:
+            if (ready := self.get(batch, shape.height, shape.width)) is not None:
+                return ready
+            for request in self._requests(shape):
+                if (entry := self._cache.load(request.key())) is not None:
+                    try:
+                        engine = self._load(entry, shape)
+                    except UnfitEngineError as err:
+                        log.warning("the engine for %s in %s cannot be used: %s", shape, self._cache.folder, err)
+                        self._remove(request)
+                    else:
+                        self.put(engine)
+                        return engine
         return None
 
-    def _build(self, shape: EngineShape) -> C:
-        pace = Pace()
-
-        def on_progress(progress: Progress, seconds: float) -> None:
-            moved = pace.note(progress.share, seconds)
-            status = BuildStatus(shape.height, shape.width, progress.step, progress.share, seconds, moved)
-            self._spec.on_build(status)
-
+    def _build(self, shape: EngineShape) -> E:
         request = self._requests(shape)[0]
         if reason := self._why_unfit(shape, request):
             raise BackendError(f"{reason}; it is not built again, unless `sapnet compile --clear` forgets this")
-        entry = build_in_child(request, self._cache, on_progress, self._closed)
         try:
+            entry = build_in_child(request, self._cache, BuildWatch(shape, self._spec.on_build), self._closed)
             return self._load(entry, shape)
         except UnfitEngineError as err:
             self._note_unfit(shape, request, str(err))
@@ -98,17 +119,17 @@ class EngineShelf(Generic[C]):
         return {**request.key(), "kind": "verdict", **self._place}
 
     def _why_unfit(self, shape: EngineShape, request: BuildRequest) -> str:
-        """Why the engine that would be built is unfit, as one before it was; empty where that is not known."""
+        """Why an engine that was built before was unfit; empty if none was."""
         entry = self._cache.load(self._verdict_key(request))
         return self._unfit.get(shape, "") or ("" if entry is None else str(entry.about["reason"]))
 
     def _note_unfit(self, shape: EngineShape, request: BuildRequest, reason: str) -> None:
-        """Remember it beyond this process too: each start would build the same, for minutes."""
+        """Remember it beyond this process: otherwise each start would build the same engine, for minutes."""
         try:
             self._cache.store(self._verdict_key(request), b"", {"reason": reason})
         except EngineCacheError as err:
             self._unfit[shape] = reason
-            log.warning("each start will build an engine for %s that is of no use: %s", shape, err)
+            log.warning("each start will build an engine for %s that cannot be used: %s", shape, err)
 
     def _remove(self, request: BuildRequest) -> None:
         try:

@@ -1,29 +1,38 @@
-"""TensorRT and TensorRT-RTX: the network as an engine for each frame size, which is built once and kept on disk."""
+"""TensorRT and TensorRT-RTX: the network as an engine for each frame size, built once and kept on disk."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sapnet.backends import devices as gpu
-from sapnet.backends.base import BackendSpec, Frames
-from sapnet.backends.engines import build_rtx as tensorrt_rtx
-from sapnet.backends.engines import build_torch as tensorrt_torch
-from sapnet.backends.engines.build import RTX, TENSORRT, BuildRequest
+from sapnet.backends import devices
+from sapnet.backends.base import BackendSpec, EngineShape, Frames
+from sapnet.backends.engines import build_onnx
+from sapnet.backends.engines.build import BuildRequest
+from sapnet.backends.engines.build_onnx import FLAVOURS, PORTABLE, PORTABLE_ON, RTX, TENSORRT
 from sapnet.backends.engines.cache import EngineCache, Entry, read_entry
-from sapnet.backends.engines.key import EngineShape, bytes_digest, model_code_version
+from sapnet.backends.engines.key import model_code_version, sha256
 from sapnet.backends.engines.proof import prove
 from sapnet.backends.engines.runner import EngineRunner
 from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.backends.network import load_deploy_network
-from sapnet.errors import BackendError, EngineCacheError, SapnetError, first_line
+from sapnet.errors import BackendError, EngineCacheError, first_line
 
 log = logging.getLogger("sapnet")
+
+
+@dataclass(frozen=True)
+class Library:
+    """What builds and runs engines here. builder: dotted name of a module, see BuildRequest."""
+
+    flavour: str
+    trt: Any
+    builder: str
 
 
 def create(spec: BackendSpec) -> TensorRtBackend:
@@ -31,38 +40,39 @@ def create(spec: BackendSpec) -> TensorRtBackend:
     return TensorRtBackend(spec)
 
 
-def load_flavour() -> tuple[str, Any]:
-    """TENSORRT, else RTX, whichever can be used here, and its module. Raises BackendError where neither can.
+def load_library() -> Library:
+    """TensorRT, else TensorRT-RTX, whichever can be used here. Raises BackendError if neither can.
 
-    torch-tensorrt builds TensorRT's engines; its variant for RTX has the same name, but not ``tensorrt`` beside it.
+    torch-tensorrt builds TensorRT's engines if it is installed; else they are built from ONNX.
     """
-    libraries = (
-        (TENSORRT, ("tensorrt", "torch_tensorrt"), tensorrt_torch.load_library),
-        (RTX, ("tensorrt_rtx",), tensorrt_rtx.load_library),
-    )
     unusable: list[str] = []
-    for flavour, modules, load in libraries:
-        if all(map(_is_installed, modules)):
-            try:
-                library = load()
-            except BackendError as err:
-                unusable.append(str(err))
-                continue
-            if unusable:
-                log.warning("TensorRT-RTX runs the engines, TensorRT cannot: %s", unusable[0])
-            return flavour, library
+    for flavour in (TENSORRT, RTX):
+        if not _is_installed(FLAVOURS[flavour].module):
+            continue
+        try:
+            if flavour == TENSORRT and _is_installed("torch_tensorrt"):
+                from sapnet.backends.engines import build_torch
+
+                return Library(flavour, build_torch.load_library(), build_torch.__name__)
+            library = Library(flavour, build_onnx.load_library(flavour), build_onnx.__name__)
+        except BackendError as err:
+            unusable.append(str(err))
+            continue
+        if unusable:
+            log.warning("TensorRT-RTX runs the engines, TensorRT cannot: %s", unusable[0])
+        return library
     if unusable:
         raise BackendError("; ".join(unusable))
     raise BackendError(
-        f"neither TensorRT-RTX nor torch-tensorrt with TensorRT is installed; on a PC with an RTX GPU: "
-        f"{tensorrt_rtx.INSTALL}; on a Jetson: requirements/jetson.txt"
+        f"neither TensorRT-RTX nor TensorRT is installed; on a PC with an RTX GPU: {FLAVOURS[RTX].install}; "
+        f"{FLAVOURS[TENSORRT].install}"
     )
 
 
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # it is loaded, by one who has taken its name for another
+    except ValueError:  # it is loaded, by a package that has taken its name for another
         return True
 
 
@@ -72,15 +82,16 @@ class TensorRtBackend:
     name = "tensorrt"
 
     def __init__(self, spec: BackendSpec) -> None:
-        self._flavour, self._trt = load_flavour()
+        self._library = load_library()
         try:
-            self._gpu = gpu.find_device("cuda" if spec.device == "auto" else spec.device)
+            self._gpu = devices.find_device("cuda" if spec.device == "auto" else spec.device)
         except BackendError as err:
             raise BackendError(f"backend 'tensorrt' cannot run: {err}") from err
         if self._gpu.type == "cpu":
             raise BackendError("backend 'tensorrt' runs on a GPU, got device 'cpu'; use 'openvino' or 'torch' there")
         self._capability = torch.cuda.get_device_capability(self._gpu)
         self.device = torch.cuda.get_device_name(self._gpu)
+        build_onnx.require_capability(self._library.flavour, self._capability, self.device)
         given = read_entry(Path(spec.engine)) if spec.engine else None
         precision = given.key.get("precision", "fp16") if given else "fp16"
         self.precision = precision if spec.precision == "auto" else spec.precision
@@ -90,10 +101,10 @@ class TensorRtBackend:
         network = load_deploy_network(spec)
         self.stages = network.network.config.stages
         self._cache = EngineCache(spec.cache_dir)
-        self._shelf = EngineShelf(spec, self._cache, self._requests, self._load, gpu.place(self._gpu))
+        self._shelf = EngineShelf(spec, self._cache, self._requests, self._load, devices.place(self._gpu))
         if given:
             shape = self._shape_of_given(given)
-            self._shelf.put(shape, self._load(given, shape))
+            self._shelf.put(self._load(given, shape))
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Whether an engine for such frames is loaded."""
@@ -114,25 +125,27 @@ class TensorRtBackend:
 
     def _requests(self, shape: EngineShape) -> list[BuildRequest]:
         """What serves here: built for this GPU, and of RTX also what was built to be portable."""
+        library = self._library
+        made_for = {"device": str(self._gpu)} if library.flavour == TENSORRT else {}
         request = BuildRequest(
             weights=self._spec.weights,
             shape=shape,
-            flavour=self._flavour,
+            builder=library.builder,
             precision=self.precision,
             stages=self.stages,
-            device=str(self._gpu),
+            options={"flavour": library.flavour, **made_for},
         )
-        if self._flavour == TENSORRT:
+        if library.flavour == TENSORRT:
             return [request]
-        targets = [tensorrt_rtx.own_target(self._capability)]
-        if self._capability in tensorrt_rtx.PORTABLE_ON:
-            targets.append(tensorrt_rtx.PORTABLE)
-        return [replace(request, target=target) for target in targets]
+        targets = [build_onnx.own_target(self._capability)]
+        if self._capability in PORTABLE_ON:
+            targets.append(PORTABLE)
+        return [replace(request, options={**request.options, "target": target}) for target in targets]
 
     def _load(self, entry: Entry, shape: EngineShape) -> EngineRunner:
-        with gpu.PREPARING:
+        with devices.PREPARING:
             try:
-                runner = EngineRunner(self._trt, entry, shape, self._gpu, self._cache)
+                runner = EngineRunner(self._library.trt, entry, shape, self._gpu, self._cache)
                 try:
                     self._require_proof(runner, entry, shape)
                 except BaseException:
@@ -140,19 +153,15 @@ class TensorRtBackend:
                     raise
                 finally:
                     torch.cuda.empty_cache()
-            except SapnetError:
-                raise
-            # Memory that runs out above all, and what the libraries raise of their own.
-            except Exception as err:
-                raise BackendError(
-                    f"the engine for {shape} cannot be made ready: {type(err).__name__}: {first_line(err)}"
-                ) from err
+            # Memory that runs out above all; the bindings raise RuntimeError and TypeError.
+            except (RuntimeError, TypeError, MemoryError) as err:
+                raise BackendError(f"the engine for {shape} cannot be made ready: {first_line(err)}") from err
         return runner
 
     def _require_proof(self, runner: EngineRunner, entry: Entry, shape: EngineShape) -> None:
         """Prove an engine, once for each GPU and driver that run it."""
-        engine = {"engine": bytes_digest(entry.data), "code": model_code_version()}
-        key = {"kind": "proof", **engine, **gpu.place(self._gpu)}
+        engine = {"engine": sha256(entry.data), "code": model_code_version()}
+        key = {"kind": "proof", **engine, **devices.place(self._gpu)}
         if self._cache.load(key) is not None:
             return
         agreement = prove(runner.infer, load_deploy_network(self._spec), shape, self.precision, self._gpu)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sapnet.backends import BackendSpec
 from sapnet.backends import devices as gpu
+from sapnet.backends.base import EngineShape
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engines.key import EngineShape
 from sapnet.backends.torch import TorchBackend, create
 from sapnet.errors import BackendError
 
@@ -170,14 +170,16 @@ class TestTorch:
         return create(BackendSpec(str(tiny_weights), device="cpu", precision="fp32", max_batch=2))
 
     def test_captures_every_batch_size_and_float32_without_tf32(self, backend: TorchBackend) -> None:
-        seen: list[tuple[int, bool, bool]] = []
+        seen: list[tuple[int, str, bool]] = []
+
+        def note(module: object, inputs: tuple[torch.Tensor, ...], outputs: object) -> None:
+            seen.append((len(inputs[0]), torch.backends.cudnn.conv.fp32_precision, held()))
+
         assert backend._network is not None
-        backend._network.register_forward_hook(
-            lambda module, inputs, outputs: seen.append((len(inputs[0]), torch.backends.cudnn.allow_tf32, held()))
-        )
+        backend._network.register_forward_hook(note)
         runner = backend._make_runner(1, 16, 18)
-        assert set(seen) == {(2, False, True), (1, False, True)}
-        assert torch.backends.cudnn.allow_tf32
+        assert set(seen) == {(2, "ieee", True), (1, "ieee", True)}
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
         assert runner.infer(noise(1))[0].shape == (1, 16, 18, 3)
 
     def test_forgets_a_size(self, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:

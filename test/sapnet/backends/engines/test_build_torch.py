@@ -5,7 +5,6 @@ torch-tensorrt needs a GPU, so that most of these run a stand-in that records ho
 
 from __future__ import annotations
 
-import copy
 import logging
 import re
 import sys
@@ -17,16 +16,15 @@ from typing import Any
 import pytest
 import torch
 
-from sapnet.backends.engines import build_torch as tensorrt_torch
-from sapnet.backends.engines.key import EngineShape, Progress
+from sapnet.backends.base import EngineShape
+from sapnet.backends.engines import build_torch
 from sapnet.config import ModelConfig
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet, SAPNet
 
-SUPPORTED = ["2.8.0", "2.9.0", "2.10.0", "2.12.0", "2.13.0", "2.14.0"]
+SUPPORTED = ["2.10.0", "2.12.0", "2.14.1+cu132"]
 SHAPE = EngineShape(17, 18, max_batch=3)
 CPU = torch.device("cpu")
-REPEAT = torch.ops.aten.repeat.default
 
 
 class FakeTorchTensorrt:
@@ -34,9 +32,9 @@ class FakeTorchTensorrt:
 
     Input = SimpleNamespace
 
-    def __init__(self, version: str, flavour: dict[str, bool], convert: Callable[[], bytes]) -> None:
+    def __init__(self, version: str, is_rtx: bool, convert: Callable[[], bytes]) -> None:
         self.__version__ = version
-        self.ENABLED_FEATURES = SimpleNamespace(**flavour)
+        self.ENABLED_FEATURES = SimpleNamespace(tensorrt_rtx=is_rtx)
         self.dynamo = self
         self.conversion = SimpleNamespace(
             dynamo_tensorrt_converter=self._register, ConverterPriority=SimpleNamespace(HIGH="high")
@@ -57,14 +55,14 @@ class FakeTorchTensorrt:
 
 @pytest.fixture
 def install(monkeypatch):
-    """``install(version, flavour={}, convert=...)``: put a stand-in in the place of torch_tensorrt."""
+    """``install(version, is_rtx=False, convert=...)``: put a stand-in in the place of torch_tensorrt."""
     trt = ModuleType("tensorrt")
     trt.__version__ = "10.3.0"
     trt.DataType = SimpleNamespace(UINT8="uint8")
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
 
-    def install(version: str, flavour: dict[str, bool] | None = None, convert: Any = lambda: b"engine") -> Any:
-        fake = FakeTorchTensorrt(version, flavour or {}, convert)
+    def install(version: str, is_rtx: bool = False, convert: Any = lambda: b"engine") -> Any:
+        fake = FakeTorchTensorrt(version, is_rtx, convert)
         monkeypatch.setitem(sys.modules, "torch_tensorrt", fake)
         return fake
 
@@ -84,20 +82,20 @@ def network():
 
 @pytest.fixture(scope="module")
 def program(network):
-    return tensorrt_torch.export(network, SHAPE, "fp32", CPU)
+    return build_torch.export(network, SHAPE, "fp32", CPU)
 
 
 @pytest.fixture
 def no_export(monkeypatch):
     """Exporting takes seconds; here is what takes none."""
     empty = SimpleNamespace(graph=torch.fx.Graph(), graph_module=SimpleNamespace(recompile=lambda: None))
-    monkeypatch.setattr(tensorrt_torch, "export", lambda *args: empty)
+    monkeypatch.setattr(build_torch, "export", lambda *args: empty)
 
 
 def build(
-    network: DeployNet, folder: Path, shape: EngineShape = SHAPE, on_progress: Any = lambda progress: None
+    network: DeployNet, folder: Path, shape: EngineShape = SHAPE, on_step: Any = lambda step, share: None
 ) -> bytes:
-    return tensorrt_torch.build(network, shape, "fp16", folder, on_progress, device="cpu")
+    return build_torch.build_engine(network, shape, "fp16", folder, on_step, device="cpu")
 
 
 def assert_agrees(program: Any, network: DeployNet, batch: int) -> None:
@@ -120,46 +118,39 @@ class TestExport:
         assert (bounds.lower, bounds.upper) == (1, SHAPE.max_batch)
 
     def test_batch_of_one_is_static(self, network):
-        program = tensorrt_torch.export(network, EngineShape(17, 18), "fp32", CPU)
+        program = build_torch.export(network, EngineShape(17, 18), "fp32", CPU)
         assert not program.range_constraints
         assert_agrees(program, network, 1)
 
     @pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
     def test_precision_is_that_of_the_parameters(self, network, precision, dtype):
-        program = tensorrt_torch.export(network, EngineShape(17, 18), precision, CPU)
+        program = build_torch.export(network, EngineShape(17, 18), precision, CPU)
         assert {parameter.dtype for parameter in program.parameters()} == {dtype}
         assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
-
-    def test_repeats_become_cats_of_the_same_result(self, program, network):
-        program = copy.deepcopy(program)
-        assert program.graph.find_nodes(op="call_function", target=REPEAT)
-        tensorrt_torch.concatenate_repeats(program)
-        assert not program.graph.find_nodes(op="call_function", target=REPEAT)
-        for batch in (1, 3):
-            assert_agrees(program, network, batch)
 
 
 class TestCalls:
     """What each version is asked for."""
 
-    @pytest.mark.parametrize("version", SUPPORTED)
-    def test_asks_each_version_as_it_wants_to_be_asked(self, install, no_export, network, tmp_path, version):
-        fake = install(version)
+    def test_asks_for_the_whole_graph_and_no_cache(self, install, no_export, network, tmp_path):
+        fake = install("2.13.0")
         assert build(network, tmp_path / "cache") == b"engine"
         options = dict(fake.options)
         timings = Path(options.pop("timing_cache_path"))
         assert timings.parent.parent == tmp_path / "cache"
         assert not timings.parent.exists()
-        expected: dict[str, Any] = {"disable_tf32": True, "require_full_compilation": True, "device": CPU}
-        if version in ("2.8.0", "2.9.0"):
-            expected["use_explicit_typing"] = True
-        if version != "2.8.0":
-            expected |= {"cache_built_engines": False, "reuse_cached_engines": False}
-            assert options.pop("engine_cache_dir") == str(timings.parent)
         (frames,) = options.pop("arg_inputs")
         one, three = (1, 17, 18, 3), (3, 17, 18, 3)
         assert vars(frames) == {"min_shape": one, "opt_shape": three, "max_shape": three, "dtype": torch.uint8}
-        assert options == expected
+        assert options == {
+            "disable_tf32": True,
+            "require_full_compilation": True,
+            "num_avg_timing_iters": 8,
+            "cache_built_engines": False,
+            "reuse_cached_engines": False,
+            "engine_cache_dir": str(timings.parent),
+            "device": CPU,
+        }
 
     def test_batch_of_one_is_a_static_input(self, install, no_export, network, tmp_path):
         fake = install("2.13.0")
@@ -167,21 +158,12 @@ class TestCalls:
         (frames,) = fake.options["arg_inputs"]
         assert vars(frames) == {"shape": (1, 17, 18, 3), "dtype": torch.uint8}
 
-    @pytest.mark.parametrize(("version", "left"), [("2.8.0", False), ("2.9.0", True)])
-    def test_only_the_first_version_gets_no_repeats(
-        self, install, network, program, tmp_path, monkeypatch, version, left
-    ):
-        fake = install(version)
-        monkeypatch.setattr(tensorrt_torch, "export", lambda *args: copy.deepcopy(program))
-        build(network, tmp_path)
-        assert bool(fake.program.graph.find_nodes(op="call_function", target=REPEAT)) == left
-
     def test_says_what_it_does(self, install, no_export, network, tmp_path):
         install("2.13.0")
-        told: list[Progress] = []
-        build(network, tmp_path, on_progress=told.append)
-        assert [progress.step for progress in told] == ["exporting the network", "converting and building"]
-        assert [progress.share for progress in told] == sorted(progress.share for progress in told)
+        told: list[tuple[str, float]] = []
+        build(network, tmp_path, on_step=lambda *step: told.append(step))
+        assert [step for step, _ in told] == ["exporting the network", "converting and building"]
+        assert [share for _, share in told] == sorted(share for _, share in told)
 
     def test_has_casts_to_uint8_outputs_converted(self, install, no_export, network, tmp_path):
         fake = install("2.13.0")
@@ -243,7 +225,7 @@ class TestFailures:
         ],
     )
     def test_say_the_first_cause(self, install, no_export, network, tmp_path, convert, reason):
-        install("2.8.0", convert=convert)
+        install("2.13.0", convert=convert)
         expected = f"cannot build the engine for 17x18, batch 1 to 3 in fp16: {reason}; use backend 'torch'"
         with pytest.raises(BackendError, match=re.escape(expected)):
             build(network, tmp_path)
@@ -259,43 +241,28 @@ class TestFailures:
 
 
 class TestVersions:
-    @pytest.mark.parametrize("version", [*SUPPORTED, "2.8.0a0+nv25.06", "2.14.1+cu132"])
+    @pytest.mark.parametrize("version", SUPPORTED)
     def test_supported(self, install, version):
-        install(version, {} if version.startswith("2.8") else {"tensorrt_rtx": False})
-        tensorrt_torch.require_supported()
-        assert tensorrt_torch.version() == f"torch-tensorrt {version}, TensorRT 10.3.0"
+        install(version)
+        assert build_torch.load_library().__version__ == "10.3.0"
 
-    @pytest.mark.parametrize("version", ["2.7.0", "1.4.0", "2.15.0", "3.0.0", "nightly"])
+    @pytest.mark.parametrize("version", ["2.9.0", "1.4.0", "2.15.0", "3.0.0", "nightly"])
     def test_unsupported(self, install, network, tmp_path, version):
         fake = install(version)
-        for call in (
-            tensorrt_torch.require_supported,
-            tensorrt_torch.version,
-            lambda: build(network, tmp_path),
-        ):
-            with pytest.raises(BackendError, match=f"got torch-tensorrt {version}, expected 2.8 to 2.14; install"):
+        for call in (build_torch.load_library, lambda: build(network, tmp_path)):
+            with pytest.raises(BackendError, match=f"got torch-tensorrt {version}, expected 2.10 to 2.14; install"):
                 call()
         assert fake.options == {}
 
     def test_other_flavour(self, install):
-        install("2.13.0", {"tensorrt_rtx": True})
+        install("2.13.0", is_rtx=True)
         with pytest.raises(BackendError, match=r"got torch-tensorrt-rtx.*expected torch-tensorrt"):
-            tensorrt_torch.require_supported()
-
-    def test_builds_for_rtx_where_that_is_asked_for(self, install, no_export, network, tmp_path):
-        fake = install("2.13.0", {"tensorrt_rtx": True})
-        tensorrt_torch.require_supported(for_rtx=True)
-        where = tmp_path, lambda progress: None, "cpu"
-        assert tensorrt_torch.build(network, SHAPE, "fp16", *where, for_rtx=True) == b"engine"
-        assert fake.options["disable_tf32"]
-        install("2.13.0", {"tensorrt_rtx": False})
-        with pytest.raises(BackendError, match="pip install torch-tensorrt-rtx"):
-            tensorrt_torch.require_supported(for_rtx=True)
+            build_torch.load_library()
 
     def test_missing(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
-        with pytest.raises(BackendError, match=r"cannot be loaded.*install torch-tensorrt 2.8 to 2.14"):
-            tensorrt_torch.require_supported()
+        with pytest.raises(BackendError, match=r"cannot be loaded.*install torch-tensorrt 2.10 to 2.14"):
+            build_torch.load_library()
 
 
 @pytest.mark.gpu
@@ -303,12 +270,12 @@ class TestVersions:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_builds_for_real(network, precision, tmp_path):
     try:
-        tensorrt_torch.require_supported()
+        build_torch.load_library()
     except BackendError as err:
         pytest.skip(f"cannot run here: {err}")
     import tensorrt as trt
 
-    data = tensorrt_torch.build(network, SHAPE, precision, tmp_path, lambda progress: None)
+    data = build_torch.build_engine(network, SHAPE, precision, tmp_path, lambda step, share: None)
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(data)
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     assert names == ["frames", "output0", "output1"]

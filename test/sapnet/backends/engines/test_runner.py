@@ -13,15 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from sapnet.backends import BackendSpec
-from sapnet.backends import devices as gpu
-from sapnet.backends.base import Frames
-from sapnet.backends.engines import build_rtx as tensorrt_rtx
+from sapnet.backends import BackendSpec, devices
+from sapnet.backends.base import EngineShape, Frames
+from sapnet.backends.engines import build_onnx, tensorrt
 from sapnet.backends.engines import runner as tensorrt_runner
-from sapnet.backends.engines import tensorrt
-from sapnet.backends.engines.build import RTX
+from sapnet.backends.engines.build_onnx import RTX
 from sapnet.backends.engines.cache import EngineCache, Entry, write_entry
-from sapnet.backends.engines.key import EngineShape, UnfitEngineError
+from sapnet.backends.engines.key import UnfitEngineError
 from sapnet.backends.engines.runner import EngineRunner
 from sapnet.backends.engines.tensorrt import TensorRtBackend
 from sapnet.errors import BackendError, EngineCacheError
@@ -47,11 +45,14 @@ class Rtx:
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
+    __version__ = "1.7.1"
 
     def __init__(self) -> None:
         self.validity: tuple[str, int] = ("valid", 0)
         self.refusal = ""
-        self.contexts = 0
+        self.memories: list[tuple[int, int]] = []  # of each context
+        self.strategies: list[str] = []
         self.loggers: list[Any] = []
 
     def Runtime(self, logger: Any) -> Rtx:
@@ -81,6 +82,7 @@ class Engine:
     """Gives the frames back, and no streaks."""
 
     num_io_tensors = 3
+    device_memory_size_v2 = 4096
     names = ("frames", "output0", "output1")
 
     def __init__(self, trt: Rtx) -> None:
@@ -96,11 +98,15 @@ class Engine:
         return (1,) * (3 if name == "output1" else 4)
 
     def create_runtime_config(self) -> Any:
-        return SimpleNamespace(create_runtime_cache=Kernels, set_runtime_cache=lambda cache: None)
+        return SimpleNamespace(
+            create_runtime_cache=Kernels,
+            set_runtime_cache=lambda cache: None,
+            set_execution_context_allocation_strategy=self.trt.strategies.append,
+        )
 
     def create_execution_context(self, *config: object) -> Any:
-        self.trt.contexts += 1
         return SimpleNamespace(
+            set_device_memory=lambda *memory: self.trt.memories.append(memory),
             set_input_shape=lambda name, shape: None,
             set_tensor_address=lambda name, address: None,
             execute_async_v3=lambda stream: True,
@@ -133,15 +139,18 @@ def trt(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Rtx:
     trt = Rtx()
     monkeypatch.setattr(Runner, "closed", False)
     monkeypatch.setattr(tensorrt_runner, "CudaRunner", Runner)
-    monkeypatch.setattr(gpu, "find_device", lambda name: torch.device("cuda", 0))
-    monkeypatch.setattr(gpu, "driver_version", lambda: "CUDA 13010")
+    monkeypatch.setattr(devices, "find_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(devices, "driver_version", lambda: "CUDA 13010")
     for name, value in {"get_device_name": "RTX 4090", "get_device_capability": (8, 9)}.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
-    monkeypatch.setattr(tensorrt, "load_flavour", lambda: (RTX, trt))
-    monkeypatch.setattr(tensorrt_rtx, "version", lambda: "1.7.1")
+    library = tensorrt.Library(RTX, trt, build_onnx.__name__)
+    monkeypatch.setattr(tensorrt, "load_library", lambda: library)
+    monkeypatch.setattr(build_onnx, "load_library", lambda flavour: trt)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, device, **how: empty(*size, **how))
     return trt
 
 
@@ -167,7 +176,7 @@ def kinds(folder: Path) -> list[str]:
     return sorted(str(entry.key["kind"]) for entry in EngineCache(folder).entries())
 
 
-def test_all_batch_sizes_are_ready_and_the_kernels_stored_once(trt, backend, tmp_path, monkeypatch) -> None:
+def test_all_batch_sizes_share_memory_and_kernels_are_stored_once(trt, backend, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tensorrt, "prove", prove_well)
     stores: list[str] = []
     store = EngineCache.store
@@ -176,7 +185,10 @@ def test_all_batch_sizes_are_ready_and_the_kernels_stored_once(trt, backend, tmp
     )
     engine_of(backend, tmp_path)
     backend.prepare(1, 16, 18)
-    assert trt.contexts == 3
+    assert len(trt.memories) == 3
+    assert len(set(trt.memories)) == 1  # one buffer for all
+    assert trt.memories[0][1] == 4096
+    assert trt.strategies == ["user"]
     assert stores == ["engine", "kernels", "proof"]
     assert all(backend.is_ready(batch, 16, 18) for batch in (1, 2, 3))
     again = tensorrt.create(backend._spec)
@@ -231,7 +243,7 @@ def test_memory_that_runs_out_in_the_proof_is_an_error_of_the_backend(backend, t
 
     monkeypatch.setattr(tensorrt, "prove", run_out)
     engine_of(backend, tmp_path)
-    with pytest.raises(BackendError, match=r"cannot be made ready: OutOfMemoryError: CUDA out of memory\.$"):
+    with pytest.raises(BackendError, match=r"cannot be made ready: CUDA out of memory\.$"):
         backend.prepare(1, 16, 18)
     assert Runner.closed
     assert "engine" in kinds(tmp_path)
@@ -286,7 +298,7 @@ class TestGivenFiles:
         monkeypatch.setattr(tensorrt, "prove", lambda *args: proven.append(args) or 61.0)
         file = str(give())
         for driver, count in (("CUDA 13010", 1), ("CUDA 13010", 1), ("CUDA 13020", 2)):
-            monkeypatch.setattr(gpu, "driver_version", lambda driver=driver: driver)
+            monkeypatch.setattr(devices, "driver_version", lambda driver=driver: driver)
             assert make(tiny_weights, tmp_path, engine=file).is_ready(3, 16, 18)
             assert len(proven) == count
 

@@ -103,15 +103,14 @@ def test_an_engine_that_was_given_up_is_made_ready_again(both: Standby, wanted: 
     assert wanted.prepared == [SHAPE, SHAPE]
 
 
-@pytest.mark.parametrize("error", [BackendError("no room"), RuntimeError("CUDA out of memory")])
-def test_whatever_fails_is_said_and_tried_again_later(
-    error: Exception, both: Standby, wanted: Backend, caplog: pytest.LogCaptureFixture
+def test_a_failure_is_logged_and_tried_again_later(
+    both: Standby, wanted: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wanted.errors.append(error)
+    wanted.errors.append(BackendError("no room"))
     with caplog.at_level(logging.WARNING, logger="sapnet"):
         both.prepare(*SHAPE)
         eventually(lambda: both._not_before)
-    assert f"48x64 stays with meanwhile (a device): {'RuntimeError: ' * isinstance(error, RuntimeError)}" in caplog.text
+    assert "48x64 stays with meanwhile (a device): no room" in caplog.text
     both.infer(FRAMES)
     assert wanted.prepared == [SHAPE]
     both._not_before[SHAPE] -= standby._RETRY_S

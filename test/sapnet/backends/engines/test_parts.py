@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from sapnet.backends import BackendSpec
-from sapnet.backends.base import Frames
-from sapnet.backends.engines.build_rtx import PORTABLE, TARGETS, PhaseTree, own_target
-from sapnet.backends.engines.key import EngineShape, UnfitEngineError
+from sapnet.backends.base import EngineShape, Frames
+from sapnet.backends.engines.build_onnx import PORTABLE, TARGETS, PhaseTree, own_target
+from sapnet.backends.engines.key import UnfitEngineError
 from sapnet.backends.engines.proof import REQUIRED_DB, prove, rainy_frame
+from sapnet.backends.lru import LruCache
 from sapnet.backends.network import load_deploy_network
-from sapnet.backends.recent import RecentShapes
 from sapnet.backends.torch import create
 from sapnet.errors import BackendError
 from sapnet.streaks import rain_score
 
 CPU = torch.device("cpu")
-SHAPE = EngineShape(48, 64)
+SHAPE = EngineShape(48, 64, 2)
 SPEC = BackendSpec(device="cpu", precision="fp32", stages=1)
 
 
@@ -37,9 +37,20 @@ class TestProof:
             derained, streaks = backend.infer(frames)
             return derained ^ 1, streaks
 
-        with pytest.raises(BackendError, match=r"48x64 in fp32 agrees with float32 by 48\.1 dB only, 65 dB are needed"):
+        with pytest.raises(
+            BackendError, match=r"48x64, .* in fp32 agrees with float32 by 48\.1 dB only, 65 dB are needed"
+        ):
             prove_on_cpu(off)
         assert prove_on_cpu(off, "bf16") == 48.1
+
+    def test_every_frame_of_the_largest_batch_is_proven(self):
+        backend = create(SPEC)
+
+        def repeats_the_first(frames: Frames) -> tuple[Frames, Frames]:
+            return backend.infer(np.repeat(frames[:1], len(frames), axis=0))
+
+        with pytest.raises(UnfitEngineError, match="agrees with float32 by"):
+            prove_on_cpu(repeats_the_first)
 
     def test_streaks_are_proven_too(self):
         backend = create(SPEC)
@@ -52,9 +63,10 @@ class TestProof:
             prove_on_cpu(off)
 
     def test_the_frame_is_rainy_and_always_the_same(self):
-        frame = rainy_frame(EngineShape(90, 161))
+        frame = rainy_frame(EngineShape(90, 161), 0)
         assert (frame.shape, frame.dtype) == ((90, 161, 3), np.uint8)
-        assert np.array_equal(frame, rainy_frame(EngineShape(90, 161)))
+        assert np.array_equal(frame, rainy_frame(EngineShape(90, 161), 0))
+        assert not np.array_equal(frame, rainy_frame(EngineShape(90, 161), 1))
         _, streaks = create(BackendSpec(device="cpu", precision="fp32")).infer(frame[None])
         assert rain_score(streaks[0]) > 0.05
 
@@ -94,33 +106,34 @@ class Ready:
         self.closed = True
 
 
-class TestRecentShapes:
-    def test_the_one_not_used_for_longest_goes(self):
-        recent: RecentShapes[Ready] = RecentShapes(2)
-        shapes = [EngineShape(height, 64) for height in (16, 32, 48)]
-        ready = [Ready() for _ in shapes]
-        recent.put(shapes[0], ready[0])
-        recent.put(shapes[1], ready[1])
-        assert recent.get(1, 16, 64) is ready[0]
-        recent.put(shapes[2], ready[2])
-        assert [one.closed for one in ready] == [False, True, False]
-        assert recent.get(1, 32, 64) is None
+class TestLruCache:
+    def test_the_least_recently_used_is_closed_first(self):
+        cache, items = LruCache(2), {key: Ready() for key in "abc"}
+        cache.put("a", items["a"])
+        cache.put("b", items["b"])
+        assert cache.get("a") is items["a"]
+        cache.put("c", items["c"])
+        assert [item.closed for item in items.values()] == [False, True, False]
+        assert cache.get("b") is None
+        assert cache.drop("a")
+        assert not cache.drop("a")
+        assert items["a"].closed
 
-    def test_a_batch_too_large_is_not_served(self):
-        recent: RecentShapes[Ready] = RecentShapes(2)
-        recent.put(EngineShape(16, 64, 2), Ready())
-        assert recent.get(2, 16, 64)
-        assert recent.get(3, 16, 64) is None
+    def test_what_is_replaced_is_closed(self):
+        cache, old, new = LruCache(2), Ready(), Ready()
+        cache.put("a", old)
+        cache.put("a", new)
+        assert (old.closed, new.closed) == (True, False)
 
     def test_closed_it_keeps_nothing(self):
-        recent: RecentShapes[Ready] = RecentShapes(2)
-        early, late = Ready(), Ready()
-        recent.put(EngineShape(16, 64), early)
-        recent.close()
-        recent.put(EngineShape(16, 64), late)
-        assert (early.closed, late.closed) == (True, True)
+        cache, early, late = LruCache(2), Ready(), Ready()
+        cache.put("a", early)
+        cache.close()
+        cache.put("b", late)
+        assert early.closed
+        assert late.closed
         with pytest.raises(BackendError, match="closed"):
-            recent.get(1, 16, 64)
+            cache.get("a")
 
 
 def test_an_engine_for_no_frame_is_refused():

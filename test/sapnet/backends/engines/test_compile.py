@@ -48,10 +48,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# A Latin square: each preset and each precision once.
 @rtx
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_builds_in_every_precision(
+@pytest.mark.parametrize(
+    ("preset", "precision"), [("sapnet", "fp16"), ("sapnet_separable", "bf16"), ("sapnet_fast", "fp32")]
+)
+def test_every_preset_and_every_precision_builds(
     preset: str, precision: str, weights: Path, folder: Path, run: Compile
 ) -> None:
     network = ["--weights", weights / f"{preset}.safetensors", "--precision", precision, "--stages", 2]

@@ -11,7 +11,7 @@ import pytest
 
 from sapnet import backends
 from sapnet.backends import BACKENDS, BackendSpec, available_backends, create_backend
-from sapnet.backends.processor import has_bf16, processor_name
+from sapnet.backends.devices import has_bf16, processor_name
 from sapnet.errors import BackendError, CheckpointError
 
 torch = pytest.importorskip("torch")
@@ -209,7 +209,7 @@ class TestTensorRt:
         from sapnet.backends.engines import tensorrt
 
         monkeypatch.setattr(tensorrt, "find_spec", lambda name: None)
-        with pytest.raises(BackendError, match=r"pip install tensorrt_rtx; on a Jetson: requirements/jetson.txt"):
+        with pytest.raises(BackendError, match=r"pip install tensorrt_rtx .*; on a Jetson: sudo apt install"):
             create_backend("tensorrt", BackendSpec())
 
 
@@ -244,6 +244,7 @@ class TestAuto:
     def test_never_picks_the_fake_one(self, spec, no_gpu, monkeypatch):
         hide(monkeypatch, "openvino", "openvino")
         hide(monkeypatch, "torch", "torch")
+        monkeypatch.delitem(sys.modules, "sapnet.backends.engines.tensorrt", raising=False)
         with pytest.raises(BackendError, match="pip install torch"):
             create_backend("auto", spec(device="auto"))
 

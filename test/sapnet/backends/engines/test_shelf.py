@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sapnet.backends import BackendSpec, BuildStatus
-from sapnet.backends.engines.build import FAKE, BuildRequest
+from sapnet.backends.base import BuildWatch, EngineShape
+from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Entry
-from sapnet.backends.engines.key import EngineShape, Key, Pace, UnfitEngineError
+from sapnet.backends.engines.key import Key, UnfitEngineError
 from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.cli import main
 from sapnet.errors import BackendError, EngineCacheError
@@ -23,6 +26,9 @@ OPTIONS = {"build_s": 0.05, "mode": "identity"}
 
 
 class Engine:
+    def __init__(self, shape: EngineShape) -> None:
+        self.shape = shape
+
     def close(self) -> None:
         """Nothing to free."""
 
@@ -38,11 +44,11 @@ class Loads:
         self.count += 1
         if self.errors:
             raise self.errors.pop(0)
-        return Engine()
+        return Engine(shape)
 
 
 def request(shape: EngineShape) -> BuildRequest:
-    return BuildRequest("sapnet_fast", shape, FAKE, "fp32", options=OPTIONS)
+    return BuildRequest("sapnet_fast", shape, "sapnet.backends.fake", "fp32", 4, OPTIONS)
 
 
 @pytest.fixture
@@ -120,7 +126,7 @@ def test_a_verdict_that_cannot_be_kept_holds_for_the_process(
 
     monkeypatch.setattr(cache, "store", refuse)
     monkeypatch.setattr(cache, "remove", refuse)
-    once = shelf(Loads(UnfitEngineError("unfit"), UnfitEngineError("unfit")), cache=cache)
+    once = shelf(Loads(*3 * [UnfitEngineError("unfit")]), cache=cache)
     with caplog.at_level(logging.WARNING, logger="sapnet"), pytest.raises(UnfitEngineError):
         once.prepare(*SIZE)
     assert "each start will build" in caplog.text
@@ -131,7 +137,7 @@ def test_a_verdict_that_cannot_be_kept_holds_for_the_process(
 
 
 def status(share: float, seconds: float, moved: float) -> BuildStatus:
-    return BuildStatus(48, 64, "building", share, seconds, moved)
+    return BuildStatus(SHAPE, "building", share, seconds, moved)
 
 
 def test_the_time_left_is_said_only_while_the_build_moves() -> None:
@@ -142,6 +148,36 @@ def test_the_time_left_is_said_only_while_the_build_moves() -> None:
     assert str(status(0.2, 600, 15)) == "building the engine for 48x64: building, 600 s"
 
 
-def test_pace() -> None:
-    pace = Pace()
-    assert [pace.note(*now) for now in ((0.0, 1), (0.2, 2), (0.2, 9), (0.4, 10), (0.4, 11))] == [0.0, 2, 2, 10, 10]
+def test_the_watch_notes_when_the_share_moved() -> None:
+    told: list[BuildStatus] = []
+    watch = BuildWatch(SHAPE, told.append)
+    for share in (0.0, 0.2, 0.2, 0.4):
+        watch("building", share)
+    assert [status.share for status in told] == [0.0, 0.2, 0.2, 0.4]
+    assert told[0].moved == 0.0
+    assert told[1].moved == told[2].moved == told[1].seconds
+    assert told[3].moved == told[3].seconds
+
+
+def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(shelf, tmp_path: Path) -> None:
+    shelf(Loads()).prepare(*SIZE)
+    began, stopped = threading.Event(), threading.Event()
+    slow = {**OPTIONS, "build_s": 60.0}
+
+    def requests(shape: EngineShape) -> list[BuildRequest]:
+        return [request(shape) if shape == SHAPE else replace(request(shape), options=slow)]
+
+    spec = BackendSpec(on_build=lambda status: began.set())
+    both = EngineShelf(spec, EngineCache(tmp_path), requests, Loads())
+
+    def build_another() -> None:
+        with pytest.raises(BackendError, match="was stopped"):
+            both.prepare(1, 16, 16)
+        stopped.set()
+
+    threading.Thread(target=build_another, daemon=True).start()
+    assert began.wait(60)
+    assert both.prepare(*SIZE).shape == SHAPE
+    assert not stopped.is_set()
+    both.close()
+    assert stopped.wait(60)

@@ -15,7 +15,7 @@ FRAMES = np.arange(2 * 16 * 17 * 3, dtype=np.uint32).astype(np.uint8).reshape(2,
 
 
 def fake(**options):
-    return create_backend("fake", BackendSpec(options=options))
+    return create_backend("fake", BackendSpec(fake=options))
 
 
 def test_returns_a_copy_without_streaks():

@@ -1,0 +1,329 @@
+"""Builds engines from ONNX, for TensorRT-RTX and for TensorRT, whose Python interfaces are nearly the same.
+
+TensorRT-RTX also builds ahead of time, for other GPUs, on a machine without one.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from sapnet.backends import devices
+from sapnet.backends.base import BackendSpec, EngineShape, OnStep
+from sapnet.backends.engines.key import Key, model_code_version, sha256
+from sapnet.errors import BackendError
+
+if TYPE_CHECKING:
+    from sapnet.backends.engines.build import BuildRequest
+    from sapnet.backends.engines.cache import EngineCache
+    from sapnet.model import DeployNet
+
+RTX, TENSORRT = "rtx", "tensorrt"
+PORTABLE, CURRENT = "portable", "current"
+# What an engine can be built for ahead of time, and the compute capability of that name.
+AHEAD_OF_TIME_TARGETS = (PORTABLE, *(f"sm{number}" for number in (75, 80, 86, 89, 120, 121)))
+TARGETS: Mapping[str, str] = MappingProxyType(
+    {**{name: name.upper() for name in (*AHEAD_OF_TIME_TARGETS, CURRENT)}, PORTABLE: ""}
+)
+PORTABLE_ON = ((8, 6), (8, 9), (12, 0))
+# The export is Python and takes longest; the rest is TensorRT's. Shares of the whole build, as measured.
+_EXPORTED, _BUILT = 0.6, 0.95
+# While torch derains frames on the same GPU, single timings of kernels mislead.
+TIMINGS = 8
+# Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
+_EXAMPLE_SHAPE = (2, 33, 46, 3)
+
+log = logging.getLogger("sapnet")
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """Where the two libraries differ.
+
+    module: the Python module. install: how to get it. supports: compute capabilities it runs on, empty for any.
+    """
+
+    module: str
+    install: str
+    supports: tuple[tuple[int, int], ...] = ()
+
+
+FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
+    {
+        RTX: Flavour(
+            "tensorrt_rtx",
+            "pip install tensorrt_rtx onnx onnxscript",
+            # Its support matrix; data-centre GPUs (9.0, 10.0) are not in it.
+            ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)),
+        ),
+        TENSORRT: Flavour("tensorrt", "on a Jetson: sudo apt install python3-libnvinfer; else see docs/tensorrt.md"),
+    }
+)
+
+
+def load_library(flavour: str) -> Any:
+    """The module of a flavour. Raises BackendError if it is not installed or broken."""
+    try:
+        return import_module(FLAVOURS[flavour].module)
+    # A library that is there but broken raises OSError from its shared objects.
+    except (ImportError, OSError) as err:
+        raise BackendError(
+            f"{FLAVOURS[flavour].module} cannot be loaded ({err}); install it: {FLAVOURS[flavour].install}"
+        ) from err
+
+
+def require_capability(flavour: str, capability: tuple[int, int], device: str) -> None:
+    """Refuse a GPU that the flavour does not run on. Raises BackendError."""
+    supports = FLAVOURS[flavour].supports
+    if supports and capability not in supports:
+        known = ", ".join(f"{major}.{minor}" for major, minor in supports)
+        raise BackendError(
+            f"TensorRT-RTX does not support the compute capability {capability[0]}.{capability[1]} of {device}, "
+            f"expected {known}; use backend 'torch', or TensorRT where it is installed"
+        )
+
+
+def own_target(capability: tuple[int, int]) -> str:
+    """The target that a GPU builds for itself: the one of its compute capability, else ``current``."""
+    name = f"sm{capability[0]}{capability[1]}"
+    return name if name in TARGETS else CURRENT
+
+
+def require_target(target: str, precision: str) -> None:
+    """Refuse a target that there is not, or that cannot run the precision. Raises BackendError."""
+    if target not in TARGETS:
+        raise BackendError(f"got target {target!r}, expected {', '.join(TARGETS)}")
+    if (target, precision) == ("sm75", "bf16"):
+        raise BackendError("got precision bf16 for sm75, which has no bf16 arithmetic; use fp16 or fp32")
+
+
+def origin(request: BuildRequest) -> Key:
+    """What an engine is made from and with. Raises SapnetError."""
+    flavour = request.options["flavour"]
+    made = {"flavour": flavour, **network_origin(request), "version": str(load_library(flavour).__version__)}
+    if flavour == RTX:
+        return {**made, "target": request.options["target"]}
+    return {**made, **built_on(request.options["device"])}
+
+
+def network_origin(request: BuildRequest) -> Key:
+    """The network behind an engine. Raises CheckpointError."""
+    from sapnet.model.weights import find_weights
+
+    return {"weights": sha256(find_weights(request.weights).read_bytes()), "code": model_code_version()}
+
+
+def built_on(device: str) -> Key:
+    """The GPU and driver that an engine of TensorRT proper is bound to."""
+    import torch
+
+    gpu = torch.device(device)
+    return {**devices.place(gpu), "capability": list(torch.cuda.get_device_capability(gpu))}
+
+
+def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> bytes:
+    """The engine of a network, for one height and width and a batch of 1 to many. Raises SapnetError."""
+    on_step("exporting the network", 0.0)
+    model = _cached_export(request, cache)
+
+    def within(step: str, share: float) -> None:
+        on_step(step, _EXPORTED + (_BUILT - _EXPORTED) * share)
+
+    options = request.options
+    return build_engine(model, request.shape, request.precision, options["flavour"], options.get("target", ""), within)
+
+
+def build_engine(model: bytes, shape: EngineShape, precision: str, flavour: str, target: str, on_step: OnStep) -> bytes:
+    """The engine of an ONNX model with uint8 (B, H, W, 3) input.
+
+    precision: what ``model`` was exported in; networks are strongly typed, so the tensors' own types hold.
+    target: one of TARGETS, of RTX alone. on_step: gets shares of this build from 0 to 1. Raises BackendError.
+    """
+    if flavour == RTX:
+        require_target(target, precision)
+    trt = load_library(flavour)
+    logger = shared_logger(trt)
+    logger.take_error()  # of an earlier build
+    builder = trt.Builder(logger)
+    # TensorRT 10 has to be asked for strong typing; in TensorRT 11 and RTX all networks are strongly typed.
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if flavour == RTX or typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        faults = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+        raise BackendError(f"{trt.__name__} cannot read the exported network: {faults}")
+    config = builder.create_builder_config()
+    _set_shape(builder, network, config, shape)
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; fp32 is to mean fp32
+    if flavour == RTX:
+        _set_target(trt, config, target)
+    else:
+        config.avg_timing_iterations = TIMINGS
+    monitor = _make_monitor(trt, on_step)
+    config.progress_monitor = monitor
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise BackendError(f"{trt.__name__} cannot build the engine for {shape}: {logger.take_error()}")
+    return bytes(engine)
+
+
+def _set_target(trt: Any, config: Any, target: str) -> None:
+    if TARGETS[target]:
+        config.num_compute_capabilities = 1
+        if not config.set_compute_capability(getattr(trt.ComputeCapability, TARGETS[target]), 0):
+            raise BackendError(f"this version of TensorRT-RTX does not build for {target}; choose another target")
+
+
+def _set_shape(builder: Any, network: Any, config: Any, shape: EngineShape) -> None:
+    frames = network.get_input(0)
+    frames.shape = (-1, shape.height, shape.width, 3)
+    sizes = [(batch, shape.height, shape.width, 3) for batch in (1, shape.max_batch, shape.max_batch)]
+    profile = builder.create_optimization_profile()
+    profile.set_shape(frames.name, *sizes)
+    config.add_optimization_profile(profile)
+
+
+@cache
+def shared_logger(trt: Any) -> Any:
+    """The logger of a flavour, which passes on to ``sapnet``'s and keeps the last error.
+
+    One per process: TensorRT keeps the first that it is given, by its address, for all that come later.
+    """
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._last_error = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                # Whoever asked raises it as a BackendError: it is reported once.
+                self._last_error = message
+            log.debug("TensorRT: %s", message)
+
+        def take_error(self) -> str:
+            """The last error, which is reported once."""
+            said, self._last_error = self._last_error, ""
+            return said or "no reason given"
+
+    return Logger()
+
+
+class PhaseTree:
+    """The share of a build that is done, from phases which consist of steps, one of which may be a phase again."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, list[Any]] = {}  # name -> parent's name, steps, steps done
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        """A phase begins."""
+        self._phases[name] = [parent, max(steps, 1), 0]
+
+    def step(self, name: str, number: int) -> None:
+        """Step ``number``, from 0, of a phase is done."""
+        if name in self._phases:
+            self._phases[name][2] = number + 1
+
+    def finish(self, name: str) -> None:
+        """A phase ends, with all of its steps or without; its parent says what that is worth."""
+        self._phases.pop(name, None)
+
+    @property
+    def share(self) -> float:
+        """Of the phase without a parent, 0 to 1."""
+        roots = [name for name, (parent, _, _) in self._phases.items() if parent not in self._phases]
+        return self._share(roots[-1]) if roots else 0.0
+
+    def _share(self, name: str) -> float:
+        _, steps, done = self._phases[name]
+        children = [child for child, (parent, _, _) in self._phases.items() if parent == name]
+        inside = self._share(children[-1]) if children else 0.0
+        return float(min(1.0, (done + inside) / steps))
+
+
+def _make_monitor(trt: Any, on_step: OnStep) -> Any:
+    tree, told = PhaseTree(), [0.0]
+
+    def tell() -> None:
+        # Subphases that come again would let it fall.
+        told[0] = max(told[0], tree.share)
+        on_step("building", told[0])
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            tree.start(name, parent, steps)
+            tell()
+
+        def step_complete(self, name: str, step: int) -> bool:
+            tree.step(name, step)
+            tell()
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            tree.finish(name)
+
+    return Monitor()
+
+
+def _cached_export(request: BuildRequest, cache: EngineCache) -> bytes:
+    """The exported network, which serves all shapes, targets and flavours: from the cache, else stored there."""
+    import torch
+
+    from sapnet.backends.network import load_deploy_network
+
+    key = {
+        "kind": "onnx",
+        **network_origin(request),
+        "stages": request.stages,
+        "precision": request.precision,
+        "torch": torch.__version__,
+    }
+
+    def export() -> tuple[bytes, Key]:
+        network = load_deploy_network(BackendSpec(weights=request.weights, stages=request.stages))
+        return export_onnx(network, request.precision), {}
+
+    return cache.get_or_build(key, export).data
+
+
+def export_onnx(network: DeployNet, precision: str) -> bytes:
+    """A serialized ONNX model whose batch, height and width are free; ``network`` is left as it is.
+
+    Input uint8 (B, H, W, 3); outputs uint8 (B, H, W, 3) and (B, H, W). precision: ``fp32``, ``bf16`` or ``fp16``, the
+    type of the network's tensors between the casts. Takes some ten seconds of Python. Raises BackendError.
+    """
+    import torch
+    from torch.export import Dim
+
+    from sapnet.backends.network import DTYPES
+
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as err:
+        raise BackendError(f"the network cannot be exported ({err}); install it: pip install onnx onnxscript") from err
+    network = copy.deepcopy(network).cpu()
+    network.network.to(DTYPES[precision])
+    example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
+    sizes = ({0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO},)
+    # Its advice is for whoever maintains the exporter.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(network, (example,), dynamic_shapes=sizes)
+            model = torch.onnx.export(program, dynamo=True, verbose=False)
+    # The exporter raises classes of its own, of several trees.
+    except Exception as err:
+        raise BackendError(f"the network cannot be exported to ONNX: {type(err).__name__}: {err}") from err
+    assert model is not None
+    return bytes(model.model_proto.SerializeToString())

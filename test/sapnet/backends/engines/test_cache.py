@@ -1,0 +1,209 @@
+"""The engine cache: what is stored comes back, or is known to be damaged or not to be trusted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from sapnet.backends.engines.cache import EngineCache, Entry, read_entry, write_entry
+from sapnet.errors import EngineCacheError
+
+ROOT = Path(__file__).resolve().parents[4]
+KEY = {"kind": "engine", "shape": [48, 64, 1], "weights": "abc"}
+DATA = bytes(range(256)) * 40
+
+BUILD = """
+import sys, time
+from sapnet.backends.engines.cache import EngineCache
+
+def build():
+    print("built", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return b"engine", {}
+
+EngineCache(sys.argv[1]).get_or_build({"kind": "engine"}, build)
+"""
+
+
+def builder(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILD, str(folder), str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EngineCache:
+    return EngineCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def entry(cache: EngineCache) -> Entry:
+    return cache.store(KEY, DATA, {"seconds": 1.5})
+
+
+def test_what_is_stored_is_loaded(cache: EngineCache) -> None:
+    assert cache.load(KEY) is None
+    cache.store(KEY, b"an earlier engine", {})
+    cache.store(KEY, DATA, {"seconds": 1.5})
+    loaded = cache.load(dict(reversed(KEY.items())))
+    assert loaded is not None
+    assert (loaded.key, loaded.about, loaded.data) == (KEY, {"seconds": 1.5}, DATA)
+    assert cache.load({**KEY, "weights": "abd"}) is None
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+    assert loaded.path.stat().st_mode & 0o777 == 0o600
+    assert list(cache.folder.iterdir()) == [loaded.path]
+
+
+@pytest.mark.parametrize("key", [{}, {"kind": 1}, {"kind": "../engine"}, {"kind": "engine", "path": Path()}])
+def test_keys_that_cannot_be_stored_are_refused(cache: EngineCache, key: dict[str, object]) -> None:
+    with pytest.raises(EngineCacheError, match=r"expected (one of|plain JSON)"):
+        cache.store(key, DATA, {})
+    assert not cache.folder.exists()
+
+
+def test_the_default_folder_is_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert EngineCache().folder == tmp_path / "sapnet" / "engines"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert EngineCache().folder == Path.home() / ".cache" / "sapnet" / "engines"
+
+
+def test_threads_build_a_key_once_and_those_that_wait_are_told(cache: EngineCache) -> None:
+    built, waited = [], threading.Event()
+
+    def build() -> tuple[bytes, dict[str, object]]:
+        built.append(1)
+        assert waited.wait(30)
+        return DATA, {}
+
+    def get() -> None:
+        assert cache.get_or_build(KEY, build, on_wait=waited.set).data == DATA
+
+    threads = [threading.Thread(target=get) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert built == [1]
+
+
+def test_processes_build_a_key_once_and_a_killed_builder_frees_it(tmp_path: Path) -> None:
+    first = builder(tmp_path, 60)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "built\n"
+    with pytest.raises(EngineCacheError, match=r"held for more than 0\.1 s by another process"):
+        EngineCache(tmp_path).get_or_build({"kind": "engine"}, lambda: (DATA, {}), timeout_s=0.1)
+    others = [builder(tmp_path, 0) for _ in range(2)]
+    first.kill()
+    first.wait()
+    assert sorted(other.communicate(timeout=60)[0] for other in others) == ["", "built\n"]
+
+
+def test_a_build_that_fails_leaves_nothing_and_can_be_tried_again(cache: EngineCache) -> None:
+    def fail() -> tuple[bytes, dict[str, object]]:
+        raise ValueError("no kernel")
+
+    with pytest.raises(ValueError, match="no kernel"):
+        cache.get_or_build(KEY, fail)
+    assert cache.load(KEY) is None
+    assert cache.get_or_build(KEY, lambda: (DATA, {})).data == DATA
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped bit", "another kind of file", "empty", "another key's"])
+def test_damaged_entries_are_removed_and_said(
+    damage: str, cache: EngineCache, entry: Entry, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = bytearray(entry.path.read_bytes())
+    if damage == "flipped bit":
+        whole[-100] ^= 1
+    content = {"cut": whole[:-1], "flipped bit": whole, "another kind of file": b"PK\x03\x04" * 99, "empty": b""}
+    if damage == "another key's":
+        entry.path.write_bytes(cache.store({**KEY, "weights": "other"}, DATA, {}).path.read_bytes())
+    else:
+        entry.path.write_bytes(bytes(content[damage]))
+    with caplog.at_level(logging.WARNING, logger="sapnet"):
+        assert cache.load(KEY) is None
+    assert "is damaged" in caplog.text
+    assert not entry.path.exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "file"])
+@pytest.mark.parametrize("mode", [0o770, 0o702])
+def test_what_others_can_write_is_refused(place: str, mode: int, cache: EngineCache, entry: Entry) -> None:
+    path = cache.folder if place == "folder" else entry.path
+    path.chmod(mode)
+    with pytest.raises(EngineCacheError, match=rf"has mode {mode:04o}, expected .* chmod (-R )?go-w"):
+        cache.load(KEY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root")
+def test_what_belongs_to_others_is_refused(cache: EngineCache, entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(entry.path, 4321, 4321)
+    for load in (lambda: cache.load(KEY), lambda: read_entry(entry.path)):
+        with pytest.raises(EngineCacheError, match=r"belongs to user 4321, expected .*sudo chown"):
+            load()
+    # A file of root's is taken where a user names it, but not in the user's own cache.
+    os.chown(entry.path, 0, 0)
+    os.chown(cache.folder, 4321, 4321)
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    assert read_entry(entry.path).data == DATA
+    with pytest.raises(EngineCacheError, match="belongs to user 0"):
+        cache.load(KEY)
+
+
+def test_links_and_pipes_are_refused(cache: EngineCache, entry: Entry, tmp_path: Path) -> None:
+    target = entry.path.rename(tmp_path / "elsewhere")
+    entry.path.symlink_to(target)
+    with pytest.raises(EngineCacheError, match="is not a plain file"):
+        cache.load(KEY)
+    cache.store(KEY, b"new", {})
+    assert read_entry(target).data == DATA
+    entry.path.unlink()
+    os.mkfifo(entry.path)
+    with pytest.raises(EngineCacheError, match="is not a plain file"):
+        cache.load(KEY)
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(EngineCacheError, match="is a file, expected a folder"):
+        EngineCache(tmp_path / "cache").store(KEY, DATA, {})
+
+
+def test_the_least_recently_used_are_removed_first(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, max_bytes=3 * 10_500)
+    for number in range(3):
+        path = cache.store({"kind": "engine", "number": number}, DATA, {}).path
+        os.utime(path, (number, number))
+    assert cache.load({"kind": "engine", "number": 0}) is not None  # which counts as use
+    cache.store({"kind": "engine", "number": 3}, DATA, {})
+    assert [entry.key["number"] for entry in cache.entries()] == [3, 0, 2]
+    cache.store({"kind": "engine", "number": 4}, DATA * 9, {})
+    assert [entry.key["number"] for entry in cache.entries()] == [4]  # alone above the bound, and kept
+
+
+def test_entries_are_listed_and_cleared(cache: EngineCache, entry: Entry) -> None:
+    cache.store({"kind": "proof"}, b"", {"agreement_db": 61.0})
+    (cache.folder / f"engine-{'0' * 64}.entry").write_bytes(b"rubbish")
+    (cache.folder / "somebody's file").write_text("")
+    listed = {str(one.key["kind"]): one for one in cache.entries()}
+    assert set(listed) == {"engine", "proof"}
+    assert listed["proof"].about == {"agreement_db": 61.0}
+    assert listed["engine"].size == entry.path.stat().st_size
+    assert cache.clear() == 3
+    assert [path.name for path in cache.folder.iterdir()] == ["somebody's file"]
+
+
+def test_an_entry_can_be_carried_in_a_file(tmp_path: Path) -> None:
+    path = write_entry(tmp_path / "new" / "my.engine", KEY, DATA, {"seconds": 2}).path
+    assert read_entry(path) == Entry(KEY, {"seconds": 2}, DATA, path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EngineCacheError, match=r"my\.engine cannot be used: .*; copy it again"):
+        read_entry(path)
+    with pytest.raises(EngineCacheError, match="no such file"):
+        read_entry(tmp_path / "none")
