@@ -16,6 +16,7 @@ from sapnet.backends.lru import LruCache
 from sapnet.backends.network import load_deploy_network
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet
+from sapnet.model.deploy import FOR_CPU
 
 # When imported, OpenVINO reports that to its makers and keeps an identity for it in the home folder, unless its
 # telemetry package is absent. A vehicle reports nothing unasked.
@@ -57,7 +58,7 @@ class OpenVinoBackend:
         self._core = _core()
         self.precision = _choose_precision(self._core, spec)
         self.device = processor_name()
-        network = load_deploy_network(spec)
+        network = load_deploy_network(spec, FOR_CPU)
         self.stages = network.network.config.stages
         self._network: DeployNet | None = network  # None once closed
         self._model: ov.Model | None = None

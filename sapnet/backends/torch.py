@@ -13,6 +13,7 @@ from sapnet.backends.lru import LruCache
 from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
+from sapnet.model.deploy import FOR_CUDA, Rewrites
 
 
 def create(spec: BackendSpec) -> TorchBackend:
@@ -31,7 +32,7 @@ class TorchBackend:
             devices.processor_name() if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
         )
         self.precision = _default_precision(self._device) if spec.precision == "auto" else spec.precision
-        network = load_deploy_network(spec)
+        network = load_deploy_network(spec, FOR_CUDA if self._device.type == "cuda" else Rewrites())
         self.stages = network.network.config.stages
         network.network.to(DTYPES[self.precision])
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

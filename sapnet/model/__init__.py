@@ -1,5 +1,6 @@
 """The network: maths only, no files and no images."""
 
-from sapnet.model.sapnet import DeployNet, SAPNet
+from sapnet.model.deploy import DeployNet
+from sapnet.model.sapnet import SAPNet
 
 __all__ = ["DeployNet", "SAPNet"]

@@ -1,4 +1,4 @@
-"""SAPNet, and the uint8 wrapper around it that every backend runs."""
+"""SAPNet, as the paper defines it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ class SAPNet(nn.Module):
         Returns (S, B, 3, H, W): the estimate after every stage, unclamped; the last is the result.
         """
         height, width = rainy.shape[-2:]
-        return torch.stack([self._to_image(estimate, height, width) for estimate in self._estimates(rainy)])
+        scale = self.config.downscale
+        return torch.stack([to_image(estimate, scale, height, width) for estimate in self._estimates(rainy)])
 
     def derain(self, rainy: Tensor) -> Tensor:
         """The last stage of ``forward`` alone, (B, 3, H, W), without the work of showing the others."""
         height, width = rainy.shape[-2:]
-        return self._to_image(self._estimates(rainy)[-1], height, width)
+        return to_image(self._estimates(rainy)[-1], self.config.downscale, height, width)
 
     def _estimates(self, rainy: Tensor) -> list[Tensor]:
         """The estimate of every stage as the network works on it, (B, 3 * scale^2, H / scale, W / scale)."""
-        rainy = self._from_image(rainy)
+        rainy = from_image(rainy, self.config.downscale)
         # Zeros that take their shape from the input, so that exported graphs keep it dynamic.
         hidden = torch.zeros_like(rainy[:, :1]).repeat(1, self.config.channels, 1, 1)
         cell = hidden
@@ -56,20 +57,20 @@ class SAPNet(nn.Module):
             estimates.append(rainy + self.tail(x))
         return estimates[1:]
 
-    def _from_image(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 3 * scale^2, H / scale, W / scale), the last row and column repeated where needed."""
-        scale = self.config.downscale
-        if scale == 1:
-            return image
-        height, width = image.shape[-2:]
-        rows = (height + scale - 1) // scale * scale
-        columns = (width + scale - 1) // scale * scale
-        return F.pixel_unshuffle(take(image, rows, columns), scale)
 
-    def _to_image(self, x: Tensor, height: int, width: int) -> Tensor:
-        """The inverse of ``_from_image``."""
-        scale = self.config.downscale
-        return x if scale == 1 else take(F.pixel_shuffle(x, scale), height, width)
+def from_image(image: Tensor, scale: int) -> Tensor:
+    """(B, 3, H, W) -> (B, 3 * scale^2, H / scale, W / scale), the last row and column repeated where needed."""
+    if scale == 1:
+        return image
+    height, width = image.shape[-2:]
+    rows = (height + scale - 1) // scale * scale
+    columns = (width + scale - 1) // scale * scale
+    return F.pixel_unshuffle(take(image, rows, columns), scale)
+
+
+def to_image(x: Tensor, scale: int, height: int, width: int) -> Tensor:
+    """The inverse of ``from_image``."""
+    return x if scale == 1 else take(F.pixel_shuffle(x, scale), height, width)
 
 
 def take(x: Tensor, rows: int, columns: int) -> Tensor:
@@ -82,33 +83,3 @@ def take(x: Tensor, rows: int, columns: int) -> Tensor:
     row = torch.arange(rows, device=x.device).clamp(max=height - 1)
     column = torch.arange(columns, device=x.device).clamp(max=width - 1)
     return x.index_select(2, row).index_select(3, column)
-
-
-class DeployNet(nn.Module):
-    """What backends run: uint8 frames in, uint8 frames and streak strengths out.
-
-    The first operation is the cast from uint8 and the last ones are casts to it, which is all that
-    TensorRT allows a uint8 tensor to feed. The network itself runs in the precision of its parameters.
-    """
-
-    def __init__(self, network: SAPNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Derain frames.
-
-        frames: uint8 (B, H, W, 3), BGR.
-        Returns the derained frames, uint8 (B, H, W, 3) BGR, and the streaks, uint8 (B, H, W):
-        ``round(255 * max(0, luma(rainy) - luma(derained)))``. Rain only brightens, so darker is not rain.
-        """
-        dtype = next(self.network.parameters()).dtype
-        rainy = frames.to(torch.float32).permute(0, 3, 1, 2) / 255.0  # (B, 3, H, W) BGR
-        estimate = self.network.derain(rainy.flip(1).to(dtype)).flip(1)
-        derained = estimate.to(torch.float32).clamp(0.0, 1.0)
-        blue, green, red = (rainy - derained).unbind(1)
-        streaks = (0.114 * blue + 0.587 * green + 0.299 * red).clamp(0.0, 1.0)  # (B, H, W)
-        return (
-            (derained.permute(0, 2, 3, 1) * 255.0).round().to(torch.uint8),
-            (streaks * 255.0).round().to(torch.uint8),
-        )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from sapnet.config import PRESETS, ModelConfig
-from sapnet.model import DeployNet, SAPNet
+from sapnet.model import SAPNet
 from sapnet.model.blocks import ChannelResidualAttention, SeparableConv
 from sapnet.model.sapnet import take
 
@@ -135,54 +134,3 @@ def test_take_crops_or_repeats_the_edge(rows, columns):
     x = torch.rand(2, 3, 5, 7)
     grown = F.pad(x, (0, 4, 0, 4), mode="replicate")
     assert torch.equal(take(x, rows, columns), grown[..., :rows, :columns])
-
-
-class TestDeployNet:
-    @pytest.mark.parametrize("downscale", [1, 2])
-    def test_is_the_network_on_bgr_bytes(self, downscale):
-        network = small(downscale=downscale)
-        frames = torch.randint(0, 256, (2, 17, 22, 3), dtype=torch.uint8)
-        derained, streaks = DeployNet(network)(frames)
-
-        rainy = frames.numpy()[..., ::-1].astype(np.float32) / 255  # RGB
-        estimate = network(torch.from_numpy(rainy).permute(0, 3, 1, 2))[-1].permute(0, 2, 3, 1).numpy().clip(0, 1)
-        luma = (rainy - estimate) @ np.array([0.299, 0.587, 0.114])
-        self.assert_rounds_to(derained, 255 * estimate[..., ::-1])
-        self.assert_rounds_to(streaks, 255 * luma.clip(0, 1))
-        assert (luma < 0).any()
-        assert streaks.any()
-
-    @staticmethod
-    def assert_rounds_to(got, exact):
-        assert got.dtype == torch.uint8
-        assert np.abs(got.numpy() - exact).max() <= 0.501
-
-    def test_estimates_outside_the_range_are_clamped(self):
-        network = small()
-        torch.nn.init.zeros_(network.tail.weight)
-        network.tail.bias.copy_(torch.tensor([-2.0, 2.0, 0.0]))  # R, G, B
-        derained, streaks = DeployNet(network)(torch.full((1, 16, 16, 3), 100, dtype=torch.uint8))
-        assert derained[0, 0, 0].tolist() == [100, 255, 0]
-        assert (streaks == 0).all()  # G went up by more luma than R lost
-
-    def test_streaks_are_luma_taken_out(self):
-        network = small()
-        torch.nn.init.zeros_(network.tail.weight)
-        network.tail.bias.copy_(torch.tensor([-1.0, 0.0, 0.0]))
-        _, streaks = DeployNet(network)(torch.full((1, 16, 16, 3), 200, dtype=torch.uint8))
-        assert (streaks == round(0.299 * 200)).all()
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_lower_precision_stays_close(self, dtype):
-        deploy = DeployNet(small(downscale=2))
-        frames = torch.randint(0, 256, (1, 18, 21, 3), dtype=torch.uint8)
-        expected = deploy(frames)
-        for got, exact in zip(deploy.to(dtype)(frames), expected, strict=True):
-            assert got.dtype == torch.uint8
-            assert (got.int() - exact.int()).abs().max() <= 4
-
-    def test_does_not_write_to_its_input(self):
-        frames = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8)
-        before = frames.clone()
-        DeployNet(small())(frames)
-        assert torch.equal(frames, before)

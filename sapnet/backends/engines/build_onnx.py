@@ -280,6 +280,7 @@ def _cached_export(request: BuildRequest, cache: EngineCache) -> bytes:
     import torch
 
     from sapnet.backends.network import load_deploy_network
+    from sapnet.model.deploy import FOR_ENGINE
 
     key = {
         "kind": "onnx",
@@ -290,7 +291,7 @@ def _cached_export(request: BuildRequest, cache: EngineCache) -> bytes:
     }
 
     def export() -> tuple[bytes, Key]:
-        network = load_deploy_network(BackendSpec(weights=request.weights, stages=request.stages))
+        network = load_deploy_network(BackendSpec(weights=request.weights, stages=request.stages), FOR_ENGINE)
         return export_onnx(network, request.precision), {}
 
     return cache.get_or_build(key, export).data

@@ -23,6 +23,7 @@ from sapnet.backends.engines.key import Key
 from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
+from sapnet.model.deploy import FOR_ENGINE
 
 if TYPE_CHECKING:
     from sapnet.backends.engines.build import BuildRequest
@@ -53,7 +54,7 @@ def origin(request: BuildRequest) -> Key:
 
 def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> bytes:
     """The engine of a network, for one height and width and a batch of 1 to many. Raises SapnetError."""
-    network = load_deploy_network(BackendSpec(weights=request.weights, stages=request.stages))
+    network = load_deploy_network(BackendSpec(weights=request.weights, stages=request.stages), FOR_ENGINE)
     folder, device = cache.folder / "torch_tensorrt", request.options["device"]
     return build_engine(network, request.shape, request.precision, folder, on_step, device)
 

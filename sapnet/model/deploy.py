@@ -1,0 +1,220 @@
+"""The network as backends run it: equal to ``SAPNet.derain``, with fewer operations, and uint8 on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sapnet.model.blocks import ChannelResidualAttention, ResidualBlock, float32_mean
+from sapnet.model.sapnet import SAPNet, from_image, to_image
+
+
+@dataclass(frozen=True)
+class Rewrites:
+    """Forms of the network's operations. All give the same result up to rounding; which is fastest depends on the host.
+
+    split_gates: the gates are the sum of a convolution of the features and one of the hidden state, instead of one
+        convolution of both concatenated.
+    gate_as_sums: the attention's matrices are applied as a float32 product and sum, which fuse into one kernel, instead
+        of as 1x1 convolutions.
+    fold_attention: the mean that the attention needs is computed from the input of the convolution, so that scale, ReLU
+        and residual can fuse into the convolution.
+    late_bias: the bias of a convolution is added together with the attention's scale, and its mean is accumulated in
+        float32 without a cast; where every operation is a pass over memory, as it is in eager torch.
+    """
+
+    split_gates: bool = False
+    gate_as_sums: bool = False
+    fold_attention: bool = False
+    late_bias: bool = False
+
+
+FOR_CPU = Rewrites(split_gates=True)
+FOR_ENGINE = Rewrites(gate_as_sums=True)
+FOR_CUDA = Rewrites(late_bias=True)
+
+
+def rewrite(network: SAPNet, rewrites: Rewrites) -> SAPNet | RewrittenSAPNet:
+    """``network``, in float32, with fewer operations on the same weights; a separable one stays as it is."""
+    return network if network.config.separable else RewrittenSAPNet(network, rewrites)
+
+
+class RewrittenSAPNet(nn.Module):
+    """A SAPNet of dense convolutions whose first stage leaves out the work on what is equal or zero in it.
+
+    The first estimate is the rainy image, so that the head's two halves add up to one; hidden and cell are zero, so
+    that the gates see the features alone and there is nothing to forget.
+    """
+
+    def __init__(self, network: SAPNet, rewrites: Rewrites) -> None:
+        super().__init__()
+        self.config = config = network.config
+        self.head = head = cast(nn.Conv2d, network.head)
+        of_rainy, of_estimate = head.weight.chunk(2, 1)
+        self.first_head = _conv(of_rainy + of_estimate, head.bias)
+        gates = cast(nn.Conv2d, network.lstm.gates)
+        of_features, of_hidden = gates.weight.chunk(2, 1)
+        bias = cast(Tensor, gates.bias)
+        i, _, g, o = torch.arange(4 * config.channels).chunk(4)
+        kept = torch.cat((i, g, o))
+        self.first_gates = _conv(of_features[kept], bias[kept])
+        self.gates: nn.Module = JoinedGates(gates)
+        if rewrites.split_gates:
+            self.gates = SplitGates(_conv(of_features, bias), _conv(of_hidden, None))
+        self.blocks = nn.ModuleList(
+            AttendedConv(cast(nn.Conv2d, conv), attention, rewrites)
+            for block in cast(Iterable[ResidualBlock], network.blocks)
+            for conv, attention in ((block.conv1, block.attention1), (block.conv2, block.attention2))
+        )
+        self.tail = network.tail
+
+    def derain(self, rainy: Tensor) -> Tensor:
+        """As ``SAPNet.derain``: RGB in [0, 1], (B, 3, H, W) -> the last stage's estimate, same shape, unclamped."""
+        height, width = rainy.shape[-2:]
+        rainy = from_image(rainy, self.config.downscale)
+        i, g, o = self.first_gates(torch.relu(self.first_head(rainy))).chunk(3, 1)
+        cell = torch.sigmoid(i) * torch.tanh(g)
+        estimate, hidden = self._refine(rainy, o, cell)
+        for _ in range(self.config.stages - 1):
+            x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
+            i, f, g, o = self.gates(x, hidden).chunk(4, 1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+            estimate, hidden = self._refine(rainy, o, cell)
+        return to_image(estimate, self.config.downscale, height, width)
+
+    def _refine(self, rainy: Tensor, o: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """What a stage does behind its gates: the next estimate and hidden state."""
+        x = hidden = torch.sigmoid(o) * torch.tanh(cell)
+        for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+            x = torch.relu(second(first(x)) + x)
+        return rainy + self.tail(x), hidden
+
+
+class JoinedGates(nn.Module):
+    """The ConvLSTM's four gates as one convolution."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Features and hidden state, each (B, C, H, W) -> (B, 4 * C, H, W)."""
+        return self.conv(torch.cat((x, hidden), 1))  # type: ignore[no-any-return]
+
+
+class SplitGates(nn.Module):
+    """The same as a sum of two convolutions."""
+
+    def __init__(self, of_features: nn.Conv2d, of_hidden: nn.Conv2d) -> None:
+        super().__init__()
+        self.of_features = of_features
+        self.of_hidden = of_hidden
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Features and hidden state, each (B, C, H, W) -> (B, 4 * C, H, W)."""
+        return self.of_features(x) + self.of_hidden(hidden)  # type: ignore[no-any-return]
+
+
+class AttendedConv(nn.Module):
+    """``relu(attention(conv(x)))``."""
+
+    def __init__(self, conv: nn.Conv2d, attention: ChannelResidualAttention, rewrites: Rewrites) -> None:
+        super().__init__()
+        self.conv = conv
+        self.attention = attention
+        self.rewrites = rewrites
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        if self.rewrites.fold_attention:
+            return torch.relu(self._gate(self._mean_of_output(x)).to(x.dtype) * self.conv(x))
+        if self.rewrites.late_bias:
+            conv, bias = self.conv, self._bias()
+            y = F.conv2d(x, conv.weight, padding=conv.dilation, dilation=conv.dilation)
+            gate = self._gate(y.mean((2, 3), keepdim=True, dtype=torch.float32) + bias).to(x.dtype)
+            return torch.relu(torch.addcmul(gate * bias, gate, y))
+        y = self.conv(x)
+        return torch.relu(y * self._gate(float32_mean(y)).to(x.dtype))
+
+    def _gate(self, mean: Tensor) -> Tensor:
+        """Of the channels' float32 means, (B, C, 1, 1) -> (B, C, 1, 1)."""
+        if not self.rewrites.gate_as_sums:
+            return self.attention.gate(mean.to(self.conv.weight.dtype))
+        squeeze, expand, skip = (
+            part.weight[None, :, :, 0, 0].to(torch.float32)
+            for part in (self.attention.squeeze, self.attention.expand, self.attention.skip)
+        )
+        row = mean[:, None, :, 0, 0]  # (B, 1, C)
+        squeezed = torch.relu((squeeze * row).sum(2))[:, None]  # (B, 1, C / reduction)
+        return torch.sigmoid((expand * squeezed).sum(2) + (skip * row).sum(2))[:, :, None, None]
+
+    def _mean_of_output(self, x: Tensor) -> Tensor:
+        """The channels' means of ``conv(x)``, float32 (B, C, 1, 1), without it.
+
+        A tap of the convolution sees ``x`` but for the rows and columns that its shift moves out of the frame: the sum
+        of what it sees is the total less the sums of these, plus that of the corner which both contain.
+        """
+        step, (height, width) = self.conv.dilation[0], x.shape[-2:]
+        x = x.to(torch.float32)
+        rows = [x[:, :, -step:], x[:, :, :0], x[:, :, :step]]  # unseen by the upper, middle and lower taps
+        total = x.sum((2, 3))
+        seen = [
+            total - unseen.sum((2, 3)) - part.sum((2, 3)) + both.sum((2, 3))
+            for unseen in rows
+            for part, both in zip(_columns(x, step), _columns(unseen, step), strict=True)
+        ]
+        sums = torch.stack(seen, 2)[:, None]  # (B, 1, C, 9)
+        weight = self.conv.weight.flatten(2).to(torch.float32)  # (C, C, 9)
+        return (weight * sums).sum((2, 3))[:, :, None, None] / (height * width) + self._bias()
+
+    def _bias(self) -> Tensor:
+        return cast(Tensor, self.conv.bias)[:, None, None]
+
+
+def _columns(x: Tensor, step: int) -> list[Tensor]:
+    """The columns that the left, middle and right taps do not see."""
+    return [x[..., -step:], x[..., :0], x[..., :step]]
+
+
+def _conv(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A size-preserving 3x3 convolution with these weights."""
+    out_channels, in_channels = weight.shape[:2]
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias is not None, device="meta")
+    state = {"weight": weight.detach()} | ({} if bias is None else {"bias": bias.detach()})
+    conv.load_state_dict(state, assign=True)
+    return conv.requires_grad_(False)
+
+
+class DeployNet(nn.Module):
+    """What backends run: uint8 frames in, uint8 frames and streak strengths out.
+
+    The first operation is the cast from uint8 and the last ones are casts to it, which is all that
+    TensorRT allows a uint8 tensor to feed. The network itself runs in the precision of its parameters.
+    """
+
+    def __init__(self, network: SAPNet | RewrittenSAPNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Derain frames.
+
+        frames: uint8 (B, H, W, 3), BGR.
+        Returns the derained frames, uint8 (B, H, W, 3) BGR, and the streaks, uint8 (B, H, W):
+        ``round(255 * max(0, luma(rainy) - luma(derained)))``. Rain only brightens, so darker is not rain.
+        """
+        dtype = next(self.network.parameters()).dtype
+        rainy = frames.to(torch.float32).permute(0, 3, 1, 2) / 255.0  # (B, 3, H, W) BGR
+        estimate = self.network.derain(rainy.flip(1).to(dtype)).flip(1)
+        derained = estimate.to(torch.float32).clamp(0.0, 1.0)
+        blue, green, red = (rainy - derained).unbind(1)
+        streaks = (0.114 * blue + 0.587 * green + 0.299 * red).clamp(0.0, 1.0)  # (B, H, W)
+        return (
+            (derained.permute(0, 2, 3, 1) * 255.0).round().to(torch.uint8),
+            (streaks * 255.0).round().to(torch.uint8),
+        )

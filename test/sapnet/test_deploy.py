@@ -1,0 +1,117 @@
+"""What backends run: equal to the network in every form, on uint8 frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sapnet.config import PRESETS, ModelConfig
+from sapnet.model import DeployNet, SAPNet
+from sapnet.model.deploy import FOR_CPU, FOR_CUDA, FOR_ENGINE, Rewrites, RewrittenSAPNet, rewrite
+from sapnet.model.weights import load_weights
+
+FORMS = {
+    "first stage alone": Rewrites(),
+    "cpu": FOR_CPU,
+    "engine": FOR_ENGINE,
+    "cuda": FOR_CUDA,
+    "folded": Rewrites(gate_as_sums=True, fold_attention=True),
+    "all but late bias": Rewrites(split_gates=True, gate_as_sums=True, fold_attention=True),
+}
+forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+def small(**changes) -> SAPNet:
+    torch.manual_seed(0)
+    config = ModelConfig(**{"channels": 8, "reduction": 4, "dilations": (1, 2), "stages": 3, **changes})
+    return SAPNet(config).eval().requires_grad_(False)
+
+
+@forms
+class TestRewrite:
+    @pytest.mark.parametrize("preset", ["sapnet", "sapnet_fast"])
+    @pytest.mark.parametrize(("height", "width"), [(48, 64), (33, 47)])
+    def test_equals_the_last_stage_of_the_shipped_network(self, form, preset, height, width):
+        network = load_weights(preset)
+        rainy = torch.rand(2, 3, height, width)
+        torch.testing.assert_close(rewrite(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
+
+    @pytest.mark.parametrize("stages", [1, 2])
+    def test_few_stages(self, form, stages):
+        network = small(stages=stages)
+        rainy = torch.rand(1, 3, 17, 21)
+        torch.testing.assert_close(rewrite(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
+
+    def test_a_frame_smaller_than_the_dilation(self, form):
+        network = small(dilations=(8, 16))
+        rainy = torch.rand(1, 3, 5, 9)
+        torch.testing.assert_close(rewrite(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_the_attention_does_not_overflow(self, form, dtype):
+        """Channel means of about 3 over 38,400 pixels: in fp16 the sum would be infinite, in bf16 far off."""
+        network = small(channels=4, dilations=(1,), stages=1)
+        network.blocks[0].conv1.bias.fill_(3.0)
+        rainy = torch.rand(1, 3, 160, 240)
+        expected = network.derain(rainy)
+        got = rewrite(network, form).to(dtype).derain(rainy.to(dtype))
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.01)
+
+
+def test_a_separable_network_stays_as_it_is():
+    network = SAPNet(PRESETS["sapnet_separable"])
+    assert rewrite(network, FOR_CPU) is network
+    assert isinstance(rewrite(small(), FOR_CPU), RewrittenSAPNet)
+
+
+class TestDeployNet:
+    @pytest.mark.parametrize("downscale", [1, 2])
+    def test_is_the_network_on_bgr_bytes(self, downscale):
+        network = small(downscale=downscale)
+        frames = torch.randint(0, 256, (2, 17, 22, 3), dtype=torch.uint8)
+        derained, streaks = DeployNet(network)(frames)
+
+        rainy = frames.numpy()[..., ::-1].astype(np.float32) / 255  # RGB
+        estimate = network(torch.from_numpy(rainy).permute(0, 3, 1, 2))[-1].permute(0, 2, 3, 1).numpy().clip(0, 1)
+        luma = (rainy - estimate) @ np.array([0.299, 0.587, 0.114])
+        self.assert_rounds_to(derained, 255 * estimate[..., ::-1])
+        self.assert_rounds_to(streaks, 255 * luma.clip(0, 1))
+        assert (luma < 0).any()
+        assert streaks.any()
+
+    @staticmethod
+    def assert_rounds_to(got, exact):
+        assert got.dtype == torch.uint8
+        assert np.abs(got.numpy() - exact).max() <= 0.501
+
+    def test_estimates_outside_the_range_are_clamped(self):
+        network = small()
+        torch.nn.init.zeros_(network.tail.weight)
+        network.tail.bias.copy_(torch.tensor([-2.0, 2.0, 0.0]))  # R, G, B
+        derained, streaks = DeployNet(network)(torch.full((1, 16, 16, 3), 100, dtype=torch.uint8))
+        assert derained[0, 0, 0].tolist() == [100, 255, 0]
+        assert (streaks == 0).all()  # G went up by more luma than R lost
+
+    def test_streaks_are_luma_taken_out(self):
+        network = small()
+        torch.nn.init.zeros_(network.tail.weight)
+        network.tail.bias.copy_(torch.tensor([-1.0, 0.0, 0.0]))
+        _, streaks = DeployNet(network)(torch.full((1, 16, 16, 3), 200, dtype=torch.uint8))
+        assert (streaks == round(0.299 * 200)).all()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_lower_precision_stays_close(self, dtype):
+        deploy = DeployNet(small(downscale=2))
+        frames = torch.randint(0, 256, (1, 18, 21, 3), dtype=torch.uint8)
+        expected = deploy(frames)
+        for got, exact in zip(deploy.to(dtype)(frames), expected, strict=True):
+            assert got.dtype == torch.uint8
+            assert (got.int() - exact.int()).abs().max() <= 4
+
+    def test_does_not_write_to_its_input(self):
+        frames = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8)
+        before = frames.clone()
+        DeployNet(small())(frames)
+        assert torch.equal(frames, before)
