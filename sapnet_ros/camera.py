@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import array
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Any
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
@@ -17,7 +18,16 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, Header
 
 from sapnet.derainer import Derained
-from sapnet.images.messages import Decoded, encode_compressed, encode_image, output_encoding, quoted
+from sapnet.images.messages import (
+    Decoded,
+    ImageFields,
+    encode_compressed,
+    encode_deep,
+    encode_image,
+    output_encoding,
+    quoted,
+)
+from sapnet.images.pixel_formats import white
 from sapnet.images.topics import (
     COMPARISON,
     DERAINED,
@@ -38,6 +48,9 @@ from sapnet_ros.qos import CameraSubscription, ReliabilityOverrides, frames_prof
 from sapnet_ros.stats import CameraStats, Parts
 
 REMEMBERED_INFOS = 100
+PAIRS = 8  # recent frames that tell whether the camera sends a camera_info with each
+# Of image_transport; a name that ends with one is not that of a raw image.
+TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 TINT = (0, 0, 255)  # of streaks in the comparison, BGR
 TYPES = {
     "diagnostic_msgs/msg/DiagnosticArray": DiagnosticArray,
@@ -76,6 +89,21 @@ class Topics:
             self.final(self.image): f"{self._prefix}image",
             self.final(self.camera_info): f"{self._prefix}camera_info",
         }
+
+    def advice(self) -> list[str]:
+        """What to write instead of names that end with a transport, a sentence each."""
+        sentences = []
+        for name, what in ((f"{self._prefix}image", "image"), (self.outputs[DERAINED], "derained/image")):
+            base, _, transport = self.final(name).rpartition("/")
+            if transport not in TRANSPORTS:
+                continue
+            instead = f"remap {self._prefix}{what} to {base}"
+            if what == "image" and transport == "compressed":
+                instead += " and set image_transport to compressed"
+            elif what == "image":
+                instead += f", made by `ros2 run image_transport republish {transport} raw`"
+            sentences.append(f"{self._prefix}{what} is {self.final(name)}, which names a transport: {instead}")
+        return sentences
 
     def published(self, params: NodeParams) -> dict[Output, str]:
         """Of ``outputs``, those that are published with these parameters."""
@@ -117,13 +145,17 @@ class Camera:
         self.name = name
         self.enabled = True
         self.size: tuple[int, int] | None = None  # height, width of the last frame
+        self.frame_id = ""  # of the last frame
         self.info_mismatch = ""  # what is wrong with the camera_info of the last frame
+        self.late_infos = 0  # frames that were published with an older camera_info because theirs did not come in time
+        self.wrong_types = ""  # topics on which somebody uses another type
         self.gate = RainGate()
         self.steadier = Steadier()
         self.stats = CameraStats()
         self.topics = Topics(node, name, params.image_transport)
         self._node = node
         self._infos: OrderedDict[tuple[int, int], CameraInfo] = OrderedDict()  # by stamp, oldest first
+        self._stamps: deque[tuple[int, int]] = deque(maxlen=PAIRS)  # of the last frames received
         self._infos_lock = Lock()
         self._subscriptions: list[CameraSubscription] = []
         self._publishers: dict[Output, LifecyclePublisher] = {}
@@ -138,8 +170,15 @@ class Camera:
         """Whether an input fell back to best effort."""
         return any(subscription.best_effort for subscription in self._subscriptions)
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody subscribes to an output."""
+        return any(map(self.is_wanted, self._publishers))
+
     def advertise(self, params: NodeParams) -> None:
         """Make the publishers."""
+        for sentence in self.topics.advice():
+            self._node.get_logger().warning(sentence)
         for output, topic in self.topics.published(params).items():
             self._publishers[output] = self._node.create_lifecycle_publisher(
                 TYPES[output.type], topic, frames_profile(), qos_overriding_options=overridable()
@@ -162,14 +201,37 @@ class Camera:
                     self._infos.popitem(last=False)
             on_info(info)
 
+        def keep_stamp(message: Any) -> None:
+            with self._infos_lock:
+                self._stamps.append(_stamp(message.header))
+            on_image(message)
+
         message_type = CompressedImage if params.image_transport == "compressed" else Image
         # Callbacks are served in this order: a frame finds the camera_info that came with it.
         self._subscriptions.append(
             CameraSubscription(self._node, CameraInfo, self.topics.camera_info, keep_info, overrides)
         )
         self._subscriptions.append(
-            CameraSubscription(self._node, message_type, self.topics.image, on_image, overrides, self.stats.count_lost)
+            CameraSubscription(
+                self._node, message_type, self.topics.image, keep_stamp, overrides, self.stats.count_lost
+            )
         )
+
+    def look_around(self) -> None:
+        """Find out what others do on the camera's topics: call it now and then while subscribed."""
+        found = []
+        for subscription in self._subscriptions:
+            subscription.look_for_latched()
+            others = self._node.get_publishers_info_by_topic(subscription.topic)
+            found.append(_wrong_types(subscription.topic, subscription.type, others))
+        for output, publisher in self._publishers.items():
+            topic = publisher.topic_name
+            others = self._node.get_publishers_info_by_topic(topic) + self._node.get_subscriptions_info_by_topic(topic)
+            found.append(_wrong_types(topic, TYPES[output.type], others))
+        wrong_types = "; ".join(filter(None, found))
+        if wrong_types and wrong_types != self.wrong_types:
+            self._node.get_logger().error(wrong_types)
+        self.wrong_types = wrong_types
 
     def unsubscribe(self) -> None:
         """Stop receiving."""
@@ -184,6 +246,17 @@ class Camera:
     def is_wanted(self, output: Output) -> bool:
         """Whether it is published, and somebody subscribes to it."""
         return output in self._publishers and self._publishers[output].get_subscription_count() > 0
+
+    def awaits_info(self, header: Header) -> bool:
+        """Whether the camera_info of a frame's stamp is still to come: most of the frames before it had theirs."""
+        if not self.is_wanted(DERAINED_INFO):
+            return False
+        stamp = _stamp(header)
+        with self._infos_lock:
+            if stamp in self._infos or stamp not in self._stamps:
+                return False
+            before = list(self._stamps)[: self._stamps.index(stamp)]
+            return 2 * sum(earlier in self._infos for earlier in before) > len(before)
 
     def publish(
         self,
@@ -202,10 +275,10 @@ class Camera:
         """
         began_s = time.monotonic()
         header = frame.message.header
+        self.frame_id = header.frame_id
         bgr = decoded.bgr if derained is None else derained.image
-        encoding = output_encoding(params.output_encoding, decoded.encoding)
         makers: Mapping[Output, Callable[[], Any]] = {
-            DERAINED: lambda: image_message(header, bgr, encoding, decoded.alpha),
+            DERAINED: lambda: _derained_message(header, decoded, derained, params),
             DERAINED_COMPRESSED: lambda: _compressed_message(header, bgr, params.jpeg_quality),
             DERAINED_INFO: lambda: self._info_for(header, bgr.shape[:2]),
             STREAK_MASK: lambda: image_message(header, _mask(bgr.shape, derained, params), "mono8"),
@@ -235,6 +308,7 @@ class Camera:
 
     def _info_for(self, header: Header, size: tuple[int, ...]) -> CameraInfo | None:
         """The camera_info of the frame's stamp, else the newest, under the frame's header; None if none ever came."""
+        self.late_infos += self.awaits_info(header)
         with self._infos_lock:
             if not self._infos:
                 return None
@@ -246,13 +320,41 @@ class Camera:
         return copy
 
 
+def _wrong_types(topic: str, message_type: type, endpoints: Iterable[Any]) -> str:
+    """What is wrong with a topic that others use with another type; empty if nothing is."""
+    ours = next(name for name, known in TYPES.items() if known is message_type)
+    others = sorted({endpoint.topic_type for endpoint in endpoints} - {ours})
+    return f"{topic} is used with type {', '.join(others)} elsewhere, expected {ours}" if others else ""
+
+
 def _stamp(header: Header) -> tuple[int, int]:
     return header.stamp.sec, header.stamp.nanosec
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str, alpha: np.ndarray | None = None) -> Image:
     """A sensor_msgs Image of BGR (H, W, 3) or gray (H, W) uint8 pixels in ``encoding``."""
-    fields = encode_image(pixels, encoding, alpha)
+    return _image(header, encode_image(pixels, encoding, alpha))
+
+
+def _derained_message(header: Header, decoded: Decoded, derained: Derained | None, params: NodeParams) -> Image:
+    bgr = decoded.bgr if derained is None else derained.image
+    if params.output_encoding == "same" and decoded.deep is not None:
+        return _image(header, encode_deep(_deepened(decoded, derained, params.input_bits)))
+    encoding = output_encoding(params.output_encoding, decoded.encoding)
+    return image_message(header, bgr, encoding, decoded.alpha)
+
+
+def _deepened(decoded: Decoded, derained: Derained | None, input_bits: int) -> np.ndarray:
+    """The derained frame in the depth of the original, uint16 (H, W): less what 8 bits lost."""
+    if derained is None:
+        return decoded.deep
+    taken_out = cv2.cvtColor(decoded.bgr, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    taken_out -= cv2.cvtColor(derained.image, cv2.COLOR_BGR2GRAY)
+    deep = np.rint(decoded.deep - taken_out * (white(input_bits) / 255))
+    return deep.clip(0, max(white(input_bits), int(decoded.deep.max()))).astype(np.uint16)
+
+
+def _image(header: Header, fields: ImageFields) -> Image:
     return Image(
         header=header,
         height=fields.height,
@@ -294,11 +396,24 @@ def _mask(shape: tuple[int, ...], derained: Derained | None, params: NodeParams)
     return streak_mask(derained.streaks, params.mask_threshold)
 
 
+def image_size_of(info: CameraInfo) -> tuple[int, int]:
+    """Height and width of the image that a camera_info is for; (0, 0) for a camera without calibration.
+
+    Its own height and width are the full resolution. The image shows the region of interest, whose 0 means all of
+    that, reduced by the binning, whose 0 means 1.
+    """
+    height, width = info.roi.height or info.height, info.roi.width or info.width
+    return height // max(1, info.binning_y), width // max(1, info.binning_x)
+
+
 def _mismatch(info: CameraInfo, header: Header, size: tuple[int, ...]) -> str:
-    """What a camera_info says otherwise than the frame it is for; 0x0 is that of a camera without calibration."""
+    """What a camera_info says otherwise than the frame it is for."""
     wrong = []
-    if (info.height, info.width) not in ((0, 0), size):
-        wrong.append(f"size {info.height}x{info.width}, the frame's is {size[0]}x{size[1]}")
+    height, width = image_size_of(info)
+    # Where the binning leaves a rest, drivers round either way.
+    fits = height <= size[0] <= height + (info.binning_y > 1) and width <= size[1] <= width + (info.binning_x > 1)
+    if (height, width) != (0, 0) and not fits:
+        wrong.append(f"size {height}x{width}, the frame's is {size[0]}x{size[1]}")
     if info.header.frame_id != header.frame_id:
         wrong.append(f"frame_id {quoted(info.header.frame_id)}, the frame's is {quoted(header.frame_id)}")
     return f"camera_info has {' and '.join(wrong)}" if wrong else ""

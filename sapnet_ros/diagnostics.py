@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import sapnet
 from sapnet.backends.devices import processor_name
 from sapnet_ros.camera import Camera
-from sapnet_ros.fate import DRY
+from sapnet_ros.fate import DRY, UNWATCHED
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
 from sapnet_ros.stats import Snapshot
@@ -68,7 +68,10 @@ class ProcessUsage:
 
 
 class Statuses:
-    """The statuses of one node, all with the hardware that derains: the backend's, the CPU until there is one."""
+    """The statuses of one node. node: its fully qualified name, so that an aggregator tells several apart.
+
+    ``hardware_id`` is a camera's frame_id, the backend's device and the process's CPU.
+    """
 
     def __init__(self, node: str, loader: Loader | None) -> None:
         self._node = node
@@ -95,6 +98,7 @@ class Statuses:
             "lost_in_transport": figures.lost_in_transport,
             "missed_in_row": figures.missed_in_row,
             "best_effort_fallback": camera.best_effort,
+            "late_camera_infos": camera.late_infos,
         }
         values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
         values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
@@ -106,7 +110,7 @@ class Statuses:
         if figures.error:
             values |= {"last_error": figures.error, "last_error_age_s": figures.error_age_s}
         level, message = _camera_level(camera, figures, active_for_s, params)
-        return self._status(camera.label, level, message, values)
+        return self._status(camera.label, level, message, values, camera.frame_id or topic)
 
     def backend(self, loader: Loader, params: NodeParams) -> DiagnosticStatus:
         """State of what runs the network. ``fake`` is never OK, for no vehicle may drive with it unnoticed."""
@@ -123,18 +127,20 @@ class Statuses:
             error, at_s = loader.last_error
             values |= {"last_error": error, "last_error_age_s": time.monotonic() - at_s}
         level, message = _backend_level(loader, backend, params)
-        return self._status("backend", level, message, values)
+        return self._status("backend", level, message, values, self._hardware_id)
 
     def process(self, state: str, problems: Sequence[str], usage: ProcessUsage) -> DiagnosticStatus:
         """Lifecycle state of the process, what it takes, and what keeps it from being configured."""
         level, message = (ERROR, "; ".join(problems)) if problems else (OK, state)
         values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__, **usage.values()}
-        return self._status("process", level, message, values)
+        return self._status("process", level, message, values, processor_name())
 
-    def _status(self, what: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    def _status(
+        self, what: str, level: bytes, message: str, values: Mapping[str, Any], hardware_id: str
+    ) -> DiagnosticStatus:
         pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
-        name, message = f"{self._node}: {what}", _text(message)
-        return DiagnosticStatus(name=name, level=level, message=message, hardware_id=self._hardware_id, values=pairs)
+        name, message, hardware_id = f"{self._node}: {what}", _text(message), _text(hardware_id)
+        return DiagnosticStatus(name=name, level=level, message=message, hardware_id=hardware_id, values=pairs)
 
 
 def _backend_level(loader: Loader, backend: str, params: NodeParams) -> tuple[bytes, str]:
@@ -157,6 +163,8 @@ def _camera_level(
     """How the camera is, by its silence and by what became of its last frame."""
     if active_for_s is None:
         return OK, "inactive"
+    if camera.wrong_types:
+        return ERROR, camera.wrong_types
     topic = camera.topics.final(camera.topics.image)
     silent_s = active_for_s if figures.silent_s is None else min(figures.silent_s, active_for_s)
     if silent_s > params.silent_after_s:
@@ -171,6 +179,8 @@ def _camera_level(
         )
     if figures.last_error:
         return ERROR, figures.last_error
+    if figures.last_reason == UNWATCHED:
+        return OK, "unwatched: nobody subscribes to an output"
     if figures.last_reason == DRY:
         return OK, "dry: frames pass through"
     if figures.last_reason:

@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sapnet.derainer import Derained
@@ -26,6 +26,20 @@ if TYPE_CHECKING:
 
 NEVER = math.inf
 AFTER_ERROR_S = 0.1
+# From receipt; a driver that sends the camera_info after the image does so at once.
+INFO_WAIT_S = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """A frame that is about to be published. until_s: how long it may wait for its camera_info, steady time."""
+
+    frame: Received
+    decoded: Decoded
+    fate: Fate
+    derained: Derained | None
+    parts: Parts
+    until_s: float
 
 
 class Dispatch:
@@ -59,6 +73,7 @@ class Dispatch:
         self._clock = clock
         self._batching = Batching(cameras, clock)
         self._in_hand: dict[str, InHand] = {}
+        self._settled: dict[str, Settled] = {}
         self._call: Call | None = None
         self._pending = 0  # cameras that have a frame in hand or queued
         self._looking_at: Received | None = None
@@ -89,6 +104,8 @@ class Dispatch:
         if self._in_hand and self._call is not None:
             self._log_error("give-up", "the network's call does not end in time: its frames are given up")
         self._settle_all(Fate(fates.SHUTDOWN, dropped=True))
+        for settled in self._settled.values():
+            self._publish(settled)
         self._inference.close()
 
     def _step(self, params: NodeParams) -> float:
@@ -99,6 +116,7 @@ class Dispatch:
         if self._call is None:
             self._loader.close_replaced()
         self._count_pending()
+        self._publish_settled()
         self._settle_missed(params)
         # One frame of each camera at a time: a flood of one must not keep the others, or a result, waiting.
         took = [self._take_from(name, params) for name in self._batching.turns]
@@ -158,7 +176,7 @@ class Dispatch:
 
     def _take_from(self, name: str, params: NodeParams) -> bool:
         """Take a camera's oldest frame, if it can be settled, or be derained next; returns whether there was one."""
-        if name in self._in_hand or (head := self._mailbox.head(name)) is None:
+        if name in self._in_hand or name in self._settled or (head := self._mailbox.head(name)) is None:
             return False
         self._looking_at = head
         took = self._look_at(head, params)
@@ -208,11 +226,13 @@ class Dispatch:
         self._pending = sum(name in self._in_hand or self._mailbox.head(name) is not None for name in self._cameras)
 
     def _next_s(self, params: NodeParams) -> float:
-        """When a call hangs, or the next deadline comes."""
+        """When a call hangs, the next deadline comes, or a camera_info is waited for no longer."""
         heads = [head for name in self._cameras if (head := self._mailbox.head(name)) is not None]
         frames = [*(held.frame for held in self._in_hand.values()), *heads]
         due_s = min((self._due_s(frame, params) for frame in frames), default=NEVER)
-        return due_s if self._call is None else min(due_s, self._call.started_s + params.hang_timeout_s)
+        next_s = min((settled.until_s for settled in self._settled.values()), default=due_s)
+        hangs_s = NEVER if self._call is None else self._call.started_s + params.hang_timeout_s
+        return min(due_s, next_s, hangs_s)
 
     def _due_s(self, frame: Received, params: NodeParams) -> float:
         """When the original must be on its way to be out by the deadline."""
@@ -238,7 +258,7 @@ class Dispatch:
     def _finish(
         self, frame: Received, decoded: Decoded | None, fate: Fate, derained: Derained | None, parts: Parts
     ) -> None:
-        """Publish and count."""
+        """Count, and publish at once or when the camera_info has come."""
         camera = self._cameras[frame.camera]
         if derained is None:
             camera.steadier.forget()
@@ -249,8 +269,28 @@ class Dispatch:
         if fate.dropped or decoded is None:
             camera.stats.count_dropped(fate.reason, fate.error)
             return
+        until_s = min(frame.received_s + INFO_WAIT_S, self._due_s(frame, self._params()))
+        settled = Settled(frame, decoded, fate, derained, parts, until_s)
+        if self._must_wait(settled):
+            self._settled[frame.camera] = settled
+        else:
+            self._publish(settled)
+
+    def _must_wait(self, settled: Settled) -> bool:
+        camera = self._cameras[settled.frame.camera]
+        return self._clock() < settled.until_s and camera.awaits_info(settled.frame.message.header)
+
+    def _publish_settled(self) -> None:
+        for name, settled in list(self._settled.items()):
+            if not self._must_wait(settled):
+                del self._settled[name]
+                self._publish(settled)
+
+    def _publish(self, settled: Settled) -> None:
+        frame, fate, derained, parts = settled.frame, settled.fate, settled.derained, settled.parts
+        camera = self._cameras[frame.camera]
         try:
-            camera.publish(frame, decoded, derained, fate.reason, self._params(), parts)
+            camera.publish(frame, settled.decoded, derained, fate.reason, self._params(), parts)
         except Exception as err:  # a frame that cannot be written as JPEG, or an error of ours
             camera.stats.count_dropped(fates.FAILURE, str(err))
             self._log_error(f"{camera.label}:{type(err).__name__}", "".join(traceback.format_exception(err)))

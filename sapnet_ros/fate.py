@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Part of the public contract.
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
 DEADLINE, FAILURE, OVERLOAD = "deadline", "failure", "overload"
-INVALID, UNSUPPORTED, SHUTDOWN = "invalid", "unsupported", "shutdown"
+INVALID, UNSUPPORTED, SHUTDOWN, UNWATCHED = "invalid", "unsupported", "shutdown", "unwatched"
 
 Decode = Callable[[Any], Decoded]
 """Takes the frame out of a message, or raises ImageFormatError."""
@@ -84,8 +84,13 @@ class RainGate:
 def make_decoder(params: NodeParams, keep_thread: Callable[[Thread], None]) -> Decode:
     """For messages of the transport that is subscribed to. keep_thread: gets a thread that may be made for it."""
     if params.image_transport == "compressed":
-        return functools.partial(decode_compressed, max_pixels=params.max_pixels)
-    return functools.partial(decode_image, max_pixels=params.max_pixels, fallback=cv_bridge_fallback(keep_thread))
+        return functools.partial(decode_compressed, max_pixels=params.max_pixels, input_bits=params.input_bits)
+    return functools.partial(
+        decode_image,
+        max_pixels=params.max_pixels,
+        fallback=cv_bridge_fallback(keep_thread),
+        input_bits=params.input_bits,
+    )
 
 
 def decide(
@@ -102,6 +107,8 @@ def decide(
             return unreadable(err)
     if min(frame.size) >= MIN_SIDE:
         loader.request(frame.size)
+    if params.lazy and not camera.watched:
+        return Fate(UNWATCHED, dropped=True)
     if frame.overtaken:
         return Fate(OVERLOAD)
     if not (params.enabled and camera.enabled):

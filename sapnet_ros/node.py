@@ -23,7 +23,7 @@ from sapnet.backends import BuildStatus
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.topics import DERAINED
 from sapnet_ros import diagnostics, params
-from sapnet_ros.camera import Camera, require_no_collisions
+from sapnet_ros.camera import Camera, image_size_of, require_no_collisions
 from sapnet_ros.diagnostics import ProcessUsage, Throttle
 from sapnet_ros.loader import Loader, load_derainer
 from sapnet_ros.mailbox import Received
@@ -256,10 +256,12 @@ class DerainNode(LifecycleNode):
 
     def _receive_info(self, camera: Camera, info: Any) -> None:
         """Get the camera's frame size ready before its first frame, whose own size counts from then on."""
+        self._wake_worker()  # where a frame waits for it
         if camera.size or self.loader is None or self.params is None:
             return
-        if min(info.height, info.width) >= MIN_SIDE and info.height * info.width <= self.params.max_pixels:
-            self.loader.request((info.height, info.width))
+        height, width = image_size_of(info)
+        if min(height, width) >= MIN_SIDE and height * width <= self.params.max_pixels:
+            self.loader.request((height, width))
 
     def _log_error(self, kind: str, text: str) -> None:
         if (suppressed := self._throttle.allow(kind)) is not None:
@@ -308,6 +310,9 @@ class DerainNode(LifecycleNode):
         active_for_s = time.monotonic() - self._active_since_s if self.state == ACTIVE else None
         status = diagnostics.Statuses(self.get_fully_qualified_name(), self.loader)
         current = self.params
+        if self.state == ACTIVE:
+            for camera in self._cameras.values():
+                camera.look_around()
         if current is not None:
             message.status = [status.camera(camera, active_for_s, current) for camera in self._cameras.values()]
             if self.loader is not None:

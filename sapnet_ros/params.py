@@ -7,9 +7,13 @@ writes config/derain.yaml and docs/parameters.md from it.
 
 from __future__ import annotations
 
+import json
 import re
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -153,7 +157,7 @@ class NodeParams:
 
     cameras: tuple[str, ...] = _parameter(
         [],
-        "Camera names; every topic but ~/ready and /diagnostics then stands under <camera>/. Empty: one camera, "
+        "Camera names; every topic but ~/ready and /diagnostics then stands under `<camera>/`. Empty: one camera, "
         "without a prefix.",
         _camera_names,
         "empty, or unique names of letters, digits and single underscores between them that start with a letter, "
@@ -182,8 +186,18 @@ class NodeParams:
         example="[720x1280]",
     )
     enabled: bool = _switch(True, "Derain frames; false: they pass through.", changes="live")
+    lazy: bool = _switch(
+        True,
+        "Derain only while somebody subscribes to an output; else drop frames as unwatched.",
+        changes="live",
+    )
+    input_bits: int = _number(
+        0, 0, 16, "Bits that the camera uses of 16-bit samples, as in thermal images of 14 bits. 0: all 16."
+    )
     output_encoding: str = _choice(
-        "bgr8", OUTPUT_ENCODINGS, "Encoding of derained/image: bgr8, or the input's (same) where it is an 8-bit format."
+        "bgr8",
+        OUTPUT_ENCODINGS,
+        "Encoding of derained/image: bgr8, or the input's (same) if that is rgb8, bgr8, rgba8, bgra8, mono8 or mono16.",
     )
     publish_compressed: bool = _switch(False, "Publish derained/image/compressed too.")
     jpeg_quality: int = _number(95, 1, 100, "JPEG quality of derained/image/compressed.")
@@ -372,3 +386,77 @@ def refusal(node: Node, changes: Iterable[Parameter], configured: bool) -> str:
                 f"parameter {change.name!r} takes effect at the next configure: deactivate and clean up the node first"
             )
     return ""
+
+
+YAML_HEAD = """\
+# Every parameter of derain_node with its default. Nothing loads this file by itself: copy it, keep the lines that you
+# change, and give your copy to the launch file (params_file:=...) or to the node (--ros-args --params-file ...).
+#
+# `/**:` matches a node of any name in any namespace; a bare node name would be ignored under a namespace.
+# (live): a change takes effect at once, all others at the next configure.
+#
+# Written by python -m sapnet_ros.params --write
+/**:
+  ros__parameters:"""
+YAML_TAIL = """
+    # Quality of service of a topic, by its full name, where the node's own choice does not fit:
+    # qos_overrides:
+    #   /camera/image_raw:
+    #     subscription:
+    #       reliability: best_effort
+    #       depth: 5
+"""
+PAGE_HEAD = """\
+# Parameters
+
+Defaults stand in the node alone; `config/derain.yaml` shows them as a file. A change of a `live` parameter takes effect
+at once, of a `configure` parameter at the next configure, and a `read-only` one is read at start.
+
+| parameter | default | allowed | changes | |
+|---|---|---|---|---|
+"""
+
+
+def yaml_text() -> str:
+    """config/derain.yaml."""
+    lines, group = [YAML_HEAD], ""
+    for number, declaration in enumerate(PARAMETERS):
+        prefix, _, name = declaration.name.rpartition(".")
+        lines += [""] if number else []
+        if prefix and prefix != group:
+            lines.append(f"    {prefix}:")
+        group, indent = prefix, "      " if prefix else "    "
+        said = declaration.description + (" (live)" if declaration.changes == "live" else "")
+        lines += textwrap.wrap(said, 120, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        if declaration.example:
+            lines.append(f"{indent}# {name}: {declaration.example}")
+        lines.append(f"{indent}{name}: {_shown(declaration.default)}")
+    return "\n".join(lines) + "\n" + YAML_TAIL
+
+
+def page() -> str:
+    """docs/parameters.md."""
+    rows = [
+        f"| `{p.name}` | `{_shown(p.default)}` | {p.allowed} | {p.changes} | {p.description} |\n" for p in PARAMETERS
+    ]
+    return PAGE_HEAD + "".join(rows)
+
+
+def _shown(default: Any) -> str:
+    """As YAML, which writes them as JSON does but for texts."""
+    return default if isinstance(default, str) and default else json.dumps(default)
+
+
+def main() -> int:
+    """Write the files that are made of the parameters."""
+    if sys.argv[1:] != ["--write"]:
+        print("usage: python -m sapnet_ros.params --write", file=sys.stderr)
+        return 2
+    root = Path(__file__).resolve().parents[1]
+    (root / "config" / "derain.yaml").write_text(yaml_text())
+    (root / "docs" / "parameters.md").write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

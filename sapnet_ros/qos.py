@@ -94,9 +94,12 @@ class Losses:
 
 
 class CameraSubscription:
-    """A reliable subscription that is made anew as best effort when a publisher offers no more than that.
+    """A subscription that adapts to its publishers: reliable and volatile, until they offer something else.
 
-    topic: as given to rcl, which applies the remap rules; the attribute of that name is what came of it.
+    It is made anew as best effort when a publisher offers no more than that, and as transient local when all publishers
+    latch their messages, so that one which was sent before the node started is received too.
+
+    topic: as given to rcl, which applies the remap rules; the attribute of that name is the resolved name.
     on_lost: called with the number of messages that are newly known to be lost.
     """
 
@@ -110,32 +113,55 @@ class CameraSubscription:
         on_lost: Callable[[int], None] = lambda messages: None,
     ) -> None:
         self._node = node
-        self._type = message_type
+        self.type = message_type
         self._name = topic
         self.topic = str(node.resolve_topic_name(topic))
         self._callback = callback
         self._may_fall_back = not overrides.chosen_by_user(self.topic)
         self._on_lost = on_lost
-        self._losses = Losses()
         self.best_effort = False
-        self._subscription = self._create(frames_profile(), overridable())
+        self._latched = False
+        self._create()
 
     def destroy(self) -> None:
         """Stop receiving."""
         self._node.destroy_subscription(self._subscription)
 
-    def _create(self, profile: QoSProfile, overrides: QoSOverridingOptions | None) -> Any:
-        return self._node.create_subscription(
-            self._type,
+    def look_for_latched(self) -> None:
+        """Become transient local if all publishers are."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        durabilities = {publisher.qos_profile.durability for publisher in publishers}
+        if not self._latched and durabilities == {DurabilityPolicy.TRANSIENT_LOCAL}:
+            self._latched = True
+            self._recreate()
+
+    def _create(self) -> None:
+        self._losses = Losses()
+        profile, overrides = frames_profile(), overridable()
+        if self.best_effort:
+            prefix = f"qos_overrides.{self.topic}.subscription"
+            profile.history = HistoryPolicy.get_from_short_key(self._node.get_parameter(f"{prefix}.history").value)
+            profile.depth = self._node.get_parameter(f"{prefix}.depth").value
+            profile.reliability = ReliabilityPolicy.BEST_EFFORT
+            overrides = None  # the declared reliability would win over this profile
+        if self._latched:
+            profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        self._subscription = self._node.create_subscription(
+            self.type,
             self._name,
             self._receive,
             profile,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_incompatible,
                 message_lost=lambda event: self._tell(self._losses.note_reported(event.total_count_change)),
+                matched=lambda event: self.look_for_latched(),
             ),
             qos_overriding_options=overrides,
         )
+
+    def _recreate(self) -> None:
+        self.destroy()
+        self._create()
 
     def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
         number = info.get("publication_sequence_number")
@@ -148,25 +174,19 @@ class CameraSubscription:
 
     def _on_incompatible(self, event: Any) -> None:
         policy = QoSPolicyKind(event.last_policy_kind)
-        if policy != QoSPolicyKind.RELIABILITY or not self._may_fall_back:
+        if policy == QoSPolicyKind.DURABILITY and self._latched:
+            self._latched = False
+        elif policy == QoSPolicyKind.RELIABILITY and self._may_fall_back:
+            self._may_fall_back = False
+            self.best_effort = True
+            self._node.get_logger().warning(
+                f"A publisher of {self.topic} offers best effort only: subscribing as best effort. Large frames may be "
+                "lost in transport; a reliable publisher, or a larger shared-memory segment on its side, avoids that."
+            )
+        else:
             self._node.get_logger().error(
                 f"A publisher of {self.topic} offers an incompatible {policy.name.lower()}: nothing comes from it. "
                 f"Set qos_overrides.{self.topic}.subscription.{policy.name.lower()} to what it offers."
             )
             return
-        self._may_fall_back = False
-        self.best_effort = True
-        self._node.get_logger().warning(
-            f"A publisher of {self.topic} offers best effort only: subscribing as best effort. Large frames may be "
-            "lost in transport; a reliable publisher, or a larger shared-memory segment on its side, avoids that."
-        )
-        self.destroy()
-        prefix = f"qos_overrides.{self.topic}.subscription"
-        profile = QoSProfile(
-            history=HistoryPolicy.get_from_short_key(self._node.get_parameter(f"{prefix}.history").value),
-            depth=self._node.get_parameter(f"{prefix}.depth").value,
-            reliability=ReliabilityPolicy.BEST_EFFORT,
-        )
-        self._losses = Losses()
-        # Without overrides: the declared reliability would win over this profile.
-        self._subscription = self._create(profile, None)
+        self._recreate()

@@ -45,6 +45,8 @@ class NotingCamera:
     clock: Callable[[], float] = time.monotonic
     publish_s: float = 0.0
     enabled: bool = True
+    watched: bool = True
+    awaited: set[int] = field(default_factory=set)  # stamps, in ms, whose camera_info is still to come
     size: tuple[int, int] | None = None
     gate: RainGate = field(default_factory=RainGate)
     steadier: Steadier = field(default_factory=Steadier)
@@ -57,6 +59,9 @@ class NotingCamera:
     @property
     def label(self) -> str:
         return self.name
+
+    def awaits_info(self, header: Any) -> bool:
+        return header.stamp.nanosec // 1_000_000 + 1000 * header.stamp.sec in self.awaited
 
     def publish(
         self, frame: Received, decoded: Any, derained: Any, reason: str, params: NodeParams, parts: Parts

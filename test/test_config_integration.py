@@ -13,7 +13,7 @@ live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requireme
 
 import yaml  # noqa: E402, comes with ROS 2
 
-from sapnet_ros.params import BY_NAME, PARAMETERS  # noqa: E402
+from sapnet_ros.params import BY_NAME, PARAMETERS, page, yaml_text  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 DERAIN_YAML = ROOT / "config" / "derain.yaml"
@@ -41,22 +41,19 @@ def test_derain_yaml_gives_every_parameter_its_default_in_the_documented_order()
     sections = yaml.safe_load(DERAIN_YAML.read_text())
     assert list(sections) == ["/**"]
     assert list(flat(sections["/**"]["ros__parameters"])) == [
-        (parameter.name, parameter.default) for parameter in PARAMETERS if parameter.default is not None
+        (parameter.name, parameter.default) for parameter in PARAMETERS
     ]
 
 
-def test_derain_yaml_shows_the_parameters_that_are_unset() -> None:
+def test_generated_files_are_up_to_date() -> None:
+    """`python -m sapnet_ros.params --write` makes them."""
+    assert DERAIN_YAML.read_text() == yaml_text()
+    assert (ROOT / "docs" / "parameters.md").read_text() == page()
+
+
+def test_examples_in_derain_yaml_are_allowed() -> None:
     for parameter in PARAMETERS:
-        if parameter.default is None:
-            (example,) = re.findall(rf"^ +# ({parameter.name}: .+)$", DERAIN_YAML.read_text(), re.MULTILINE)
-            parameter.check(yaml.safe_load(example)[parameter.name])
-
-
-def test_derain_yaml_explains_every_parameter() -> None:
-    lines = DERAIN_YAML.read_text().splitlines()
-    entries = [index for index, line in enumerate(lines) if re.match(r"    +\w+: \S", line)]
-    assert len(entries) == sum(parameter.default is not None for parameter in PARAMETERS)
-    assert all(lines[index - 1].strip().startswith("# ") for index in entries)
+        parameter.check(yaml.safe_load(parameter.example) if parameter.example else parameter.default)
 
 
 def test_multi_camera_yaml_gives_allowed_values_to_parameters_that_exist() -> None:

@@ -46,11 +46,13 @@ class Decoded:
     bgr: uint8 (H, W, 3), contiguous. It may share the message's memory: read it, don't write to it.
     encoding: of the message it came from; of a CompressedImage, what its format field says was compressed.
     alpha: uint8 (H, W) where the message has alpha, else None.
+    deep: uint16 (H, W), the samples of a mono16 message as they came, else None.
     """
 
     bgr: Bytes
     encoding: str
     alpha: Bytes | None = None
+    deep: Pixels | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,36 +85,45 @@ def image_size(msg: Any, compressed: bool, max_pixels: int = MAX_PIXELS) -> tupl
     return _checked_size(_whole(msg, "height"), _whole(msg, "width"), max_pixels)
 
 
-def decode_image(msg: Any, max_pixels: int = MAX_PIXELS, fallback: Fallback | None = None) -> Decoded:
+def decode_image(
+    msg: Any, max_pixels: int = MAX_PIXELS, fallback: Fallback | None = None, input_bits: int = 0
+) -> Decoded:
     """The frame in a sensor_msgs/Image.
 
     Encodings outside IMAGE_ENCODINGS go to ``fallback``, which returns uint8 (H, W, 3) BGR or raises ImageFormatError.
+    input_bits: of 16-bit samples, those that the camera uses; 0: all.
     """
     height, width = image_size(msg, compressed=False, max_pixels=max_pixels)
     encoding = str(msg.encoding)
     if encoding not in PIXEL_FORMATS:
         return Decoded(_by_fallback(msg, height, width, fallback), encoding)
     pixel_format = PIXEL_FORMATS[encoding]
-    raster = Raster(_buffer(msg), height, width, _whole(msg, "step", "step"), bool(msg.is_bigendian))
+    raster = Raster(_buffer(msg), height, width, _whole(msg, "step", "step"), bool(msg.is_bigendian), input_bits)
     raster = _checked_raster(raster, pixel_format, encoding)
     with _opencv_errors(height, width):
         bgr, alpha = pixel_format.convert(raster)
-    return Decoded(bgr, encoding, alpha)
+    deep = raster.rows(height, (width,), ">u2" if raster.big_endian else "<u2") if encoding == "mono16" else None
+    return Decoded(bgr, encoding, alpha, deep)
 
 
-def decode_compressed(msg: Any, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """The frame in a sensor_msgs/CompressedImage that holds a JPEG or PNG; its size is checked before it is decoded."""
+def decode_compressed(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 0) -> Decoded:
+    """The frame in a sensor_msgs/CompressedImage that holds a JPEG or PNG; its size is checked before it is decoded.
+
+    input_bits: of 16-bit samples, those that the camera uses; 0: all.
+    """
     content = _content(msg)
     height, width = _checked_size(*stored_size(content), max_pixels)
     with _opencv_errors(height, width):
-        pixels = to_8_bit(decompress(content))
+        stored = decompress(content)
+        pixels = to_8_bit(stored, input_bits)
         if pixels.shape[:2] != (height, width):
             raise ImageFormatError(
                 f"the header says {width}x{height}, decoded were {pixels.shape[1]}x{pixels.shape[0]}", kind="decode"
             )
         encoding, code = _stored_as(str(msg.format), 1 if pixels.ndim == 2 else pixels.shape[2])
         alpha: Pixels | None = cv2.extractChannel(pixels, 3) if code == cv2.COLOR_BGRA2BGR else None
-        return Decoded(to_bgr(pixels, code), encoding, alpha)
+        deep = stored if encoding == "mono16" and stored.dtype == np.uint16 and stored.ndim == 2 else None
+        return Decoded(to_bgr(pixels, code), encoding, alpha, deep)
 
 
 def encode_image(frame: Bytes, encoding: str, alpha: Bytes | None = None) -> ImageFields:
@@ -134,6 +145,12 @@ def encode_image(frame: Bytes, encoding: str, alpha: Bytes | None = None) -> Ima
         if alpha is not None and encoding in ("bgra8", "rgba8"):
             cv2.insertChannel(alpha, pixels, 3)
     return ImageFields(height, width, encoding, 0, pixels.size // height, pixels.reshape(-1))
+
+
+def encode_deep(pixels: Pixels) -> ImageFields:
+    """uint16 (H, W), of either byte order, as the fields of a mono16 Image."""
+    height, width = pixels.shape
+    return ImageFields(height, width, "mono16", 0, 2 * width, pixels.astype("<u2").reshape(-1).view(np.uint8))
 
 
 def encode_compressed(

@@ -18,13 +18,17 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """The bytes of an image, uint8 (N,), and where its rows start: every ``step`` bytes."""
+    """The bytes of an image, uint8 (N,), and where its rows start: every ``step`` bytes.
+
+    bits: of a 16-bit sample, those that are used; 0: all.
+    """
 
     data: Bytes
     height: int
     width: int
     step: int
     big_endian: bool = False
+    bits: int = 0
 
     def rows(self, height: int, pixels: tuple[int, ...], dtype: str = "u1", start: int = 0, step: int = 0) -> Pixels:
         """A view (height, *pixels) of the rows from byte ``start`` on, without the bytes that pad them."""
@@ -85,7 +89,7 @@ class Packed:
         shape = (raster.width,) if self.samples == 1 else (raster.width, self.samples)
         pixels = raster.rows(raster.height, shape, dtype)
         alpha: Pixels | None = cv2.extractChannel(pixels, 3) if self.alpha else None
-        return to_bgr(to_8_bit(pixels), self.code), alpha
+        return to_bgr(to_8_bit(pixels, raster.bits), self.code), alpha
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,20 @@ def _yuv_444_to_bgr(luma: Bytes, chroma: Bytes) -> Bytes:
     return bgr
 
 
-def to_8_bit(pixels: Pixels) -> Pixels:
-    """uint8 as it is, uint16 of either byte order scaled by 1/257 and rounded, so that white stays white."""
+def to_8_bit(pixels: Pixels, bits: int = 0) -> Pixels:
+    """uint8 as it is; uint16 of either byte order scaled and rounded, so that white stays white.
+
+    bits: those that are used, 0: all; values above their white become white.
+    """
     if pixels.dtype.itemsize == 1:
         return pixels
-    scaled: Pixels = cv2.convertScaleAbs(np.require(pixels, np.uint16, "A"), alpha=1 / 257)
+    scaled: Pixels = cv2.convertScaleAbs(np.require(pixels, np.uint16, "A"), alpha=255 / white(bits))
     return scaled
+
+
+def white(bits: int) -> int:
+    """The largest value of a sample of which ``bits`` are used; 0: all 16."""
+    return int(2 ** (bits or 16) - 1)
 
 
 def to_bgr(pixels: Bytes, code: int | None) -> Bytes:
