@@ -277,10 +277,11 @@ class Camera:
         header = frame.message.header
         self.frame_id = header.frame_id
         bgr = decoded.bgr if derained is None else derained.image
+        info = self._info_for(header, bgr.shape[:2])
         makers: Mapping[Output, Callable[[], Any]] = {
             DERAINED: lambda: _derained_message(header, decoded, derained, params),
             DERAINED_COMPRESSED: lambda: _compressed_message(header, bgr, params.jpeg_quality),
-            DERAINED_INFO: lambda: self._info_for(header, bgr.shape[:2]),
+            DERAINED_INFO: lambda: None if info is None else _info_message(header, info),
             STREAK_MASK: lambda: image_message(header, _mask(bgr.shape, derained, params), "mono8"),
             COMPARISON: lambda: image_message(header, comparison(decoded.bgr, derained, params.mask_threshold), "bgr8"),
             RAIN_SCORE: lambda: None if derained is None else Float32(data=derained.rain_score),
@@ -307,17 +308,14 @@ class Camera:
         )
 
     def _info_for(self, header: Header, size: tuple[int, ...]) -> CameraInfo | None:
-        """The camera_info of the frame's stamp, else the newest, under the frame's header; None if none ever came."""
+        """The camera_info of the frame's stamp, else the newest; None if none ever came."""
         self.late_infos += self.awaits_info(header)
         with self._infos_lock:
             if not self._infos:
                 return None
             info = self._infos.get(_stamp(header)) or next(reversed(self._infos.values()))
         self.info_mismatch = _mismatch(info, header, size)
-        # Under a header of its own: the same info serves frames of other stamps, and its frame_id is compared.
-        copy = CameraInfo(**{name: getattr(info, name) for name in CameraInfo.get_fields_and_field_types()})
-        copy.header = header
-        return copy
+        return info
 
 
 def _wrong_types(topic: str, message_type: type, endpoints: Iterable[Any]) -> str:
@@ -381,6 +379,13 @@ def comparison(rainy: np.ndarray, derained: Derained | None, mask_threshold: int
     tinted = rainy.copy()
     tinted[mask] = (rainy[mask] // 2) + np.array(TINT, np.uint8) // 2
     return np.hstack([tinted, derained.image])
+
+
+def _info_message(header: Header, info: CameraInfo) -> CameraInfo:
+    """A copy under the frame's header: the same info serves frames of other stamps, and its frame_id is compared."""
+    copy = CameraInfo(**{name: getattr(info, name) for name in CameraInfo.get_fields_and_field_types()})
+    copy.header = header
+    return copy
 
 
 def _compressed_message(header: Header, bgr: np.ndarray, quality: int) -> CompressedImage:

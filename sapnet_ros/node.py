@@ -73,9 +73,9 @@ def transition_to(label: str) -> Callable[[Transition], Transition]:
 class DerainNode(LifecycleNode):
     """The lifecycle node. Topics, parameters and states are described in the README."""
 
-    def __init__(self, on_end: Callable[[int], None] = lambda code: None) -> None:
-        """on_end: gets the exit status of the process once there is nothing left to do."""
-        super().__init__("derain_node")
+    def __init__(self, on_end: Callable[[int], None] = lambda code: None, **options: Any) -> None:
+        """on_end: gets the exit status of the process once there is nothing left to do. options: of rclpy's Node."""
+        super().__init__("derain_node", **options)
         self.state = UNCONFIGURED
         self.threads: list[Thread] = []  # every worker and loader that may still run
         self.on_end = on_end

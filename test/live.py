@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,6 +65,70 @@ class NodeProcess:
             pytest.fail(f"derain_node did not end; its log:\n{self.log.read_text()}")
 
 
+class LocalNode:
+    """derain_node in the test's own process: for all that is not about the process. ``params`` as of NodeProcess.
+
+    lines: of its log.
+    """
+
+    def __init__(self, peer: Peer, *ros_args: str, **params: Any) -> None:
+        from sapnet_ros.node import DerainNode
+
+        self.lines: list[str] = []
+        self._codes: list[int] = []
+        lines = self.lines
+
+        class Noting(DerainNode):
+            def get_logger(self) -> Any:
+                return _NotingLogger(super().get_logger(), lines)
+
+        given = [word for name, value in params.items() for word in ("-p", f"{name.replace('__', '.')}:={value}")]
+        options = {
+            "context": peer.context,
+            "cli_args": ["--ros-args", *ros_args, *given],
+            "use_global_arguments": False,
+        }
+        self._peer = peer
+        self.node = peer.on_executor(lambda: Noting(self._codes.append, **options))
+        peer.executor.add_node(self.node)
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait(self) -> int:
+        """The exit status that the process would end with."""
+        wait_for(lambda: self._codes, "the end")
+        return self._codes[0]
+
+    def close(self) -> None:
+        """End it, as a signal does."""
+
+        def end() -> None:
+            with contextlib.suppress(Exception):  # already shut down, by a transition
+                self.node.trigger_shutdown()
+            self._peer.executor.remove_node(self.node)
+            self.node.destroy_node()
+
+        self._peer.on_executor(end)
+
+
+class _NotingLogger:
+    """Notes what is logged, whatever the severity."""
+
+    def __init__(self, logger: Any, lines: list[str]) -> None:
+        self._logger, self._lines = logger, lines
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("debug", "info", "warning", "error", "fatal"):
+            return getattr(self._logger, name)
+
+        def log(text: str, **more: Any) -> None:
+            self._lines.append(text)
+
+        return log
+
+
 class Peer:
     """The other side: publishes to a derain_node and collects what it sends."""
 
@@ -71,8 +136,8 @@ class Peer:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("peer", context=self.context)
-        self._executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
+        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
         self._running = True
         self._clients: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._spin)
@@ -81,10 +146,16 @@ class Peer:
     def close(self) -> None:
         """Stop spinning and leave the network."""
         self._running = False
-        self._executor.wake()
+        self.executor.wake()
         self._thread.join()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+    def on_executor(self, call: Callable[[], Any]) -> Any:
+        """What ``call`` returns, which is called where callbacks are."""
+        task = self.executor.create_task(call)
+        wait_for(task.done, "a task of the executor")
+        return task.result()
 
     def publisher(self, message_type: type, topic: str, reliable: bool = True, subscribers: int = 1) -> Any:
         """A publisher that has found its subscribers. What ``collect`` was asked for before has been found too."""
@@ -121,7 +192,7 @@ class Peer:
 
     def _spin(self) -> None:
         while self._running:
-            self._executor.spin_once(timeout_sec=0.2)
+            self.executor.spin_once(timeout_sec=0.2)
 
 
 def image(pixels: np.ndarray, stamp: int, encoding: str = "bgr8", frame_id: str = "camera_optical") -> Any:

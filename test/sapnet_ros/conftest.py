@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from live import NodeProcess, Peer
+from live import LocalNode, NodeProcess, Peer
 
 
 @pytest.fixture
@@ -20,7 +20,25 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture
-def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
+def start_node(peer: Peer) -> Iterator[Callable[..., LocalNode]]:
+    """Starts derain_node in this process, on the fake backend and not lazy unless told otherwise.
+
+    It must log no traceback.
+    """
+    started: list[LocalNode] = []
+
+    def start(*ros_args: str, **params: Any) -> LocalNode:
+        started.append(LocalNode(peer, *ros_args, **{"backend": "fake", "lazy": "false"} | params))
+        return started[-1]
+
+    yield start
+    for node in started:
+        node.close()
+        assert "Traceback" not in node.log
+
+
+@pytest.fixture
+def start_process(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Starts derain_node processes, on the fake backend unless told otherwise.
 
     After the test they must end with code 0 and have logged no traceback.
@@ -28,7 +46,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     started: list[NodeProcess] = []
 
     def start(*ros_args: str, **params: Any) -> NodeProcess:
-        params = {"backend": "fake"} | params
+        params = {"backend": "fake", "lazy": "false"} | params
         started.append(NodeProcess(*ros_args, log=tmp_path / f"node{len(started)}.log", **params))
         return started[-1]
 

@@ -61,9 +61,9 @@ def is_ready(peer: Peer) -> Callable[[], bool]:
 
 
 def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
-    peer: Peer, start_node: Start, tmp_path: Path
+    peer: Peer, start_process: Start, tmp_path: Path
 ) -> None:
-    cold = start_node(fake__build_s=4.0, cache_dir=tmp_path / "cache")
+    cold = start_process(fake__build_s=4.0, cache_dir=tmp_path / "cache")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     fates = peer.collect(DiagnosticArray, "/frame_status")
     derained = peer.collect(Image, "/derained/image")
@@ -84,7 +84,7 @@ def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
     assert said in cold.log.read_text()
     assert cold.stop() == 0
 
-    warm = start_node(fake__build_s=4.0, cache_dir=tmp_path / "cache")
+    warm = start_process(fake__build_s=4.0, cache_dir=tmp_path / "cache")
     again = is_ready(peer)
     with frames(peer):
         wait_for(again, "the engine of the first start")
@@ -93,9 +93,9 @@ def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
 
 @pytest.mark.parametrize("on_failure", ["passthrough", "drop"])
 def test_an_engine_that_cannot_be_built_is_an_error_and_frames_go_on(
-    on_failure: str, peer: Peer, start_node: Start, tmp_path: Path
+    on_failure: str, peer: Peer, start_process: Start, tmp_path: Path
 ) -> None:
-    start_node(fake__build_s=0.2, fake__mode="build_fails", cache_dir=tmp_path / "cache", on_failure=on_failure)
+    start_process(fake__build_s=0.2, fake__mode="build_fails", cache_dir=tmp_path / "cache", on_failure=on_failure)
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     derained = peer.collect(Image, "/derained/image")
     with frames(peer):
@@ -110,9 +110,9 @@ def test_an_engine_that_cannot_be_built_is_an_error_and_frames_go_on(
 
 
 def test_the_old_engine_serves_while_one_for_other_stages_is_built(
-    peer: Peer, start_node: Start, tmp_path: Path
+    peer: Peer, start_process: Start, tmp_path: Path
 ) -> None:
-    start_node(fake__build_s=4.0, cache_dir=tmp_path / "cache", warmup_sizes="[48x64]")
+    start_process(fake__build_s=4.0, cache_dir=tmp_path / "cache", warmup_sizes="[48x64]")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     fates = peer.collect(DiagnosticArray, "/frame_status")
     wait_for(is_ready(peer), "the first engine")

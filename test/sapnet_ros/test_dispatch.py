@@ -277,3 +277,39 @@ def test_a_size_that_is_not_ready_waits_for_no_call(make: Make) -> None:
     assert simulation.sent(1) == [(number, "failure") for number in range(5)]
     assert simulation.sent(0) == []
     simulation.errors.clear()
+
+
+def test_a_frame_whose_camera_info_is_late_holds_up_its_own_camera_alone(make: Make) -> None:
+    simulation = make(2, enabled=False)
+    simulation.cameras["camera0"].awaited = {1}
+    for number in (1, 2):
+        simulation.send(number, camera=0)
+        simulation.send(number, camera=1)
+        simulation.advance(0.01)
+    assert (simulation.sent(0), simulation.sent(1)) == ([], [(1, "disabled"), (2, "disabled")])
+    simulation.cameras["camera0"].awaited.clear()  # it has come
+    simulation.settle()
+    assert simulation.sent(0) == [(1, "disabled"), (2, "disabled")]
+
+
+@pytest.mark.parametrize(("deadline_ms", "latest_s"), [(0, 0.05), (20, 0.02)])
+def test_a_camera_info_that_does_not_come_is_waited_for_shortly(make: Make, deadline_ms: int, latest_s: float) -> None:
+    simulation = make(enabled=False, deadline_ms=deadline_ms)
+    simulation.cameras["camera0"].awaited = {1}
+    simulation.send(1)
+    simulation.settle()
+    assert latencies_s(simulation) == pytest.approx([latest_s])
+
+
+def test_frames_that_nobody_sees_are_not_derained_and_the_next_one_is(make: Make) -> None:
+    simulation = make()
+    simulation.cameras["camera0"].watched = False
+    for number in range(3):
+        simulation.send(number)
+        simulation.settle()
+    assert (simulation.sent(), simulation.batches) == ([], [])
+    assert simulation.figures().dropped == {"unwatched": 3}
+    simulation.cameras["camera0"].watched = True
+    simulation.send(3)
+    simulation.settle()
+    assert simulation.sent() == [(3, "derained")]

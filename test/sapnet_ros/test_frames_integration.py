@@ -17,9 +17,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 from std_srvs.srv import SetBool
 
-from live import NodeProcess, Peer, image, millis, status_values, wait_for
+from live import LocalNode, Peer, image, millis, status_values, wait_for
 
-Start = Callable[..., NodeProcess]
+Start = Callable[..., LocalNode]
 RNG = np.random.default_rng(0)
 COUNTS = ("received", "derained", "passed_through", "dropped", "in_flight")
 
@@ -162,7 +162,7 @@ def test_the_output_may_take_the_inputs_old_name(peer: Peer, start_node: Start) 
 def test_an_output_that_is_the_input_is_refused(start_node: Start) -> None:
     node = start_node("-r", "image:=/camera", "-r", "derained/image:=/camera")
     assert node.wait() == 1
-    assert "/camera: remap one" in node.log.read_text()
+    assert "/camera: remap one" in node.log
 
 
 def test_failures_and_pass_through_show_in_diagnostics(peer: Peer, start_node: Start) -> None:
@@ -272,9 +272,28 @@ def test_same_encoding_keeps_the_format_and_the_alpha(peer: Peer, start_node: St
         wait_for(lambda n=stamp: len(derained) == n, encoding)
         assert derained[-1].encoding == encoding
         np.testing.assert_array_equal(pixels(derained[-1]), frame)
-    camera.publish(image(np.full((48, 64), 1, np.uint16), 9, "mono16"))
-    wait_for(lambda: len(derained) == 5, "mono16")
+    camera.publish(image(np.zeros((48, 64, 2), np.uint8), 9, "yuyv"))
+    wait_for(lambda: len(derained) == 5, "yuyv")
     assert derained[-1].encoding == "bgr8"
+
+
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_thermal_frames_keep_their_depth(peer: Peer, start_node: Start, enabled: str) -> None:
+    """14 bits in mono16, of either byte order; the fake backend takes nothing out."""
+    start_node(output_encoding="same", input_bits=14, enabled=enabled, warmup_sizes="[48x64]")
+    wait_ready(peer)
+    derained, compared = peer.collect(Image, "/derained/image"), peer.collect(Image, "/comparison/image")
+    camera = peer.publisher(Image, "/image")
+    thermal = RNG.integers(0, 2**14, (48, 64), np.uint16)
+    for stamp, order in enumerate("<>", 1):
+        message = image(thermal.astype(f"{order}u2"), stamp, "mono16")
+        message.is_bigendian = int(order == ">")
+        camera.publish(message)
+        wait_for(lambda n=stamp: len(derained) == len(compared) == n, "the frame")
+        assert derained[-1].encoding == "mono16"
+        np.testing.assert_array_equal(np.frombuffer(derained[-1].data, "<u2").reshape(48, 64), thermal)
+        shown = pixels(compared[-1])[:, :64, 0]  # as the network gets it
+        np.testing.assert_array_equal(shown, np.rint(thermal * (255 / (2**14 - 1))))
 
 
 def test_malformed_messages_are_counted_and_the_node_goes_on(peer: Peer, start_node: Start) -> None:

@@ -57,9 +57,9 @@ def test_gaps_count_where_they_tell_something(numbers: list[int | None], one: bo
 
 
 def test_frames_overwritten_in_the_nodes_own_queue_are_counted(
-    peer: Peer, start_node: Callable[..., NodeProcess]
+    peer: Peer, start_process: Callable[..., NodeProcess]
 ) -> None:
-    start_node("-p", "qos_overrides./image.subscription.depth:=1", warmup_sizes="[48x64]")
+    start_process("-p", "qos_overrides./image.subscription.depth:=1", warmup_sizes="[48x64]")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera: Any = peer.node.create_publisher(Image, "/image", QoSProfile(depth=1000))
     wait_for(lambda: camera.get_subscription_count() == 1, "the node's subscription")

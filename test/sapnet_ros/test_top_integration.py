@@ -60,9 +60,9 @@ def start_top() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 @pytest.fixture
-def derained(peer: Peer, start_node: Callable[..., NodeProcess]) -> NodeProcess:
+def derained(peer: Peer, start_process: Callable[..., NodeProcess]) -> NodeProcess:
     """A node whose diagnostics tell of three derained frames."""
-    node = start_node()
+    node = start_process()
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     publisher = peer.publisher(Image, "image")
     frame = np.full((48, 64, 3), 90, np.uint8)
@@ -98,8 +98,8 @@ def test_once_as_text(derained: NodeProcess) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_nothing_in_time_is_said_in_one_line(peer: Peer, start_node: Callable[..., NodeProcess]) -> None:
-    start_node()
+def test_nothing_in_time_is_said_in_one_line(peer: Peer, start_process: Callable[..., NodeProcess]) -> None:
+    start_process()
     publisher = peer.publisher(DiagnosticArray, "/diagnostics", subscribers=0)
     timer = peer.node.create_timer(
         0.1, lambda: publisher.publish(DiagnosticArray(status=[DiagnosticStatus(name="lidar: process")]))
@@ -122,9 +122,9 @@ def test_a_wrong_timeout_is_refused(timeout: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_line_of_json_per_message_until_ctrl_c(
-    number: signal.Signals, start_node: Callable[..., NodeProcess], start_top: Callable[..., Any], tmp_path: Path
+    number: signal.Signals, start_process: Callable[..., NodeProcess], start_top: Callable[..., Any], tmp_path: Path
 ) -> None:
-    node = start_node(autostart=False)
+    node = start_process(autostart=False)
     out, errors = tmp_path / "out.jsonl", tmp_path / "errors"
     with out.open("wb") as stdout, errors.open("wb") as stderr:
         process = start_top("--json", stdout=stdout, stderr=stderr)
@@ -139,7 +139,7 @@ def test_a_line_of_json_per_message_until_ctrl_c(
 
 
 def test_a_terminal_is_redrawn_and_given_back(
-    start_node: Callable[..., NodeProcess], start_top: Callable[..., Any]
+    start_process: Callable[..., NodeProcess], start_top: Callable[..., Any]
 ) -> None:
     terminal, inside = pty.openpty()
     os.set_blocking(terminal, False)
@@ -156,7 +156,7 @@ def test_a_terminal_is_redrawn_and_given_back(
 
     process = start_top(stdin=inside, stdout=inside, stderr=inside)
     wait_for(lambda: b"Waiting for a derain_node" in screen(), "a first screen")
-    node = start_node(diagnostics__silent_after_s=60.0)
+    node = start_process(diagnostics__silent_after_s=60.0)
     wait_for(lambda: b"waiting for the first frame on /image" in screen(), "the camera")
     assert node.stop() == 0
     wait_for(lambda: re.search(rb"nothing came for \d+ s", screen()), "seconds of silence")

@@ -1,0 +1,332 @@
+"""Topics as launch files, drivers and viewers have them: names, types, durability, and who subscribes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import GetParameters, ListParameters
+from rclpy.parameter import Parameter, parameter_value_to_python
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
+from std_msgs.msg import Bool, Float32
+
+from live import LocalNode, Peer, image, millis, status_values, wait_for
+from sapnet_ros.qos import latched_profile
+
+Start = Callable[..., LocalNode]
+FRAME = np.full((48, 64, 3), 90, np.uint8)
+ERROR, WARN, OK = b"\x02", b"\x01", b"\x00"
+
+
+@pytest.fixture
+def stranger() -> Iterator[Peer]:
+    """In another DDS participant, for in one a topic has one type."""
+    stranger = Peer()
+    yield stranger
+    stranger.close()
+
+
+def remaps(**rules: str) -> list[str]:
+    """``front_image="/x"`` is the rule for front/image."""
+    return [word for name, topic in rules.items() for word in ("-r", f"{name.replace('__', '/')}:={topic}")]
+
+
+def wait_ready(peer: Peer, name: str = "/derain_node/ready") -> None:
+    ready = peer.collect(Bool, name, latched=True)
+    wait_for(lambda: ready and ready[-1].data, "ready")
+
+
+def status(diagnostics: list[Any], name: str = "/derain_node: camera") -> dict[str, Any]:
+    """Of a message that is still to come."""
+    diagnostics.clear()
+    return dict(wait_for(lambda: status_values(diagnostics, name), name))
+
+
+TWO = {"cameras": "[front, rear]"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "params", "named"),
+    [
+        (
+            {"front__derained__image": "/clean/front", "rear__derained__image": "/clean/rear"},
+            TWO,
+            ("output rear/derained/camera_info", "output front/derained/camera_info", "/clean/camera_info"),
+        ),
+        (
+            {"front__derained__image": "/rear/image", "rear__derained__image": "/front/image"},
+            TWO,
+            ("output front/derained/image", "input rear/image", "/rear/image"),
+        ),
+        (
+            {"front__derained__image": "/rear/clean"},
+            TWO,
+            ("output front/derained/camera_info", "input rear/camera_info", "/rear/camera_info"),
+        ),
+        ({"image": "/camera", "derained__image": "/camera"}, {}, ("output derained/image", "input image", "/camera")),
+        (
+            {"image": "/camera", "derained__image": "/camera"},
+            {"image_transport": "compressed", "publish_compressed": "true"},
+            ("output derained/image/compressed", "input image", "/camera/compressed"),
+        ),
+        ({"streak_mask__image": "/a", "comparison__image": "/a"}, {}, ("streak_mask/image", "comparison/image", "/a")),
+        ({"frame_status": "/diagnostics"}, {}, ("output frame_status", "output /diagnostics", "/diagnostics")),
+    ],
+)
+def test_topics_that_collide_are_refused_with_both_names(
+    start_node: Start, rules: dict[str, str], params: dict[str, str], named: tuple[str, ...]
+) -> None:
+    node = start_node(*remaps(**rules), **params)
+    assert node.wait() == 1
+    assert all(name in node.log for name in (*named, "remap one")), node.log
+
+
+def test_cameras_in_one_namespace_keep_the_camera_info_beside_them(peer: Peer, start_node: Start) -> None:
+    """Whatever that is worth: derained frames stand beside what came in, and nobody publishes it a second time."""
+    rules = remaps(
+        front__image="/cam/front",
+        rear__image="/cam/rear",
+        front__derained__image="/cam/front_clean",
+        rear__derained__image="/cam/rear_clean",
+    )
+    start_node(*rules, **TWO, warmup_sizes="[48x64]")
+    wait_ready(peer)
+    assert peer.node.count_publishers("/cam/camera_info") == 0
+    assert peer.node.count_subscribers("/cam/camera_info") == 2
+
+
+def dump(peer: Peer, name: str, path: Path) -> None:
+    """As ``ros2 param dump`` does."""
+    names = peer.call(ListParameters, f"{name}/list_parameters", ListParameters.Request()).result.names
+    values = peer.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=names)).values
+    tree: dict[str, Any] = {}
+    for full, value in zip(names, values, strict=True):
+        *groups, last = full.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[last] = parameter_value_to_python(value)
+    tree.pop("qos_overrides")  # whose names have the namespace
+    path.write_text(yaml.dump({name: {"ros__parameters": tree}}))
+
+
+@pytest.mark.parametrize("given", [{}, {"cameras": "[front]", "warmup_sizes": "[48x64, 16x16]", "weights": "sapnet"}])
+def test_dumped_parameters_can_be_read_again(
+    peer: Peer, start_node: Start, tmp_path: Path, given: dict[str, str]
+) -> None:
+    start_node(**given)
+    wait_for(lambda: peer.node.count_subscribers("/front/image" if given else "/image"), "the subscription")
+    dump(peer, "/derain_node", tmp_path / "dump.yaml")
+    text = (tmp_path / "dump.yaml").read_text()
+    assert "null" not in text
+    (tmp_path / "again.yaml").write_text(text.replace("/derain_node:", "/again/derain_node:"))
+    again = LocalNode(peer, "-r", "__ns:=/again", "--params-file", str(tmp_path / "again.yaml"))
+    try:
+        camera = "/again/front/image" if given else "/again/image"
+        wait_for(lambda: peer.node.count_subscribers(camera) == 1, f"the subscription of {camera}")
+        dump(peer, "/again/derain_node", tmp_path / "third.yaml")
+        assert (tmp_path / "third.yaml").read_text() == text.replace("/derain_node:", "/again/derain_node:")
+    finally:
+        again.close()
+
+
+def test_null_means_unset(peer: Peer, start_node: Start, tmp_path: Path) -> None:
+    file = tmp_path / "null.yaml"
+    unset = "cameras: null, warmup_sizes: 'null', cache_dir: null, engine: ''"
+    file.write_text(f"/**: {{ros__parameters: {{{unset}}}}}")
+    start_node("--params-file", str(file))
+    wait_for(lambda: peer.node.count_subscribers("/image"), "the subscription")
+    request = GetParameters.Request(names=["cameras", "warmup_sizes", "cache_dir", "engine"])
+    values = peer.call(GetParameters, "/derain_node/get_parameters", request).values
+    assert [parameter_value_to_python(value) for value in values] == [[], [], "", ""]
+    assert [value.type for value in values[:2]] == [Parameter.Type.STRING_ARRAY.value] * 2
+
+
+@pytest.mark.parametrize(
+    "reduced",
+    [
+        {"height": 96, "width": 128, "binning_x": 2, "binning_y": 2},
+        {"height": 97, "width": 129, "binning_x": 2, "binning_y": 2},
+        {"height": 480, "width": 640, "roi": RegionOfInterest(x_offset=5, y_offset=7, height=48, width=64)},
+        {"height": 480, "width": 640, "roi": RegionOfInterest(height=96, width=64), "binning_y": 2, "binning_x": 1},
+    ],
+)
+def test_camera_info_with_binning_or_a_region_is_for_the_reduced_image(
+    peer: Peer, start_node: Start, reduced: dict[str, Any]
+) -> None:
+    start_node()
+    infos, statuses = peer.collect(CameraInfo, "/derained/camera_info"), peer.collect(DiagnosticArray, "/frame_status")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    message = image(FRAME, 1)
+    peer.publisher(CameraInfo, "/camera_info").publish(CameraInfo(header=message.header, **reduced))
+    wait_ready(peer)
+    peer.publisher(Image, "/image").publish(message)
+    wait_for(lambda: infos and statuses, "the frame")
+    assert statuses[0].status[0].message == "derained", "its size was made ready by the camera_info"
+    assert infos[0] == CameraInfo(header=message.header, **reduced)
+    assert status(diagnostics)["level"] == OK
+
+
+def send_until_heard(camera: Any, driver: Any, derained: list[Any]) -> int:
+    """Frames with their camera_info, until both are heard and what comes out, too; returns the last stamp."""
+    for stamp in range(1, 100):
+        message = image(FRAME, stamp)
+        driver.publish(CameraInfo(header=message.header, height=48, width=64, distortion_model=f"zoom {stamp}"))
+        camera.publish(message)
+        time.sleep(0.02)
+        if [info.distortion_model for info in derained[-2:]] == [f"zoom {stamp - 1}", f"zoom {stamp}"]:
+            break
+    return stamp
+
+
+def test_each_frame_gets_its_own_camera_info_where_that_comes_after_it(peer: Peer, start_node: Start) -> None:
+    """As image_transport's CameraPublisher sends them; zooming, so that another frame's would be wrong."""
+    start_node(enabled="false")
+    derained = peer.collect(CameraInfo, "/derained/camera_info")
+    camera, driver = peer.publisher(Image, "/image"), peer.publisher(CameraInfo, "/camera_info")
+    send_until_heard(camera, driver, derained)
+    for stamp in range(101, 131):
+        message = image(FRAME, stamp)
+        camera.publish(message)
+        driver.publish(CameraInfo(header=message.header, height=48, width=64, distortion_model=f"zoom {stamp}"))
+        wait_for(lambda n=stamp: millis(derained[-1]) == n, f"frame {stamp}")
+    told = [(millis(info), info.distortion_model) for info in derained if millis(info) > 100]
+    assert told == [(stamp, f"zoom {stamp}") for stamp in range(101, 131)]
+
+
+def test_a_camera_info_that_does_not_come_is_waited_for_in_vain_and_told(peer: Peer, start_node: Start) -> None:
+    start_node(enabled="false")
+    derained = peer.collect(CameraInfo, "/derained/camera_info")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera, driver = peer.publisher(Image, "/image"), peer.publisher(CameraInfo, "/camera_info")
+    last = send_until_heard(camera, driver, derained)
+    camera.publish(image(FRAME, last + 1))
+    wait_for(lambda: millis(derained[-1]) == last + 1, "the frame without a camera_info")
+    assert derained[-1].distortion_model == f"zoom {last}"
+    assert status(diagnostics)["late_camera_infos"] == "1"
+
+
+def test_nothing_is_run_while_nobody_subscribes(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[48x64]", lazy="true")
+    wait_ready(peer)
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    camera = peer.publisher(Image, "/image")
+    for stamp in range(5):
+        camera.publish(image(FRAME, stamp))
+    wait_for(lambda: status(diagnostics)["dropped_unwatched"] == "5", "five frames that nobody sees")
+    values = status(diagnostics)
+    assert (values["received"], values["derained"], values["level"]) == ("5", "0", OK)
+    assert "unwatched" in values["message"]
+    for topic, kind in (("/rain_score", Float32), ("/streak_mask/image", Image), ("/frame_status", DiagnosticArray)):
+        messages = peer.collect(kind, topic)
+        camera.publish(image(FRAME, 10))
+        wait_for(lambda m=messages: m, f"what belongs on {topic}")
+    assert status(diagnostics)["derained"] == "3"
+
+
+def test_frames_of_a_node_that_is_not_lazy_are_derained_for_nobody(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[48x64]", lazy="false")
+    wait_ready(peer)
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    peer.publisher(Image, "/image").publish(image(FRAME, 1))
+    wait_for(lambda: status(diagnostics)["derained"] == "1", "the frame")
+
+
+@pytest.mark.parametrize(
+    ("topic", "transport", "instead"),
+    [
+        ("/cam/image_raw/compressed", "raw", "remap image to /cam/image_raw and set image_transport to compressed"),
+        ("/cam/image_raw/compressed", "compressed", "remap image to /cam/image_raw"),
+        ("/cam/image_raw/theora", "raw", "republish theora raw"),
+        ("/cam/image_raw", "raw", ""),
+    ],
+)
+def test_a_transport_in_the_name_is_told_once_with_what_to_write(
+    peer: Peer, start_node: Start, topic: str, transport: str, instead: str
+) -> None:
+    node = start_node(*remaps(image=topic), image_transport=transport)
+    wait_for(lambda: "deraining" in node.log, "the node to be active")
+    warnings = [line for line in node.lines if "names a transport" in line]
+    assert len(warnings) == bool(instead)
+    assert all(instead in line and topic in line for line in warnings)
+
+
+@pytest.mark.parametrize("side", ["input", "camera_info", "output"])
+def test_a_topic_of_another_type_is_an_error(peer: Peer, stranger: Peer, start_node: Start, side: str) -> None:
+    node = start_node()
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    if side == "output":
+        stranger.node.create_subscription(CompressedImage, "/derained/image", print, 1)
+        topic, wrong = "/derained/image", "sensor_msgs/msg/CompressedImage"
+    elif side == "input":
+        stranger.node.create_publisher(CompressedImage, "/image", 1)
+        topic, wrong = "/image", "sensor_msgs/msg/CompressedImage"
+    else:
+        stranger.node.create_publisher(Image, "/camera_info", 1)
+        topic, wrong = "/camera_info", "sensor_msgs/msg/Image"
+    told = wait_for(lambda: (s := status(diagnostics))["level"] == ERROR and s, "the ERROR")
+    assert told["message"].startswith(f"{topic} is used with type {wrong}")
+    assert sum(told["message"] in line for line in node.lines) == 1
+
+
+def test_a_latched_camera_info_arrives_and_one_sent_later_too(peer: Peer, start_node: Start) -> None:
+    """Sent once, before the node starts; then by a driver that does not latch."""
+    latched = peer.node.create_publisher(CameraInfo, "/camera_info", latched_profile())
+    latched.publish(CameraInfo(height=48, width=64, distortion_model="latched"))
+    start_node()
+    wait_ready(peer)
+    derained = peer.collect(CameraInfo, "/derained/camera_info")
+    camera = peer.publisher(Image, "/image")
+    camera.publish(image(FRAME, 1))
+    wait_for(lambda: derained, "the frame's camera_info")
+    assert derained[-1].distortion_model == "latched"
+    driver = peer.publisher(CameraInfo, "/camera_info")
+    message = image(FRAME, 2)
+
+    def comes() -> bool:
+        driver.publish(CameraInfo(header=message.header, height=48, width=64, distortion_model="not latched"))
+        camera.publish(message)
+        return bool(derained[-1].distortion_model == "not latched")
+
+    wait_for(comes, "a camera_info that is not latched")
+
+
+def test_a_latched_image_arrives(peer: Peer, start_node: Start) -> None:
+    """A still picture, published once."""
+    start = peer.collect(Image, "/derained/image", publishers=0)
+    latched = peer.node.create_publisher(Image, "/image", latched_profile())
+    latched.publish(image(FRAME, 1))
+    start_node(enabled="false")
+    wait_for(lambda: [millis(message) for message in start] == [1], "the picture")
+
+
+def test_diagnostics_of_several_nodes_do_not_overwrite_each_other(peer: Peer, start_node: Start) -> None:
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics", publishers=0)
+    for side in ("front", "rear"):
+        start_node("-r", f"__ns:=/{side}", enabled="false")
+        peer.publisher(Image, f"/{side}/image").publish(image(FRAME, 1, frame_id=f"{side}_optical"))
+    names = {f"/{side}/derain_node: {what}" for side in ("front", "rear") for what in ("camera", "backend", "process")}
+
+    def told() -> dict[str, str]:
+        return {status.name: status.hardware_id for message in diagnostics for status in message.status}
+
+    wait_for(lambda: told().keys() == names and told()["/rear/derain_node: camera"] == "rear_optical", "both nodes")
+    assert told()["/front/derain_node: camera"] == "front_optical"
+
+
+def test_the_comparison_shows_both_and_is_made_for_who_subscribes(peer: Peer, start_node: Start) -> None:
+    start_node(warmup_sizes="[48x64]")
+    wait_ready(peer)
+    compared = peer.collect(Image, "/comparison/image")
+    camera = peer.publisher(Image, "/image")
+    camera.publish(image(FRAME, 7))
+    wait_for(lambda: compared, "the comparison")
+    shown = np.frombuffer(compared[0].data, np.uint8).reshape(compared[0].height, compared[0].width, 3)
+    assert (compared[0].encoding, millis(compared[0])) == ("bgr8", 7)
+    np.testing.assert_array_equal(shown, np.hstack([FRAME, FRAME]))  # the fake backend finds no streaks
