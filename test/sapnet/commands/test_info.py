@@ -61,8 +61,31 @@ def test_shipped_weights_have_their_numbers_and_provenance(run_json: Info) -> No
     assert shipped["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     assert shipped["stages"] == PRESETS["sapnet_fast"].stages
     assert shipped["path"].endswith("sapnet_fast.safetensors")
-    assert shipped["provenance"]
+    assert 0 < shipped["bytes"] < 2e6
+    assert {"rain100l", "heavy"} <= set(shipped["psnr"])
+    assert all(20 < decibels < 45 for decibels in shipped["psnr"].values())
+    assert shipped["licence"].startswith("Apache-2.0")
+    assert shipped["provenance"]["training"]
     assert "model_config" not in shipped["provenance"]
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_one_line_for_each_weights_file_in_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info"])
+    heading, *rows = [line for line in capsys.readouterr().out.splitlines()[2:] if line][:3]
+    assert [row.split()[0] for row in rows] == ["sapnet", "sapnet_fast"]
+    assert rows[1].split()[1:5] == ["188,268", "4", "0.76", "rain100l"]
+    assert {row.index("rain100l") for row in rows} == {heading.index("PSNR")}
+    assert rows[0].endswith("Apache-2.0, MIT")
+    assert all(len(line) <= 80 for line in [heading, *rows])
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_verbose_adds_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info"])
+    assert "python -m training.train" not in capsys.readouterr().out
+    main(["info", "--verbose"])
+    assert "python -m training.train" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("few_backends")
@@ -85,7 +108,7 @@ def test_what_is_not_installed_is_said(
     assert facts["ros"] == {"available": False, "distro": None}
     main(["info"])
     text = capsys.readouterr().out
-    assert "\n  left_pad      not installed\n" in text
+    assert "\n  missing       left_pad\n" in text
     assert "\n  ros 2         not found\n" in text
 
 
@@ -116,11 +139,11 @@ def test_text_names_every_backend_and_why_it_cannot_run(capsys: pytest.CaptureFi
     assert "\n  auto          no backend runs here\n" in output.out
     assert "\n  tensorrt      no GPU; buy one\n" in output.out
     assert "\n  torch         runs\n" in output.out
-    assert "\n  fake          runs (for tests" in output.out
+    assert "\n  fake          runs; for tests, does not derain\n" in output.out
 
 
 @pytest.mark.usefixtures("few_backends")
-@pytest.mark.parametrize("columns", ["60", "80"])
+@pytest.mark.parametrize("columns", ["80", "200"])
 def test_text_fits_a_terminal_and_is_whole_in_a_pipe(
     columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +156,5 @@ def test_text_fits_a_terminal_and_is_whole_in_a_pipe(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     main(["info"])
     shown = capsys.readouterr().out
-    paths = [line for line in shown.splitlines() if ".safetensors" in line]
-    assert [line for line in shown.splitlines() if len(line) > int(columns) and line not in paths] == []
+    assert [line for line in shown.splitlines() if len(line) > int(columns)] == []
     assert shown.split() == piped.split()
