@@ -45,10 +45,11 @@ class CameraReport:
 
 @dataclass
 class BagReport:
-    """What became of a recording. messages: written. seconds: of work, over all runs that it took.
+    """The result of deraining a recording. messages: written. seconds: time spent on it, over all runs.
 
-    notes: what was wrong with the recording or its images, a sentence each.
-    network: weights, backend, precision, stages and device. job: what was asked for, and of which files.
+    notes: problems found in the recording or its images, a sentence each.
+    is_partial: only a part of the recording could be read, and the output holds that part.
+    network: weights, backend, precision, stages and device. job: input files, options and network.
     """
 
     input: str
@@ -59,6 +60,7 @@ class BagReport:
     notes: list[str] = field(default_factory=list)
     network: dict[str, str | int] = field(default_factory=dict)
     job: dict[str, Any] = field(default_factory=dict)
+    is_partial: bool = False
 
     @property
     def frames(self) -> int:

@@ -1,4 +1,4 @@
-"""Many recordings, derained by many workers over Ray, each one once, whatever fails meanwhile."""
+"""Derains many recordings with workers on a Ray cluster: each recording once, whatever fails meanwhile."""
 
 from sapnet.fleet.ledger import Row
 from sapnet.fleet.plan import Bag, plan_bags

@@ -1,4 +1,4 @@
-"""The ledger of a fleet: a line of JSON for each recording, written as it ends."""
+"""The ledger of a fleet: one line of JSON per recording, written when that recording ends."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from pathlib import Path
 from sapnet.errors import BagError
 from sapnet.files import append_line, whole_lines
 
-DONE, FAILED, KEPT = "done", "failed", "kept"
+DONE, PARTIAL, FAILED, KEPT = "done", "partial", "failed", "kept"
 
 
 @dataclass
 class Row:
-    """What became of a recording.
+    """The result for one recording.
 
-    state: ``done`` in this run, ``failed`` as often as it may, or ``kept`` because an earlier run had done it.
-    attempts: 1, and one for each time that a part of it failed or lost its worker. chunks: it was derained in.
-    seconds: of work, over all workers. node: host and Ray's name of where it ended. error: the last one, also where
-    a later attempt did it. notes: what was wrong with the recording. started, ended: UTC.
+    state: ``done`` in this run; ``partial`` if only a part of it could be read, and that part was derained; ``failed``
+    after the last attempt; ``kept`` if an earlier run had done it.
+    attempts: how often it was begun in this run. seconds: time spent on it. node: host and Ray node that finished it.
+    error: why it failed. notes: problems found in the recording. started, ended: UTC, ISO 8601.
     """
 
     input: str
     output: str
     state: str
     attempts: int = 0
-    chunks: int = 1
     frames: int = 0
     unreadable: int = 0
     messages: int = 0
@@ -41,35 +40,35 @@ class Row:
 
 
 def utc_now() -> str:
-    """ISO 8601, to the millisecond."""
+    """Return the time as ISO 8601, to the millisecond."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 class Ledger:
-    """The file. One process writes it; what a killed one left of a line is cut off."""
+    """The ledger file, written by one process at a time. ``newest`` maps an output to its last row."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.newest: dict[str, Row] = {}
         try:
-            self._read()
+            lines = whole_lines(path)
         except OSError as err:
-            raise BagError(f"{path} cannot be read ({err.strerror}); mend its rights") from err
+            raise BagError(f"{path} cannot be read ({err.strerror}); check its permissions") from err
+        for number, line in enumerate(lines, 1):
+            self._read(number, line)
 
     def append(self, row: Row) -> None:
-        """Add a row, to the disk. Raises BagError."""
+        """Append a row and sync it to the disk. Raises BagError."""
         try:
             append_line(self._path, asdict(row))
         except OSError as err:
-            raise BagError(f"{self._path} cannot be written ({err.strerror}); make room or mend its rights") from err
+            raise BagError(f"{self._path} cannot be written ({err.strerror}); check its permissions and space") from err
         self.newest[row.output] = row
 
-    def _read(self) -> None:
+    def _read(self, number: int, line: str) -> None:
         known = {entry.name for entry in fields(Row)}
-        for number, line in enumerate(whole_lines(self._path), 1):
-            try:
-                values = json.loads(line)
-                row = Row(**{name: value for name, value in values.items() if name in known})
-            except (ValueError, TypeError, AttributeError) as err:
-                raise BagError(f"{self._path} line {number} is no row of a ledger ({err}); move it away") from err
-            self.newest[row.output] = row
+        try:
+            row = Row(**{name: value for name, value in json.loads(line).items() if name in known})
+        except (ValueError, TypeError, AttributeError) as err:
+            raise BagError(f"line {number} of {self._path} is not a ledger row ({err}); move the file away") from err
+        self.newest[row.output] = row

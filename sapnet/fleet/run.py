@@ -1,113 +1,89 @@
-"""Derains many recordings with a pool of workers, and keeps the ledger."""
+"""Submits a task per recording to Ray, keeps the ledger and writes the summary."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+import signal
+import socket
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+import sapnet
 from sapnet.bags.derain import REPORT
 from sapnet.bags.options import BagOptions
-from sapnet.bags.report_data import read_report
-from sapnet.errors import BagError, SapnetError
+from sapnet.bags.report_data import BagReport, read_report
+from sapnet.errors import BagError, SapnetError, describe, first_line
 from sapnet.files import read_json, write_json
-from sapnet.fleet.connection import connected
-from sapnet.fleet.ledger import DONE, FAILED, KEPT, Ledger, Row, utc_now
-from sapnet.fleet.plan import CHUNKS, PARTIAL, Bag, is_complete
-from sapnet.fleet.pool import RayPool
-from sapnet.fleet.schedule import Outcome, Schedule, Task
+from sapnet.fleet.ledger import DONE, FAILED, KEPT, PARTIAL, Ledger, Row, utc_now
+from sapnet.fleet.plan import PARTIAL_SUFFIX, Bag, is_complete
+from sapnet.fleet.worker import Progress, Work, WorkerError, derain_recording
 
 LEDGER, JOB, SUMMARY = "ledger.jsonl", "fleet.json", "summary.json"
+INSTALL = "run pip install '.[fleet]' in the repository"
 _LOCK = ".fleet.lock"
-_WAIT_S = 0.5
-_WATCH_EVERY_S = 1.0  # each time all workers are asked
+_WATCH_EVERY_S = 0.5
+# Tasks that Ray is given at a time: more than any cluster has workers.
+_MAX_SUBMITTED = 1000
+# How long tasks may take to end in good order when the run is interrupted.
+_GRACE_S = 15.0
+_REACHED_WITHIN_S = 10.0
+# Only tasks and their results go through Ray; this is the least that it takes.
+_OBJECT_STORE_BYTES = 80 * 2**20
 
 
 @dataclass(frozen=True)
 class FleetOptions:
-    """How to share the work out.
+    """How the work is distributed.
 
-    workers: 0 for as many as there is room for. cpus, gpus: of each worker, also parts of one. chunk_s: derain
-    recordings in chunks of so many seconds; 0 for whole. tries: failures after which a recording is given up.
-    address: of a Ray cluster; empty for this machine alone.
+    workers: recordings at a time; 0 for as many as fit. cpus, gpus: of each worker, may be fractions.
+    tries: attempts after which a recording is given up. address: of a Ray cluster; empty for this machine alone.
     """
 
     workers: int = 0
     cpus: float = 1.0
     gpus: float = 0.0
-    chunk_s: float = 0.0
     tries: int = 3
     address: str = ""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How far it is. done: in bytes of the recordings, as those under way are counted by their share."""
+    """Progress of a fleet. done, total: bytes of recordings, those under way by their share. bags: finished."""
 
     done: float
     total: int
     bags: int
     failed: int
-    workers: int
 
 
 @dataclass
 class FleetReport:
-    """What became of each recording, in the order of their paths. seconds: on the clock."""
+    """The result of a fleet, rows sorted by path.
+
+    frames: derained in this run. seconds: elapsed. workers: processes that finished a recording.
+    """
 
     output: str
     rows: list[Row] = field(default_factory=list)
+    frames: int = 0
     seconds: float = 0.0
     workers: int = 0
 
     def count(self, state: str) -> int:
-        """Recordings that ended so."""
+        """Return the number of recordings in a state."""
         return sum(row.state == state for row in self.rows)
-
-    @property
-    def frames(self) -> int:
-        """Derained in this run."""
-        return sum(row.frames for row in self.rows if row.state == DONE)
-
-
-class Pool(Protocol):
-    """Workers that take tasks."""
-
-    size: int
-
-    @property
-    def idle(self) -> int:
-        """Workers that wait for a task."""
-        ...
-
-    @property
-    def working(self) -> int:
-        """Workers that can work."""
-        ...
-
-    def submit(self, task: Task) -> None:
-        """Give a task to an idle worker."""
-        ...
-
-    def wait(self, timeout_s: float) -> list[tuple[Task, Outcome]]:
-        """The tasks that have ended, waited for so long. Raises SapnetError."""
-        ...
-
-    def progress(self) -> dict[Task, float]:
-        """How much of each task under way is done, 0 to 1."""
-        ...
-
-    def close(self) -> None:
-        """End all workers in good order."""
-        ...
 
 
 Watch = Callable[[Standing], None]
@@ -121,65 +97,37 @@ def derain_fleet(
     fleet: FleetOptions | None = None,
     watch: Watch | None = None,
 ) -> FleetReport:
-    """Derain recordings that ``plan_bags`` has paired with outputs in ``out``; what is complete there is kept.
+    """Derain recordings that ``plan_bags`` has paired with outputs in ``out``; complete outputs are kept.
 
-    network: arguments of Derainer. ``out`` gets ledger.jsonl, a Row for each recording as it ends, and summary.json.
-    A recording that fails, or loses its worker, is tried again, and given up after ``tries``; the others go on.
-    Raises SapnetError where nothing can be done: another process at work there, an earlier run with other options, no
-    Ray, no worker that can work.
+    network: arguments of Derainer. ``out`` gets ledger.jsonl, with a Row for each recording as it ends, and
+    summary.json. A recording that fails or loses its worker is retried; after the last attempt the others go on.
+    Raises SapnetError if nothing can be done: another process uses ``out``, an earlier run had other options, Ray is
+    missing, no node has room for a worker, or a node cannot derain at all.
     """
     options, fleet = options or BagOptions(), fleet or FleetOptions()
     began_s = time.monotonic()
-    job = {"options": asdict(options), "network": _plain(network), "chunk_s": fleet.chunk_s}
-    with _workplace(out, job):
+    with _workplace(out, {"options": asdict(options), "network": _plain(network)}):
         ledger = Ledger(out / LEDGER)
-        report = FleetReport(str(out), [_keep_or_fail(bag, ledger) for bag in bags if is_complete(bag.output)])
+        report = FleetReport(str(out), [_kept(bag, ledger) for bag in bags if is_complete(bag.output)])
         left = [bag for bag in bags if not is_complete(bag.output)]
         if left:
-            schedule = Schedule(left, options, fleet.chunk_s, fleet.tries)
-            with connected(fleet.address, fleet.workers * fleet.cpus or _cores()):
-                placed = _placed(network, fleet)
-                pool = RayPool(fleet.workers, fleet.cpus, fleet.gpus, placed, (out / JOB).absolute())
-                with closing(pool):
-                    report.workers = pool.size
-                    report.rows += perform(schedule, pool, left, ledger, watch)
-        order = {str(bag.output): number for number, bag in enumerate(bags)}
-        report.rows.sort(key=lambda row: order[row.output])
+            work = Work(
+                _placed(network, fleet), options, max(1, int(fleet.cpus)), (out / JOB).absolute(), sapnet.__version__
+            )
+            with connected(fleet.address, fleet.workers * fleet.cpus or len(os.sched_getaffinity(0))):
+                _derain(left, work, fleet, ledger, report, watch)
+        report.rows.sort(key=lambda row: row.input)
         report.seconds = round(time.monotonic() - began_s, 3)
         write_json(out / SUMMARY, as_json(report))
     return report
 
 
-def perform(
-    schedule: Schedule, pool: Pool, bags: Sequence[Bag], ledger: Ledger, watch: Watch | None = None
-) -> list[Row]:
-    """Have a pool do what a schedule holds; the rows, as the recordings end."""
-    rows: list[Row] = []
-    sizes = {bag: bag.size for bag in bags}
-    worked: dict[Bag, float] = dict.fromkeys(bags, 0.0)
-    watched_s = 0.0
-    while not schedule.is_done:
-        while pool.idle and (task := schedule.take(time.monotonic())) is not None:
-            pool.submit(task)
-        for task, outcome in pool.wait(_WAIT_S):
-            worked[task.bag] += 0.0 if outcome.error else task.share
-            row = schedule.end(task, outcome, time.monotonic())
-            if row is not None:
-                worked[task.bag] = 1.0
-                ledger.append(row)
-                rows.append(row)
-        if watch is not None and (schedule.is_done or time.monotonic() - watched_s >= _WATCH_EVERY_S):
-            watched_s = time.monotonic()
-            watch(_standing(rows, sizes, worked, pool))
-    return rows
-
-
 def as_json(report: FleetReport) -> dict[str, Any]:
-    """What summary.json holds."""
+    """Return what summary.json holds."""
     return {
         "output": report.output,
         "bags": len(report.rows),
-        **{state: report.count(state) for state in (DONE, KEPT, FAILED)},
+        **{state: report.count(state) for state in (DONE, PARTIAL, KEPT, FAILED)},
         "frames": report.frames,
         "seconds": report.seconds,
         "fps": round(report.frames / report.seconds, 2) if report.seconds else 0.0,
@@ -188,88 +136,212 @@ def as_json(report: FleetReport) -> dict[str, Any]:
     }
 
 
-def _placed(network: Mapping[str, Any], fleet: FleetOptions) -> dict[str, Any]:
-    """Keep workers without a share of a GPU off it: all of a machine's would crowd on its first one."""
-    chosen = network.get("device", "auto") == "auto" and network.get("backend", "auto") in ("auto", "torch")
-    return {**network, "device": "cpu"} if chosen and not fleet.gpus else dict(network)
+@contextmanager
+def connected(address: str, cpus: float) -> Iterator[None]:
+    """Connect to the Ray cluster at ``address`` or, if that is empty, start Ray on this machine with so many CPUs.
 
-
-def _standing(rows: Sequence[Row], sizes: Mapping[Bag, int], worked: Mapping[Bag, float], pool: Pool) -> Standing:
-    shares = dict(worked)
-    for task, progress in pool.progress().items():
-        shares[task.bag] = min(1.0, shares[task.bag] + task.share * progress)
-    done = sum(sizes[bag] * share for bag, share in shares.items())
-    return Standing(done, sum(sizes.values()), len(rows), sum(row.state == FAILED for row in rows), pool.working)
-
-
-def _keep_or_fail(bag: Bag, ledger: Ledger) -> Row:
-    """The row of a recording that an earlier run has done: a failed one where nobody can read what that said of it."""
+    A connection that this process already has is used and left open. Raises SapnetError.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray reports each retry on stdout, where the summary goes.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
-        return _keep(bag, ledger)
-    except BagError as err:
-        row = Row(str(bag.source), str(bag.output), FAILED, bytes=bag.size, error=str(err), ended=utc_now())
-        ledger.append(row)
-        return row
+        ray = import_module("ray")
+    except ImportError as err:
+        raise SapnetError(f"a fleet needs Ray ({err}); install it: {INSTALL}") from err
+    if ray.is_initialized():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            _require_reachable(address)
+            ray.init(address=address, **quiet)
+        else:
+            cores, store = max(1, -int(-cpus // 1)), _OBJECT_STORE_BYTES
+            ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as err:
+        where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise SapnetError(f"cannot {where}: {first_line(err)}; see docs/fleet.md") from err
+    try:
+        with _sigterm_interrupts(before):
+            yield
+    finally:
+        ray.shutdown()
 
 
-def _keep(bag: Bag, ledger: Ledger) -> Row:
-    """The row of a recording; entered, where the run that did it was killed before it could. Raises BagError."""
-    for left in (PARTIAL, CHUNKS):
-        shutil.rmtree(bag.output.with_name(f"{bag.output.name}{left}"), ignore_errors=True)
-    known = ledger.newest.get(str(bag.output))
-    if known is not None and known.state != FAILED:
-        return Row(**{**asdict(known), "input": str(bag.source), "state": KEPT})
-    found = read_report(bag.output / REPORT)
-    row = Row(
+@contextmanager
+def _sigterm_interrupts(before: Any) -> Iterator[None]:
+    """Unwind at SIGTERM as at Ctrl-C: Ray's handler exits at once, and its calls turn SystemExit into status 1.
+
+    before: the handler to restore.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    terminated = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if terminated:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _require_reachable(address: str) -> None:
+    """Raises ValueError, and OSError if nothing listens there: Ray itself would keep trying for minutes."""
+    host, separator, port = address.rpartition(":")
+    if separator and port.isdecimal():
+        socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
+    elif address != "auto":
+        raise ValueError(f"got {address!r}, expected HOST:PORT of the head node, or auto")
+
+
+def _derain(
+    bags: Sequence[Bag], work: Work, fleet: FleetOptions, ledger: Ledger, report: FleetReport, watch: Watch | None
+) -> None:
+    """Run the tasks, and add a row to ledger and report as each one ends."""
+    import ray
+
+    _require_room(ray.nodes(), fleet)
+    progress = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
+    # max_calls=0: Ray would end the process, and with it the loaded network, after each task that has a GPU.
+    task = ray.remote(
+        num_cpus=fleet.cpus, num_gpus=fleet.gpus, max_retries=fleet.tries - 1, retry_exceptions=True, max_calls=0
+    )(derain_recording)
+    # The largest first, so that no worker is left alone with a long one at the end.
+    waiting = sorted(bags, key=lambda bag: bag.size)
+    running: dict[Any, Bag] = {}
+    workers: set[str] = set()
+    done = 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < (fleet.workers or _MAX_SUBMITTED):
+                bag = waiting.pop()
+                running[task.remote(bag, work, progress)] = bag
+            for ref in ray.wait(list(running), timeout=_WATCH_EVERY_S)[0]:
+                bag = running.pop(ref)
+                try:
+                    outcome = ray.get(ref)
+                except ray.exceptions.RayError as err:
+                    row = _failed(bag, err, fleet.tries, report)
+                else:
+                    row = _row(bag, outcome.report, DONE)
+                    row.attempts, row.node, row.started = outcome.attempt, outcome.node, outcome.started
+                    workers.add(outcome.worker)
+                    report.frames += row.frames
+                ledger.append(row)
+                report.rows.append(row)
+                done += bag.size
+            if watch is not None:
+                under_way = sum(bag.size * share for bag, share in _shares(ray, progress, running.values()))
+                watch(Standing(done + under_way, sum(bag.size for bag in bags), len(report.rows), report.count(FAILED)))
+    finally:
+        for ref in running:
+            ray.cancel(ref)
+        if running:
+            ray.wait(list(running), num_returns=len(running), timeout=_GRACE_S)
+    report.workers = len(workers)
+
+
+def _require_room(nodes: Sequence[Mapping[str, Any]], fleet: FleetOptions) -> None:
+    for node in nodes:
+        has = node["Resources"]
+        if node["Alive"] and has.get("CPU", 0) >= fleet.cpus and has.get("GPU", 0) >= fleet.gpus:
+            return
+    raise SapnetError(f"no node has {fleet.cpus:g} CPUs and {fleet.gpus:g} GPUs for a worker; ask for less")
+
+
+def _shares(ray: Any, progress: Any, bags: Iterable[Bag]) -> Iterator[tuple[Bag, float]]:
+    """What is done of recordings under way; nothing while the actor that knows is lost with its node."""
+    try:
+        shares = ray.get(progress.shares.remote(), timeout=_WATCH_EVERY_S)
+    except ray.exceptions.RayError:
+        return
+    yield from ((bag, shares.get(str(bag.output), 0.0)) for bag in bags)
+
+
+def _failed(bag: Bag, err: Exception, tries: int, report: FleetReport) -> Row:
+    """The row of a recording that was given up. Raises WorkerError if its node has never finished one."""
+    cause = getattr(err, "cause", None) or err
+    if isinstance(cause, WorkerError) and all(row.node != cause.node for row in report.rows):
+        raise cause
+    said = describe(cause) if cause is not err else f"the worker died ({type(err).__name__}: {first_line(err)})"
+    return Row(str(bag.source), str(bag.output), FAILED, tries, bytes=bag.size, error=said, ended=utc_now())
+
+
+def _row(bag: Bag, found: BagReport, state: str) -> Row:
+    return Row(
         str(bag.source),
         str(bag.output),
-        KEPT,
+        PARTIAL if found.is_partial else state,
         frames=found.frames,
         unreadable=sum(camera.unreadable for camera in found.cameras),
         messages=found.messages,
         bytes=bag.size,
-        seconds=found.seconds,
+        seconds=round(found.seconds, 3),
         notes=found.notes,
         ended=utc_now(),
     )
+
+
+def _kept(bag: Bag, ledger: Ledger) -> Row:
+    """The row of a recording that is complete; added to the ledger if the run that derained it was killed before."""
+    shutil.rmtree(bag.output.with_name(f"{bag.output.name}{PARTIAL_SUFFIX}"), ignore_errors=True)
+    known = ledger.newest.get(str(bag.output))
+    if known is not None and known.state != FAILED:
+        state = PARTIAL if known.state == PARTIAL else KEPT
+        return replace(known, input=str(bag.source), state=state)
+    try:
+        row = _row(bag, read_report(bag.output / REPORT), KEPT)
+    except SapnetError as err:
+        row = Row(str(bag.source), str(bag.output), FAILED, bytes=bag.size, error=str(err), ended=utc_now())
     ledger.append(row)
     return row
 
 
+def _placed(network: Mapping[str, Any], fleet: FleetOptions) -> dict[str, Any]:
+    """Keep workers without a share of a GPU off it: all of a machine would use its first one."""
+    chosen = network.get("device", "auto") == "auto" and network.get("backend", "auto") in ("auto", "torch")
+    return {**network, "device": "cpu"} if chosen and not fleet.gpus else dict(network)
+
+
 @contextmanager
 def _workplace(out: Path, job: dict[str, Any]) -> Iterator[None]:
-    """The output folder, locked, and found to be this job's. Raises SapnetError."""
+    """Lock the output folder, and check that it belongs to this job. Raises SapnetError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / _LOCK, timeout=0):
             _check_job(out / JOB, json.loads(json.dumps(job)))
             yield
     except Timeout:
-        raise SapnetError(f"another process is deraining to {out}; wait for it, or name another output") from None
+        raise SapnetError(f"another process writes to {out}; wait for it, or choose another output") from None
     except OSError as err:
-        raise BagError(f"{out} cannot be written ({err.strerror or err}); make room, or mend its rights") from err
+        raise BagError(f"{out} cannot be written ({err.strerror or err}); check its permissions and space") from err
 
 
 def _check_job(path: Path, job: dict[str, Any]) -> None:
     if not path.is_file():
         write_json(path, job)
         return
-    before = read_json(path, f"name another output, or move it away to go on with what is in {path.parent}")
-    was, asked = _flat(before), _flat(job)
-    changed = [f"{key} was {was.get(key)!r}, now {asked[key]!r}" for key in asked if was.get(key) != asked[key]]
+    before = read_json(path, f"choose another output, or move the file away to continue in {path.parent}")
+    was, now = ({**values.get("options", {}), **values.get("network", {})} for values in (before, job))
+    changed = [f"{key} was {was.get(key)!r}, now {now[key]!r}" for key in now if was.get(key) != now[key]]
     if changed:
         raise SapnetError(
-            f"{path.parent} was derained otherwise: {', '.join(changed)}; ask for the same, or name another output"
+            f"{path.parent} was derained with other options: {', '.join(changed)}; use them, or choose another output"
         )
-
-
-def _flat(job: Mapping[str, Any]) -> dict[str, Any]:
-    return {**job.get("options", {}), **job.get("network", {}), "chunk_s": job.get("chunk_s")}
 
 
 def _plain(network: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in network.items() if isinstance(value, (str, int, float))}
-
-
-def _cores() -> float:
-    return float(len(os.sched_getaffinity(0)))
