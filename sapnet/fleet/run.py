@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
-import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -23,24 +17,21 @@ from filelock import FileLock, Timeout
 import sapnet
 from sapnet.bags.derain import REPORT
 from sapnet.bags.options import BagOptions
-from sapnet.bags.report_data import BagReport, read_report
+from sapnet.bags.report_data import read_report
 from sapnet.errors import BagError, SapnetError, describe, first_line
 from sapnet.files import read_json, write_json
+from sapnet.fleet.connection import connected
 from sapnet.fleet.ledger import DONE, FAILED, KEPT, PARTIAL, Ledger, Row, utc_now
 from sapnet.fleet.plan import PARTIAL_SUFFIX, Bag, is_complete
-from sapnet.fleet.worker import Progress, Work, WorkerError, derain_recording
+from sapnet.fleet.worker import Progress, Work, WorkerError, derain_recording, row_of
 
 LEDGER, JOB, SUMMARY = "ledger.jsonl", "fleet.json", "summary.json"
-INSTALL = "run pip install '.[fleet]' in the repository"
 _LOCK = ".fleet.lock"
 _WATCH_EVERY_S = 0.5
 # Tasks that Ray is given at a time: more than any cluster has workers.
 _MAX_SUBMITTED = 1000
 # How long tasks may take to end in good order when the run is interrupted.
 _GRACE_S = 15.0
-_REACHED_WITHIN_S = 10.0
-# Only tasks and their results go through Ray; this is the least that it takes.
-_OBJECT_STORE_BYTES = 80 * 2**20
 
 
 @dataclass(frozen=True)
@@ -136,77 +127,6 @@ def as_json(report: FleetReport) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def connected(address: str, cpus: float) -> Iterator[None]:
-    """Connect to the Ray cluster at ``address`` or, if that is empty, start Ray on this machine with so many CPUs.
-
-    A connection that this process already has is used and left open. Raises SapnetError.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray reports each retry on stdout, where the summary goes.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    try:
-        ray = import_module("ray")
-    except ImportError as err:
-        raise SapnetError(f"a fleet needs Ray ({err}); install it: {INSTALL}") from err
-    if ray.is_initialized():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address:
-            _require_reachable(address)
-            ray.init(address=address, **quiet)
-        else:
-            cores, store = max(1, -int(-cpus // 1)), _OBJECT_STORE_BYTES
-            ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as err:
-        where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
-        raise SapnetError(f"cannot {where}: {first_line(err)}; see docs/fleet.md") from err
-    try:
-        with _sigterm_interrupts(before):
-            yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _sigterm_interrupts(before: Any) -> Iterator[None]:
-    """Unwind at SIGTERM as at Ctrl-C: Ray's handler exits at once, and its calls turn SystemExit into status 1.
-
-    before: the handler to restore.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    terminated = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = True
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if terminated:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
-def _require_reachable(address: str) -> None:
-    """Raises ValueError, and OSError if nothing listens there: Ray itself would keep trying for minutes."""
-    host, separator, port = address.rpartition(":")
-    if separator and port.isdecimal():
-        socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
-    elif address != "auto":
-        raise ValueError(f"got {address!r}, expected HOST:PORT of the head node, or auto")
-
-
 def _derain(
     bags: Sequence[Bag], work: Work, fleet: FleetOptions, ledger: Ledger, report: FleetReport, watch: Watch | None
 ) -> None:
@@ -232,13 +152,11 @@ def _derain(
             for ref in ray.wait(list(running), timeout=_WATCH_EVERY_S)[0]:
                 bag = running.pop(ref)
                 try:
-                    outcome = ray.get(ref)
+                    row, worker = ray.get(ref)
                 except ray.exceptions.RayError as err:
                     row = _failed(bag, err, fleet.tries, report)
                 else:
-                    row = _row(bag, outcome.report, DONE)
-                    row.attempts, row.node, row.started = outcome.attempt, outcome.node, outcome.started
-                    workers.add(outcome.worker)
+                    workers.add(worker)
                     report.frames += row.frames
                 ledger.append(row)
                 report.rows.append(row)
@@ -280,21 +198,6 @@ def _failed(bag: Bag, err: Exception, tries: int, report: FleetReport) -> Row:
     return Row(str(bag.source), str(bag.output), FAILED, tries, bytes=bag.size, error=said, ended=utc_now())
 
 
-def _row(bag: Bag, found: BagReport, state: str) -> Row:
-    return Row(
-        str(bag.source),
-        str(bag.output),
-        PARTIAL if found.is_partial else state,
-        frames=found.frames,
-        unreadable=sum(camera.unreadable for camera in found.cameras),
-        messages=found.messages,
-        bytes=bag.size,
-        seconds=round(found.seconds, 3),
-        notes=found.notes,
-        ended=utc_now(),
-    )
-
-
 def _kept(bag: Bag, ledger: Ledger) -> Row:
     """The row of a recording that is complete; added to the ledger if the run that derained it was killed before."""
     shutil.rmtree(bag.output.with_name(f"{bag.output.name}{PARTIAL_SUFFIX}"), ignore_errors=True)
@@ -303,7 +206,7 @@ def _kept(bag: Bag, ledger: Ledger) -> Row:
         state = PARTIAL if known.state == PARTIAL else KEPT
         return replace(known, input=str(bag.source), state=state)
     try:
-        row = _row(bag, read_report(bag.output / REPORT), KEPT)
+        row = row_of(bag, read_report(bag.output / REPORT), KEPT)
     except SapnetError as err:
         row = Row(str(bag.source), str(bag.output), FAILED, bytes=bag.size, error=str(err), ended=utc_now())
     ledger.append(row)

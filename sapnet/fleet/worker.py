@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import sapnet
 from sapnet.bags.derain import Progressed, derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.errors import BackendError, SapnetError
-from sapnet.fleet.ledger import utc_now
+from sapnet.fleet.ledger import DONE, PARTIAL, Row, utc_now
 from sapnet.fleet.plan import Bag
 
 if TYPE_CHECKING:
@@ -41,17 +41,6 @@ class Work:
     threads: int
     marker: Path
     version: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a task returns. worker: name of its process, unique in the cluster. started: UTC."""
-
-    report: BagReport
-    attempt: int
-    node: str
-    worker: str
-    started: str
 
 
 class WorkerError(SapnetError):
@@ -87,10 +76,10 @@ class Progress:
         return self._shares
 
 
-def derain_recording(bag: Bag, work: Work, progress: Any) -> Outcome:
-    """Derain one recording, continuing what an earlier attempt has left. progress: handle of the Progress actor.
+def derain_recording(bag: Bag, work: Work, progress: Any) -> tuple[Row, str]:
+    """Derain one recording, continuing what an earlier attempt has left; return its row and this process's name.
 
-    Raises WorkerError, and what ``derain_bag`` raises.
+    progress: handle of the Progress actor. Raises WorkerError, and what ``derain_bag`` raises.
     """
     import ray
 
@@ -120,7 +109,24 @@ def derain_recording(bag: Bag, work: Work, progress: Any) -> Outcome:
     except BackendError:
         _network.close()  # a device that has failed may go on failing until it is opened again
         raise
-    return Outcome(report, attempt, node, f"{node}/{os.getpid()}", started)
+    row = replace(row_of(bag, report, DONE), attempts=attempt, node=node, started=started)
+    return row, f"{node}/{os.getpid()}"
+
+
+def row_of(bag: Bag, report: BagReport, state: str) -> Row:
+    """The ledger's row of a recording that has this report, and this state if all of it could be read."""
+    return Row(
+        str(bag.source),
+        str(bag.output),
+        PARTIAL if report.is_partial else state,
+        frames=report.frames,
+        unreadable=sum(camera.unreadable for camera in report.cameras),
+        messages=report.messages,
+        bytes=bag.size,
+        seconds=round(report.seconds, 3),
+        notes=report.notes,
+        ended=utc_now(),
+    )
 
 
 class _Network:

@@ -1,0 +1,471 @@
+"""Fleets on a Ray cluster of two nodes on this machine, whose workers, nodes and drivers are killed while they work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import slow_fleet
+from ctrl_c import heed_ctrl_c
+from filelock import FileLock
+
+from bag_builders import FRAME_NS, START_NS, image, smooth_frames, text, write_bag
+from sapnet import Derainer
+from sapnet.bags import open_recording
+from sapnet.bags.derain import derain_bag
+from sapnet.bags.options import BagOptions
+from sapnet.cli import main
+from sapnet.errors import SapnetError
+from sapnet.fleet import FleetOptions, FleetReport, Row, Standing, derain_fleet, plan_bags
+from sapnet.fleet.ledger import Ledger
+
+ROOT = Path(__file__).resolve().parents[3]
+FRAMES = 30
+FAKE = {"backend": "fake"}
+SLOW = {"backend": "fake", "options": {"latency_ms": 40.0}}
+MARK = "SAPNET_TEST_FLEET"
+WORKING = "ray::derain_recording"  # Ray's name for a process that runs a task
+WAIT_S = 60.0
+Messages = list[tuple[str, str, int, bytes]]
+
+
+@pytest.fixture(scope="session")
+def mark() -> Iterator[str]:
+    """A word in the environment of this session's Ray processes, to tell them from all others."""
+    os.environ[MARK] = uuid4().hex
+    yield os.environ[MARK]
+    del os.environ[MARK]
+
+
+@pytest.fixture(scope="session")
+def cluster(mark: str) -> Iterator[Any]:
+    """Two nodes with one CPU each, and this process connected to them; both have a worker that is ready."""
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/fleet.txt")
+    if not Path("/proc").is_dir():
+        pytest.skip("finds Ray's processes in /proc, as Linux has it")
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # A lost node is noticed after five failed health checks, which are three seconds apart by default.
+    node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args={**node, "_system_config": {"health_check_period_ms": 500}})
+    add_node(made)
+    ray.init(address=made.address, log_to_driver=False)
+    # A second long, so that one process does not run both tasks.
+    ready = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(lambda: time.sleep(1.0))
+    ray.get([ready.remote() for _ in range(2)])
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def add_node(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+
+
+def record_drive(path: Path, frames: int, storage: str = "mcap") -> Path:
+    sent = []
+    for number, frame in enumerate(smooth_frames(frames)):
+        stamp_ns = START_NS + number * FRAME_NS
+        sent += [
+            image("/cam/image_raw", stamp_ns, frame),
+            text("/note", stamp_ns + 2_000_000, f"{path.name} {number}"),
+        ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_bag(path, sent, storage)
+
+
+def alone(drives: Path, out: Path) -> dict[str, Messages]:
+    """What each recording contains when it is derained without a fleet."""
+    with Derainer(backend="fake") as derainer:
+        for bag in plan_bags([str(drives)], out):
+            bag.output.parent.mkdir(parents=True, exist_ok=True)
+            derain_bag(derainer, bag.source, bag.output)
+    return contents(out)
+
+
+def contents(out: Path) -> dict[str, Messages]:
+    """Messages of every recording in a folder, by its name there."""
+    found = {}
+    for metadata in sorted(out.rglob("metadata.yaml")):
+        with open_recording(metadata.parent) as bag:
+            sent = [(m.topic.name, m.topic.type, m.time_ns, m.data) for m in bag.messages()]
+            assert bag.notes == []
+        found[str(metadata.parent.relative_to(out))] = sent
+    return found
+
+
+def states(report: FleetReport) -> dict[str, str]:
+    return {Path(row.input).name: row.state for row in report.rows}
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with recordings of 12 frames and 12 notes, and what they give when they are derained alone."""
+    folder = tmp_path_factory.mktemp("three")
+    for name, storage in (("a", "mcap"), ("b", "sqlite3"), ("c", "mcap")):
+        record_drive(folder / "drives" / name, 12, storage)
+    return folder
+
+
+Run = Callable[..., FleetReport]
+
+
+@pytest.fixture
+def run(cluster: Any, three: Path, tmp_path: Path) -> Run:
+    """``run(**fleet)``: a fleet from ``tmp_path/drives``, three recordings at first, to ``tmp_path/out``."""
+    shutil.copytree(three / "drives", tmp_path / "drives")
+
+    def derain(options: BagOptions | None = None, watch: Any = None, **fleet: Any) -> FleetReport:
+        out = tmp_path / "out"
+        return derain_fleet(
+            plan_bags([str(tmp_path / "drives")], out), out, FAKE, options, FleetOptions(**fleet), watch
+        )
+
+    return derain
+
+
+def test_every_recording_is_derained_as_it_is_alone(tmp_path: Path, run: Run) -> None:
+    report = run()
+    assert states(report) == {"a": "done", "b": "done", "c": "done"}
+    assert contents(tmp_path / "out") == alone(tmp_path / "drives", tmp_path / "alone")
+    rows = [json.loads(line) for line in (tmp_path / "out/ledger.jsonl").read_text().splitlines()]
+    assert sorted((Path(row["input"]).name, row["frames"], row["messages"]) for row in rows) == [
+        ("a", 12, 48),
+        ("b", 12, 48),
+        ("c", 12, 48),
+    ]
+    assert all(row["started"] <= row["ended"] for row in rows)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["bags"], summary["done"], summary["failed"], summary["frames"]) == (3, 3, 0, 36)
+
+
+def test_a_second_run_keeps_what_is_whole_and_derains_the_rest(tmp_path: Path, run: Run) -> None:
+    run()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.mcap")}
+    shutil.rmtree(tmp_path / "out/b")
+    report = run()
+    assert states(report) == {"a": "kept", "b": "done", "c": "kept"}
+    assert ([row.frames for row in report.rows], report.frames) == ([12, 12, 12], 12)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.mcap")} == before
+
+
+def test_what_a_killed_run_did_not_add_to_the_ledger_is_added(tmp_path: Path, run: Run) -> None:
+    run()
+    ledger = tmp_path / "out/ledger.jsonl"
+    whole = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(whole[:2]) + whole[2][:40])
+    assert set(states(run()).values()) == {"kept"}
+    rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert [row["state"] for row in rows] == ["done", "done", "kept"]
+    assert rows[2]["frames"] == 12
+    run()
+    assert len(ledger.read_text().splitlines()) == 3
+
+
+def test_recordings_that_fail_fail_alone_and_are_tried_by_the_next_run(tmp_path: Path, run: Run) -> None:
+    write_bag(tmp_path / "drives/dry", [text("/note", START_NS, "no camera")])
+    (tmp_path / "drives/noise.mcap").write_bytes(b"no recording")
+    (tmp_path / "out/c").mkdir(parents=True)
+    (tmp_path / "out/c/mine").write_text("kept")
+    report = run(tries=2)
+    assert states(report) == {"a": "done", "b": "done", "c": "failed", "dry": "failed", "noise.mcap": "failed"}
+    errors = {Path(row.input).name: (row.error, row.attempts) for row in report.rows if row.state == "failed"}
+    for name, said in (("c", "exists already"), ("dry", "no camera in colour"), ("noise.mcap", "noise.mcap")):
+        assert said in errors[name][0]
+        assert errors[name][1] == 2
+    assert (tmp_path / "out/c/mine").read_text() == "kept"
+    shutil.rmtree(tmp_path / "out/c")
+    assert states(run(tries=1))["c"] == "done"
+
+
+def test_an_unusable_rest_of_an_earlier_run_is_replaced_at_the_third_attempt(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "out/a.partial").mkdir(parents=True)
+    (tmp_path / "out/a.partial/job.json").write_text("{}")
+    report = run()
+    assert states(report)["a"] == "done"
+    assert [row.attempts for row in report.rows] == [3, 1, 1]
+    assert contents(tmp_path / "out") == alone(tmp_path / "drives", tmp_path / "alone")
+
+
+def test_other_options_and_damaged_files_of_the_output_are_refused(tmp_path: Path, run: Run) -> None:
+    run()
+    with pytest.raises(SapnetError, match="with other options: compressed was '', now 'jpeg'; use them"):
+        run(options=BagOptions(compressed="jpeg"))
+    (tmp_path / "out/a/sapnet_report.json").write_text("")
+    (tmp_path / "out/ledger.jsonl").unlink()
+    report = run()
+    assert states(report) == {"a": "failed", "b": "kept", "c": "kept"}
+    assert "out/a/sapnet_report.json is damaged (" in report.rows[0].error
+    with (
+        FileLock(tmp_path / "out/.fleet.lock", timeout=0),
+        pytest.raises(SapnetError, match="another process writes to"),
+    ):
+        run()
+    (tmp_path / "out/fleet.json").write_text("")
+    with pytest.raises(SapnetError, match=r"out/fleet\.json is damaged \(.*; choose another output, or move the file"):
+        run()
+
+
+def test_a_ledger_is_read_from_later_versions_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path).append(Row("/in/a", "/out/a", "done", frames=3))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mood": "good"}) + "\n")
+    assert Ledger(path).newest["/out/a"].frames == 3
+    path.write_text('{"state": "done"}\n')
+    with pytest.raises(SapnetError, match=r"line 1 of .* is not a ledger row"):
+        Ledger(path)
+
+
+def test_progress_grows_to_the_whole(run: Run) -> None:
+    seen: list[Standing] = []
+    run(watch=seen.append)
+    shares = [standing.done / standing.total for standing in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert (seen[-1].bags, seen[-1].failed) == (3, 0)
+
+
+@pytest.fixture(scope="session")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fleet") / "drives"
+    for bag in range(4):
+        record_drive(folder / f"day{bag % 2}" / f"drive{bag}", FRAMES, ("mcap", "sqlite3")[bag % 2])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def expected(drives: Path) -> dict[str, Messages]:
+    return alone(drives, drives.parent / "alone")
+
+
+def processes(mark: str, title: str = WORKING) -> list[int]:
+    """Processes of this session's Ray whose command line begins so."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                named = (entry / "cmdline").read_bytes().startswith(title.encode())
+                if named and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def stop_at_work(mark: str, parent: int | None = None) -> int:
+    """Stop a worker in the middle of a task, one of that parent if any, so that it is still at it when it is killed."""
+    stopped: list[int] = []
+
+    def stop() -> bool:
+        for worker in processes(mark):
+            try:
+                if parent in (None, parent_of(worker)):
+                    os.kill(worker, signal.SIGSTOP)
+                    if worker in processes(mark):
+                        stopped.append(worker)
+                        return True
+                    os.kill(worker, signal.SIGCONT)
+            except OSError:  # it has ended meanwhile
+                continue
+        return False
+
+    wait_until(stop)
+    return stopped[0]
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def wait_until(what: Callable[[], object]) -> None:
+    until_s = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < until_s, "waited in vain"
+        time.sleep(0.05)
+
+
+def fleet_while(what: Callable[[], None], drives: Path, out: Path) -> FleetReport:
+    """Run a fleet, and do ``what`` beside it once both workers are at work."""
+
+    def strike() -> None:
+        wait_until(lambda: len([*out.rglob("*.partial/part")]) == 2)
+        what()
+
+    with ThreadPoolExecutor(1) as executor:
+        done = executor.submit(strike)
+        report = derain_fleet(plan_bags([str(drives / "**")], out), out, SLOW)
+        done.result()
+    return report
+
+
+def require_whole(report: FleetReport, out: Path, expected: dict[str, Messages]) -> None:
+    """Every recording is there, once, and as it is alone."""
+    assert {row.state for row in report.rows} == {"done"}
+    rows = [json.loads(line)["output"] for line in (out / "ledger.jsonl").read_text().splitlines()]
+    assert sorted(rows) == sorted({row.output for row in report.rows})
+    assert contents(out) == expected
+    assert not [*out.rglob("*.partial")]
+
+
+def test_the_task_of_a_killed_worker_is_retried(
+    cluster: Any, mark: str, drives: Path, expected: dict[str, Messages], tmp_path: Path
+) -> None:
+    report = fleet_while(lambda: os.kill(stop_at_work(mark), signal.SIGKILL), drives, tmp_path / "out")
+    require_whole(report, tmp_path / "out", expected)
+    assert sorted(row.attempts for row in report.rows) == [1, 1, 1, 2]
+
+
+def test_the_tasks_of_a_lost_node_go_to_the_others(
+    cluster: Any, mark: str, drives: Path, expected: dict[str, Messages], tmp_path: Path
+) -> None:
+    node = next(iter(cluster.worker_nodes))
+
+    def lose() -> None:
+        worker = stop_at_work(mark, node.all_processes["raylet"][0].process.pid)
+        cluster.remove_node(node, allow_graceful=False)
+        os.kill(worker, signal.SIGKILL)
+
+    try:
+        report = fleet_while(lose, drives, tmp_path / "out")
+    finally:
+        add_node(cluster)
+    require_whole(report, tmp_path / "out", expected)
+    assert sorted(row.attempts for row in report.rows) == [1, 1, 1, 2]
+
+
+def test_the_run_after_a_killed_driver_finishes_its_work(
+    cluster: Any, drives: Path, expected: dict[str, Messages], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = command(slow_fleet.__file__, f"{drives}/**", "-o", out, "--address", cluster.address)
+    wait_until(lambda: any(out.rglob("sapnet_report.json")) or driver.poll() is not None)
+    assert driver.poll() is None, driver.communicate()
+    driver.kill()
+    driver.wait()
+    finish = command("-m", "sapnet", "fleet", f"{drives}/**", "-o", out, "--address", cluster.address, "--json")
+    summary = json.loads(finish.communicate(timeout=2 * WAIT_S)[0])
+    assert {row["state"] for row in summary["rows"]} == {"kept", "done"}
+    assert contents(out) == expected
+    assert len(Ledger(out / "ledger.jsonl").newest) == 4
+
+
+def command(*words: object) -> subprocess.Popen[str]:
+    """Python with these arguments and those of a fleet on the fake backend."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, words), "--backend", "fake", "--retries", "2"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "test")])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
+
+
+def test_an_interrupted_command_resumes_and_says_what_failed(cluster: Any, tmp_path: Path) -> None:
+    """First interrupted on a Ray of its own, then terminated on the cluster."""
+    for name in ("a", "b"):
+        record_drive(tmp_path / "drives" / name, 80)
+    (tmp_path / "drives/noise.mcap").write_bytes(b"no recording")
+    out = tmp_path / "out"
+    said = {}
+    for sent, more in ((signal.SIGINT, ["--workers", "1"]), (signal.SIGTERM, ["--address", cluster.address])):
+        first = command(slow_fleet.__file__, f"{tmp_path}/drives/**", "-o", out, *more)
+        try:
+            wait_until(lambda process=first: [*out.glob("*.partial/part")] or process.poll() is not None)
+            assert first.poll() is None, first.communicate()
+            first.send_signal(sent)
+            said[sent] = first.communicate(timeout=WAIT_S)
+        finally:
+            first.kill()
+        assert first.returncode == 128 + sent, said
+        assert [*out.glob("*.partial/journal.jsonl")]
+        assert not [*out.rglob("sapnet_report.json")]
+    assert "interrupted" in said[signal.SIGINT][1]
+
+    second = command(
+        "-m", "sapnet", "fleet", f"{tmp_path}/drives/**", "-o", out, "--address", cluster.address, "--json"
+    )
+    printed, errors = second.communicate(timeout=2 * WAIT_S)
+    assert (second.returncode, errors) == (1, "")
+    summary = json.loads(printed)
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert {Path(row["input"]).name: (row["state"], row["frames"]) for row in summary["rows"]} == {
+        "a": ("done", 80),
+        "b": ("done", 80),
+        "noise.mcap": ("failed", 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "said"),
+    [
+        (FAKE, {"gpus": 64.0}, "no node has 1 CPUs and 64 GPUs for a worker; ask for less"),
+        (
+            {"backend": "fake", "options": {"latency_ms": -1.0}},
+            {},
+            r"/\w+ cannot derain: got fake option latency_ms -1\.0",
+        ),
+    ],
+)
+def test_work_that_no_node_can_do_is_an_error(
+    cluster: Any, drives: Path, tmp_path: Path, network: dict[str, Any], options: dict[str, float], said: str
+) -> None:
+    with pytest.raises(SapnetError, match=said):
+        derain_fleet(
+            plan_bags([str(drives)], tmp_path / "out"),
+            tmp_path / "out",
+            network,
+            None,
+            FleetOptions(**options, tries=1),
+        )
+
+
+def fleet_of_one(tmp_path: Path, *words: str) -> int:
+    write_bag(tmp_path / "drives/a", [image("/cam/image_raw", START_NS, smooth_frames(1)[0])])
+    return main(["fleet", str(tmp_path / "drives"), "-o", str(tmp_path / "out"), "--backend", "fake", *words])
+
+
+def test_without_ray_kept_recordings_are_reported_and_others_need_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert fleet_of_one(tmp_path) == 2
+    assert "pip install '.[fleet]'" in capsys.readouterr().err
+    with Derainer(backend="fake") as derainer:
+        derain_bag(derainer, tmp_path / "drives/a", tmp_path / "out/a")
+    assert main(["fleet", str(tmp_path / "drives"), "-o", str(tmp_path / "out"), "--backend", "fake"]) == 0
+    assert "1 recording: 0 done, 0 partial, 1 kept, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cpus-per-worker", "1.5"], "expected a fraction such as 0.5, or a whole number, got '1.5'"),
+        (["--workers", "0"], "expected a whole number of at least 1, got '0'"),
+        (["--address", "127.0.0.1:9"], "cannot connect to the Ray cluster at 127.0.0.1:9: "),
+        (["--address", "somewhere"], "expected HOST:PORT of the head node, or auto"),
+    ],
+)
+def test_wrong_usage_is_one_line(tmp_path: Path, words: list[str], said: str) -> None:
+    """In a process of its own: this one may be connected to Ray."""
+    if "--address" in words:
+        pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/fleet.txt")
+    record_drive(tmp_path / "drives/a", 1)
+    done = command("-m", "sapnet", "fleet", tmp_path / "drives", "-o", tmp_path / "out", *words)
+    errors = done.communicate(timeout=WAIT_S)[1]
+    assert done.returncode == 2
+    assert said in errors
+    assert len(errors.splitlines()) == 1
