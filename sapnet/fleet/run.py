@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,7 @@ def _derain(
     bags: Sequence[Bag], work: Work, fleet: FleetOptions, ledger: Ledger, report: FleetReport, watch: Watch | None
 ) -> None:
     """Run the tasks, and add a row to ledger and report as each one ends."""
-    import ray
-
+    ray: Any = import_module("ray")
     _require_room(ray.nodes(), fleet)
     progress = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
     # max_calls=0: Ray would end the process, and with it the loaded network, after each task that has a GPU.
