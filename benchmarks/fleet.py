@@ -24,7 +24,7 @@ from sapnet.fleet.connection import connected
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 from bag_builders import FRAME_NS, START_NS, image, smooth_frames, write_bag
 
-SLOW = {"backend": "fake", "options": {"latency_ms": 20.0}}
+SLOW = {"backend": "fake", "fake": {"latency_ms": 20.0}}
 OPENVINO = {"backend": "openvino"}
 
 
@@ -41,7 +41,7 @@ def write_drives(folder: Path, bags: int, frames: int, shape: tuple[int, int]) -
 def loop_s(drives: Path, network: Mapping[str, Any]) -> float:
     """Seconds of a plain loop, without loading the network."""
     out = drives.parent / "loop"
-    options = {"options": {"threads": 1}} if network["backend"] == "openvino" else {}
+    options = {"threads": 1} if network["backend"] == "openvino" else {}
     with Derainer(**{**network, **options}) as derainer:
         began_s = time.perf_counter()
         for bag in plan_bags([str(drives)], out):

@@ -11,5 +11,5 @@ LATENCY_MS = 100.0
 
 if __name__ == "__main__":
     plain = fleet._network
-    fleet._network = lambda args: {**plain(args), "options": {"latency_ms": LATENCY_MS}}
+    fleet._network = lambda args: {**plain(args), "fake": {"latency_ms": LATENCY_MS}}
     sys.exit(main(["fleet", *sys.argv[1:]]))

@@ -138,9 +138,7 @@ class _Network:
 
     def open(self, work: Work, node: str) -> Derainer:
         """Return the Derainer for this work. Raises WorkerError."""
-        arguments = dict(work.network)
-        if arguments.get("backend") != "fake":
-            arguments["options"] = {**(arguments.get("options") or {}), "threads": work.threads}
+        arguments = {**work.network, "threads": work.threads}
         if self._derainer is None or self._arguments != arguments:
             self.close()
             from sapnet.derainer import Derainer

@@ -33,7 +33,7 @@ from sapnet.fleet.ledger import Ledger
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES = 30
 FAKE = {"backend": "fake"}
-SLOW = {"backend": "fake", "options": {"latency_ms": 40.0}}
+SLOW = {"backend": "fake", "fake": {"latency_ms": 40.0}}
 MARK = "SAPNET_TEST_FLEET"
 WORKING = "ray::derain_recording"  # Ray's name for a process that runs a task
 WAIT_S = 60.0
@@ -414,7 +414,7 @@ def test_an_interrupted_command_resumes_and_says_what_failed(cluster: Any, tmp_p
     [
         (FAKE, {"gpus": 64.0}, "no node has 1 CPUs and 64 GPUs for a worker; ask for less"),
         (
-            {"backend": "fake", "options": {"latency_ms": -1.0}},
+            {"backend": "fake", "fake": {"latency_ms": -1.0}},
             {},
             r"/\w+ cannot derain: got fake option latency_ms -1\.0",
         ),
