@@ -67,10 +67,10 @@ demo: $(VENV)/.runtime ## derain a live topic; INPUT=video|folder|bag RAIN=none|
 	exec $(BIN)/sapnet demo "$$@"
 
 test: venv ## run all tests on ROS 2 Jazzy; TESTS="test/sapnet -k name" for some
-	$(BIN)/python -m pytest -n 2 $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 
 test-kilted: venv-kilted ## run the node's tests on ROS 2 Kilted
-	$(VENV_KILTED)/bin/python -m pytest -n 2 $(or $(TESTS),-m 'not once' test/sapnet_ros)
+	$(VENV_KILTED)/bin/python -m pytest -n 2 --dist loadgroup $(or $(TESTS),-m 'not once' test/sapnet_ros)
 
 soak: venv ## four cameras for MINUTES=10 through derain_node; memory and threads as soak.png
 	$(BIN)/python benchmarks/soak.py --minutes "$${MINUTES:-10}" --picture soak.png
@@ -92,7 +92,7 @@ locks: ## write requirements/vehicle-*.lock anew, with uv, after a change of the
 	done
 
 clean: ## remove what builds, tests and the demo wrote; the environments stay
-	rm -rf build install log dist demo_out docs/_build .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache soak.png
+	rm -rf build install log dist demo_out docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache soak.png
 	find . -path './.*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too

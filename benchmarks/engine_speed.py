@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sapnet.backends import BackendSpec, create_backend
-from sapnet.backends import devices as gpu
+from sapnet.backends import BackendSpec, create_backend, devices
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.errors import SapnetError, first_line
 from sapnet.model import DeployNet
 
-SIZES = ((360, 640), (720, 1280), (1080, 1920))
-BATCHES = (1, 4)
-CALLS = 200
 WARM_UP = 20
 DEVICE = torch.device("cuda", 0)
 HEADS = ("eager fp32", "eager fp16 channels_last", "CUDA graphs fp16", "torch.compile fp16", "TensorRT fp16", "bound")
@@ -32,39 +29,52 @@ Call = Callable[[], object]
 Size = tuple[int, ...]
 
 
-def print_speed(presets: list[str]) -> None:
+def print_speed(presets: list[str], sizes: list[Size], batches: list[int], calls: int) -> None:
     """One row for each preset, size and batch: p50 / p95 in ms per frame, frames on the GPU; then from host to host."""
+    timer = Timer(calls)
     if not torch.cuda.is_available():
         raise SystemExit(f"needs an NVIDIA GPU and a CUDA build of torch; this torch {torch.__version__} finds none")
-    bandwidth = copy_bandwidth()
+    bandwidth = copy_bandwidth(timer)
     name = torch.cuda.get_device_name(DEVICE)
-    print(f"{name}, {gpu.driver_version()}; copies of its memory at {bandwidth / 1e9:.0f} GB/s (read and written)\n")
+    print(
+        f"{name}, {devices.driver_version()}; copies of its memory at {bandwidth / 1e9:.0f} GB/s (read and written)\n"
+    )
     heads = ("preset", "size", "batch", *HEADS, "TensorRT, host to host", "pinned copies")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     for preset in presets:
-        for height, width in SIZES:
-            for batch in BATCHES:
-                cells = measure(preset, (batch, height, width), bandwidth)
+        for height, width in sizes:
+            for batch in batches:
+                cells = measure(preset, (batch, height, width), bandwidth, timer)
                 print(f"| `{preset}` | {height}x{width} | {batch} | {' | '.join(cells)} |", flush=True)
 
 
-def measure(preset: str, shape: tuple[int, int, int], bandwidth: float) -> list[str]:
-    """The cells of a row."""
+def measure(preset: str, shape: tuple[int, int, int], bandwidth: float, timer: Timer) -> list[str]:
+    """The cells of a row; one that fails says why, and the others still count."""
+    # torch.compile stops at its recompile limit, and runs eager from then on without a word.
+    torch.compiler.reset()
+    torch.cuda.empty_cache()
+    batch = shape[0]
+    spec = BackendSpec(preset, "cuda", "fp16", max_batch=batch)
     frames = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, device=DEVICE)
-    spec = BackendSpec(preset, "cuda", "fp16", max_batch=shape[0])
-    fp32, fp16 = (on_gpu(preset, precision) for precision in ("fp32", "fp16"))
-    cells = []
+
+    def eager(precision: str) -> str:
+        network = on_gpu(preset, precision)
+        with devices.without_tf32():
+            return say(timer.on_gpu(lambda: network(frames)), batch)
+
+    def compiled() -> str:
+        network = torch.compile(on_gpu(preset, "fp16"), mode="reduce-overhead", dynamic=False)
+        return say(timer.on_gpu(lambda: network(frames)), batch)
+
+    def bound() -> str:
+        return f"{bound_ms(on_gpu(preset, 'fp16'), frames, bandwidth, timer) / batch:.2f}"
+
     with torch.inference_mode():
-        with gpu.without_tf32():
-            cells.append(say(time_on_gpu(lambda: fp32(frames)), shape[0]))
-        cells.append(say(time_on_gpu(lambda: fp16(frames)), shape[0]))
-        cells.append(attempt(lambda: of_backend("torch", spec, shape)[0]))
-        compiled = torch.compile(fp16, mode="reduce-overhead", dynamic=False)
-        cells.append(attempt(lambda: say(time_on_gpu(lambda: compiled(frames)), shape[0])))
-        tensorrt = attempt(lambda: "\n".join(of_backend("tensorrt", spec, shape))).split("\n")
-        bound = bound_ms(fp16, frames, bandwidth) / shape[0]
-        cells += [tensorrt[0], f"{bound:.2f}", tensorrt[-1], say(time_copies(frames), shape[0])]
-    return cells
+        cells = [attempt(lambda: eager("fp32")), attempt(lambda: eager("fp16"))]
+        cells += [attempt(lambda: of_backend("torch", spec, shape, timer)[0]), attempt(compiled)]
+        tensorrt = attempt(lambda: "\n".join(of_backend("tensorrt", spec, shape, timer))).split("\n")
+        copies = attempt(lambda: say(time_copies(frames, timer), batch))
+        return [*cells, tensorrt[0], attempt(bound), tensorrt[-1], copies]
 
 
 def on_gpu(preset: str, precision: str) -> DeployNet:
@@ -74,20 +84,20 @@ def on_gpu(preset: str, precision: str) -> DeployNet:
     return network.to(memory_format=torch.channels_last).to(DEVICE)  # type: ignore[call-overload, no-any-return]
 
 
-def of_backend(name: str, spec: BackendSpec, shape: tuple[int, int, int]) -> tuple[str, str]:
+def of_backend(name: str, spec: BackendSpec, shape: tuple[int, int, int], timer: Timer) -> tuple[str, str]:
     """Of a backend's own runner: with frames on the GPU, and from host to host."""
     batch, height, width = shape
     with closing(create_backend(name, spec)) as backend:
         backend.prepare(*shape)
-        kept: Any = backend._on_gpu if name == "torch" else backend._shelf  # type: ignore[attr-defined]
-        runner = kept.get(*shape)
+        find: Any = backend._get if name == "torch" else backend._shelf.get  # type: ignore[attr-defined]
+        runner = find(*shape)
         cuda: CudaRunner = runner if name == "torch" else runner._runner
         enqueue = cuda._enqueue
         assert enqueue is not None
         with torch.cuda.stream(cuda._stream):
-            resident = time_on_gpu(lambda: cuda._run(batch, enqueue))
+            resident = timer.on_gpu(lambda: cuda._run(batch, enqueue))
         frames = np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
-        return say(resident, batch), say(time_on_host(lambda: backend.infer(frames)), batch)
+        return say(resident, batch), say(timer.on_host(lambda: backend.infer(frames)), batch)
 
 
 def attempt(work: Callable[[], str]) -> str:
@@ -99,32 +109,37 @@ def attempt(work: Callable[[], str]) -> str:
         return first_line(err).replace("|", "/")
 
 
-def time_on_gpu(call: Call) -> list[float]:
-    """Milliseconds that calls take on the current stream."""
-    for _ in range(WARM_UP):
-        call()
-    times = []
-    for _ in range(CALLS):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
-        call()
-        ended.record()
-        ended.synchronize()
-        times.append(began.elapsed_time(ended))
-    return times
+@dataclass(frozen=True)
+class Timer:
+    """Milliseconds of each of so many calls, after some that do not count."""
+
+    calls: int
+
+    def on_gpu(self, call: Call) -> list[float]:
+        """Of calls that enqueue work on the current stream."""
+        for _ in range(WARM_UP):
+            call()
+        times = []
+        for _ in range(self.calls):
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            began.record()
+            call()
+            ended.record()
+            ended.synchronize()
+            times.append(began.elapsed_time(ended))
+        return times
+
+    def on_host(self, call: Call) -> list[float]:
+        """Of calls that wait for their end."""
+        times = []
+        for _ in range(WARM_UP + self.calls):
+            began = time.perf_counter()
+            call()
+            times.append((time.perf_counter() - began) * 1e3)
+        return times[WARM_UP:]
 
 
-def time_on_host(call: Call) -> list[float]:
-    """Milliseconds that calls take which wait for their end."""
-    times = []
-    for _ in range(WARM_UP + CALLS):
-        began = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - began) * 1e3)
-    return times[WARM_UP:]
-
-
-def time_copies(frames: Tensor) -> list[float]:
+def time_copies(frames: Tensor, timer: Timer) -> list[float]:
     """Milliseconds of copies from pinned memory, and back of derained frames and streaks."""
     on_gpu = [frames, frames.clone(), torch.empty(frames.shape[:3], dtype=torch.uint8, device=frames.device)]
     pinned = [torch.empty(tensor.shape, dtype=torch.uint8, pin_memory=True) for tensor in on_gpu]
@@ -134,14 +149,14 @@ def time_copies(frames: Tensor) -> list[float]:
         for source, target in zip(on_gpu[1:], pinned[1:], strict=True):
             target.copy_(source, non_blocking=True)
 
-    return time_on_gpu(copy)
+    return timer.on_gpu(copy)
 
 
-def copy_bandwidth() -> float:
+def copy_bandwidth(timer: Timer) -> float:
     """Bytes a second that a copy within the GPU's memory reads and writes."""
     source = torch.empty(2**29, dtype=torch.uint8, device=DEVICE)
     target = torch.empty_like(source)
-    return 2 * source.numel() / (statistics.median(time_on_gpu(lambda: target.copy_(source))) / 1e3)
+    return 2 * source.numel() / (statistics.median(timer.on_gpu(lambda: target.copy_(source))) / 1e3)
 
 
 class Convolutions(TorchDispatchMode):
@@ -159,22 +174,22 @@ class Convolutions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def bound_ms(network: DeployNet, frames: Tensor, bandwidth: float) -> float:
+def bound_ms(network: DeployNet, frames: Tensor, bandwidth: float, timer: Timer) -> float:
     """Sum over convolutions of the longer of two times: of the convolution alone, and of its bytes at ``bandwidth``."""
     # In inference mode convolutions are not told by this name.
     with torch.inference_mode(False), torch.no_grad(), Convolutions() as convolutions:
         network(frames)
-    return sum(count * convolution_ms(*key, bandwidth) for key, count in convolutions.counts.items())
+    return sum(count * convolution_ms(*key, bandwidth, timer) for key, count in convolutions.counts.items())
 
 
-def convolution_ms(size: Size, kernel: Size, settings: tuple[Any, ...], bandwidth: float) -> float:
+def convolution_ms(size: Size, kernel: Size, settings: tuple[Any, ...], bandwidth: float, timer: Timer) -> float:
     """The longer of the two times of one convolution, in fp16."""
     source, weight = (
         torch.randn(shape, dtype=torch.float16, device=DEVICE).to(memory_format=torch.channels_last)
         for shape in (size, kernel)
     )
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        alone = statistics.median(time_on_gpu(lambda: torch.nn.functional.conv2d(source, weight, None, *settings)))
+        alone = statistics.median(timer.on_gpu(lambda: torch.nn.functional.conv2d(source, weight, None, *settings)))
         result = torch.nn.functional.conv2d(source, weight, None, *settings)
     moved = 2 * (source.numel() + weight.numel() + result.numel())
     return max(alone, moved / bandwidth * 1e3)

@@ -26,11 +26,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed, too
+
 from sapnet.backends.devices import processor_name
-from sapnet.backends.engines.cache import EngineCache, read_entry
 from sapnet.config import PRESETS
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZES = ("360x640", "720x1280")
 PRECISIONS = ("fp16", "bf16", "fp32")
 TARGETS = ("portable", "sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
@@ -68,6 +69,8 @@ def compile_engine(weights: str, precision: str, target: str, size: str, cache: 
 
 def forget(built: dict[str, Any]) -> str:
     """The digest of an engine, which is removed from the cache."""
+    from sapnet.backends.engines.cache import read_entry
+
     digest = hashlib.sha256(read_entry(built["engine"]).data).hexdigest()
     Path(built["engine"]).unlink()
     return digest
@@ -98,6 +101,8 @@ def print_builds(presets: list[str], precisions: list[str], targets: list[str]) 
 
 def export(weights: str, precision: str, cache: Path) -> str:
     """Figures of the export, which the first engine of a cache brings."""
+    from sapnet.backends.engines.cache import EngineCache
+
     first = compile_engine(weights, precision, "portable", SIZES[0], cache)
     forget(first)
     (network,) = (entry for entry in EngineCache(cache).entries() if entry.key["kind"] == "onnx")
@@ -115,6 +120,8 @@ def build_twice(weights: str, precision: str, target: str, size: str, cache: Pat
 
 def print_cache() -> None:
     """Medians of the cache's own work on a real engine, and of whole commands around it."""
+    from sapnet.backends.engines.cache import EngineCache, read_entry
+
     with tempfile.TemporaryDirectory() as folder:
         wanted = ("sapnet_fast", "fp16", "portable", SIZES[1], Path(folder))
         path = Path(compile_engine(*wanted)["engine"])
@@ -180,11 +187,16 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--sizes", nargs="+", default=["720x1280", "360x640", "1080x1920"], help="gpu: HEIGHTxWIDTH")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4], help="gpu: frames at a time")
+    parser.add_argument("--calls", type=int, default=200, help="gpu: timed calls per cell")
     args = parser.parse_args()
     if args.what == "gpu":
         from engine_speed import print_speed  # torch, which other measurements stay free of
 
-        print_speed([preset for preset in args.presets if preset != "sapnet_separable"])  # which has no weights
+        with_weights = [preset for preset in args.presets if preset != "sapnet_separable"]
+        sizes = [tuple(map(int, size.split("x"))) for size in args.sizes]
+        print_speed(with_weights, sizes, args.batches, args.calls)
         return
     print_machine()
     if args.what == "builds":

@@ -1,4 +1,4 @@
-"""Weights in and out of files: safetensors of this project's layout, and the two foreign layouts that load too."""
+"""Weights in and out of files: safetensors in this project's layout, and the official ``.pth`` files."""
 
 from __future__ import annotations
 
@@ -25,45 +25,27 @@ State = Mapping[str, Tensor]
 Layout = Mapping[str, tuple[str, ...]]
 
 
-def _layout(ends: Mapping[str, tuple[str, ...]], blocks: Mapping[str, str], block: str, first: int) -> Layout:
-    """Names of modules: ours -> the file's; ``block`` is the file's prefix of a residual block by its number."""
-    return dict(ends) | {
-        f"blocks.{index}.{ours}": (f"{block.format(index + first)}.{theirs}",)
+# Modules of the network and what the official file calls them; its four gates are convolutions of their own.
+_BLOCK = {
+    "conv1": "0",
+    "attention1.squeeze": "1.conv_du.0",
+    "attention1.expand": "1.conv_du.2",
+    "attention1.skip": "1.conv_1_1",
+    "conv2": "3",
+    "attention2.squeeze": "4.conv_du.0",
+    "attention2.expand": "4.conv_du.2",
+    "attention2.skip": "4.conv_1_1",
+}
+_OFFICIAL: Layout = {
+    "head": ("conv0.0",),
+    "lstm.gates": ("conv_i.0", "conv_f.0", "conv_g.0", "conv_o.0"),
+    "tail": ("conv.0",),
+    **{
+        f"blocks.{index}.{ours}": (f"res_conv{index + 1}.{theirs}",)
         for index in range(5)
-        for ours, theirs in blocks.items()
-    }
-
-
-_OFFICIAL = _layout(
-    {"head": ("conv0.0",), "lstm.gates": ("conv_i.0", "conv_f.0", "conv_g.0", "conv_o.0"), "tail": ("conv.0",)},
-    {
-        "conv1": "0",
-        "attention1.squeeze": "1.conv_du.0",
-        "attention1.expand": "1.conv_du.2",
-        "attention1.skip": "1.conv_1_1",
-        "conv2": "3",
-        "attention2.squeeze": "4.conv_du.0",
-        "attention2.expand": "4.conv_du.2",
-        "attention2.skip": "4.conv_1_1",
+        for ours, theirs in _BLOCK.items()
     },
-    block="res_conv{}",
-    first=1,
-)
-_BOOTSTRAP = _layout(
-    {"head": ("c0",), "lstm.gates": ("g",), "tail": ("o",)},
-    {
-        "conv1": "a",
-        "attention1.squeeze": "ca.d",
-        "attention1.expand": "ca.u",
-        "attention1.skip": "ca.k",
-        "conv2": "b",
-        "attention2.squeeze": "cb.d",
-        "attention2.expand": "cb.u",
-        "attention2.skip": "cb.k",
-    },
-    block="r.{}",
-    first=0,
-)
+}
 _OFFICIAL_SEPARABLE = {
     f"{ours}.{our_half}": tuple(f"{name}.{their_half}" for name in theirs)
     for ours, theirs in _OFFICIAL.items()
@@ -72,7 +54,7 @@ _OFFICIAL_SEPARABLE = {
 _PUBLISHED = {**_OFFICIAL, **_OFFICIAL_SEPARABLE}
 # DataParallel, which the official files were saved from, puts "module." before every name.
 _PARALLEL = {ours: tuple(f"module.{name}" for name in theirs) for ours, theirs in _PUBLISHED.items()}
-_LAYOUTS: tuple[Layout, ...] = ({}, _PARALLEL, _PUBLISHED, _BOOTSTRAP)
+_LAYOUTS: tuple[Layout, ...] = ({}, _PARALLEL, _PUBLISHED)
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -107,8 +89,8 @@ def load_weights(weights: str | Path) -> SAPNet:
 def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str]) -> None:
     """Write ``network`` as float32 safetensors with its ModelConfig and ``provenance`` in the metadata.
 
-    The file appears whole or not at all, and equal weights give equal bytes. Raises CheckpointError for weights that
-    cannot be saved, SapnetError where the file cannot be written.
+    The file appears whole or not at all. Raises CheckpointError for weights that cannot be saved, SapnetError if the
+    file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -118,15 +100,7 @@ def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str
         raise CheckpointError(f"{path}: not saved, {problems[0]}; an earlier file of that name is left as it was")
     metadata = {**provenance, CONFIG_KEY: json.dumps(network.config.to_dict())}
     with replacing(path) as temporary:
-        temporary.write_bytes(_with_metadata(save(state), metadata))
-
-
-def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Safetensors bytes with ``metadata`` in sorted order; the library writes it in a different order every time."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps({"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8:end])}).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[end:]
+        temporary.write_bytes(save(state, metadata))
 
 
 def read_metadata(weights: str | Path) -> dict[str, str]:
@@ -144,8 +118,8 @@ def read_metadata(weights: str | Path) -> dict[str, str]:
 def key_map(keys: Iterable[str], state: State) -> dict[str, tuple[str, ...]]:
     """For each key of the network, the names of the tensors in ``state`` that make it, joined on dimension 0.
 
-    Knows this project's names, the official checkpoint's (with and without ``module.``; its four gates are
-    tensors of their own) and the bootstrap file's, and takes the layout that shares most names with ``state``.
+    Knows this project's names and the official checkpoint's, with and without ``module.``, and takes the layout that
+    shares most names with ``state``.
     """
     keys = list(keys)
     candidates = [{key: _names(key, layout) for key in keys} for layout in _LAYOUTS]

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
 from sapnet.backends import BuildStatus
+from sapnet.backends.base import EngineShape
 from sapnet.errors import BackendError
 from sapnet_ros.loader import Loader
 
@@ -173,7 +174,7 @@ def test_a_build_for_other_stages_tells_how_it_goes(make: Callable[..., Loader])
     second.go.clear()
     loader = make(lambda stages: second if stages == 2 else StubDerainer(stages), [(48, 64)], clock=lambda: 1000.0)
     eventually(lambda: loader.ready)
-    loader.note_build(status := BuildStatus(48, 64, "tactics", 0.5, 9.0, 9.0))
+    loader.note_build(status := BuildStatus(EngineShape(48, 64), "tactics", 0.5, 9.0, 9.0))
     loader.set_stages(2)
     eventually(lambda: loader.building == str(status))
     second.go.set()
@@ -185,7 +186,7 @@ def test_what_a_build_said_ends_with_it(make: Callable[..., Loader]) -> None:
     stub.go.clear()
     loader = make(lambda stages: stub, [(48, 64)], clock=lambda: 1000.0)
     eventually(lambda: loader.building == "compiling for 48x64")
-    loader.note_build(status := BuildStatus(48, 64, "tactics", 0.5, 9.0, 9.0))
+    loader.note_build(status := BuildStatus(EngineShape(48, 64), "tactics", 0.5, 9.0, 9.0))
     assert loader.building == str(status)
     stub.go.set()
     eventually(lambda: loader.ready and loader.building == "")
@@ -205,7 +206,7 @@ def test_silence_is_counted_while_something_is_loaded_or_compiled(make: Callable
     eventually(lambda: loader._busy and (loader.derainer is None) == (what == "load"))
     now_s[0] += 700
     assert loader.quiet_s == 700
-    loader.note_build(BuildStatus(48, 64, "tactics", 0.5, 9.0, 9.0))
+    loader.note_build(BuildStatus(EngineShape(48, 64), "tactics", 0.5, 9.0, 9.0))
     now_s[0] += 5
     assert loader.quiet_s == 5
     (go if what == "load" else stub.go).set()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("filelock", reason="the engine cache needs filelock")
+
 from sapnet import Derainer
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.cache import EngineCache
