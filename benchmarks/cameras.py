@@ -95,7 +95,7 @@ class Watch(Node):
     def _keep(self, message: DiagnosticArray) -> None:
         for status in message.status:
             node, _, what = status.name.partition(": ")
-            if node == "derain_node":
+            if node.endswith("/derain_node"):
                 self.statuses[what] = {pair.key: pair.value for pair in status.values} | {"message": status.message}
 
     def note(self, message: DiagnosticArray) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sapnet.backends import BackendSpec, create_backend
 from sapnet.backends.base import Frames
+from sapnet.backends.standby import Standby
 from sapnet.errors import BackendError, ImageFormatError
 from sapnet.images.frame import Frame, require_frame
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, Plane, rain_score, streak_mask
@@ -109,6 +110,11 @@ class Derainer:
     def device(self) -> str:
         """Of what runs now, for people."""
         return self._backend.device
+
+    @property
+    def building(self) -> bool:
+        """Whether what runs now stands in for an engine that is being built."""
+        return isinstance(self._backend, Standby) and self._backend.building
 
     def is_ready(self, height: int, width: int, batch: int = 1) -> bool:
         """Whether so many frames of that size would be derained at once, with nothing left to compile."""

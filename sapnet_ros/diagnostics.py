@@ -120,6 +120,8 @@ class Statuses:
         if derainer is not None:
             values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
         values |= {"build_progress": loader.building, "restarts": loader.restarts}
+        if loader.stages_said:
+            values["stages_choice"] = loader.stages_said
         # Not before there is a network: torch may be half imported.
         if derainer is not None and (memory_mb := _gpu_memory_mb(params.device)) is not None:
             values["gpu_memory_mb"] = memory_mb

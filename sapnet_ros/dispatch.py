@@ -263,7 +263,9 @@ class Dispatch:
         if derained is None:
             camera.steadier.forget()
         if fate.kind == fates.DEADLINE:
-            camera.stats.count_missed()
+            in_row = camera.stats.count_missed()
+            if in_row % self._params().missed_in_row == 0:
+                self._loader.review_stages()
         if fate.error:
             self._log_error(f"{camera.label}:{fate.kind}", f"{camera.label}: {fate.error}")
         if fate.dropped or decoded is None:

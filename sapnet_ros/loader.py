@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sapnet.errors import describe
 from sapnet.images.frame import MIN_SIDE
@@ -27,6 +30,11 @@ MAX_RESTARTS = 5
 FORGIVEN_AFTER_S = 60.0
 # ... but each call that never returns keeps a thread and a network: so many of them are the end.
 MAX_LEFT_BEHIND = 5
+# A rate is held if the calls of one period take so much of it.
+BUSY_SHARE = 0.8
+MEASURED_CALLS = 3
+
+log = logging.getLogger("sapnet")
 
 
 class Restarts:
@@ -80,10 +88,50 @@ class Restarts:
             self._tries = 0
 
 
+class StageChoice:
+    """As many stages of the network as hold a rate with 20 % to spare; all of them where no rate is asked for.
+
+    most: as many at most; 0: the preset's. hz: frames a second, of all cameras together; 0: no rate.
+    """
+
+    def __init__(self, most: int, hz: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stages = most
+        self.hz = hz
+        self.said = ""  # the choice, for people
+        self._most = most
+        self._clock = clock
+
+    def review(self, derainer: Derainer, size: Size, may_rise: bool) -> bool:
+        """Measure calls on frames of a size; returns whether another number of stages is to be loaded."""
+        self._most = self._most or derainer.stages
+        frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        seconds = [self._time(derainer, frame) for _ in range(MEASURED_CALLS)]
+        call_s, budget_s = sorted(seconds)[MEASURED_CALLS // 2], BUSY_SHARE / self.hz
+        # A stage takes about as long as any other.
+        fitting = min(self._most, max(1, int(derainer.stages * budget_s / call_s)))
+        held = call_s <= budget_s
+        if not held:
+            fitting = min(fitting, max(1, derainer.stages - 1))
+        elif not may_rise:
+            fitting = derainer.stages
+        what = f"{derainer.stages} of {self._most} stages take {1e3 * call_s:.1f} ms at {size[0]}x{size[1]}"
+        self.said = f"{what}: they {'hold' if held else 'do not hold'} {self.hz:g} frames a second"
+        if fitting == derainer.stages:
+            return False
+        self.stages = fitting
+        return True
+
+    def _time(self, derainer: Derainer, frame: np.ndarray) -> float:
+        began_s = self._clock()
+        derainer([frame])
+        return self._clock() - began_s
+
+
 class Loader:
     """Owns the Derainer: loads it, and compiles it for every size that is asked for, on a thread of its own.
 
     load: makes a Derainer for a number of stages, one that keeps ``max_sizes`` compiled; may take seconds.
+    choice: of the number of stages.
     max_sizes: frame sizes kept ready at once; the one not seen for longest is given up for another.
     on_change: called, from any thread, whenever ``ready`` may have changed.
     on_error: called with a text when loading or compiling failed.
@@ -93,7 +141,7 @@ class Loader:
     def __init__(
         self,
         load: Callable[[int], Derainer],
-        stages: int,
+        choice: StageChoice,
         sizes: Iterable[Size],
         max_sizes: int,
         on_change: Callable[[], None],
@@ -101,7 +149,8 @@ class Loader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
-        self._stages = stages
+        self._choice = choice
+        self._to_review: tuple[Size, bool] | None = None  # a size to measure, and whether the stages may rise
         self._on_change = on_change
         self._on_error = on_error
         self._clock = clock
@@ -146,7 +195,7 @@ class Loader:
             return ""
         if (build := self._build) is not None and self._clock() - self._news_s < BUILD_SILENCE_S:
             return str(build)
-        if self._derainer is None or self._loaded_stages != self._stages:
+        if self._derainer is None or self._loaded_stages != self._choice.stages:
             return "loading the network"
         with self._changed:
             missing = self._next_size()
@@ -189,11 +238,25 @@ class Loader:
         if not known:
             self._on_change()
 
-    def set_stages(self, stages: int) -> None:
-        """Load anew with this number of stages; what is loaded serves until then."""
+    def choose_stages(self, choice: StageChoice) -> None:
+        """Load with another number of stages; what is loaded serves until then."""
         with self._changed:
-            self._stages = stages
+            self._choice, self._to_review = choice, None
+            if choice.hz and self._loaded_stages == choice.stages and self._sizes:
+                self._to_review = next(reversed(self._sizes)), True
             self._changed.notify()
+
+    def review_stages(self) -> None:
+        """Deadlines were missed in a row: measure whether fewer stages are needed."""
+        with self._changed:
+            if self._sizes and self._choice.hz and self._to_review is None:
+                self._to_review = next(reversed(self._sizes)), False
+                self._changed.notify()
+
+    @property
+    def stages_said(self) -> str:
+        """Which stages were chosen for the rate, for people; empty where there is none."""
+        return self._choice.said
 
     def restart(self, derainer: Derainer, error: str, thread: Thread) -> None:
         """Leave ``derainer`` behind, which hangs in ``thread``, and load anew after a while, or never after too many.
@@ -218,6 +281,9 @@ class Loader:
     def note_working(self) -> None:
         """The network has derained frames."""
         self._restarts.note_working()
+        if self._to_review is not None:
+            with self._changed:
+                self._changed.notify()  # an engine may be ready now
 
     def note_failure(self, error: str) -> None:
         """The network has failed on frames; told by who has run it, and logged there."""
@@ -252,11 +318,13 @@ class Loader:
         return None
 
     def _has_work(self) -> bool:
-        return self._pause_s() == 0 or self._next_size() is not None
+        # What stands in for an engine is slower, and no measure of it.
+        may_review = self._to_review is not None and self._derainer is not None and not self._derainer.building
+        return self._pause_s() == 0 or self._next_size() is not None or may_review
 
     def _pause_s(self) -> float | None:
         """How long to wait before loading, which may be not at all; None where nothing is to be loaded."""
-        return None if self._loaded_stages == self._stages else self._restarts.pause_s
+        return None if self._loaded_stages == self._choice.stages else self._restarts.pause_s
 
     def _run(self) -> None:
         while True:
@@ -265,12 +333,15 @@ class Loader:
                     self._changed.wait(self._pause_s())
                 if self._closed:
                     return
-                stages, size = self._stages, self._next_size()
+                stages, size, review = self._choice.stages, self._next_size(), self._to_review
             self._news_s, self._busy = self._clock(), True
             if self._loaded_stages != stages:
                 self._reload(stages)
             elif size is not None:
                 self._compile(size)
+            elif review is not None:
+                self._to_review = None
+                self._review(*review)
             self._busy, self._build = False, None
             try:
                 self._on_change()
@@ -305,10 +376,26 @@ class Loader:
                 self._derainer, self._error, self._loaded_stages = derainer, "", stages
 
     def _compile(self, size: Size) -> None:
-        if self._derainer is not None and (reason := self._prepare(self._derainer, size)):
-            with self._changed:
-                if size in self._sizes:  # what nobody asks for any more is no error
-                    self._failed[size] = reason
+        reason = self._prepare(self._derainer, size) if self._derainer is not None else ""
+        with self._changed:
+            if reason and size in self._sizes:  # what nobody asks for any more is no error
+                self._failed[size] = reason
+            elif self._choice.hz and self._to_review is None:
+                self._to_review = size, True
+
+    def _review(self, size: Size, may_rise: bool) -> None:
+        derainer, choice = self._derainer, self._choice
+        if derainer is None or not self.ready_for(size):
+            return
+        try:
+            changed = choice.review(derainer, size, may_rise)
+        except Exception as err:  # a backend's library may raise anything
+            self._tell_error(describe(err))
+            return
+        log.info(choice.said)
+        with self._changed:
+            if changed and choice is self._choice:
+                self._to_review = size, False  # once they are loaded, see whether they do
 
     def _prepare(self, derainer: Derainer, size: Size) -> str:
         """Compile for a size; returns why it failed, or nothing."""

@@ -25,7 +25,7 @@ from sapnet.images.topics import DERAINED
 from sapnet_ros import diagnostics, params
 from sapnet_ros.camera import Camera, image_size_of, require_no_collisions
 from sapnet_ros.diagnostics import ProcessUsage, Throttle
-from sapnet_ros.loader import Loader, load_derainer
+from sapnet_ros.loader import Loader, StageChoice, load_derainer
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import ReliabilityOverrides, latched_profile
@@ -129,7 +129,7 @@ class DerainNode(LifecycleNode):
         max_sizes = max(MIN_SIZES, len(self._cameras), len(current.warmup_sizes))
         self.loader = Loader(
             functools.partial(load_derainer, current, max_sizes, self._on_build),
-            current.stages,
+            _stage_choice(current),
             current.warmup_sizes,
             max_sizes,
             on_change=self._publish_ready,
@@ -278,8 +278,9 @@ class DerainNode(LifecycleNode):
         if self.params is None:
             return
         old, self.params = self.params, params.current(self)
-        if self.loader is not None and self.params.stages != old.stages:
-            self.loader.set_stages(self.params.stages)
+        changed = (self.params.stages, self.params.target_hz) != (old.stages, old.target_hz)
+        if self.loader is not None and changed:
+            self.loader.choose_stages(_stage_choice(self.params))
         self._wake_worker()
 
     def _wake_worker(self) -> None:
@@ -319,6 +320,10 @@ class DerainNode(LifecycleNode):
                 message.status.append(status.backend(self.loader, current))
         message.status.append(status.process(self.state, list(self._refused.values()), self._usage))
         self._diagnostics.publish(message)
+
+
+def _stage_choice(current: NodeParams) -> StageChoice:
+    return StageChoice(current.stages, current.target_hz * max(1, len(current.cameras)))
 
 
 class BuildNode(DerainNode):

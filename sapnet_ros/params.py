@@ -178,6 +178,14 @@ class NodeParams:
     stages: int = _number(
         0, 0, 12, "Stages of the network: fewer are faster. 0: as many as the preset has.", changes="live"
     )
+    target_hz: float = _number(
+        0.0,
+        0.0,
+        1000.0,
+        "Frame rate of each camera to hold: the node measures the network and runs as many stages, up to `stages`, as "
+        "leave 20 % of the time free. 0: off.",
+        changes="live",
+    )
     warmup_sizes: tuple[Size, ...] = _parameter(
         [],
         "Frame sizes to prepare at start, as HEIGHTxWIDTH. Empty: taken from camera_info or the first frame.",

@@ -138,10 +138,11 @@ class CameraStats:
             self._dropped[reason] += 1
             self._note_fate(reason, error)
 
-    def count_missed(self) -> None:
-        """A frame's deadline came before its result; what became of the frame is counted beside."""
+    def count_missed(self) -> int:
+        """A frame's deadline came before its result; its fate is counted beside. Returns how many did in a row."""
         with self._lock:
             self._missed_in_row += 1
+            return self._missed_in_row
 
     def count_kept(self) -> None:
         """A frame's result came before its deadline."""

@@ -17,7 +17,7 @@ from sapnet.steadiness import Steadier
 from sapnet_ros.batching import Call
 from sapnet_ros.dispatch import Dispatch
 from sapnet_ros.fate import RainGate, make_decoder
-from sapnet_ros.loader import Loader
+from sapnet_ros.loader import Loader, StageChoice
 from sapnet_ros.mailbox import Mailbox, Received
 from sapnet_ros.params import PARAMETERS, NodeParams
 from sapnet_ros.stats import CameraStats, Parts, Snapshot
@@ -89,7 +89,7 @@ class Surroundings:
         self.threads: list[Thread] = []
         self.loaded = 0
         self.options = options or {}
-        self.loader = Loader(self._load, 0, [SMALL, LARGE], 4, lambda: None, self.errors.append)
+        self.loader = Loader(self._load, StageChoice(0, 0.0), [SMALL, LARGE], 4, lambda: None, self.errors.append)
         wait_for(lambda: self.loader.ready, "the fake backend")
 
     def send(self, number: int, camera: int = 0, size: tuple[int, int] = SMALL, encoding: str = "bgr8") -> None:

@@ -61,6 +61,11 @@ class Standby:
         """Of what runs now."""
         return self._running.device
 
+    @property
+    def building(self) -> bool:
+        """Whether an engine is being made ready."""
+        return bool(self._building)
+
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Whether either is."""
         shape = batch, height, width

@@ -18,7 +18,15 @@ PARAMS = NodeParams.check({declaration.name: declaration.default for declaration
 
 
 def loader(**more: Any) -> Any:
-    fields = {"derainer": None, "ready": False, "building": "", "restarts": 0, "last_error": None, "error": ""}
+    fields = {
+        "derainer": None,
+        "ready": False,
+        "building": "",
+        "restarts": 0,
+        "last_error": None,
+        "error": "",
+        "stages_said": "",
+    }
     return SimpleNamespace(**(fields | {"quiet_s": 0.0} | more))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
@@ -13,7 +15,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ro
 from sapnet.backends import BuildStatus
 from sapnet.backends.base import EngineShape
 from sapnet.errors import BackendError
-from sapnet_ros.loader import Loader
+from sapnet_ros.loader import Loader, StageChoice
 
 Size = tuple[int, int]
 MAX_SIZES = 4
@@ -54,11 +56,17 @@ def eventually(condition: Callable[[], object]) -> None:
 def make() -> Iterator[Callable[..., Loader]]:
     made: list[Loader] = []
 
-    def make(
-        load: Callable[[int], object], sizes: list[Size] | None = None, **callbacks: Callable[..., object]
-    ) -> Loader:
+    def make(load: Callable[[int], object], sizes: list[Size] | None = None, **callbacks: Any) -> Loader:
         defaults = {"on_change": lambda: None, "on_error": lambda text: None}
-        made.append(Loader(load, 0, sizes or [], MAX_SIZES, **(defaults | callbacks)))
+        made.append(
+            Loader(
+                load,
+                callbacks.pop("choice", None) or StageChoice(0, 0.0),
+                sizes or [],
+                MAX_SIZES,
+                **(defaults | callbacks),
+            )
+        )
         return made[-1]
 
     yield make
@@ -126,7 +134,7 @@ def test_changed_stages_are_loaded_while_the_old_serve(make: Callable[..., Loade
     second.go.clear()
     loader = make(lambda stages: second if stages == 2 else StubDerainer(stages), [(48, 64)])
     eventually(lambda: loader.ready)
-    loader.set_stages(2)
+    loader.choose_stages(StageChoice(2, 0.0))
     assert loader.derainer.stages == 0
     assert loader.ready_for((48, 64))
     second.go.set()
@@ -175,7 +183,7 @@ def test_a_build_for_other_stages_tells_how_it_goes(make: Callable[..., Loader])
     loader = make(lambda stages: second if stages == 2 else StubDerainer(stages), [(48, 64)], clock=lambda: 1000.0)
     eventually(lambda: loader.ready)
     loader.note_build(status := BuildStatus(EngineShape(48, 64), "tactics", 0.5, 9.0, 9.0))
-    loader.set_stages(2)
+    loader.choose_stages(StageChoice(2, 0.0))
     eventually(lambda: loader.building == str(status))
     second.go.set()
     eventually(lambda: loader.derainer.stages == 2 and loader.building == "")
@@ -213,3 +221,57 @@ def test_silence_is_counted_while_something_is_loaded_or_compiled(make: Callable
     eventually(lambda: loader.ready)
     now_s[0] += 1000
     eventually(lambda: loader.quiet_s == 0)
+
+
+class TimedDerainer(StubDerainer):
+    """Takes 10 ms for each stage and 48x64 pixels, of a test's own time; six stages are the preset's."""
+
+    building = False
+    slowness = 1.0
+
+    def __init__(self, stages: int, clock: list[float]) -> None:
+        super().__init__(stages or 6)
+        self._clock = clock
+
+    def __call__(self, frames: list[np.ndarray]) -> None:
+        height, width, _ = frames[0].shape
+        self._clock[0] += 0.01 * self.slowness * self.stages * height * width / (48 * 64)
+
+
+def test_as_many_stages_run_as_hold_the_rate(make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch) -> None:
+    """19 Hz leaves 42 ms of 53: four stages; of a larger size, one; and all where that is fast enough again."""
+    clock = [100.0]
+    loader = make(lambda stages: TimedDerainer(stages, clock), choice=StageChoice(0, 19.0, lambda: clock[0]))
+    loader.request((48, 64))
+    eventually(lambda: loader.stages_said == "4 of 6 stages take 40.0 ms at 48x64: they hold 19 frames a second")
+    assert loader.derainer.stages == 4
+    loader.request((96, 128))
+    eventually(lambda: loader.stages_said == "1 of 6 stages take 40.0 ms at 96x128: they hold 19 frames a second")
+    loader.request((24, 64))
+    eventually(lambda: loader.stages_said == "6 of 6 stages take 30.0 ms at 24x64: they hold 19 frames a second")
+    monkeypatch.setattr(TimedDerainer, "slowness", 2.0)  # as a device that has grown hot
+    loader.review_stages()
+    eventually(lambda: loader.stages_said == "4 of 6 stages take 40.0 ms at 24x64: they hold 19 frames a second")
+
+
+def test_a_rate_that_one_stage_does_not_hold_is_told(make: Callable[..., Loader]) -> None:
+    clock = [100.0]
+    loader = make(lambda stages: TimedDerainer(stages, clock), choice=StageChoice(3, 200.0, lambda: clock[0]))
+    loader.request((48, 64))
+    eventually(lambda: loader.stages_said.startswith("1 of 3 stages take 10.0 ms at 48x64: they do not hold 200 "))
+    assert loader.ready
+
+
+def test_what_stands_in_for_an_engine_is_not_measured(
+    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(TimedDerainer, "building", True)
+    loader = make(lambda stages: TimedDerainer(stages, clock), choice=StageChoice(0, 19.0, lambda: clock[0]))
+    loader.request((48, 64))
+    eventually(lambda: loader.ready)
+    loader.note_working()
+    assert (loader.stages_said, clock) == ("", [100.0])
+    monkeypatch.setattr(TimedDerainer, "building", False)
+    loader.note_working()
+    eventually(lambda: loader.stages_said.startswith("4 of 6"))
