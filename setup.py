@@ -48,6 +48,7 @@ setup(
         "apsw>=3.46",
         'backports.zstd>=1; python_version < "3.14"',
         "filelock>=4",
+        "jinja2>=3.1",
         "lz4>=4",
         "mcap>=1.3",
         "numpy>=1.26,<3",

@@ -19,7 +19,7 @@ from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.pipeline import Item, Steps, digest_of
 from sapnet.bags.recording import InputError, Message, Recording, Topic
-from sapnet.bags.report_data import BagReport, CameraReport, read_report
+from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, ImageFormatError

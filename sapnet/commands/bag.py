@@ -18,7 +18,7 @@ from sapnet.media.sinks import JPEG_QUALITY
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from sapnet.bags.report_data import BagReport, CameraReport
+    from sapnet.bags.report import BagReport, CameraReport
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
@@ -103,7 +103,7 @@ def options_from(args: argparse.Namespace) -> BagOptions:
 def run(args: argparse.Namespace) -> int:
     """Derain a recording. Raises SapnetError."""
     from sapnet.bags.derain import Progressed, derain_bag
-    from sapnet.bags.html import write_html
+    from sapnet.bags.report import write_html
 
     with derainer_from(args, max_batch=args.batch) as derainer, _progress() as bar:
         task = bar.add_task(args.input.name, total=None, fps=0.0)

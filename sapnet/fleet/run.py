@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 import sapnet
 from sapnet.bags.derain import REPORT
 from sapnet.bags.options import BagOptions
-from sapnet.bags.report_data import read_report
+from sapnet.bags.report import read_report
 from sapnet.errors import BagError, SapnetError, describe, first_line
 from sapnet.files import read_json, write_json
 from sapnet.fleet.connection import connected

@@ -18,7 +18,7 @@ from sapnet.fleet.ledger import DONE, PARTIAL, Row, utc_now
 from sapnet.fleet.plan import Bag
 
 if TYPE_CHECKING:
-    from sapnet.bags.report_data import BagReport
+    from sapnet.bags.report import BagReport
     from sapnet.derainer import Derainer
 
 # Network storage may show a new file late.

@@ -31,7 +31,7 @@ from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smo
 from sapnet.bags import Recording, Topic, open_recording
 from sapnet.bags.derain import REPORT, Progressed, derain_bag
 from sapnet.bags.options import BagOptions
-from sapnet.bags.report_data import BagReport
+from sapnet.bags.report import BagReport
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, SapnetError

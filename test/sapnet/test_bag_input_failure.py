@@ -21,7 +21,7 @@ from sapnet.bags import open_recording
 from sapnet.bags.compare import compare_bags
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.recording import InputError
-from sapnet.bags.samples import spread
+from sapnet.bags.report import spread
 from sapnet.derainer import Derainer
 from sapnet.errors import BagError
 
