@@ -60,7 +60,7 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
         raise ValueError(f"output:={given['output']} exists already")
     try:
         with open_recording(Path(given["bag"]).expanduser()) as source:
-            plan = make_plan(source, images, all_sizes=lockstep)
+            plan = make_plan(source, images, lockstep=lockstep)
             ros2bag = choose_ros2bag(given, source, lockstep)
             topics = sorted({topic.name for topic in source.topics} - set(plan.outputs) - {"/clock"})
     except BagError as err:

@@ -434,7 +434,7 @@ def load_derainer(
         engine=current.engine,
         on_build=on_build,
         fake=fake,
-        stand_in=True,
+        stand_in=current.stand_in,
     )
 
 

@@ -303,6 +303,9 @@ class NodeParams:
     )
     max_pixels: int = _number(33177600, 256, 2**31 - 1, "Pixels of the largest frame that is decoded.")
     cache_dir: str = _text("", "Folder of built engines. Empty: the user's cache folder.", "a folder's path or empty")
+    stand_in: bool = _switch(
+        True, "With backend auto, derain with CUDA torch while a TensorRT engine is built; false: wait for the engine."
+    )
     engine: str = _text("", "Engine file that was built ahead of time. Empty: none.", "a path or empty")
     autostart: bool = _switch(
         True, "Configure and activate at start, without a lifecycle manager.", changes="read-only"

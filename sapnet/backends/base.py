@@ -19,6 +19,7 @@ from sapnet.images.frame import MIN_SIDE
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # Without a change of its share for this long, a build gives no estimate.
 _STANDS_STILL_S = 5.0
+_TELL_EVERY_S = 0.25
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Frames = NDArray[np.uint8]
@@ -74,20 +75,25 @@ OnStep = Callable[[str, float], None]
 
 
 class BuildWatch:
-    """Times a build: called with a step and a share, it hands a BuildStatus on."""
+    """Times a build: called with a step and a share, it hands on a BuildStatus for each step, and twice a second."""
 
-    def __init__(self, shape: EngineShape, on_build: OnBuild) -> None:
+    def __init__(self, shape: EngineShape, on_build: OnBuild, clock: Callable[[], float] = time.monotonic) -> None:
         self._shape = shape
         self._on_build = on_build
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._share = self._moved = 0.0
+        self._told: tuple[str, float] = "", 0.0
 
     def __call__(self, step: str, share: float) -> None:
         """Report progress."""
-        seconds = time.monotonic() - self._began
+        seconds = self._clock() - self._began
         if share != self._share:
             self._share, self._moved = share, seconds
-        self._on_build(BuildStatus(self._shape, step, share, seconds, self._moved))
+        # TensorRT reports hundreds of times a second.
+        if step != self._told[0] or seconds - self._told[1] >= _TELL_EVERY_S:
+            self._told = step, seconds
+            self._on_build(BuildStatus(self._shape, step, share, seconds, self._moved))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from sapnet import __version__
 from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep
 from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache
-from sapnet.backends.engines.key import Key
+from sapnet.backends.engines.key import Key, UnfitEngineError
 from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import BackendError
@@ -143,7 +143,7 @@ def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> bytes:
         on_step("building", step / steps)
         time.sleep(request.options["build_s"] / steps)
     if request.options["mode"] == "build_fails":
-        raise BackendError("fake failure: the engine cannot be built")
+        raise UnfitEngineError("fake failure: the engine cannot be built")
     return f"fake engine for {request.shape}".encode()
 
 

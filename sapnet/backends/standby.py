@@ -76,11 +76,13 @@ class Standby:
         shape = batch, height, width
         if self._wanted.is_ready(*shape):
             return
-        # First: loading an engine, even one that is in the cache, holds the lock that this needs.
-        if not self._meanwhile.is_ready(*shape):
-            self._meanwhile.prepare(*shape)
-        self._note_served(height, width)
-        self._want(shape, at_once=True)
+        try:
+            # First: loading an engine, even one that is in the cache, holds the lock that this needs.
+            if not self._meanwhile.is_ready(*shape):
+                self._meanwhile.prepare(*shape)
+            self._note_served(height, width)
+        finally:
+            self._want(shape, at_once=True)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Of uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
@@ -132,18 +134,18 @@ class Standby:
 
     def _prepare_wanted(self, shape: Shape) -> None:
         _, height, width = shape
-        failed = False
+        ready = False
         try:
             self._wanted.prepare(*shape)
+            ready = True
         except SapnetError as err:
-            failed = True
             if not self._closed:
                 meanwhile = self._meanwhile
                 said = height, width, meanwhile.name, meanwhile.device, err
                 log.warning("%dx%d stays with %s (%s): %s", *said)
-        with self._lock:
-            self._building.discard(shape)
-            if failed:
-                self._not_before[shape] = time.monotonic() + _RETRY_S
-            else:
+        finally:
+            with self._lock:
+                self._building.discard(shape)
                 self._not_before.pop(shape, None)
+                if not ready:
+                    self._not_before[shape] = time.monotonic() + _RETRY_S

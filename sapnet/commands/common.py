@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sapnet.backends import BACKENDS
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, ProgressColumn
 
+    from sapnet.backends.base import BuildStatus
     from sapnet.derainer import Derainer
 
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 # The options of add_network_arguments, which are arguments of Derainer and parameters of derain_node too.
 NETWORK = ("weights", "backend", "engine", "device", "precision", "stages")
 MAX_TEXT = 500
+_TELL_EVERY_S = 5.0  # between two lines on the progress of a build
 
 
 def add_command(
@@ -77,7 +80,20 @@ def derainer_from(args: argparse.Namespace, **more: Any) -> Derainer:
     """The Derainer that the arguments of ``add_network_arguments`` ask for; more: of Derainer. Raises SapnetError."""
     from sapnet.derainer import Derainer
 
-    return Derainer(**{name: getattr(args, name) for name in NETWORK}, **more)
+    return Derainer(**{"on_build": tell_builds(), **{name: getattr(args, name) for name in NETWORK}, **more})
+
+
+def tell_builds() -> Callable[[BuildStatus], None]:
+    """Return a callback that prints the progress of an engine's build on stderr, a line every few seconds."""
+    told: BuildStatus | None = None
+
+    def tell(status: BuildStatus) -> None:
+        nonlocal told
+        if told is None or not 0 <= status.seconds - told.seconds < _TELL_EVERY_S:
+            told = status
+            print(f"sapnet: {status}", file=sys.stderr)
+
+    return tell
 
 
 def parse_shape(text: str) -> tuple[int, int]:

@@ -17,13 +17,14 @@ from sapnet.commands.common import (
     parse_positive,
     parse_shape,
     progress_bar,
+    tell_builds,
 )
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
     from sapnet.backends.base import BuildStatus, EngineShape
     from sapnet.backends.engines.build import BuildRequest
-    from sapnet.backends.engines.cache import EngineCache, Entry, Listed
+    from sapnet.backends.engines.cache import EngineCache, Listed
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
@@ -41,9 +42,6 @@ sapnet compile --shape 720x1280 --batch 4 --precision fp32
 sapnet compile --ahead-of-time --shape 720x1280 --target sm89 -o my.engine
 sapnet compile --list
 """
-
-# Seconds between two lines of progress where there is no terminal for a bar.
-_TELL_EVERY_S = 5.0
 
 Tell = Callable[["BuildStatus"], None]
 
@@ -83,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
-    from sapnet.backends.base import EngineShape
+    from sapnet.backends.base import BuildWatch, EngineShape
+    from sapnet.backends.engines.build import build
 
     if args.output and (not args.ahead_of_time or len(args.shape) > 1):
         raise SapnetError("-o writes one engine that is built --ahead-of-time; others stay in the cache")
@@ -94,7 +93,7 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
     for shape in shapes:
         request = _portable_request(args, shape)
         with _telling(args.json) as tell:
-            entry = _build_here(request, cache, tell)
+            entry = build(request, cache, BuildWatch(shape, tell))
         if args.output:
             from sapnet.backends.engines.cache import write_entry
 
@@ -128,22 +127,6 @@ def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequ
     return BuildRequest(args.weights, shape, build_onnx.__name__, precision, stages, options)
 
 
-def _build_here(request: BuildRequest, cache: EngineCache, tell: Tell) -> Entry:
-    from sapnet.backends.base import BuildWatch
-    from sapnet.backends.engines.build import build
-
-    told = ("", -_TELL_EVERY_S)
-
-    def tell_now_and_then(status: BuildStatus) -> None:
-        nonlocal told
-        # TensorRT reports hundreds of steps a second.
-        if status.step != told[0] or status.seconds - told[1] >= _TELL_EVERY_S / 10:
-            told = status.step, status.seconds
-            tell(status)
-
-    return build(request, cache, BuildWatch(request.shape, tell_now_and_then))
-
-
 def _tell_json(status: BuildStatus) -> None:
     facts = {"step": status.step, "share": round(status.share, 3), "seconds": round(status.seconds, 1)}
     print(json.dumps(facts), flush=True)
@@ -157,15 +140,14 @@ def _telling(as_json: bool) -> Iterator[Tell]:
         return
     with progress_bar() as bar:
         task = bar.add_task("", total=1.0)
-        told = [-_TELL_EVERY_S]
+        tell_line = tell_builds()
 
         def tell(status: BuildStatus) -> None:
             bar.update(
                 task, description=f"{status.shape.height}x{status.shape.width}: {status.step}", completed=status.share
             )
-            if bar.disable and status.seconds - told[0] >= _TELL_EVERY_S:
-                told[0] = status.seconds
-                bar.console.print(str(status), highlight=False)
+            if bar.disable:
+                tell_line(status)
 
         yield tell
 

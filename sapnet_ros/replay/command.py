@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         _check_output(args.output, args.bag, args.overwrite)
     with open_recording(args.bag) as source:
-        plan = make_plan(source, args.topic, all_sizes=args.lockstep)
+        plan = make_plan(source, args.topic, lockstep=args.lockstep)
     try:
         with _folder(args.output) as folder, free_domain() as domain:
             replay = ReplayRun(_settings(args, plan), folder, domain)

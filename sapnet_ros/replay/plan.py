@@ -52,13 +52,16 @@ class Plan:
 
     cameras: tuple[NodeCamera, ...]
     sizes: tuple[str, ...]
+    lockstep: bool = False
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What the node must have."""
         transport = "compressed" if self.cameras[0].source.compressed else "raw"
         names = [camera.name for camera in self.cameras if camera.name]
-        return {"image_transport": transport, "use_sim_time": True} | ({"cameras": names} if names else {})
+        fixed = {"image_transport": transport, "use_sim_time": True}
+        # Frames of one backend alone are the same each time.
+        return fixed | ({"cameras": names} if names else {}) | ({"stand_in": False} if self.lockstep else {})
 
     @property
     def remaps(self) -> list[tuple[str, str]]:
@@ -79,11 +82,11 @@ class Plan:
         return [*NODE_TOPICS, *(camera.source.output(output.name) for camera in self.cameras for output in OUTPUTS)]
 
 
-def make_plan(source: Recording, wanted: Sequence[str] = (), all_sizes: bool = False) -> Plan:
+def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = False) -> Plan:
     """For the cameras with these topics, or all that are in colour.
 
-    all_sizes: read all frames for their sizes, not just the first ones: a frame of a size that the node is not ready
-    for passes through, or not, as chance has it.
+    lockstep: read all frames for their sizes, not just the first ones, and have the node wait for its engines: what
+    becomes of a frame is not to depend on what is ready when it comes.
     Raises BagError where there is none, where one derain_node cannot serve all, or none of their frames can be read.
     """
     cameras = find_cameras(source, wanted)
@@ -95,13 +98,13 @@ def make_plan(source: Recording, wanted: Sequence[str] = (), all_sizes: bool = F
             f"{source.path} has raw and compressed cameras, and a derain_node takes one transport: {kinds}; "
             "choose those of one with --topic"
         )
-    sizes = [size for camera in cameras for size in _sizes(source, camera, None if all_sizes else 1)]
+    sizes = [size for camera in cameras for size in _sizes(source, camera, None if lockstep else 1)]
     known = list(dict.fromkeys(size for size in sizes if min(size) >= MIN_SIDE))[:MAX_SIZES]
     if not known:
         names = ", ".join(camera.topic.name for camera in cameras)
         raise BagError(f"{source.path} holds no frame of at least {MIN_SIDE}x{MIN_SIDE} that can be read on {names}")
     named = [NodeCamera(name, camera) for name, camera in zip(_names(cameras), cameras, strict=True)]
-    return Plan(tuple(named), tuple(f"{height}x{width}" for height, width in known))
+    return Plan(tuple(named), tuple(f"{height}x{width}" for height, width in known), lockstep)
 
 
 def _sizes(source: Recording, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:

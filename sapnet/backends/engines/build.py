@@ -28,6 +28,7 @@ from sapnet.errors import BackendError, SapnetError
 _ERROR = "error: "  # how the child says why it ends
 _POLL_S = 0.5
 _END_S = 5.0
+_FAILED, _UNFIT = 1, 3  # exit status of the child: it may succeed another time, or it cannot
 _BUILT = 0.95  # the rest is storing and loading
 
 
@@ -95,7 +96,7 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
     """``build`` in a child process, which does not outlive this one.
 
     on_step: called at least twice a second. stopped: ends the build, which then raises BackendError.
-    Raises UnfitEngineError if the builder cannot build it, SapnetError.
+    Raises UnfitEngineError if the builder refuses, which it would do again, else SapnetError.
     """
     # The module `tethered` has the kernel end the child with its parent, however that dies.
     command = [sys.executable, "-m", "sapnet.tethered", str(os.getpid()), __name__]
@@ -110,6 +111,9 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
     ) as child:
         try:
             errors = _follow(child, on_step, stopped)
+        except BaseException:
+            child.terminate()
+            raise
         finally:
             _end(child, stopped.is_set())
     if stopped.is_set():
@@ -120,7 +124,8 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
             "9 may mean out of memory"
         )
     if child.returncode:
-        raise UnfitEngineError(_why(child.returncode, errors))
+        kind = UnfitEngineError if child.returncode == _UNFIT else BackendError
+        raise kind(_why(child.returncode, errors))
     if (entry := cache.load(request.key())) is None:
         raise BackendError(f"the engine for {request.shape} was built, but is not in {cache.folder}; check its rights")
     return entry
@@ -138,7 +143,7 @@ def main() -> int:
             build(request, EngineCache(folder), on_step)
         except SapnetError as err:
             print(f"{_ERROR}{err}", file=sys.stderr)
-            return 1
+            return _UNFIT if isinstance(err, UnfitEngineError) else _FAILED
     return 0
 
 

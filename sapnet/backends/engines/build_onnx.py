@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, OnStep
-from sapnet.backends.engines.key import Key, model_code_version, sha256
+from sapnet.backends.engines.key import Key, UnfitEngineError, model_code_version, sha256
 from sapnet.errors import BackendError
 
 if TYPE_CHECKING:
@@ -40,6 +40,17 @@ TIMINGS = 8
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
 _EXAMPLE_SHAPE = (2, 33, 46, 3)
 
+# Words that blame something else: diagnostics of TensorRT-RTX, errors such as "Cuda Runtime (cudaError 35".
+_NOT_ITS_FAULT = (
+    "out of memory",
+    "outofmemory",
+    "gpu memory",
+    "cuda runtime",
+    "cuda error",
+    "cudaerror",
+    "cuda driver",
+)
+
 log = logging.getLogger("sapnet")
 
 
@@ -60,7 +71,7 @@ FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
         RTX: Flavour(
             "tensorrt_rtx",
             "pip install tensorrt_rtx onnx onnxscript",
-            # Its support matrix; data-centre GPUs (9.0, 10.0) are not in it.
+            # Its support matrix, which lacks data-centre GPUs (9.0, 10.0), and 8.0, which its builder takes.
             ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)),
         ),
         TENSORRT: Flavour("tensorrt", "on a Jetson: sudo apt install python3-libnvinfer; else see docs/tensorrt.md"),
@@ -70,13 +81,16 @@ FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
 
 def load_library(flavour: str) -> Any:
     """The module of a flavour. Raises BackendError if it is not installed or broken."""
+    name = FLAVOURS[flavour].module
     try:
-        return import_module(FLAVOURS[flavour].module)
+        library = import_module(name)
     # A library that is there but broken raises OSError from its shared objects.
     except (ImportError, OSError) as err:
-        raise BackendError(
-            f"{FLAVOURS[flavour].module} cannot be loaded ({err}); install it: {FLAVOURS[flavour].install}"
-        ) from err
+        raise BackendError(f"{name} cannot be loaded ({err}); install it: {FLAVOURS[flavour].install}") from err
+    # torch-tensorrt-rtx puts TensorRT-RTX in the place of TensorRT.
+    if library.__name__ != name:
+        raise BackendError(f"got {library.__name__} under the name {name}; pip uninstall torch-tensorrt-rtx")
+    return library
 
 
 def require_capability(flavour: str, capability: tuple[int, int], device: str) -> None:
@@ -158,7 +172,7 @@ def build_engine(model: bytes, shape: EngineShape, precision: str, flavour: str,
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
         faults = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
-        raise BackendError(f"{trt.__name__} cannot read the exported network: {faults}")
+        raise UnfitEngineError(f"{trt.__name__} cannot read the exported network: {faults}")
     config = builder.create_builder_config()
     _set_shape(builder, network, config, shape)
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; fp32 is to mean fp32
@@ -170,7 +184,7 @@ def build_engine(model: bytes, shape: EngineShape, precision: str, flavour: str,
     config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BackendError(f"{trt.__name__} cannot build the engine for {shape}: {logger.take_error()}")
+        raise refusal(f"{trt.__name__} cannot build the engine for {shape}: {logger.take_error()}")
     return bytes(engine)
 
 
@@ -178,7 +192,7 @@ def _set_target(trt: Any, config: Any, target: str) -> None:
     if TARGETS[target]:
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(getattr(trt.ComputeCapability, TARGETS[target]), 0):
-            raise BackendError(f"this version of TensorRT-RTX does not build for {target}; choose another target")
+            raise UnfitEngineError(f"this version of TensorRT-RTX does not build for {target}; choose another target")
 
 
 def _set_shape(builder: Any, network: Any, config: Any, shape: EngineShape) -> None:
@@ -214,6 +228,12 @@ def shared_logger(trt: Any) -> Any:
             return said or "no reason given"
 
     return Logger()
+
+
+def refusal(said: str) -> BackendError:
+    """The error for an engine that TensorRT does not build or run: unfit, unless something else is to blame."""
+    others = any(words in said.lower() for words in _NOT_ITS_FAULT)
+    return BackendError(said) if others else UnfitEngineError(said)
 
 
 class PhaseTree:

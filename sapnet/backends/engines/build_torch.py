@@ -18,7 +18,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from sapnet.backends.base import BackendSpec, EngineShape, OnStep
-from sapnet.backends.engines.build_onnx import TENSORRT, TIMINGS, built_on, network_origin
+from sapnet.backends.engines.build_onnx import TENSORRT, TIMINGS, built_on, network_origin, refusal
 from sapnet.backends.engines.key import Key
 from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.errors import BackendError, first_line
@@ -184,7 +184,7 @@ def _as_backend_error(what: str) -> Iterator[None]:
         yield
     # torch.export and torch-tensorrt raise classes of many trees.
     except Exception as err:
-        raise BackendError(f"{what}: {errors.line or first_line(err)}; use backend 'torch' meanwhile") from err
+        raise refusal(f"{what}: {errors.line or first_line(err)}; use backend 'torch' meanwhile") from err
     finally:
         for name in _LOGS:
             logging.getLogger(name).removeHandler(errors)

@@ -93,7 +93,8 @@ class EngineCache:
             return None
         except _DamagedError as err:
             log.warning("%s is damaged (%s): removed, and built again when it is needed", path, err)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that cannot be written serves its sound entries
+                path.unlink()
             return None
         with suppress(OSError):
             os.utime(path)  # records the use: few file systems keep the time of access

@@ -11,21 +11,10 @@ from torch import Tensor
 from sapnet.backends import devices
 from sapnet.backends.base import EngineShape
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engines.build_onnx import RTX, shared_logger
+from sapnet.backends.engines.build_onnx import RTX, refusal, shared_logger
 from sapnet.backends.engines.cache import EngineCache, Entry
-from sapnet.backends.engines.key import UnfitEngineError, sha256
-from sapnet.errors import BackendError, EngineCacheError
-
-# Words that blame something else: diagnostics of TensorRT-RTX, errors such as "Cuda Runtime (cudaError 35".
-_NOT_ITS_FAULT = (
-    "out of memory",
-    "outofmemory",
-    "gpu memory",
-    "cuda runtime",
-    "cuda error",
-    "cudaerror",
-    "cuda driver",
-)
+from sapnet.backends.engines.key import sha256
+from sapnet.errors import EngineCacheError
 
 log = logging.getLogger("sapnet")
 
@@ -79,7 +68,7 @@ class EngineRunner:
         engine = self._engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             said = self._logger.take_error()
-            raise _refusal(f"TensorRT does not take the engine: {said}")
+            raise refusal(f"TensorRT does not take the engine: {said}")
         self._name_tensors(engine)
         if self._rtx:
             self._config = self._make_runtime_config()
@@ -101,7 +90,7 @@ class EngineRunner:
         named = [name for name, bit in known.items() if int(reasons) & int(bit)]
         said = ", ".join(name.lower().replace("_", " ") for name in named) or self._logger.take_error()
         if validity == self._trt.EngineValidity.INVALID:
-            raise _refusal(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
+            raise refusal(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
         log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
 
     def _make_runtime_config(self) -> Any:
@@ -149,9 +138,3 @@ class EngineRunner:
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise RuntimeError(f"TensorRT could not enqueue the engine: {self._logger.take_error()}")
-
-
-def _refusal(said: str) -> BackendError:
-    """The error for an engine that TensorRT refuses, which is unfit unless something else is to blame."""
-    others = any(words in said.lower() for words in _NOT_ITS_FAULT)
-    return BackendError(said) if others else UnfitEngineError(said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,30 +44,38 @@ def create(spec: BackendSpec) -> TensorRtBackend:
 def load_library() -> Library:
     """TensorRT, else TensorRT-RTX, whichever can be used here. Raises BackendError if neither can.
 
-    torch-tensorrt builds TensorRT's engines if it is installed; else they are built from ONNX.
+    torch-tensorrt builds TensorRT's engines if it can be used here; else they are built from ONNX.
     """
+    choices = (
+        (TENSORRT, "torch_tensorrt", _load_torch_tensorrt),
+        (TENSORRT, "tensorrt", partial(build_onnx.load_library, TENSORRT)),
+        (RTX, "tensorrt_rtx", partial(build_onnx.load_library, RTX)),
+    )
     unusable: list[str] = []
-    for flavour in (TENSORRT, RTX):
-        if not _is_installed(FLAVOURS[flavour].module):
+    for flavour, needs, load in choices:
+        if not (_is_installed(FLAVOURS[flavour].module) and _is_installed(needs)):
             continue
         try:
-            if flavour == TENSORRT and _is_installed("torch_tensorrt"):
-                from sapnet.backends.engines import build_torch
-
-                return Library(flavour, build_torch.load_library(), build_torch.__name__)
-            library = Library(flavour, build_onnx.load_library(flavour), build_onnx.__name__)
+            trt = load()
         except BackendError as err:
             unusable.append(str(err))
             continue
         if unusable:
-            log.warning("TensorRT-RTX runs the engines, TensorRT cannot: %s", unusable[0])
-        return library
+            log.warning("%s builds and runs the engines: %s", FLAVOURS[flavour].module, unusable[0])
+        builder = "build_torch" if needs == "torch_tensorrt" else "build_onnx"
+        return Library(flavour, trt, f"{__package__}.{builder}")
     if unusable:
         raise BackendError("; ".join(unusable))
     raise BackendError(
         f"neither TensorRT-RTX nor TensorRT is installed; on a PC with an RTX GPU: {FLAVOURS[RTX].install}; "
         f"{FLAVOURS[TENSORRT].install}"
     )
+
+
+def _load_torch_tensorrt() -> Any:
+    from sapnet.backends.engines import build_torch
+
+    return build_torch.load_library()
 
 
 def _is_installed(module: str) -> bool:

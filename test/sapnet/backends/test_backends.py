@@ -248,6 +248,14 @@ class TestAuto:
         with pytest.raises(BackendError, match="pip install torch"):
             create_backend("auto", spec(device="auto"))
 
+    @pytest.mark.parametrize("stand_in", [False, True])
+    def test_stands_in_for_an_engine_only_where_asked_to(self, stand_in, monkeypatch):
+        made = {"tensorrt": create_backend("fake", BackendSpec()), "torch": create_backend("fake", BackendSpec())}
+        monkeypatch.setattr(backends, "_create", lambda name, spec: made[name])
+        backend = create_backend("auto", BackendSpec(device="cuda", stand_in=stand_in))
+        assert isinstance(backend, backends.Standby) == stand_in
+        assert (backend is made["tensorrt"]) != stand_in
+
     def test_bad_weights_are_not_taken_for_a_missing_backend(self, no_gpu, tmp_path):
         with pytest.raises(CheckpointError, match=r"none\.safetensors"):
             create_backend("auto", BackendSpec(weights=str(tmp_path / "none.safetensors")))

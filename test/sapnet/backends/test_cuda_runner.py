@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sapnet.backends import BackendSpec
-from sapnet.backends import devices as gpu
+from sapnet.backends import BackendSpec, devices
 from sapnet.backends.base import EngineShape
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.torch import TorchBackend, create
@@ -54,12 +53,12 @@ class Cuda:
 
 
 def held() -> bool:
-    """Whether another thread would wait for gpu.PREPARING."""
+    """Whether another thread would wait for devices.PREPARING."""
     taken: list[bool] = []
 
     def try_it() -> None:
-        if gpu.PREPARING.acquire(blocking=False):
-            gpu.PREPARING.release()
+        if devices.PREPARING.acquire(blocking=False):
+            devices.PREPARING.release()
             taken.append(False)
         else:
             taken.append(True)
@@ -129,6 +128,28 @@ def test_all_batch_sizes_are_captured_at_once_the_largest_first(cuda: Cuda) -> N
     assert [capture["pool"] for capture in cuda.captures] == [None, graphs[0], graphs[0]]
 
 
+def test_where_capture_is_impossible_frames_run_uncaptured_with_one_warning(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object, **how: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    runner = make()
+    runner.warm_up()
+    for batch in (1, 3, 2, 1):
+        assert np.array_equal(runner.infer(noise(batch))[0], 255 - noise(batch))
+    (warning,) = caplog.records
+    assert "16x18, batch 1 to 3 run without CUDA graphs, which is slower: operation not permitted" in warning.message
+
+
+def test_without_graphs_of_its_own_every_batch_size_is_run_three_times(cuda: Cuda) -> None:
+    batches: list[int] = []
+    make(lambda frames, *outputs: batches.append(len(frames)), use_graphs=False).warm_up()
+    assert batches == [3] * 3 + [2] * 3 + [1] * 3
+    assert not cuda.captures
+
+
 def test_a_capture_minds_its_own_thread_and_no_other_work_is_prepared_meanwhile(cuda: Cuda) -> None:
     seen: list[bool] = []
     make(lambda *tensors: seen.append(held())).warm_up()
@@ -145,11 +166,11 @@ def test_a_capture_waits_for_who_loads_an_engine_and_a_replay_does_not() -> None
         threading.Thread(target=lambda: (runner.infer(noise(1)), done.set()), daemon=True).start()
         return done
 
-    with gpu.PREPARING:
+    with devices.PREPARING:
         captured = infer()
         assert not captured.wait(0.2)
     assert captured.wait(30)
-    with gpu.PREPARING:
+    with devices.PREPARING:
         assert infer().wait(30)
 
 
@@ -181,6 +202,12 @@ class TestTorch:
         assert set(seen) == {(2, "ieee", True), (1, "ieee", True)}
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
         assert runner.infer(noise(1))[0].shape == (1, 16, 18, 3)
+
+    def test_float32_is_exact_where_others_use_the_newer_settings_of_torch(self, monkeypatch) -> None:
+        monkeypatch.setattr(torch.backends.cudnn, "fp32_precision", "tf32")
+        with devices.without_tf32():
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
     def test_forgets_a_size(self, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         emptied: list[bool] = []

@@ -153,6 +153,27 @@ def test_a_frame_is_not_lost_while_another_thread_changes_over(
     wanted.go.set()
 
 
+def test_the_stand_in_is_ready_before_the_engine_is_looked_for(
+    both: Standby, wanted: Backend, meanwhile: Backend
+) -> None:
+    meanwhile.go.clear()
+    preparing = threading.Thread(target=both.prepare, args=SHAPE)
+    preparing.start()
+    eventually(lambda: meanwhile.prepared)
+    assert not wanted.prepared
+    meanwhile.go.set()
+    preparing.join(30)
+    eventually(lambda: wanted.ready)
+
+
+def test_an_engine_is_built_though_the_stand_in_fails(both: Standby, wanted: Backend, meanwhile: Backend) -> None:
+    meanwhile.errors.append(BackendError("out of memory"))
+    with pytest.raises(BackendError, match="out of memory"):
+        both.prepare(*SHAPE)
+    eventually(lambda: wanted.ready)
+    assert both.infer(FRAMES)[0].shape == FRAMES.shape
+
+
 def test_closing_is_no_failure(both: Standby, wanted: Backend, caplog: pytest.LogCaptureFixture) -> None:
     wanted.go.clear()
     wanted.errors.append(BackendError("the build was stopped"))

@@ -18,7 +18,7 @@ import pytest
 from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines import build as engine_build
-from sapnet.backends.engines.build import BuildRequest
+from sapnet.backends.engines.build import BuildRequest, build_in_child
 from sapnet.backends.engines.cache import EngineCache
 from sapnet.backends.fake import FakeBackend, create
 from sapnet.backends.standby import Standby
@@ -97,6 +97,14 @@ def test_why_a_build_failed_is_said(tmp_path: Path) -> None:
     # Another start does not try again, until something changes.
     with pytest.raises(BackendError, match=r"cannot be built; it is not built again, unless"):
         backend(tmp_path, mode="build_fails").prepare(*SHAPE)
+
+
+def test_a_build_that_may_succeed_another_time_is_not_remembered_as_a_failure(tmp_path: Path) -> None:
+    request = BuildRequest("sapnet_fast", EngineShape(48, 64), "sapnet.backends.fake", "fp32", 4, {"mode": "identity"})
+    (tmp_path / "file").touch()
+    with pytest.raises(BackendError, match="is a file, expected a folder for engines") as caught:
+        build_in_child(request, EngineCache(tmp_path / "file"), lambda step, share: None, threading.Event())
+    assert type(caught.value) is BackendError
 
 
 NOISY = r"""

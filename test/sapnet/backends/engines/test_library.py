@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
@@ -39,13 +40,24 @@ def refuse() -> None:
     raise BackendError("got torch-tensorrt 2.7.0")
 
 
-def test_rtx_where_tensorrt_cannot_be_used(installed, monkeypatch, caplog) -> None:
+def test_onnx_where_torch_tensorrt_cannot_be_used_then_rtx(installed, monkeypatch, caplog) -> None:
     monkeypatch.setattr(build_torch, "load_library", refuse)
     with caplog.at_level(logging.WARNING, logger="sapnet"):
-        assert tensorrt.load_library().flavour == RTX
-    assert "TensorRT cannot: got torch-tensorrt 2.7.0" in caplog.text
+        assert tensorrt.load_library() == tensorrt.Library(TENSORRT, "tensorrt", ONNX)
+    assert "got torch-tensorrt 2.7.0" in caplog.text
+    # torch-tensorrt-rtx has the real TensorRT-RTX answer to the name tensorrt.
+    monkeypatch.undo()
+    rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt", rtx)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
+    assert tensorrt.load_library() == tensorrt.Library(RTX, rtx, ONNX)
+
+
+def test_says_what_each_library_lacks(installed, monkeypatch) -> None:
     installed.remove("tensorrt_rtx")
-    with pytest.raises(BackendError, match=r"got torch-tensorrt 2\.7\.0"):
+    monkeypatch.setattr(build_torch, "load_library", refuse)
+    monkeypatch.setattr(build_onnx, "load_library", lambda flavour: refuse())
+    with pytest.raises(BackendError, match=r"^got torch-tensorrt 2\.7\.0; got torch-tensorrt 2\.7\.0$"):
         tensorrt.load_library()
 
 

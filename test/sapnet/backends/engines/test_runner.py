@@ -70,12 +70,14 @@ class Rtx:
 
 
 class Kernels:
+    serialized: bytes | None = b"kernels"
+
     def deserialize(self, data: bytes) -> bool:
         self.stored = data
         return True
 
-    def serialize(self) -> bytes:
-        return b"kernels"
+    def serialize(self) -> bytes | None:
+        return self.serialized
 
 
 class Engine:
@@ -195,6 +197,14 @@ def test_all_batch_sizes_share_memory_and_kernels_are_stored_once(trt, backend, 
     again.prepare(1, 16, 18)
     assert stores == ["engine", "kernels", "proof"]
     assert len(set(trt.loggers)) == 1
+
+
+def test_an_engine_without_kernels_to_keep_is_fine(trt, backend, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tensorrt, "prove", prove_well)
+    monkeypatch.setattr(Kernels, "serialized", None)
+    engine_of(backend, tmp_path)
+    backend.prepare(1, 16, 18)
+    assert kinds(tmp_path) == ["engine", "proof"]
 
 
 @pytest.mark.parametrize(

@@ -148,15 +148,18 @@ def test_the_time_left_is_said_only_while_the_build_moves() -> None:
     assert str(status(0.2, 600, 15)) == "building the engine for 48x64: building, 600 s"
 
 
-def test_the_watch_notes_when_the_share_moved() -> None:
+def test_the_watch_notes_when_the_share_moved_and_passes_on_each_step_and_twice_a_second() -> None:
     told: list[BuildStatus] = []
-    watch = BuildWatch(SHAPE, told.append)
-    for share in (0.0, 0.2, 0.2, 0.4):
-        watch("building", share)
-    assert [status.share for status in told] == [0.0, 0.2, 0.2, 0.4]
-    assert told[0].moved == 0.0
-    assert told[1].moved == told[2].moved == told[1].seconds
-    assert told[3].moved == told[3].seconds
+    now = [100.0]
+    watch = BuildWatch(SHAPE, told.append, lambda: now[0])
+    for step, share, seconds in (("export", 0.0, 1), ("build", 0.2, 1.1), ("build", 0.3, 1.2), ("build", 0.3, 9)):
+        now[0] = 100 + seconds
+        watch(step, share)
+    assert [(status.step, status.share, round(status.moved, 3)) for status in told] == [
+        ("export", 0.0, 0.0),
+        ("build", 0.2, 1.1),
+        ("build", 0.3, 1.2),
+    ]
 
 
 def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(shelf, tmp_path: Path) -> None:

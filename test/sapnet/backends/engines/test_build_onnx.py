@@ -1,0 +1,67 @@
+"""Engines from ONNX, built by the real builder of TensorRT-RTX, which needs no GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from sapnet.backends.base import EngineShape
+from sapnet.backends.engines import build_onnx
+from sapnet.backends.engines.build_onnx import FLAVOURS, RTX, TENSORRT, build_engine
+from sapnet.backends.engines.key import UnfitEngineError
+from sapnet.errors import BackendError
+
+trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
+onnx = pytest.importorskip("onnx", reason="needs onnx")
+
+SHAPE = EngineShape(32, 48, 2)
+Steps = list[tuple[str, float]]
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    """uint8 frames to float32 and back: the smallest network of our kind."""
+    helper, types = onnx.helper, onnx.TensorProto
+    sizes = ["batch", "height", "width", 3]
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["floats"], to=types.FLOAT),
+        helper.make_node("Relu", ["floats"], ["positive"]),
+        helper.make_node("Cast", ["positive"], ["derained"], to=types.UINT8),
+    ]
+    ends = [[helper.make_tensor_value_info(name, types.UINT8, sizes)] for name in ("frames", "derained")]
+    graph = helper.make_graph(nodes, "identity", *ends)
+    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
+
+
+def build(model: bytes, flavour: str = RTX, target: str = "portable") -> tuple[bytes, Steps]:
+    steps: Steps = []
+    engine = build_engine(model, SHAPE, "fp32", flavour, target, lambda *step: steps.append(step))
+    return engine, steps
+
+
+def test_builds_and_reports_progress(model: bytes) -> None:
+    engine, steps = build(model)
+    assert len(engine) > 1000
+    shares = [share for _, share in steps]
+    assert shares == sorted(shares)
+
+
+def test_tensorrt_is_asked_by_the_interface_that_both_share(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(FLAVOURS[TENSORRT]), "module", "tensorrt_rtx")
+    engine, _ = build(model, TENSORRT, target="")
+    assert len(engine) > 1000
+
+
+def test_a_target_that_the_version_lacks_is_refused(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt.IBuilderConfig, "set_compute_capability", lambda *args: False)
+    with pytest.raises(UnfitEngineError, match="does not build for sm89; choose another target"):
+        build(model, target="sm89")
+
+
+def test_what_the_parser_refuses_is_unfit() -> None:
+    with pytest.raises(UnfitEngineError, match="tensorrt_rtx cannot read the exported network: "):
+        build(b"no model")
+
+
+def test_memory_that_runs_out_is_not_the_engines_fault() -> None:
+    assert type(build_onnx.refusal("Error Code 2: OutOfMemory (Requested size was 1 bytes.)")) is BackendError
+    assert isinstance(build_onnx.refusal("Error Code 10: no implementation"), UnfitEngineError)
