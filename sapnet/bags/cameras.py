@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sapnet.bags.recording import Recording, Topic
+from sapnet.bags.recording import CDR, Recording, Topic
 from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.topics import COMPARISON, DERAINED, STREAK_MASK
@@ -47,7 +47,7 @@ def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
 
     What derain_node put out is no camera. Raises BagError where a topic is not there or holds no images.
     """
-    images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE)]
+    images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.encoding == CDR]
     chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)] if wanted else _in_colour(source, images)
     _require_one_transport(chosen)
     shared = Counter(_namespace(topic) for topic in chosen)
@@ -67,6 +67,18 @@ def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
             names = f"{other.topic.name} and {camera.topic.name}"
             raise BagError(f"outputs of {names} would have the same names; derain one of them with --topic")
     return cameras
+
+
+def contents(source: Recording) -> str:
+    """A sentence for an error: the topics of a recording that has no suitable camera."""
+    seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in source.topics)) or "nothing"
+    return f"It holds {seen}{_advice(source)}"
+
+
+def _advice(source: Recording) -> str:
+    if any(topic.encoding == "ros1" for topic in source.topics):
+        return ". Its messages are ROS 1 encoded: derain the ROS 1 .bag that it was converted from"
+    return ""
 
 
 def untouched_siblings(cameras: Sequence[Camera], images: Sequence[Topic]) -> list[Topic]:
@@ -102,7 +114,7 @@ def _named(name: str, source: Recording, images: Sequence[Topic]) -> Topic:
         if topic.name == name:
             return topic
     there = ", ".join(f"{topic.name} ({topic.type})" for topic in images) or "none"
-    raise BagError(f"{source.path} has no image topic {name}; it has: {there}")
+    raise BagError(f"{source.path} has no image topic {name}; it has: {there}{_advice(source)}")
 
 
 def _base(topic: Topic) -> str:

@@ -1,30 +1,31 @@
-"""What the message types of a recording say about its bytes: where a stamp stands, and which bytes are padding."""
+"""Message types as a recording defines them: where a stamp is, and which bytes are padding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.interfaces.typing import Typesdict
-from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from sapnet.bags.recording import Topic
+from sapnet.bags.recording import CDR, Schema, Topic
 from sapnet.bags.types import TYPESTORE
 
 _HEADER = "std_msgs/msg/Header"
-# What rosbag2 writes above each part of a definition in IDL.
+_IDL = ("ros2idl", "omgidl")
+# The line that rosbag2 writes above each part of a definition in IDL.
 _RULE = "=" * 80 + "\n"
 
 
 class Definitions:
-    """Message types as the topics of a recording define them, else as ROS 2 does; each is parsed when it is needed."""
+    """Message types as the topics of a recording define them, else as ROS 2 does. Each is parsed on first use."""
 
     def __init__(self, topics: Iterable[Topic]) -> None:
         self._defined = {
-            topic.type: topic.definition
+            topic.type: topic.schema
             for topic in topics
-            if topic.definition.format != MessageDefinitionFormat.NONE and topic.definition.data
+            if topic.encoding == CDR and topic.schema.data and topic.schema.encoding in ("ros2msg", *_IDL)
         }
         self._stores: dict[str, Typestore | None] = {}
 
@@ -45,8 +46,7 @@ class Definitions:
         try:
             message = store.deserialize_cdr(data, type_name)
             return bytes(store.serialize_cdr(message, type_name, little_endian=True))
-        # What the library raises depends on the byte that is wrong.
-        except Exception:
+        except SerdeError:
             return data
 
     def _store(self, type_name: str) -> Typestore | None:
@@ -63,18 +63,19 @@ class Definitions:
         try:
             store.register(_types(type_name, self._defined[type_name]))
             store.get_msgdef(type_name)
-        # A definition may be anything that somebody wrote into the file.
-        except Exception:
+        # A definition may be anything that was written into the file.
+        except (TypesysError, SerdeError, KeyError, ValueError, RecursionError):
             return standard
         return store
 
 
-def _types(type_name: str, definition: MessageDefinition) -> Typesdict:
-    if definition.format == MessageDefinitionFormat.MSG:
-        return get_types_from_msg(definition.data, type_name)
+def _types(type_name: str, schema: Schema) -> Typesdict:
+    text = schema.data.decode(errors="replace")
+    if schema.encoding not in _IDL:
+        return get_types_from_msg(text, type_name)
     types: Typesdict = {}
-    for part in filter(None, definition.data.split(_RULE)):
-        # The library's parser knows no directives; what they include stands in the other parts.
+    for part in filter(None, text.split(_RULE)):
+        # The library's parser knows no directives; the files that they include are the other parts.
         lines = [line for line in part.splitlines() if not line.startswith(("IDL: ", "#"))]
         types.update(get_types_from_idl("\n".join(lines)))
     return types

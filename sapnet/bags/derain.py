@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sapnet.bags.cameras import Camera, find_cameras
+from sapnet.bags.cameras import Camera, contents, find_cameras
 from sapnet.bags.journal import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
 from sapnet.bags.metadata import METADATA
 from sapnet.bags.open import open_recording
 from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.pipeline import Item, Steps, digest_of
-from sapnet.bags.recording import InputError, Message, Recording, Topic
+from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic
 from sapnet.bags.report import BagReport, CameraReport, read_report
-from sapnet.bags.writer import BagWriter
+from sapnet.bags.writer import ROSBAG2_RECORD, BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, ImageFormatError
 
@@ -68,8 +68,7 @@ def derain_bag(
             _require_within(bag, options.start_s)
             cameras = find_cameras(bag, options.topics)
             if not cameras:
-                seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics)) or "nothing"
-                raise BagError(f"{source} has no camera in colour; name an image topic with --topic. It holds {seen}")
+                raise BagError(f"{source} has no camera in colour; name an image topic with --topic. {contents(bag)}")
             run = _Run(derainer, bag, cameras, output, options)
             begin_job(folder, run.job, resume)
             return run.perform(folder, progress)
@@ -91,6 +90,8 @@ class _Run:
         self._outputs = Outputs(bag, cameras, options)
         self._steps = Steps(derainer, bag, cameras, options)
         self._storage = options.storage or ("mcap" if bag.storage == "ros1" else bag.storage)
+        self._only_derained = options.only_derained
+        _require_fit(self._outputs.topics, self._storage)
         self._names = [self._outputs.names(camera) for camera in cameras]
         self.job = _job(derainer, bag.path, options)
         self._report = self._empty_report()
@@ -98,7 +99,7 @@ class _Run:
 
     def perform(self, folder: Path, progress: Progress) -> BagReport:
         """Do what is left of the job in its workplace."""
-        parts = Parts(folder, self._output.name, self._outputs.topics, self._writer)
+        parts = Parts(folder, self._output.name, self._outputs.topics, self._writer, self._records)
         done, last = 0, ""
         for said in parts.recover():
             done, last = said["done"], said.get("last", "")
@@ -106,16 +107,23 @@ class _Run:
         with closing(self._steps.items(done, last)) as items:
             self._write(parts, items, done, last, progress)
         self._report.notes = [*self._bag.notes, *self._outputs.notes, *self._report.notes]
+        self._report.is_partial = bool(self._bag.missing)
         parts.end(self._output, {REPORT: json.dumps(asdict(self._report))})
         return self._report
 
     def _writer(self, path: Path) -> BagWriter:
-        """A part of the output, kept as the input is."""
+        """The writer of a part of the output, compressed as the input is."""
         compression = "none" if self._bag.compression == "chunk" and self._storage != "mcap" else self._bag.compression
-        writer = BagWriter(path, self._storage, compression)
-        for key, value in self._bag.custom.items():
-            writer.set_custom_data(key, value)
-        return writer
+        return BagWriter(path, self._storage, compression, self._bag.custom, self._bag.profile)
+
+    def _records(self) -> Records:
+        """Attachments and metadata records to copy; the one of rosbag2 is written anew."""
+        for record in self._bag.records():
+            if self._only_derained or record.name == ROSBAG2_RECORD:
+                continue
+            if self._storage != "mcap":
+                self._bag.findings.note(f"sqlite3 has no place for {record.name!r}, an attachment or metadata record")
+            yield record
 
     def _write(self, parts: Parts, items: Iterable[Item], done: int, last: str, progress: Progress) -> None:
         """Write what comes, part by part. done, last: of the message before, its number and digest."""
@@ -138,8 +146,8 @@ class _Run:
                 if newest is not None and item.recorded.time_ns < newest.time_ns and part.messages:
                     end_part()
                 whole = False
-                for topic, data in messages:
-                    parts.write(topic, item.recorded.time_ns, data)
+                for message in messages:
+                    parts.write(message)
                 self._count(item, part)
                 part.messages += len(messages)
                 done, newest, whole = item.number + 1, item.recorded, True
@@ -157,7 +165,7 @@ class _Run:
         finally:
             parts.abort_part()
 
-    def _messages(self, item: Item) -> list[tuple[Topic, bytes | memoryview]]:
+    def _messages(self, item: Item) -> list[Message]:
         """What is written for a message of the input."""
         try:
             return list(self._outputs.messages(item))
@@ -182,6 +190,7 @@ class _Run:
             counts.times_ns.append(item.recorded.time_ns)
             counts.rain_scores.append(round(item.derained.rain_score, 6))
             counts.latencies_ms.append(round(item.latency_ms, 3))
+            part.note_backend(item.recorded.time_ns, item.backend)
 
     def _empty_report(self) -> BagReport:
         return BagReport(str(self._bag.path), str(self._output), [CameraReport(*names) for names in self._names])
@@ -189,6 +198,15 @@ class _Run:
     def _add(self, part: BagReport) -> None:
         self._report.add(part)
         self._report.notes += part.notes
+
+
+def _require_fit(topics: Sequence[Topic], storage: str) -> None:
+    """Raises BagError if a storage cannot hold the schemas of some topics."""
+    unfit = [
+        f"{topic.name} ({topic.encoding})" for topic in topics if topic.metadata is not None and topic.encoding != CDR
+    ]
+    if storage == "sqlite3" and unfit:
+        raise BagError(f"sqlite3 cannot hold {', '.join(unfit)} as recorded; leave out --storage, or write mcap")
 
 
 def _require_within(bag: Recording, start_s: float) -> None:

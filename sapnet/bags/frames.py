@@ -51,7 +51,7 @@ def decode(recorded: Message, info: bytes | None) -> BagFrame:
 
 def encode(
     header: Any, pixels: np.ndarray[Any, Any], encoding: str, codec: str, quality: int, alpha: Any = None
-) -> memoryview:
+) -> bytes:
     """CDR of an Image, or with a ``codec`` of a CompressedImage, with uint8 (H, W, 3) BGR or (H, W) pixels."""
     if codec:
         packed = encode_compressed(pixels, quality, encoding, "png" if codec == "png" else "jpeg")
@@ -71,7 +71,7 @@ def encode(
     )
 
 
-def encode_info(header: Any, info: bytes) -> memoryview | None:
+def encode_info(header: Any, info: bytes) -> bytes | None:
     """A recorded camera_info with another header; None where it cannot be read."""
     try:
         message = deserialize(info, CAMERA_INFO)

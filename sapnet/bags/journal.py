@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rosbags.interfaces import Connection
 
 from sapnet.bags.metadata import merged, read_metadata, write_metadata
-from sapnet.bags.recording import Topic
+from sapnet.bags.recording import Message, Records, Topic
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
 from sapnet.files import append_line, read_json, sync, whole_lines, write_json
@@ -31,20 +30,28 @@ _JOB, _JOURNAL, _LOCK, _BAG, _PART, _REPLACED = "job.json", "journal.jsonl", "lo
 class Parts:
     """Parts of a recording in the folder ``<output>.partial``, and its journal.
 
-    topics: of each part. make: gives the recording to write a part to, for its folder.
+    topics: of each part. make: makes the writer of a part, for its folder. records: of mcap, for the first part.
 
     Each line of the journal is a whole part: its metadata, and what the caller said of it. A part is written beside
     the others, moved among them and only then entered: what the journal does not name is removed at the next start.
     """
 
-    def __init__(self, folder: Path, name: str, topics: Sequence[Topic], make: Callable[[Path], BagWriter]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        topics: Sequence[Topic],
+        make: Callable[[Path], BagWriter],
+        records: Callable[[], Records],
+    ) -> None:
         self._folder = folder
         self._name = name
         self._topics = topics
         self._make = make
+        self._records = records
         self._metadata: list[dict[str, Any]] = []
         self._writer: BagWriter | None = None
-        self._connections: dict[Topic, Connection] = {}
+        self._numbers: dict[Topic, int] = {}
         self._bytes = 0
         self._began_s = 0.0
 
@@ -72,10 +79,11 @@ class Parts:
         except (ValueError, TypeError, KeyError) as err:
             raise BagError(f"{journal} is damaged ({err}); start anew with --overwrite") from err
 
-    def write(self, topic: Topic, time_ns: int, data: bytes | memoryview) -> None:
-        """Append a message to the part that is being written."""
+    def write(self, message: Message) -> None:
+        """Append a message to the current part."""
         writer = self._writer or self._begin()
-        writer.write(self._connections[topic], time_ns, data)
+        topic, time_ns, data, publish_ns, sequence = message
+        writer.write(self._numbers[topic], time_ns, data, publish_ns, sequence)
         self._bytes += len(data)
 
     @property
@@ -133,7 +141,10 @@ class Parts:
         path = self._folder / _PART / f"{self._name}_{len(self._metadata)}"
         self._writer = self._make(path)
         self._writer.open()
-        self._connections = {topic: self._writer.add(topic) for topic in self._topics}
+        self._numbers = {topic: self._writer.add(topic) for topic in self._topics}
+        if not self._metadata:
+            for record in self._records():
+                self._writer.add_record(record)
         self._bytes, self._began_s = 0, time.monotonic()
         return self._writer
 

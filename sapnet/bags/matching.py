@@ -92,7 +92,7 @@ def pair_up(sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]]) -
 
 
 def _message(recorded: Recorded, place: int, definitions: Definitions) -> Message:
-    topic, time_ns, data = recorded
+    topic, time_ns, data, *_ = recorded
     stamp = None
     if definitions.is_stamped(topic.type):
         try:

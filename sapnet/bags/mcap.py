@@ -1,261 +1,253 @@
-"""One mcap file: by its index, or by a pass through all of it where there is none; messages by their log times."""
+"""Reads one mcap file: by its index, or front to back if it has none or was cut off."""
 
 from __future__ import annotations
 
 import struct
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
-from heapq import heapify, heappop
-from io import BytesIO
+from collections.abc import Collection, Iterable, Iterator
+from heapq import heappop, heappush
+from io import BufferedReader
+from itertools import count
 from pathlib import Path
-from typing import BinaryIO
-from zlib import crc32
 
-from mcap.data_stream import ReadDataStream
-from mcap.opcode import Opcode
-from mcap.records import Channel, ChunkIndex, Schema, Statistics
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from mcap.exceptions import McapError
+from mcap.reader import SeekingReader
+from mcap.records import Attachment, Channel, Chunk, ChunkIndex, DataEnd, Footer, McapRecord, Metadata, Statistics
+from mcap.records import Message as McapMessage
+from mcap.records import Schema as McapSchema
+from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.summary import Summary
+from zstandard import ZstdError
 
-from sapnet.bags.mcap_pieces import MESSAGE, RECORD, Found, Piece, read_piece, walk
-from sapnet.bags.recording import Message, Topic
-from sapnet.bags.types import FORMATS, parsed_qos
+from sapnet.bags.metadata import QOS_KEY, parse_qos
+from sapnet.bags.recording import Findings, Message, Records, Schema, Topic
 from sapnet.errors import BagError, first_line
 
-_MAGIC = b"\x89MCAP0\r\n"
-_FOOTER = struct.Struct("<BQQQI8s")  # opcode, length, start of the summary, of its offsets, checksum, magic
-# Messages outside of chunks are taken together up to this size.
-_RUN_BYTES = 2**20
-# An index that claims more than this is none; that of a terabyte has 200 MB.
-_INDEX_BYTES = 2**30
+MAGIC = b"\x89MCAP0\r\n"
+# A chunk that claims to unpack to more than this is damaged: memory would run out before the damage shows.
+_MAX_CHUNK_BYTES = 2**32
+# Messages of a file without index are sorted by log time within a window of this size.
+_WINDOW_BYTES = 2**23
+
+_SHORTEST = 2 * len(MAGIC) + 29  # of a file with an end: two magics and a footer
+
+# What the mcap library and its decompressors raise for damaged bytes; RuntimeError is lz4's.
+_DAMAGE = (McapError, ZstdError, ValueError, KeyError, OverflowError, struct.error, RuntimeError)
 
 
 class McapFile:
-    """An mcap file. topics: of each of its channels. span_ns: log times of its first message and its last, or None.
+    """An mcap file. topics: one per channel. span_ns: log times of its first and last message, or None.
 
-    compression: ``chunk`` or ``none``. say: takes what is wrong with the file, a sentence each.
-    Raises BagError where nothing can be read, OSError.
+    compression: ``chunk`` or ``none``. profile: of its header. Raises BagError if nothing can be read, OSError.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, findings: Findings) -> None:
         self._path = path
-        self._say = say
-        self._damage_said = False
-        self._schemas: dict[int, Schema] = {}
-        self._channels: dict[int, Channel] = {}
-        self._counts: Counter[int] = Counter()
-        self._pieces: list[Piece] = []
-        self.compression = "none"
-        with path.open("rb") as stream:
-            if stream.read(len(_MAGIC)) != _MAGIC:
-                raise BagError("it does not begin as an mcap file")
-            self._read(stream)
-        self._topics = {number: self._topic(channel) for number, channel in self._channels.items()}
-        self.topics = tuple(self._topics.values())
-        spans = [(piece.start_ns, piece.end_ns) for piece in self._pieces if piece.channels or piece.channels is None]
-        spans = spans if self._counts.total() else []
-        self.span_ns = (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None
-
-    def messages(
-        self, keys: Collection[tuple[str, str]], start_ns: int | None, stop_ns: int | None
-    ) -> Iterator[Message]:
-        """Messages of topics with these names and types, in the order of their log times, then of their places."""
-        wanted = {number for number, topic in self._topics.items() if (topic.name, topic.type) in keys}
-        begin = -1 if start_ns is None else start_ns
-        stop = 2**64 if stop_ns is None else stop_ns
-        pieces = deque(
-            piece
-            for piece in sorted(self._pieces, key=lambda piece: (piece.start_ns, piece.offset))
-            if piece.start_ns < stop
-            and begin <= piece.end_ns
-            and (piece.channels is None or not wanted.isdisjoint(piece.channels))
-        )
-        # Time, piece, place in it (no two are equal in all of these), its end, channel, and in which bytes.
-        waiting: list[tuple[int, int, int, int, int, bytes]] = []
-        with self._path.open("rb") as stream:
-            while pieces or waiting:
-                while pieces and (not waiting or pieces[0].start_ns <= waiting[0][0]):
-                    piece = pieces.popleft()
-                    for opcode, first, end, records in self._records(stream, piece):
-                        if opcode == Opcode.MESSAGE:
-                            channel, _, time_ns, _ = MESSAGE.unpack_from(records, first)
-                            if channel in wanted and begin <= time_ns < stop:
-                                data = first + MESSAGE.size
-                                waiting.append((time_ns, piece.offset, data, end, channel, records))
-                    heapify(waiting)
-                if waiting:
-                    time_ns, _, first, end, channel, records = heappop(waiting)
-                    yield Message(self._topics[channel], time_ns, records[first:end])
-
-    def _read(self, stream: BinaryIO) -> None:
-        """Find out what is where."""
-        try:
-            if self._read_index(stream):
-                return
-        except (OSError, MemoryError):
-            raise
-        # What is raised here and below depends on the byte that is wrong.
-        except Exception as err:
-            self._say(f"{self._path.name} has a damaged index ({_said(err)}): read through instead")
-        self._schemas, self._channels, self._counts, self._pieces = {}, {}, Counter(), []
-        if not self._scan(stream):
-            self._say(f"{self._path.name} has no end, so its recording was cut off: read as far as it goes")
-            if not self._channels:
-                raise BagError("it ends before its first topic")
-
-    def _read_index(self, stream: BinaryIO) -> bool:
-        """Whether the file has an index that tells all. Raises an exception of any kind where it is damaged."""
-        size = stream.seek(0, 2)
-        if size < len(_MAGIC) + _FOOTER.size:
-            return False
-        stream.seek(size - _FOOTER.size)
-        footer = stream.read(_FOOTER.size)
-        opcode, length, start, _, checksum, magic = _FOOTER.unpack(footer)
-        if (opcode, length, magic) != (Opcode.FOOTER, 20, _MAGIC) or start == 0:
-            return False
-        if not max(len(_MAGIC), size - _INDEX_BYTES) <= start <= size - _FOOTER.size:
-            raise ValueError("it is said to begin where it cannot")
-        stream.seek(start)
-        summary = stream.read(size - _FOOTER.size - start)
-        if checksum and checksum != crc32(summary + footer[: -len(_MAGIC) - 4]):
-            raise ValueError("its checksum is wrong")
-        return self._take_index(summary, start)
-
-    def _take_index(self, summary: bytes, data_end: int) -> bool:
-        statistics: Statistics | None = None
-        for opcode, first, end in walk(summary):
-            stream = ReadDataStream(BytesIO(summary[first:end]))
-            if opcode == Opcode.STATISTICS:
-                statistics = Statistics.read(stream)
-            elif opcode == Opcode.CHUNK_INDEX:
-                self._add_chunk(ChunkIndex.read(stream), data_end)
+        self._findings = findings
+        self._is_damaged = False
+        with _Stream(path) as stream:
+            try:
+                self.profile = _seeking(stream).get_header().profile
+            except _DAMAGE as err:
+                raise BagError(f"it does not begin as an mcap file ({_said(err)})") from err
+            summary = self._index(stream)
+            self._is_indexed = summary is not None
+            if summary is None:
+                summary, self.compression = self._scanned(stream)
             else:
-                self._take_description(opcode, stream)
-        if statistics is None:
-            return False
-        self._counts = Counter(statistics.channel_message_counts)
-        described = all(c.schema_id == 0 or c.schema_id in self._schemas for c in self._channels.values())
-        return (
-            described
-            and self._counts.total() == statistics.message_count
-            and self._counts.keys() <= self._channels.keys()
-            and len(self._pieces) == statistics.chunk_count
-            # Messages outside of chunks are not indexed.
-            and (statistics.chunk_count > 0 or statistics.message_count == 0)
-        )
+                self.compression = "chunk" if any(c.compression for c in summary.chunk_indexes) else "none"
+        statistics = summary.statistics
+        assert statistics is not None
+        counts = statistics.channel_message_counts
+        self._topics = {c.id: _topic(c, summary, counts.get(c.id, 0)) for c in summary.channels.values()}
+        self.topics = tuple(self._topics.values())
+        has_messages = statistics.message_count > 0
+        self.span_ns = (statistics.message_start_time, statistics.message_end_time) if has_messages else None
 
-    def _add_chunk(self, index: ChunkIndex, data_end: int) -> None:
-        if index.chunk_start_offset + index.chunk_length > data_end:
-            raise ValueError("it names a chunk beyond the messages")
-        if index.compression:
-            self.compression = "chunk"
-        channels = frozenset(index.message_index_offsets) if index.message_index_offsets else None
-        times = index.message_start_time, index.message_end_time
-        if times[0] <= times[1]:
-            self._pieces.append(Piece(index.chunk_start_offset, index.chunk_length, *times, True, channels))
-        else:  # of one without messages
-            self._pieces.append(Piece(index.chunk_start_offset, index.chunk_length, 0, 0, True, frozenset()))
+    def messages(self, topics: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
+        """Read messages of some of its topics, ordered by log time, then by place."""
+        wanted = {number: topic for number, topic in self._topics.items() if topic in topics}
+        start, stop = start_ns or 0, 2**64 if stop_ns is None else stop_ns
+        with _Stream(self._path) as stream:
+            for found in self._indexed(stream, wanted, start, stop) if self._is_indexed else self._sorted(stream):
+                topic = wanted.get(found.channel_id)
+                if topic is not None and start <= found.log_time < stop:
+                    yield Message(topic, found.log_time, found.data, found.publish_time, found.sequence)
 
-    def _take_description(self, opcode: int, stream: ReadDataStream) -> None:
-        if opcode == Opcode.SCHEMA:
-            schema = Schema.read(stream)
-            self._schemas[schema.id] = schema
-        elif opcode == Opcode.CHANNEL:
-            channel = Channel.read(stream)
-            self._channels.setdefault(channel.id, channel)
-
-    def _scan(self, stream: BinaryIO) -> bool:
-        """Read through the file; whether it goes to its end."""
-        size = stream.seek(0, 2)
-        position = run_start = len(_MAGIC)
-        run = Found()
-
-        def end_run() -> None:
-            nonlocal run, run_start
-            if run.counts:
-                self._take_piece(run, Piece(run_start, position - run_start, 0, 0, False, None))
-            run, run_start = Found(), position
-
-        while position + RECORD.size <= size:
-            stream.seek(position)
-            opcode, length = RECORD.unpack(stream.read(RECORD.size))
-            end = position + RECORD.size + length
-            if end > size or opcode in (0, Opcode.DATA_END, Opcode.FOOTER):
-                end_run()
-                if opcode == Opcode.CHUNK:
-                    self._scan_chunk(stream, Piece(position, size - position, 0, 0, True, None, is_cut=True))
-                return opcode in (Opcode.DATA_END, Opcode.FOOTER) and self._has_end(stream, size)
-            if opcode == Opcode.MESSAGE and length >= MESSAGE.size:
-                channel, _, time_ns, _ = MESSAGE.unpack(stream.read(MESSAGE.size))
-                run.add(channel, time_ns)
-                position = end
-                if position - run_start >= _RUN_BYTES:
-                    end_run()
-                continue
-            end_run()
-            if opcode == Opcode.CHUNK:
-                self._scan_chunk(stream, Piece(position, end - position, 0, 0, True, None))
-            elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
-                self._take_description(opcode, ReadDataStream(BytesIO(stream.read(length))))
-            position = run_start = end
-        end_run()
-        return False
-
-    def _has_end(self, stream: BinaryIO, size: int) -> bool:
-        stream.seek(size - len(_MAGIC))
-        return stream.read() == _MAGIC
-
-    def _scan_chunk(self, stream: BinaryIO, piece: Piece) -> None:
-        found = Found()
-        for opcode, first, end, records in self._records(stream, piece):
-            if opcode == Opcode.MESSAGE:
-                channel, _, time_ns, _ = MESSAGE.unpack_from(records, first)
-                found.add(channel, time_ns)
-            elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
-                self._take_description(opcode, ReadDataStream(BytesIO(records[first:end])))
-        self._take_piece(found, piece)
-
-    def _take_piece(self, found: Found, piece: Piece) -> None:
-        # Nobody can read messages of a channel that is nowhere described.
-        known = frozenset(found.counts) & self._channels.keys()
-        if known:
-            self._counts.update({number: found.counts[number] for number in known})
-            self._pieces.append(replace(piece, start_ns=found.start_ns, end_ns=found.end_ns, channels=known))
-
-    def _records(self, stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, int, int, bytes]]:
-        """Opcodes of the records in a piece, where their content begins and ends, in which bytes."""
-        try:
-            records, compression = read_piece(stream, piece)
-            found = list(walk(records, whole=not piece.is_cut))
-        except (OSError, MemoryError):
-            raise
-        except Exception as err:
-            if not self._damage_said and not piece.is_cut:
-                self._damage_said = True
-                self._say(
-                    f"{self._path.name} is damaged from byte {piece.offset} on ({_said(err)}): parts are left out"
+    def records(self) -> Records:
+        """Read its attachments and metadata records."""
+        with _Stream(self._path) as stream:
+            if not self._is_indexed:
+                yield from (
+                    record for record in self._front_to_back(stream) if isinstance(record, Attachment | Metadata)
                 )
-            return
-        if compression:
-            self.compression = "chunk"
-        for opcode, first, end in found:
-            yield opcode, first, end, records
+                return
+            reader = _seeking(stream)
+            try:
+                yield from reader.iter_metadata()
+                yield from reader.iter_attachments()
+            except _DAMAGE as err:
+                self._findings.lose(f"{self._path.name} has a damaged attachment or metadata record ({_said(err)})")
 
-    def _topic(self, channel: Channel) -> Topic:
-        schema = self._schemas.get(channel.schema_id)
-        kind = FORMATS.get(schema.encoding, MessageDefinitionFormat.NONE) if schema else MessageDefinitionFormat.NONE
-        described = schema is not None and schema.data and kind != MessageDefinitionFormat.NONE
-        none = MessageDefinition(MessageDefinitionFormat.NONE, "")
-        topic = Topic(
-            channel.topic,
-            schema.name if schema else "",
-            parsed_qos(channel.metadata.get("offered_qos_profiles", "")),
-            MessageDefinition(kind, schema.data.decode(errors="replace")) if schema and described else none,
-            channel.metadata.get("topic_type_hash", ""),
-            channel.message_encoding,
-            0,
-        )
-        return replace(topic, count=self._counts[channel.id])
+    def _index(self, stream: _Stream) -> Summary | None:
+        """The summary at the end of the file, if it has one that describes all of it."""
+        if not stream.has_end:
+            return None
+        try:
+            summary = _seeking(stream).get_summary()
+        except _DAMAGE as err:
+            self._findings.note(f"{self._path.name} has a damaged index ({_said(err)}): read without it")
+            return None
+        return summary if summary is not None and _is_complete(summary, stream.size) else None
+
+    def _indexed(self, stream: _Stream, wanted: dict[int, Topic], start: int, stop: int) -> Iterator[McapMessage]:
+        names = {topic.name for topic in wanted.values()}
+        try:
+            reader = _seeking(stream)
+            summary = reader.get_summary()
+        except _DAMAGE as err:
+            self._lose(err)
+            return
+        assert summary is not None  # as when the file was opened
+        for chunks in _groups(summary.chunk_indexes):
+            # One group at a time, so that a damaged chunk costs no later ones.
+            summary.chunk_indexes = chunks
+            try:
+                for _, _, message in reader.iter_messages(names, starting_at=start, ending_before=stop):
+                    yield message
+            except _DAMAGE as err:
+                self._lose(err)
+
+    def _sorted(self, stream: _Stream) -> Iterator[McapMessage]:
+        """The messages of a file without index: writers log them nearly in order."""
+        waiting: list[tuple[int, int, McapMessage]] = []
+        held, numbers = 0, count()
+        for record in self._front_to_back(stream):
+            if isinstance(record, McapMessage):
+                heappush(waiting, (record.log_time, next(numbers), record))
+                held += len(record.data)
+            while held > _WINDOW_BYTES:
+                message = heappop(waiting)[2]
+                held -= len(message.data)
+                yield message
+        while waiting:
+            yield heappop(waiting)[2]
+
+    def _front_to_back(self, stream: _Stream) -> Iterator[McapRecord]:
+        """Records in the order of the file, those in chunks included, until its end or the first damage."""
+        stream.seek(0)
+        try:
+            for record in StreamReader(stream, emit_chunks=True, record_size_limit=stream.size).records:
+                if isinstance(record, DataEnd | Footer):
+                    return
+                yield record
+                if isinstance(record, Chunk):
+                    yield from self._unpacked(record)
+        except _DAMAGE as err:
+            if stream.has_end:
+                self._lose(err)
+            else:
+                self._findings.lose(f"{self._path.name} has no end, so its recording was cut off: read up to there")
+
+    def _unpacked(self, chunk: Chunk) -> list[McapRecord]:
+        try:
+            if chunk.uncompressed_size > _MAX_CHUNK_BYTES:
+                raise ValueError(f"a chunk claims {chunk.uncompressed_size} bytes")
+            return breakup_chunk(chunk, validate_crc=True)
+        except _DAMAGE as err:
+            self._lose(err)
+            return []
+
+    def _lose(self, err: Exception) -> None:
+        if not self._is_damaged:
+            self._is_damaged = True
+            self._findings.lose(f"{self._path.name} is damaged ({_said(err)}): parts are left out")
+
+    def _scanned(self, stream: _Stream) -> tuple[Summary, str]:
+        """What a summary would say, and the compression. Raises BagError."""
+        summary = Summary()
+        statistics = summary.statistics = Statistics(0, 0, {}, 0, 0, 0, 2**64, 0, 0)
+        counts, compression = statistics.channel_message_counts, "none"
+        for record in self._front_to_back(stream):
+            if isinstance(record, McapSchema):
+                summary.schemas[record.id] = record
+            elif isinstance(record, Channel):
+                summary.channels.setdefault(record.id, record)
+            elif isinstance(record, Chunk) and record.compression:
+                compression = "chunk"
+            elif isinstance(record, McapMessage) and record.channel_id in summary.channels:
+                counts[record.channel_id] = counts.get(record.channel_id, 0) + 1
+                statistics.message_count += 1
+                statistics.message_start_time = min(statistics.message_start_time, record.log_time)
+                statistics.message_end_time = max(statistics.message_end_time, record.log_time)
+        if not summary.channels and not stream.has_end:
+            raise BagError("it ends before its first topic")
+        return summary, compression
+
+
+class _Stream(BufferedReader):
+    """A file that is never asked for more bytes than it has: a damaged record may claim any length."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("rb", buffering=0))
+        self.size = self.seek(0, 2)
+        self.seek(max(0, self.size - len(MAGIC)))
+        self.has_end = self.read() == MAGIC and self.size > _SHORTEST
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None else min(size, self.size))
+
+
+def _seeking(stream: _Stream) -> SeekingReader:
+    stream.seek(0)
+    return SeekingReader(stream, validate_crcs=True, record_size_limit=stream.size)
+
+
+def _is_complete(summary: Summary, size: int) -> bool:
+    """Whether the index leads to everything in the file, and nowhere else."""
+    statistics, channels, chunks = summary.statistics, summary.channels, summary.chunk_indexes
+    return (
+        statistics is not None
+        and all(channel.schema_id == 0 or channel.schema_id in summary.schemas for channel in channels.values())
+        and sum(statistics.channel_message_counts.values()) == statistics.message_count
+        and statistics.channel_message_counts.keys() <= channels.keys()
+        and all(chunk.message_index_offsets.keys() <= channels.keys() for chunk in chunks)
+        and all(chunk.chunk_start_offset + chunk.chunk_length <= size for chunk in chunks)
+        and all(chunk.uncompressed_size <= _MAX_CHUNK_BYTES for chunk in chunks)
+        and len(chunks) == statistics.chunk_count
+        # Messages outside of chunks are not indexed.
+        and (statistics.chunk_count > 0 or statistics.message_count == 0)
+        and len(summary.attachment_indexes) == statistics.attachment_count
+        and len(summary.metadata_indexes) == statistics.metadata_count
+    )
+
+
+def _groups(chunks: Iterable[ChunkIndex]) -> Iterator[list[ChunkIndex]]:
+    """Chunks in the order of time; those that overlap are in one group, as their messages have to be sorted."""
+    group: list[ChunkIndex] = []
+    end_ns = 0
+    for chunk in sorted(chunks, key=lambda chunk: (chunk.message_start_time, chunk.chunk_start_offset)):
+        if group and chunk.message_start_time > end_ns:
+            yield group
+            group = []
+        group.append(chunk)
+        end_ns = max(end_ns, chunk.message_end_time)
+    if group:
+        yield group
+
+
+def _topic(channel: Channel, summary: Summary, messages: int) -> Topic:
+    schema = summary.schemas.get(channel.schema_id)
+    return Topic(
+        channel.topic,
+        schema.name if schema else "",
+        parse_qos(channel.metadata.get(QOS_KEY, "")),
+        Schema(schema.encoding, schema.data) if schema else Schema(),
+        channel.metadata.get("topic_type_hash", ""),
+        channel.message_encoding,
+        messages,
+        channel.metadata,
+    )
 
 
 def _said(err: Exception) -> str:

@@ -1,37 +1,39 @@
-"""Opens recordings of ROS 1 and ROS 2, whole or damaged."""
+"""Opens recordings of ROS 1 and ROS 2, whole or damaged: the one way in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sapnet.bags.recording import InputError, Recording, why
 from sapnet.bags.ros1 import open_ros1
 from sapnet.bags.rosbag2 import open_rosbag2
-from sapnet.bags.scratch import scratch_folder
 from sapnet.errors import BagError
+
+ROS1_SUFFIXES = (".bag", ".bag.active")
 
 
 @contextmanager
 def open_recording(path: Path | str) -> Iterator[Recording]:
     """Open a rosbag2 folder, one of its files, or a ROS 1 bag.
 
-    A recording that was not finished (no metadata.yaml, an mcap file without its end, a truncated or not yet merged
-    database) is opened as far as it goes; what has to be rebuilt goes to the temporary folder (TMPDIR).
-    Raises BagError.
+    A recording that was not finished (no metadata.yaml, an mcap file without its end, a database whose log was not
+    merged) is opened as far as it can be read. What has to be unpacked goes to a folder in TMPDIR until the recording
+    is closed. Raises BagError.
     """
     path = Path(path)
     with ExitStack() as stack:
         try:
             if not path.exists():
                 raise BagError(f"{path} does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag")
-            scratch = stack.enter_context(scratch_folder())
-            source = stack.enter_context(_opener(path)(path, scratch))
+            if path.name.endswith(ROS1_SUFFIXES) and path.is_file():
+                opened = open_ros1(path)
+            else:
+                scratch = TemporaryDirectory(prefix="sapnet_bag_", ignore_cleanup_errors=True)
+                opened = open_rosbag2(path, Path(stack.enter_context(scratch)))
+            recording = stack.enter_context(opened)
         except (OSError, MemoryError) as err:
             raise InputError(f"{path} cannot be read ({why(err)}); check its rights, and TMPDIR") from err
-        yield source
-
-
-def _opener(path: Path) -> Callable[[Path, Path], AbstractContextManager[Recording]]:
-    return open_ros1 if path.name.endswith((".bag", ".bag.active")) and path.is_file() else open_rosbag2
+        yield recording

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
-
 from sapnet.bags.cameras import Camera, untouched_siblings
 from sapnet.bags.frames import encode, encode_info, kept_encoding
 from sapnet.bags.options import BagOptions
 from sapnet.bags.pipeline import Item
-from sapnet.bags.recording import Recording, Topic
-from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE
+from sapnet.bags.recording import Message, Recording, Topic
+from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, described_topic
 from sapnet.errors import BagError
 
 
@@ -23,7 +21,7 @@ class Outputs:
 
     def __init__(self, bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> None:
         self._options = options
-        self._described = any(topic.definition.data for topic in bag.topics)
+        self._described = any(topic.schema.data for topic in bag.topics)
         self._infos = {camera.info for camera in cameras if camera.info is not None}
         sources = {camera.topic for camera in cameras}
         self._kept = {topic for topic in bag.topics if self._stays(topic, topic in sources)}
@@ -48,25 +46,27 @@ class Outputs:
         derained, _, mask = self._outputs[camera.topic]
         return camera.topic.name, derained.name, mask.name
 
-    def messages(self, item: Item) -> Iterator[tuple[Topic, bytes | memoryview]]:
+    def messages(self, item: Item) -> Iterator[Message]:
         """What is written for a message of the source: itself if it stays, then what was derained of it."""
         recorded, frame, derained = item.recorded, item.frame, item.derained
         if recorded.topic in self._kept:
-            yield recorded.topic, recorded.data
+            yield recorded
         if item.camera is None:
             return
         image, info, mask = self._outputs[recorded.topic]
         if frame is not None and derained is not None:
             codec = self._options.compressed or frame.codec
             encoding, quality = kept_encoding(frame), self._options.quality
-            yield image, encode(frame.header, derained.image, encoding, codec, quality, frame.decoded.alpha)
+            data = encode(frame.header, derained.image, encoding, codec, quality, frame.decoded.alpha)
+            yield recorded._replace(topic=image, data=data)
             described = encode_info(frame.header, frame.info) if frame.info is not None else None
             if info is not None and described is not None:
-                yield info, described
-            # A mask is exact: what is compressed is compressed without loss.
-            yield mask, encode(frame.header, derained.streak_mask, "mono8", "png" if codec else "", quality)
+                yield recorded._replace(topic=info, data=described)
+            # A mask is exact: it is compressed without loss.
+            data = encode(frame.header, derained.streak_mask, "mono8", "png" if codec else "", quality)
+            yield recorded._replace(topic=mask, data=data)
         elif item.unreadable and self._options.replace and image.type == recorded.topic.type:
-            yield image, recorded.data
+            yield recorded._replace(topic=image)
 
     def _stays(self, topic: Topic, is_source: bool) -> bool:
         if is_source:
@@ -90,10 +90,4 @@ class Outputs:
 
     def _topic(self, name: str, type_name: str, like: Topic) -> Topic:
         """A topic with the source's QoS profiles; its type is described where any of the recording is."""
-        definition, digest = MessageDefinition(MessageDefinitionFormat.NONE, ""), ""
-        if self._described:
-            definition = MessageDefinition(
-                MessageDefinitionFormat.MSG, TYPESTORE.generate_msgdef(type_name, ros_version=2)[0]
-            )
-            digest = TYPESTORE.hash_rihs01(type_name)
-        return Topic(name, type_name, like.qos, definition, digest, "cdr", 0)
+        return described_topic(name, type_name, like.qos) if self._described else Topic(name, type_name, like.qos)

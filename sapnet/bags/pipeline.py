@@ -1,4 +1,4 @@
-"""The steps that a recording's messages go through before they are written: read, decoded, derained, in order."""
+"""Reads, decodes and derains the messages of a recording in order, each step on a thread of its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
+from threading import Condition, Thread
 
-from sapnet.bags.ahead import ahead
 from sapnet.bags.cameras import Camera
 from sapnet.bags.frames import BagFrame, decode
 from sapnet.bags.options import BagOptions
@@ -25,10 +25,10 @@ AHEAD_BYTES = 16 * 2**20
 
 @dataclass
 class Item:
-    """A message on its way.
+    """A message in the pipeline.
 
-    number: of the message among all that are asked for. camera: whose image it is, if it is one's.
-    frame, derained: if it is to be derained. latency_ms: its share of the network's time.
+    number: of the message among all that are selected. camera: set for images of a camera.
+    frame, derained: set if it is to be derained. latency_ms: its share of the network's time. backend: that ran.
     skipped: left out by the stride. unreadable: why its frame could not be decoded.
     """
 
@@ -40,16 +40,17 @@ class Item:
     frame: BagFrame | None = None
     derained: Derained | None = None
     latency_ms: float = 0.0
+    backend: str = ""
 
     @property
     def bytes_held(self) -> int:
-        """Of the message and what was made of it."""
+        """Of the message and everything made from it."""
         derained = 0 if self.derained is None else self.derained.image.nbytes + self.derained.streaks.nbytes
         return len(self.recorded.data) + (0 if self.frame is None else self.frame.decoded.bgr.nbytes) + derained
 
 
 class Steps:
-    """Takes messages through the steps, each on a thread of its own."""
+    """The pipeline of one recording."""
 
     def __init__(self, derainer: Derainer, bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> None:
         self._derainer = derainer
@@ -63,19 +64,19 @@ class Steps:
 
     @cached_property
     def expected(self) -> int:
-        """Messages to expect, by what the recording says of all of it."""
+        """Estimated number of messages, in proportion to the selected time."""
         whole_ns = max(1, self._bag.end_ns - self._bag.start_ns)
         start_ns = self._bag.start_ns if self._start_ns is None else self._start_ns
         stop_ns = self._bag.end_ns if self._stop_ns is None else min(self._stop_ns, self._bag.end_ns)
         return round(self._bag.count * max(0, stop_ns - start_ns) / whole_ns)
 
     def items(self, done: int, last: str = "") -> Generator[Item, None, None]:
-        """What is asked for of the recording, but for the messages that are ``done`` with.
+        """Iterate over the selected messages after the first ``done``.
 
-        last: digest of the last one of those, which must be where it was. Raises BackendError, BagError.
+        last: digest of the last of those, to check that the recording still reads the same. Raises BackendError,
+        BagError.
         """
-        read = ahead(self._read(done, last), lambda item: item.bytes_held, AHEAD_BYTES)
-        yield from ahead(self._derain(read), lambda item: item.bytes_held, AHEAD_BYTES)
+        yield from _ahead(self._derain(_ahead(self._read(done, last))))
 
     def _read(self, done: int, last: str) -> Generator[Item, None, None]:
         """Messages, with their frames decoded."""
@@ -103,7 +104,7 @@ class Steps:
             yield item
 
     def _checked(self, done: int, last: str) -> Generator[Message, None, None]:
-        """What is asked for, if those that are done with read as they did before. Raises BagError where they do not."""
+        """The selected messages. Raises BagError if the first ``done`` differ from those of the run that is resumed."""
         unmet = bool(done and last)
         for number, recorded in enumerate(self._recorded()):
             if number == done - 1 and unmet:
@@ -112,10 +113,10 @@ class Steps:
                     break
             yield recorded
         if unmet:
-            raise BagError(f"{self._bag.path} reads otherwise than when it was begun; start anew with --overwrite")
+            raise BagError(f"{self._bag.path} has changed since the run was started; start over with --overwrite")
 
     def _recorded(self) -> Generator[Message, None, None]:
-        """What is asked for, in order: first what latched topics had said before the start."""
+        """The selected messages in order, preceded by what latched topics had published before the start."""
         if self._start_ns is not None and self._options.latched:
             kept = {t: deque[Message](maxlen=_latched(t)) for t in self._bag.topics if _latched(t)}
             for recorded in self._bag.messages(list(kept), stop_ns=self._start_ns):
@@ -125,7 +126,7 @@ class Steps:
         yield from self._bag.messages(start_ns=self._start_ns, stop_ns=self._stop_ns)
 
     def _first_infos(self) -> dict[Topic, bytes]:
-        """For frames that come before any camera_info: the newest before the start, else the first of all."""
+        """For frames before the first camera_info: the newest before the start, else the first of the recording."""
         newest = {topic: recorded.data for topic in self._infos for recorded in islice(self._bag.messages([topic]), 1)}
         if self._start_ns is not None:
             for recorded in self._bag.messages(self._infos, stop_ns=self._start_ns):
@@ -133,7 +134,7 @@ class Steps:
         return newest
 
     def _derain(self, items: Generator[Item, None, None]) -> Generator[Item, None, None]:
-        """The same items, frames derained by the batch."""
+        """The same items, with their frames derained in batches."""
         waiting: list[Item] = []
         frames, held = 0, 0
         with closing(items):
@@ -151,18 +152,73 @@ class Steps:
         if due:
             began = time.perf_counter()
             results = self._derainer([frame for _, frame in due])
+            backend = f"{self._derainer.backend_name} {self._derainer.precision}"
             each_ms = (time.perf_counter() - began) * 1e3 / len(due)
             for (item, _), result in zip(due, results, strict=True):
-                item.derained, item.latency_ms = result, each_ms
+                item.derained, item.latency_ms, item.backend = result, each_ms, backend
         return items
 
 
 def digest_of(recorded: Message) -> str:
-    """Tells a message from others."""
+    """Identifies a message."""
     said = f"{recorded.topic.name} {recorded.topic.type} {recorded.time_ns} ".encode()
     return blake2b(said + recorded.data, digest_size=8).hexdigest()
 
 
 def _latched(topic: Topic) -> int:
-    """How many messages a late subscriber of a transient-local topic gets, over all its publishers; else 0."""
+    """How many messages a late subscriber of a transient-local topic receives from all publishers; else 0."""
     return sum(max(1, profile.depth) for profile in topic.qos if profile.durability.name == "TRANSIENT_LOCAL")
+
+
+def _ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
+    """The same items in the same order, made on a thread of their own while earlier ones are in use.
+
+    At most AHEAD_BYTES and one item are made ahead. What ``items`` raises is raised here in its place. Closing this
+    generator closes ``items`` and ends the thread.
+    """
+    made: deque[tuple[Item, int]] = deque()
+    change = Condition()
+    failure: list[BaseException] = []
+    held, done, stopped = 0, False, False
+
+    def has_room() -> bool:
+        return stopped or held < AHEAD_BYTES
+
+    def make() -> None:
+        nonlocal held, done
+        try:
+            with closing(items):
+                for item in items:
+                    with change:
+                        made.append((item, item.bytes_held))
+                        held += made[-1][1]
+                        change.notify_all()
+                        change.wait_for(has_room)
+                        if stopped:
+                            return
+        except BaseException as err:
+            failure.append(err)
+        finally:
+            with change:
+                done = True
+                change.notify_all()
+
+    thread = Thread(target=make, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            with change:
+                change.wait_for(lambda: made or done)
+                if not made:
+                    break
+                item, bytes_held = made.popleft()
+                held -= bytes_held
+                change.notify_all()
+            yield item
+    finally:
+        with change:
+            stopped = True
+            change.notify_all()
+        thread.join()
+    if failure:
+        raise failure[0]

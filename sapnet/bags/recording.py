@@ -1,78 +1,125 @@
-"""Recordings, their topics and their messages, whatever they are stored in."""
+"""Recordings, their topics and their messages, however they are stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rosbags.interfaces import MessageDefinition, Qos
+from mcap.records import Attachment, Metadata
+from rosbags.interfaces import Qos
 
 from sapnet.errors import BagError
 
-# Reads (topic, log time in nanoseconds, CDR) of topics, from a start (inclusive) to a stop (exclusive).
+CDR = "cdr"
+
 Messages = Iterator["Message"]
+# Reads topics from a start (inclusive) to a stop (exclusive), log times in nanoseconds; None is unbounded.
 Read = Callable[[Collection["Topic"], "int | None", "int | None"], Messages]
+Records = Iterator["Attachment | Metadata"]
 
 
 class InputError(BagError):
-    """What a recording is read from has failed, or memory has: nothing is known to be wrong with the recording."""
+    """The storage that holds a recording failed, or memory ran out. The recording itself may be intact."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The definition of a type, as recorded. encoding: such as ``ros2msg`` or ``protobuf``; empty if there is none."""
+
+    encoding: str = ""
+    data: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
 class Topic:
-    """A topic of a recording; topics of one name and different types are two.
+    """A topic of a recording. Topics of one name that differ in type, schema or encoding are separate topics.
 
-    type: such as ``sensor_msgs/msg/Image``. qos: profiles of its publishers, empty where they were not recorded.
-    definition: of format NONE where the recording has none. digest: RIHS01 hash of the type, or empty.
-    count: messages, as far as the recording says.
+    type: such as ``sensor_msgs/msg/Image``. qos: profiles of its publishers, empty if unrecorded.
+    digest: RIHS01 hash of the type, or empty. encoding: of its messages. count: messages, according to the recording.
+    metadata: of its mcap channel; None if it was not stored as mcap.
     """
 
     name: str
     type: str
-    qos: tuple[Qos, ...]
-    definition: MessageDefinition
-    digest: str
-    serialization: str
-    count: int
+    qos: tuple[Qos, ...] = ()
+    schema: Schema = Schema()
+    digest: str = ""
+    encoding: str = CDR
+    count: int = 0
+    metadata: Mapping[str, str] | None = None
 
 
 class Message(NamedTuple):
-    """A message. time_ns: log time. data: CDR."""
+    """A message. time_ns: log time. data: as its topic is encoded. publish_ns: None if unrecorded."""
 
     topic: Topic
     time_ns: int
     data: bytes
+    publish_ns: int | None = None
+    sequence: int = 0
 
 
+@dataclass
+class Findings:
+    """What was wrong with a recording, one sentence each. missing: those notes that mean lost messages."""
+
+    notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def note(self, what: str) -> None:
+        """Note something without loss, once however often it is found."""
+        if what not in self.notes:
+            self.notes.append(what)
+
+    def lose(self, what: str) -> None:
+        """Note a loss."""
+        self.note(what)
+        if what not in self.missing:
+            self.missing.append(what)
+
+
+@dataclass(frozen=True, eq=False)
 class Recording:
     """An open recording.
 
     storage: ``mcap`` or ``sqlite3``, or ``ros1``. compression: ``none``, ``message``, ``file`` or, in mcap, ``chunk``.
-    start_ns, end_ns: log times of the first message, and one after that of the last; equal where there is none.
-    notes: what was wrong with it, a sentence each; reading may add some. custom: what the recorder was told to keep.
+    span_ns: log times of the first message and of the last, plus one; equal if there are none.
+    findings: reading may add to them. custom: custom data of rosbag2. profile: of the mcap header.
+    records: reads the attachments and metadata records of mcap.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        storage: str,
-        compression: str,
-        topics: tuple[Topic, ...],
-        span_ns: tuple[int, int],
-        notes: list[str],
-        read: Read,
-        custom: Mapping[str, str] | None = None,
-    ) -> None:
-        self.path = path
-        self.storage = storage
-        self.compression = compression
-        self.topics = topics
-        self.start_ns, self.end_ns = span_ns
-        self.notes = notes
-        self.custom = dict(custom or {})
-        self._read = read
+    path: Path
+    storage: str
+    compression: str
+    topics: tuple[Topic, ...]
+    span_ns: tuple[int, int]
+    findings: Findings
+    read: Read
+    custom: Mapping[str, str] = field(default_factory=dict)
+    profile: str = "ros2"
+    records: Callable[[], Records] = lambda: iter(())
+
+    @property
+    def start_ns(self) -> int:
+        """Log time of the first message."""
+        return self.span_ns[0]
+
+    @property
+    def end_ns(self) -> int:
+        """Log time of the last message, plus one."""
+        return self.span_ns[1]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was wrong with it so far, one sentence each."""
+        return self.findings.notes
+
+    @property
+    def missing(self) -> list[str]:
+        """Which parts could not be read so far, one sentence each."""
+        return self.findings.missing
 
     @property
     def count(self) -> int:
@@ -82,24 +129,20 @@ class Recording:
     def messages(
         self, topics: Collection[Topic] | None = None, start_ns: int | None = None, stop_ns: int | None = None
     ) -> Messages:
-        """Messages of all or some topics, in the order of their log times within each of the recording's files.
+        """Iterate over messages of all or some topics, ordered by log time within each file of the recording.
 
-        start_ns, stop_ns: from this log time on, and before this one. Where the recording turns out to be damaged,
-        they end early, and ``notes`` says so. Raises InputError where what it is read from fails meanwhile.
+        start_ns, stop_ns: from this log time on, and before this one. Iteration ends early at damage, and ``missing``
+        says so. Raises InputError if the storage fails.
         """
         wanted = self.topics if topics is None else topics
+        if not wanted or (start_ns is not None and stop_ns is not None and start_ns >= stop_ns):
+            return
         try:
-            yield from self._read(wanted, start_ns, stop_ns) if wanted else ()
+            yield from self.read(wanted, start_ns, stop_ns)
         except (OSError, MemoryError) as err:
             raise InputError(f"{self.path} cannot be read ({why(err)})") from err
 
 
-def note(notes: list[str], what: str) -> None:
-    """Add what was found to be wrong, once, however often it is read."""
-    if what not in notes:
-        notes.append(what)
-
-
 def why(err: OSError | MemoryError) -> str:
-    """What the system says of a failure."""
+    """The system's reason for a failure."""
     return (err.strerror or str(err)) if isinstance(err, OSError) else "out of memory"

@@ -83,6 +83,7 @@ class BagReport:
     notes: problems found in the recording or its images, a sentence each.
     is_partial: only a part of the recording could be read, and the output holds that part.
     network: weights, backend, precision, stages and device. job: input files, options and network.
+    backends: what ran, from which log time on: more than one entry if it changed.
     """
 
     input: str
@@ -94,6 +95,7 @@ class BagReport:
     network: dict[str, str | int] = field(default_factory=dict)
     job: dict[str, Any] = field(default_factory=dict)
     is_partial: bool = False
+    backends: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
@@ -106,11 +108,20 @@ class BagReport:
             camera.add(more)
         self.messages += other.messages
         self.seconds += other.seconds
+        for time_ns, backend in other.backends:
+            self.note_backend(time_ns, backend)
+
+    def note_backend(self, time_ns: int, backend: str) -> None:
+        """Record which backend derained a frame, if it is another one than before."""
+        if not self.backends or self.backends[-1][1] != backend:
+            self.backends.append((time_ns, backend))
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> BagReport:
         """The inverse of ``dataclasses.asdict``."""
-        return BagReport(**{**values, "cameras": [CameraReport(**camera) for camera in values["cameras"]]})
+        cameras = [CameraReport(**camera) for camera in values["cameras"]]
+        backends = [(time_ns, backend) for time_ns, backend in values.get("backends", ())]
+        return BagReport(**{**values, "cameras": cameras, "backends": backends})
 
 
 def read_report(path: Path) -> BagReport:
@@ -118,7 +129,7 @@ def read_report(path: Path) -> BagReport:
     values = read_json(path, _ADVICE)
     try:
         return BagReport.from_json(values)
-    except (TypeError, KeyError, AttributeError) as err:
+    except (TypeError, KeyError, AttributeError, ValueError) as err:
         raise BagError(f"{path} is damaged ({first_line(err)}); {_ADVICE}") from err
 
 

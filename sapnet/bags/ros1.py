@@ -1,127 +1,150 @@
-"""ROS 1 bags, their messages converted to CDR as they are read."""
+"""ROS 1 bags. Their messages are converted to CDR while they are read."""
 
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 from rosbags.convert.converter import LATCH, STATIC_MSGTYPE_RENAMES, generate_message_converter
-from rosbags.interfaces import Connection, ConnectionExtRosbag1, MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces import Connection, ConnectionExtRosbag1
 from rosbags.interfaces.typing import Typesdict
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
+from rosbags.rosbag1 import Reader, ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
-from sapnet.bags.recording import Message, Recording, Topic, note
-from sapnet.bags.ros1_reader import Ros1Reader, require_damage
+from sapnet.bags.recording import Findings, Message, Recording, Schema, Topic
 from sapnet.errors import BagError, first_line
 
 Convert = Callable[["bytes | memoryview"], memoryview]
 
+# What the library and its decompressors raise for damaged bytes. RuntimeError is lz4's.
+_DAMAGE = (ReaderError, KeyError, ValueError, EOFError, IndexError, AssertionError, struct.error, RuntimeError)
+_TYPE_DAMAGE = (TypesysError, SerdeError, KeyError, ValueError)
+
 
 @contextmanager
-def open_ros1(path: Path, scratch: Path) -> Iterator[Recording]:
-    """Open a .bag file; types that ROS 2 has are written as ROS 2 defines them, others keep their definition.
-
-    scratch: not needed. Raises BagError.
-    """
-    reader = Ros1Reader(path)
+def open_ros1(path: Path) -> Iterator[Recording]:
+    """Open a .bag file. Types that ROS 2 has are converted to those, others keep their definition. Raises BagError."""
+    reader = Reader(path)
     try:
-        reader.open()
-    # What the library raises, here and below, depends on the byte that is wrong.
-    except Exception as err:
-        require_damage(err)
+        with _damage():
+            reader.open()
+    except ReaderError as err:
         raise BagError(
-            f"{path} cannot be read as a ROS 1 bag: {first_line(err)} `rosbag reindex` mends what is repairable"
+            f"{path} cannot be read as a ROS 1 bag: {first_line(err).rstrip('.')}; `rosbag reindex` repairs a bag that "
+            "was cut off or not closed (.bag.active)"
         ) from err
     try:
-        notes: list[str] = []
-        if reader.no_index:
-            note(notes, f"{path.name} has no index ({reader.no_index}): read through instead, as far as it goes")
-        types = _Types(reader.connections, notes)
+        findings = Findings()
+        types = _Types(reader.connections, findings)
         topics = _topics(reader.connections, types)
 
         def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
-            asked = {(topic.name, topic.type) for topic in wanted}
-            connections = [c for c in reader.connections if c.id in topics and _key(topics[c.id]) in asked]
+            connections = [c for c in reader.connections if c.id in topics and topics[c.id] in wanted]
             try:
-                # None would be taken as all.
-                for connection, time_ns, data in reader.messages(connections, start_ns, stop_ns) if connections else ():
-                    try:
-                        converted = bytes(types.convert[connection.msgtype](data))
-                    except Exception as err:
-                        require_damage(err)
-                        said = f"{connection.topic} holds messages that are no {connection.msgtype}"
-                        note(notes, f"{said} ({first_line(err)}): left out")
-                    else:
+                for connection, time_ns, data in _messages(reader, connections, start_ns, stop_ns):
+                    converted = types.converted(connection, data)
+                    if converted is not None:
                         yield Message(topics[connection.id], time_ns, converted)
-            except Exception as err:
-                require_damage(err)
-                note(notes, f"{path.name} is damaged ({first_line(err)}): read as far as it goes")
+            except ReaderError as err:
+                findings.lose(f"{path.name} is damaged ({first_line(err)}): read up to there")
 
         span = (reader.start_time, reader.end_time) if any(topic.count for topic in topics.values()) else (0, 0)
-        yield Recording(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), span, notes, read)
+        yield Recording(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), span, findings, read)
     finally:
         reader.close()
 
 
-class _Types:
-    """The message types of a bag. names: in ROS 2, by those in ROS 1. convert: what makes CDR, by names in ROS 1.
+def _messages(
+    reader: Reader, connections: list[Connection], start_ns: int | None, stop_ns: int | None
+) -> Iterator[tuple[Connection, int, bytes]]:
+    """As of the library, which takes no connections for all of them. Raises ReaderError, OSError."""
+    with _damage():
+        yield from reader.messages(connections, start_ns, stop_ns) if connections else ()
 
-    A type that cannot be read is not in them, and is said to be left out.
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn whatever damaged bytes raise into ReaderError. Raises OSError if the storage fails."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno is not None:
+            raise
+        raise ReaderError(first_line(err)) from err  # bz2's
+    except _DAMAGE as err:
+        if isinstance(err.__cause__, OSError):
+            raise err.__cause__ from None
+        raise ReaderError(first_line(err)) from err
+
+
+class _Types:
+    """The message types of a bag. names: in ROS 2, by those in ROS 1.
+
+    A type that cannot be read is not among them, and the findings say that its topics are left out.
     """
 
-    def __init__(self, connections: Collection[Connection], notes: list[str]) -> None:
+    def __init__(self, connections: Collection[Connection], findings: Findings) -> None:
         self.names: dict[str, str] = {}
-        self.convert: dict[str, Convert] = {}
+        self._convert: dict[str, Convert] = {}
+        self._findings = findings
         self._store = get_typestore(Stores.ROS2_JAZZY)
         self._ros1 = get_typestore(Stores.EMPTY)
         definitions: Typesdict = {}
         for name, text in {c.msgtype: c.msgdef.data for c in connections}.items():
             try:
                 definitions.update(get_types_from_msg(text, name))
-            except Exception as err:
-                note(notes, f"the definition of {name} cannot be read ({first_line(err)}): its topics are left out")
+            except _TYPE_DAMAGE as err:
+                findings.lose(f"the definition of {name} cannot be read ({first_line(err)}): its topics are left out")
         self._ros1.register(definitions)
         cache: dict[str, object] = {}
         for name in dict.fromkeys(c.msgtype for c in connections if c.msgtype in definitions):
             try:
                 self._add(name, cache)
-            except Exception as err:
-                note(notes, f"{name} cannot be converted ({first_line(err)}): its topics are left out")
+            except _TYPE_DAMAGE as err:
+                findings.lose(f"{name} cannot be converted ({first_line(err)}): its topics are left out")
+
+    def converted(self, connection: Connection, data: bytes) -> bytes | None:
+        """A message as CDR; None if it is not of its type."""
+        try:
+            return bytes(self._convert[connection.msgtype](data))
+        except _TYPE_DAMAGE as err:
+            said = f"{connection.topic} holds messages that are no {connection.msgtype}"
+            self._findings.lose(f"{said} ({first_line(err)}): left out")
+            return None
+
+    def definition(self, name: str) -> tuple[Schema, str]:
+        """The definition of a type of ROS 2, and its hash."""
+        text, _ = self._store.generate_msgdef(name, ros_version=2)
+        return Schema("ros2msg", text.encode()), self._store.hash_rihs01(name)
 
     def _add(self, name: str, cache: dict[str, object]) -> None:
         renamed = STATIC_MSGTYPE_RENAMES.get(name, name)
         if renamed not in self._store.fielddefs:
             types = get_types_from_msg(self._ros1.generate_msgdef(name, ros_version=2)[0], renamed)
-            # What ROS 2 has is as it is there, also within types of one's own.
+            # Types of ROS 2 stay as they are, also within other types.
             self._store.register({key: fields for key, fields in types.items() if key not in self._store.fielddefs})
         self.definition(renamed)
-        with redirect_stdout(io.StringIO()):  # the library prints what it does
-            self.convert[name] = _converter(self._ros1, self._store, name, renamed, cache)
+        with redirect_stdout(io.StringIO()):  # the library prints its progress
+            self._convert[name] = generate_message_converter(
+                self._ros1, self._store, name, renamed, cache, src_is2=False, dst_is2=True
+            )
         self.names[name] = renamed
-
-    def definition(self, name: str) -> tuple[MessageDefinition, str]:
-        """The definition of a type of ROS 2, and its hash."""
-        text, _ = self._store.generate_msgdef(name, ros_version=2)
-        return MessageDefinition(MessageDefinitionFormat.MSG, text), self._store.hash_rihs01(name)
-
-
-def _converter(ros1: Typestore, ros2: Typestore, name: str, renamed: str, cache: dict[str, object]) -> Convert:
-    return generate_message_converter(ros1, ros2, name, renamed, cache, src_is2=False, dst_is2=True)
 
 
 def _topics(connections: Collection[Connection], types: _Types) -> dict[int, Topic]:
-    """The topic of each connection; those of one name and type are one."""
+    """The topic of each connection; connections of one name and type share it."""
     known = [connection for connection in connections if connection.msgtype in types.names]
     merged: dict[tuple[str, str], Topic] = {}
     for connection in known:
         key = connection.topic, types.names[connection.msgtype]
         if key not in merged:
-            definition, digest = types.definition(key[1])
-            merged[key] = Topic(*key, (), definition, digest, "cdr", 0)
+            schema, digest = types.definition(key[1])
+            merged[key] = Topic(*key, schema=schema, digest=digest)
         merged[key] = replace(merged[key], count=merged[key].count + connection.msgcount)
     for key, topic in merged.items():
         # Each publisher that latches keeps a message of its own.
@@ -130,15 +153,11 @@ def _topics(connections: Collection[Connection], types: _Types) -> dict[int, Top
     return {connection.id: merged[connection.topic, types.names[connection.msgtype]] for connection in known}
 
 
-def _key(topic: Topic) -> tuple[str, str]:
-    return topic.name, topic.type
-
-
 def _latches(connection: Connection) -> bool:
     return isinstance(connection.ext, ConnectionExtRosbag1) and bool(connection.ext.latching)
 
 
 def _caller(connection: Connection) -> str | int:
-    """Its node, or where that was not recorded, the connection alone."""
+    """Its node, or if that was not recorded, the connection."""
     assert isinstance(connection.ext, ConnectionExtRosbag1)
     return connection.ext.callerid or connection.id

@@ -1,239 +1,262 @@
-"""rosbag2 recordings: the files that metadata.yaml names, or what is there without it, one after the other."""
+"""rosbag2 recordings: the files that metadata.yaml names, or those that are there without it, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import errno
+import shutil
+from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
-from ruamel.yaml import YAML
-
 from sapnet.bags.mcap import McapFile
-from sapnet.bags.mcap_pieces import require_plausible
-from sapnet.bags.metadata import METADATA
-from sapnet.bags.packed_file import SUFFIXES, PackedFile
-from sapnet.bags.recording import Message, Recording, Topic, note
+from sapnet.bags.metadata import METADATA, QOS_KEY, parse_qos, read_metadata
+from sapnet.bags.recording import CDR, Findings, Message, Recording, Records, Topic
 from sapnet.bags.sqlite3 import Sqlite3File
-from sapnet.bags.types import parsed_qos, zstd
+from sapnet.bags.types import zstd
 from sapnet.errors import BagError, first_line
+from sapnet.files import natural_key
 
 STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
-# How a message that was compressed begins; CDR begins with 00.
+PACKED = (".zstd", ".zst")
+# The first bytes of a compressed message; CDR begins with 00.
 _ZSTD = b"\x28\xb5\x2f\xfd"
-
-File = McapFile | Sqlite3File | PackedFile
-Key = tuple[str, str]
+# A message that claims to unpack to more is damaged.
+_MAX_MESSAGE_BYTES = 2**32
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
-class _Recording:
-    """What is known before the files are opened: of metadata.yaml, as far as there is one."""
+class _Described:
+    """What is known before the files are opened, from metadata.yaml if there is one. compression: empty if unknown."""
 
     files: list[Path]
     topics: list[Topic] = field(default_factory=list)
-    compression: str = "none"
+    compression: str = ""
     custom: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def say(self, what: str) -> None:
-        note(self.notes, what)
 
 
 @contextmanager
 def open_rosbag2(path: Path, scratch: Path) -> Iterator[Recording]:
-    """Open a rosbag2 folder or one of its files. scratch: an empty folder. Raises BagError."""
-    recording = _find(path)
-    files = list(_opened(recording, scratch))
+    """Open a rosbag2 folder or one of its files. scratch: an empty folder. Raises BagError, OSError."""
+    findings = Findings()
+    described = _describe(path, findings)
+    files = list(_opened(described.files, scratch, findings))
     if not files:
-        raise BagError(f"{path} cannot be read as a rosbag2 recording: {'; '.join(recording.notes)}")
-    topics = _merged(files, recording.topics)
-    spans = [file.span_ns for _, file in files if file.span_ns is not None]
+        raise BagError(f"{path} cannot be read as a rosbag2 recording: {'; '.join(findings.notes)}")
+    topics = _merged(files, described.topics)
+    spans = [file.span_ns for file in files if file.span_ns is not None]
     span = (min(first for first, _ in spans), max(last for _, last in spans) + 1) if spans else (0, 0)
+    compression = _compression(files, described.compression)
+    is_packed = compression == "message"
 
     def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
-        asked = {(topic.name, topic.type) for topic in wanted}
-        keys = {key: topic for key, topic in topics.items() if (topic.name, topic.type) in asked}
-        for name, file in files:
-            try:
-                yield from _messages(file, keys, start_ns, stop_ns, recording.say)
-            except (OSError, MemoryError):
-                raise
-            # What is raised depends on the byte that is wrong.
-            except Exception as err:
-                recording.say(f"{name} is damaged ({first_line(err)}): read as far as it goes")
+        for file in files:
+            # By the file's own topics; a merged one may stand for several.
+            owners = {own: topics[_key(own)] for own in file.topics if topics[_key(own)] in wanted}
+            for message in file.messages(owners, start_ns, stop_ns) if owners else ():
+                data = _unpacked(message, findings) if is_packed else message.data
+                if data is not None:
+                    yield message._replace(topic=owners[message.topic], data=data)
+
+    def records() -> Records:
+        for file in files:
+            yield from file.records()
 
     yield Recording(
         path,
-        STORAGES[_suffix(recording.files[0])],
-        _compression(files, recording),
-        tuple(topics.values()),
+        storage_of(described.files[0]),
+        compression,
+        tuple(dict.fromkeys(topics.values())),
         span,
-        recording.notes,
+        findings,
         read,
-        recording.custom,
+        described.custom,
+        next((file.profile for file in files), "ros2"),
+        records,
     )
 
 
-def _find(path: Path) -> _Recording:
+def storage_of(path: Path) -> str:
+    """``mcap`` or ``sqlite3`` by a file's name, which may end in that of a compression; empty for other files."""
+    return STORAGES.get(path.with_suffix("").suffix if path.suffix in PACKED else path.suffix, "")
+
+
+def _describe(path: Path, findings: Findings) -> _Described:
     if path.is_file():
-        if _suffix(path) not in STORAGES:
+        if not storage_of(path):
             raise BagError(f"{path} is no recording; expected a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag")
-        return _Recording([path])
-    recording = _Recording([file for file in sorted(path.iterdir(), key=_order) if _suffix(file) in STORAGES])
+        return _Described([path])
+    described = _Described(
+        sorted((file for file in path.iterdir() if storage_of(file)), key=lambda file: natural_key(file.name))
+    )
     if (path / METADATA).is_file():
         try:
-            _read_metadata(path, recording)
-        except (OSError, MemoryError):
-            raise
-        # It may be anything that somebody wrote into the file.
-        except Exception as err:
-            recording.say(f"{METADATA} cannot be read ({first_line(err)}): its files are read without it")
-    elif recording.files:
-        recording.say(f"no {METADATA}, so the recording was not finished: its files are read without it")
-    if not recording.files:
-        why = "".join(f"; {said}" for said in recording.notes)
-        raise BagError(f"{path} holds no recording; expected {METADATA} and .mcap or .db3 files in it{why}")
-    return recording
+            described = _from_metadata(path, read_metadata(path), findings)
+        except (BagError, KeyError, TypeError, AttributeError) as err:
+            findings.note(f"{METADATA} is damaged ({first_line(err)}): its files are read without it")
+    elif described.files:
+        findings.note(f"no {METADATA}, so the recording was not finished: its files are read without it")
+    if not described.files:
+        said = "".join(f"; {note}" for note in findings.notes)
+        raise BagError(f"{path} holds no recording; expected {METADATA} and .mcap or .db3 files in it{said}")
+    return described
 
 
-def _read_metadata(path: Path, recording: _Recording) -> None:
-    metadata: dict[str, Any] = YAML(typ="safe").load(path / METADATA)["rosbag2_bagfile_information"]
-    named = [path / PurePath(name).name for name in metadata["relative_file_paths"]]
-    named = [file for file in dict.fromkeys(named) if _suffix(file) in STORAGES]
-    topics = [_described(entry["topic_metadata"]) for entry in metadata["topics_with_message_count"]]
+def _from_metadata(folder: Path, metadata: dict[str, Any], findings: Findings) -> _Described:
+    """Raises KeyError, TypeError, AttributeError if the metadata is malformed."""
+    # Early versions wrote the folder's name too. Nothing outside of the folder is read.
+    named = dict.fromkeys(folder / PurePath(name).name for name in metadata["relative_file_paths"])
+    files = [file for file in named if storage_of(file)]
+    topics = [_described_topic(entry["topic_metadata"]) for entry in metadata["topics_with_message_count"]]
     custom = {str(key): str(value) for key, value in (metadata.get("custom_data") or {}).items()}
     mode = str(metadata.get("compression_mode") or "none").lower()
-    missing = [file.name for file in named if not file.is_file()]
-    if missing:
-        recording.say(f"{', '.join(missing)} of the recording is missing")
-    recording.files = [file for file in named if file.is_file()]
-    recording.topics = topics
-    recording.custom = custom
-    recording.compression = mode if mode in ("message", "file") else "none"
+    if missing := [file.name for file in files if not file.is_file()]:
+        findings.lose(f"{', '.join(missing)} of the recording is missing")
+    files = [file for file in files if file.is_file()]
+    return _Described(files, topics, mode if mode in ("message", "file") else "", custom)
 
 
-def _described(entry: dict[str, Any]) -> Topic:
-    """What metadata.yaml says of a topic."""
-    qos = parsed_qos(entry.get("offered_qos_profiles"))
-    definition = MessageDefinition(MessageDefinitionFormat.NONE, "")
-    digest, serialization = str(entry.get("type_description_hash") or ""), str(entry["serialization_format"])
-    return Topic(str(entry["name"]), str(entry["type"]), qos, definition, digest, serialization, 0)
+def _described_topic(entry: dict[str, Any]) -> Topic:
+    return Topic(
+        str(entry["name"]),
+        str(entry["type"]),
+        parse_qos(entry.get(QOS_KEY)),
+        digest=str(entry.get("type_description_hash") or ""),
+        encoding=str(entry["serialization_format"]),
+    )
 
 
-def _suffix(path: Path) -> str:
-    """That of the storage: a compressed file has one more."""
-    return path.with_suffix("").suffix if path.suffix in SUFFIXES else path.suffix
+def _opened(files: list[Path], scratch: Path, findings: Findings) -> Iterator[File]:
+    """Open files, leaving out those that are damaged from the start.
 
-
-def _order(path: Path) -> list[tuple[bool, int, str]]:
-    from sapnet.files import natural_key
-
-    return natural_key(path.name)
-
-
-def _opened(recording: _Recording, scratch: Path) -> Iterator[tuple[str, File]]:
-    """Names of files, and what was opened of each; those that are damaged all over are left out.
-
-    What somebody can mend (rights, room for a copy) is raised: a run that is gone on with must read the same.
+    Storage that fails is raised: a run that resumes must find the same messages.
     """
-    for number, file in enumerate(recording.files):
+    for number, file in enumerate(files):
         try:
-            if file.suffix in SUFFIXES:
-                yield file.name, PackedFile(file, scratch / "unpacked", recording.say)
-            elif file.suffix == ".mcap":
-                yield file.name, McapFile(file, recording.say)
+            if file.suffix in PACKED:
+                yield _PackedFile(file, scratch / "unpacked", findings)
             else:
-                yield file.name, Sqlite3File(file, scratch / f"merged_{number}", recording.say)
+                yield _open_plain(file, scratch / f"merged_{number}", findings)
         except OSError as err:
             raise OSError(err.errno, f"{file.name}: {err.strerror or err}") from err
-        except MemoryError:
-            raise
-        # What is raised depends on the byte that is wrong.
-        except Exception as err:
-            recording.say(f"{file.name} cannot be read ({first_line(err)}): left out")
+        except BagError as err:
+            findings.lose(f"{file.name} cannot be read ({first_line(err)}): left out")
 
 
-def _merged(files: list[tuple[str, File]], described: list[Topic]) -> dict[Key, Topic]:
-    """The topics of all files, by the names and types they have in those, with what metadata.yaml says beyond."""
-    topics: dict[Key, Topic] = {}
-    for _, file in files:
-        for key, topic in _by_key(file.topics).items():
-            topics[key] = _both(topics[key], topic) if key in topics else topic
+def _open_plain(path: Path, scratch: Path, findings: Findings) -> McapFile | Sqlite3File:
+    return McapFile(path, findings) if path.suffix == ".mcap" else Sqlite3File(path, scratch, findings)
+
+
+class _PackedFile:
+    """A file of a recording that is compressed as a whole. Its interface is that of the file within.
+
+    folder: where it is unpacked, in place of whichever file of the recording is there.
+    """
+
+    def __init__(self, path: Path, folder: Path, findings: Findings) -> None:
+        self._packed = path
+        self._plain = folder / path.stem
+        self._findings = findings
+        self._unpack()
+        self._file = _open_plain(self._plain, folder, findings)
+        self.topics, self.span_ns, self.compression = self._file.topics, self._file.span_ns, self._file.compression
+        self.profile = self._file.profile
+
+    def messages(self, topics: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
+        if self.span_ns is None or not _meet(self.span_ns, start_ns, stop_ns):
+            return
+        self._require_unpacked()
+        # An iterator that still reads the file that was here before keeps it open.
+        yield from self._file.messages(topics, start_ns, stop_ns)
+
+    def records(self) -> Records:
+        self._require_unpacked()
+        yield from self._file.records()
+
+    def _require_unpacked(self) -> None:
+        if not self._plain.is_file():
+            self._unpack()
+
+    def _unpack(self) -> None:
+        shutil.rmtree(self._plain.parent, ignore_errors=True)
+        self._plain.parent.mkdir()
+        with self._packed.open("rb") as content, self._plain.open("wb") as unpacked:
+            try:
+                with zstd.open(content, "rb") as packed:
+                    shutil.copyfileobj(packed, unpacked)
+            except (zstd.ZstdError, EOFError) as err:
+                self._findings.lose(f"{self._packed.name} is damaged ({first_line(err)}): unpacked up to there")
+            except OSError as err:
+                if err.errno in _FULL:
+                    raise OSError(err.errno, f"{err.strerror}, for {self._plain}; set TMPDIR to a larger disk") from err
+                raise
+
+
+File = McapFile | Sqlite3File | _PackedFile
+
+
+def _meet(span_ns: tuple[int, int], start_ns: int | None, stop_ns: int | None) -> bool:
+    first_ns, last_ns = span_ns
+    return (start_ns is None or last_ns >= start_ns) and (stop_ns is None or first_ns < stop_ns)
+
+
+def _key(topic: Topic) -> Hashable:
+    """What is equal for the channels of one topic: all but the QoS profiles of its publishers."""
+    metadata = {key: value for key, value in (topic.metadata or {}).items() if key != QOS_KEY}
+    return topic.name, topic.type, topic.encoding, topic.schema, frozenset(metadata.items())
+
+
+def _merged(files: list[File], described: list[Topic]) -> dict[Hashable, Topic]:
+    """The topics of all files by their keys, completed by what metadata.yaml says of them."""
+    topics: dict[Hashable, Topic] = {}
+    for topic in (topic for file in files for topic in file.topics):
+        known = topics.setdefault(_key(topic), replace(topic, count=0))
+        profiles = (*known.qos, *(profile for profile in topic.qos if profile not in known.qos))
+        topics[_key(topic)] = replace(known, qos=profiles, count=known.count + topic.count)
     for topic in described:
-        key = topic.name, topic.type
-        untyped = topic.name, ""
-        if key not in topics and untyped in topics:
-            topics[untyped] = _both(topic, topics[untyped])
-        else:
-            # rosbag2 goes by metadata.yaml too, and people mend profiles there.
-            topics[key] = _both(topic, topics[key]) if key in topics else topic
+        keys = [key for key, known in topics.items() if (known.name, known.type) == (topic.name, topic.type)]
+        # A channel of CDR without a schema does not say its type.
+        keys = keys or [key for key, known in topics.items() if known.name == topic.name and _is_untyped(known)]
+        for key in keys:
+            known = topics[key]
+            # People correct QoS profiles in metadata.yaml, and rosbag2 too goes by it.
+            qos, digest = topic.qos or known.qos, known.digest or topic.digest
+            topics[key] = replace(known, type=topic.type, qos=qos, digest=digest)
+        if not keys:
+            topics[_key(topic)] = topic
     return topics
 
 
-def _by_key(topics: Iterable[Topic]) -> dict[Key, Topic]:
-    """Of a file, in which a topic may have several channels, with publishers of their own."""
-    merged: dict[Key, Topic] = {}
-    for topic in topics:
-        key = topic.name, topic.type
-        if key in merged:
-            known = merged[key]
-            profiles = (*known.qos, *(profile for profile in topic.qos if profile not in known.qos))
-            topic = replace(_both(known, topic), qos=profiles)
-        merged[key] = topic
-    return merged
+def _is_untyped(topic: Topic) -> bool:
+    return topic.encoding == CDR and not topic.type
 
 
-def _both(topic: Topic, other: Topic) -> Topic:
-    """A topic, with what another file says of it beyond."""
-    return replace(
-        topic,
-        qos=topic.qos or other.qos,
-        definition=topic.definition if topic.definition.data else other.definition,
-        digest=topic.digest or other.digest,
-        count=topic.count + other.count,
-    )
-
-
-def _compression(files: list[tuple[str, File]], recording: _Recording) -> str:
-    if recording.compression != "none":
-        return recording.compression
-    if all(name.endswith(SUFFIXES) for name, _ in files):
+def _compression(files: list[File], described: str) -> str:
+    if described:
+        return described
+    if all(isinstance(file, _PackedFile) for file in files):
         return "file"
-    if any(_holds_packed(file) for _, file in files):
+    if any(_holds_packed(file) for file in files):
         return "message"
-    return next((file.compression for _, file in files if file.compression != "none"), "none")
+    return next((file.compression for file in files if file.compression != "none"), "none")
 
 
 def _holds_packed(file: File) -> bool:
-    """Whether its messages were compressed one by one, going by the first."""
+    """Whether its messages were compressed one by one, judging by the first that should be CDR."""
+    first = next(file.messages([topic for topic in file.topics if topic.encoding == CDR], None, None), None)
+    return first is not None and first.data.startswith(_ZSTD)
+
+
+def _unpacked(message: Message, findings: Findings) -> bytes | None:
+    if not message.data.startswith(_ZSTD):
+        return message.data
     try:
-        for recorded in file.messages(_keys(file), None, None):
-            return recorded.data.startswith(_ZSTD)
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # damage is told of where it is read in earnest
-        return False
-    return False
-
-
-def _keys(file: File) -> set[Key]:
-    return {(topic.name, topic.type) for topic in file.topics}
-
-
-def _messages(
-    file: File, wanted: dict[Key, Topic], start_ns: int | None, stop_ns: int | None, say: Callable[[str], None]
-) -> Iterator[Message]:
-    if wanted.keys().isdisjoint(_keys(file)):
-        return
-    for topic, time_ns, data in file.messages(wanted, start_ns, stop_ns):
-        if data.startswith(_ZSTD):
-            try:
-                require_plausible(zstd.get_frame_info(data).decompressed_size)
-                data = zstd.decompress(data)
-            except (zstd.ZstdError, ValueError) as err:
-                say(f"{topic.name} holds messages that cannot be unpacked ({first_line(err)}): left out")
-                continue
-        yield Message(wanted[topic.name, topic.type], time_ns, data)
+        size = zstd.get_frame_info(message.data).decompressed_size
+        if size is not None and size > _MAX_MESSAGE_BYTES:
+            raise ValueError(f"one claims {size} bytes")
+        return zstd.decompress(message.data)
+    except (zstd.ZstdError, ValueError) as err:
+        findings.lose(f"{message.topic.name} holds messages that cannot be unpacked ({first_line(err)}): left out")
+        return None

@@ -1,4 +1,4 @@
-"""Message types of recordings, and what is read out of a message without decoding it."""
+"""The message types that are decoded and encoded, and stamps, which are read without decoding."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import struct
 import sys
 from typing import Any, cast
 
-from rosbags.interfaces import MessageDefinitionFormat, Qos
-from rosbags.rosbag2.metadata import parse_qos
+from rosbags.interfaces import Qos
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+from sapnet.bags.recording import Schema, Topic
 from sapnet.images.messages import Decoded, decode_compressed, decode_image
 
 if sys.version_info >= (3, 14):
@@ -20,13 +21,12 @@ else:
 __all__ = [
     "CAMERA_INFO",
     "COMPRESSED_IMAGE",
-    "FORMATS",
     "IMAGE",
     "TYPESTORE",
     "decode_fields",
+    "described_topic",
     "deserialize",
     "header_stamp",
-    "parsed_qos",
     "serialize",
     "zstd",
 ]
@@ -35,26 +35,16 @@ IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
-# What recordings call the languages of their definitions. rosbag2 writes ``unknown`` where it found none.
-FORMATS = {
-    "ros2msg": MessageDefinitionFormat.MSG,
-    "ros2idl": MessageDefinitionFormat.IDL,
-    "omgidl": MessageDefinitionFormat.IDL,
-}
-
 # The layout of the messages above has been the same since ROS 2 Dashing.
 TYPESTORE = get_typestore(Stores.ROS2_JAZZY)
 
 
 def deserialize(data: bytes, type_name: str) -> Any:
-    """A CDR message of a standard type. Raises ValueError where it is cut off or no such message."""
+    """A CDR message of a standard type. Raises ValueError if it is cut off or no such message."""
     try:
         return TYPESTORE.deserialize_cdr(data, type_name)
-    except MemoryError:
-        raise
-    # What the library raises depends on the byte that is wrong.
-    except Exception as err:
-        raise ValueError(f"{len(data)} bytes are no {type_name}: {type(err).__name__}: {err}") from err
+    except SerdeError as err:
+        raise ValueError(f"{len(data)} bytes are no {type_name}: {err}") from err
 
 
 def decode_fields(message: Any, type_name: str) -> Decoded:
@@ -62,18 +52,15 @@ def decode_fields(message: Any, type_name: str) -> Decoded:
     return decode_compressed(message) if type_name == COMPRESSED_IMAGE else decode_image(message)
 
 
-def serialize(message: object, type_name: str) -> memoryview:
+def serialize(message: object, type_name: str) -> bytes:
     """CDR, little-endian."""
-    return TYPESTORE.serialize_cdr(message, type_name)
+    return bytes(TYPESTORE.serialize_cdr(message, type_name))
 
 
-def parsed_qos(profiles: Any) -> tuple[Qos, ...]:
-    """QoS profiles as some version of rosbag2 has written them; none where they cannot be read."""
-    try:
-        return tuple(parse_qos(profiles))
-    # They may be anything that somebody wrote into the file.
-    except Exception:
-        return ()
+def described_topic(name: str, type_name: str, qos: tuple[Qos, ...]) -> Topic:
+    """A topic of a standard type, with its definition and hash."""
+    schema = Schema("ros2msg", TYPESTORE.generate_msgdef(type_name, ros_version=2)[0].encode())
+    return Topic(name, type_name, qos, schema, TYPESTORE.hash_rihs01(type_name))
 
 
 def header_stamp(data: bytes) -> int:

@@ -25,13 +25,17 @@ _DESCRIPTION = """\
 Derain the cameras of a recording.
 
 IN is a rosbag2 folder (sqlite3 or mcap, split, compressed), one of its files, or a ROS 1 bag. OUT is a rosbag2 folder
-with everything that was in it, and for each camera in colour derained/image, derained/camera_info and
-streak_mask/image beside the source's topic, at the source's times. CompressedImages give CompressedImages.
+with a copy of everything in IN, and for each color camera derained/image, derained/camera_info and streak_mask/image
+beside the source's topic, at the source's log times. A CompressedImage becomes a CompressedImage.
 
-IN is never changed. OUT appears whole or not at all: until then what is done is in OUT.partial, and --resume goes on
-from there. An image that cannot be read is passed on and counted; a recording that was cut off is read as far as it
-goes, and what is said of it does not change the exit status.
+IN is never changed. OUT appears whole or not at all: unfinished output is in OUT.partial, and --resume continues it.
+An image that cannot be read is copied and counted.
+
+Exit status: 0 if all of IN was read, 2 on wrong usage or unreadable input, 3 if only a part of IN could be read
+(damaged, cut off, a file missing): OUT holds that part.
 """
+
+EXIT_PARTIAL = 3
 
 _EXAMPLES = """\
 sapnet bag drive/ -o derained/
@@ -46,32 +50,34 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Describe the arguments of ``sapnet bag``."""
     parser = add_command(subparsers, "bag", "derain the cameras of a recording", _EXAMPLES, _DESCRIPTION)
     parser.add_argument("input", type=Path, metavar="IN", help="rosbag2 folder or file, or ROS 1 bag")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder to make")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder to create")
     add_bag_arguments(parser)
-    parser.add_argument("--start", type=parse_seconds, default=0.0, metavar="S", help="seconds to leave out")
-    parser.add_argument("--duration", type=parse_seconds, default=0.0, metavar="S", help="seconds to take; 0: all")
-    parser.add_argument("--report", type=Path, metavar="HTML", help="write a page with samples, scores and latency")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was broken off")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT, or what is left of a run for it")
+    parser.add_argument("--start", type=parse_seconds, default=0.0, metavar="S", help="skip the first S seconds")
+    parser.add_argument(
+        "--duration", type=parse_seconds, default=0.0, metavar="S", help="stop after S seconds; 0: never"
+    )
+    parser.add_argument("--report", type=Path, metavar="HTML", help="write a report with samples, scores and latency")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, or what an interrupted run left of it")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     add_network_arguments(parser)
     return parser
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is asked for of each recording, but for its part in time."""
+    """Add the options of each recording, except its time range."""
     parser.add_argument(
         "--topic",
         action="append",
         default=[],
         metavar="T",
-        help="image topic to derain, as often as needed (default: every camera in colour)",
+        help="image topic to derain; may be repeated (default: every color camera)",
     )
-    parser.add_argument("--replace", action="store_true", help="put derained frames under the source's name")
-    parser.add_argument("--only-derained", action="store_true", help="write nothing but what was derained")
+    parser.add_argument("--replace", action="store_true", help="write derained frames under the source's topic")
+    parser.add_argument("--only-derained", action="store_true", help="write derained topics only")
     parser.add_argument("--compressed", choices=CODECS, default="", help="write CompressedImages (default: as IN)")
     parser.add_argument(
-        "--quality", type=_parse_quality, default=JPEG_QUALITY, metavar="Q", help="of JPEG (default: %(default)s)"
+        "--quality", type=_parse_quality, default=JPEG_QUALITY, metavar="Q", help="JPEG quality (default: %(default)s)"
     )
     parser.add_argument("--stride", type=parse_positive, default=1, metavar="N", help="derain every Nth frame")
     parser.add_argument("--storage", choices=STORAGES, default="", help="of OUT (default: as IN; mcap for ROS 1)")
@@ -80,12 +86,12 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_positive,
         default=1,
         metavar="N",
-        help="frames at a time, which pays on a GPU (default: 1)",
+        help="frames per batch; more is faster on a GPU (default: 1)",
     )
 
 
 def options_from(args: argparse.Namespace) -> BagOptions:
-    """What ``add_bag_arguments`` describes."""
+    """The options that ``add_bag_arguments`` describes."""
     return BagOptions(
         topics=tuple(args.topic),
         replace=args.replace,
@@ -125,11 +131,13 @@ def run(args: argparse.Namespace) -> int:
         print(_summary(report, args.report))
     for note in report.notes:
         print(f"sapnet: warning: {note}", file=sys.stderr)
-    return 0
+    if report.is_partial:
+        print(f"sapnet: only a part of {args.input} could be read; {args.output} holds that part", file=sys.stderr)
+    return EXIT_PARTIAL if report.is_partial else 0
 
 
 def as_json(report: BagReport) -> dict[str, Any]:
-    """The report with figures of each camera in place of a figure for each frame."""
+    """The report with mean figures per camera instead of figures per frame."""
     values = asdict(report)
     del values["job"]
     for camera, shown in zip(report.cameras, values["cameras"], strict=True):
@@ -145,7 +153,7 @@ def as_json(report: BagReport) -> dict[str, Any]:
 
 def _summary(report: BagReport, page: Path | None) -> str:
     speed = report.frames / report.seconds if report.seconds else 0.0
-    network = f"{report.network.get('backend')} {report.network.get('precision')}"
+    network = ", then ".join(backend for _, backend in report.backends) or "no network"
     lines = [
         f"{camera.topic}: {_counts(camera)} -> {camera.derained}, {camera.streak_mask}" for camera in report.cameras
     ]

@@ -129,7 +129,7 @@ class BagPlayer(WaitingNode):
             self.get_logger().info("paused" if paused else "playing on")
 
     def _advertise(self, topic: Topic, profile: QoSProfile) -> None:
-        kind = message_class(topic.type) if topic.serialization == "cdr" else None
+        kind = message_class(topic.type) if topic.encoding == "cdr" else None
         if kind is None:
             self.skipped[topic] = "its type is not installed here"
             return

@@ -29,7 +29,6 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import (
-    Connection,
     Qos,
     QosDurability,
     QosHistory,
@@ -37,12 +36,11 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import Writer
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
-from sapnet.bags.types import TYPESTORE, header_stamp
+from sapnet.bags.types import described_topic, header_stamp
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
 from sapnet.images.topics import DERAINED_INFO, FRAME_STATUS, RAIN_SCORE, RECORDED
@@ -88,7 +86,7 @@ class Recorder(Node):
 
     def __init__(
         self,
-        bag: Writer | None,
+        bag: BagWriter | None,
         log: TextIO | None,
         on_diagnostics: Callable[[dict[str, Any]], None],
         cameras: Sequence[str] = ("",),
@@ -140,15 +138,13 @@ class Recorder(Node):
         connection = None
         if self._bag is not None and written:
             type_name = message_type.__module__.split(".")[0] + f"/msg/{message_type.__name__}"
-            connection = self._bag.add_connection(
-                self.resolve_topic_name(topic), type_name, typestore=TYPESTORE, offered_qos_profiles=[OFFERED]
-            )
+            connection = self._bag.add(described_topic(self.resolve_topic_name(topic), type_name, (OFFERED,)))
         callback = partial(self._take, name, connection, frame or _Frame())
         if frame is not None:
             frame.expect(name)
         return self.create_subscription(message_type, topic, callback, QoSProfile(depth=DEPTH), raw=True)
 
-    def _take(self, name: str, connection: Connection | None, frame: _Frame, data: bytes) -> None:
+    def _take(self, name: str, connection: int | None, frame: _Frame, data: bytes) -> None:
         steady_ns = time.monotonic_ns()
         if connection is not None and self._bag is not None:
             self._bag.write(connection, self._now_ns(), data)
@@ -229,7 +225,7 @@ def _save(path: Path, statuses: dict[str, Any]) -> None:
 
 
 @contextmanager
-def new_bag(path: Path, storage: str, compression: str) -> Iterator[Writer]:
+def new_bag(path: Path, storage: str, compression: str) -> Iterator[BagWriter]:
     """A recording to write, which appears under its name when it is complete. Raises BagError."""
     if path.exists():
         raise BagError(f"{path} exists already; give another name for the recording")

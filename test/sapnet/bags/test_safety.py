@@ -37,7 +37,9 @@ def stamp(number: int) -> int:
 def words(path: Path) -> list[Sent]:
     with open_recording(path) as bag:
         assert bag.notes == []
-        return [Sent(topic.name, topic.type, ns, data) for topic, ns, data in bag.messages() if topic.name[:2] == "/t"]
+        return [
+            Sent(topic.name, topic.type, ns, data) for topic, ns, data, *_ in bag.messages() if topic.name[:2] == "/t"
+        ]
 
 
 @pytest.mark.parametrize("nth", range(1, 12))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from bag_builders import START_NS, smooth_frames, wheel
 from bag_builders import image as image_message
 from sapnet.bags.definitions import Definitions
-from sapnet.bags.recording import Topic
+from sapnet.bags.recording import Schema, Topic
 
 IMAGE, STRING, WHEEL = "sensor_msgs/msg/Image", "std_msgs/msg/String", "our_msgs/msg/Wheel"
 STAMPED = "our_msgs/msg/Stamped"
@@ -55,10 +54,9 @@ MSG += (
 )
 
 
-def defined(type_name: str, text: str = "", form: MessageDefinitionFormat = MessageDefinitionFormat.MSG) -> Definitions:
-    """Of a recording with one topic; without a text, nothing defines its type."""
-    definition = MessageDefinition(form if text else MessageDefinitionFormat.NONE, text)
-    return Definitions([Topic("/topic", type_name, (), definition, "", "cdr", 1)])
+def defined(type_name: str, text: str = "", encoding: str = "ros2msg") -> Definitions:
+    """Definitions of a recording with one topic; without a text, nothing defines its type."""
+    return Definitions([Topic("/topic", type_name, schema=Schema(encoding, text.encode()))])
 
 
 def test_standard_types_are_known_without_a_definition() -> None:
@@ -66,11 +64,9 @@ def test_standard_types_are_known_without_a_definition() -> None:
     assert not defined(STRING).is_stamped(STRING)
 
 
-@pytest.mark.parametrize(
-    ("text", "form"), [(MSG, MessageDefinitionFormat.MSG), (IDL, MessageDefinitionFormat.IDL)], ids=["msg", "idl"]
-)
-def test_types_are_read_as_the_recording_defines_them(text: str, form: MessageDefinitionFormat) -> None:
-    definitions = defined(STAMPED, text, form)
+@pytest.mark.parametrize(("text", "encoding"), [(MSG, "ros2msg"), (IDL, "ros2idl")], ids=["msg", "idl"])
+def test_types_are_read_as_the_recording_defines_them(text: str, encoding: str) -> None:
+    definitions = defined(STAMPED, text, encoding)
     assert definitions.is_stamped(STAMPED)
     # Encapsulation, stamp, an empty frame_id and its end, a truth value, two bytes of padding, a number.
     message = bytes([0, 1, 0, 0, *(8 * [1]), 1, 0, 0, 0, 0, 1, 0, 0, *(8 * [5])])

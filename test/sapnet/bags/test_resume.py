@@ -24,9 +24,9 @@ from sapnet.bags import journal as parts
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer
-from sapnet.errors import BagError
+from sapnet.errors import BagError, SapnetError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 KILLS = 20
 WAIT_S = 60.0
 FRAMES = 60
@@ -263,7 +263,7 @@ def test_what_a_loss_of_power_left_of_a_run_is_told(name: str, content: bytes, s
     (partial(tmp_path / "out") / name).write_bytes(content)
     with (
         Derainer(backend="fake") as derainer,
-        pytest.raises(BagError, match=rf"{name} is damaged \(.*; start anew with --overwrite"),
+        pytest.raises(SapnetError, match=rf"{name} is damaged \(.*; start anew with --overwrite"),
     ):
         derain_bag(derainer, source, tmp_path / "out", resume=True)
 

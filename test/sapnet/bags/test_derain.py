@@ -15,8 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import (
-    MessageDefinition,
-    MessageDefinitionFormat,
     Qos,
     QosDurability,
     QosHistory,
@@ -115,7 +113,7 @@ def qos(durability: str) -> list[Any]:
 
 
 def undescribed(name: str, kind: str) -> Topic:
-    return Topic(name, kind, (), MessageDefinition(MessageDefinitionFormat.NONE, ""), "", "cdr", 0)
+    return Topic(name, kind)
 
 
 def drive(count: int = 6, topic: str = CAMERA) -> list[Sent]:
@@ -533,7 +531,7 @@ def test_types_that_nobody_describes_are_passed_on(derainer: Derainer, tmp_path:
         with open_recording(tmp_path / f"{storage}_out") as bag:
             topics = {topic.name: topic for topic in bag.topics}
             assert topics["/x"].type == "their_msgs/msg/X"
-            assert not topics["/x"].definition.data
+            assert not topics["/x"].schema.data
             assert [m.data for m in bag.messages([topics["/x"]])] == [b"\0\1\0\0secret"]
 
 

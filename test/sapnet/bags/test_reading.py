@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from mcap.writer import CompressionType, IndexType
 from mcap.writer import Writer as McapWriter
 from rosbags.interfaces import (
-    MessageDefinitionFormat,
     Qos,
     QosDurability,
     QosHistory,
@@ -30,6 +29,7 @@ from ruamel.yaml import YAML
 
 from bag_builders import START_NS, TYPES, Sent, image, smooth_frames, split_bag, text, wheel, write_bag
 from sapnet.bags import Recording, open_recording
+from sapnet.bags.recording import Schema
 from sapnet.bags.types import zstd
 from sapnet.errors import BagError
 
@@ -52,7 +52,7 @@ IDL = "=" * 80 + "\nIDL: std_msgs/msg/String\nmodule std_msgs { module msg { str
 
 def ours(path: Path) -> list[Sent]:
     with open_recording(path) as bag:
-        messages = [Sent(topic.name, topic.type, time_ns, data) for topic, time_ns, data in bag.messages()]
+        messages = [Sent(topic.name, topic.type, time_ns, data) for topic, time_ns, data, *_ in bag.messages()]
         assert bag.notes == []
         assert bag.count == len(messages)
         times = [sent.time_ns for sent in messages]
@@ -115,12 +115,12 @@ def test_every_storage_and_compression_in_several_files(tmp_path: Path, storage:
         assert [topic.name for topic in source.topics] == ["/cam/image_raw", "/größe", "/wheel"]
         for topic in source.topics:
             assert topic.qos == (LATCHED,)
-            assert topic.definition.data == TYPES.generate_msgdef(topic.type, ros_version=2)[0]
+            assert topic.schema.data.decode() == TYPES.generate_msgdef(topic.type, ros_version=2)[0]
             assert topic.digest == TYPES.hash_rihs01(topic.type)
             assert topic.count == 12
     (bag / "metadata.yaml").unlink()
     with open_recording(bag) as source:
-        assert [Sent(topic.name, topic.type, ns, data) for topic, ns, data in source.messages()] == messages
+        assert [Sent(topic.name, topic.type, ns, data) for topic, ns, data, *_ in source.messages()] == messages
         assert source.compression == {"storage": "chunk"}.get(mode.name.lower(), mode.name.lower())
 
 
@@ -182,7 +182,7 @@ def test_idl_definitions_and_custom_data(tmp_path: Path, storage: str) -> None:
         writer.write(connection, 1, text("/a", 1, "x").data)
     with open_recording(tmp_path / "bag") as bag:
         (topic,) = bag.topics
-        assert (topic.definition.format, topic.definition.data) == (MessageDefinitionFormat.IDL, IDL)
+        assert topic.schema == Schema("ros2idl", IDL.encode())
         assert (topic.digest, topic.qos, bag.custom) == ("RIHS01_2", (LATCHED,), {"vehicle": "7"})
 
 
@@ -224,7 +224,7 @@ def test_databases_of_older_versions(tmp_path: Path, schema: str) -> None:
     sql(bag / "bag.db3", OLDER_SCHEMAS[schema])
     assert ours(bag) == ours(bag / "bag.db3") == in_order(mixed(3))
     with open_recording(bag / "bag.db3") as source:
-        defined = {topic.definition.format != MessageDefinitionFormat.NONE for topic in source.topics}
+        defined = {bool(topic.schema.data) for topic in source.topics}
         assert defined == {schema == "no index"}
 
 

@@ -1,0 +1,290 @@
+"""Damaged recordings are read as far as possible, say what is missing, and are left as they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mcap.reader
+import numpy as np
+import pytest
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
+from rosbags.rosbag2 import CompressionMode
+
+from bag_builders import Sent, split_bag, text, write_bag
+from sapnet.bags import open_recording
+from sapnet.bags.recording import InputError
+from sapnet.errors import BagError
+
+STORAGES = ("mcap", "sqlite3")
+STRING = "std_msgs/msg/String"
+# A writer in the mode that rosbag2 calls resilient, killed with some of its messages in the log only.
+KILLED_WRITER = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA journal_mode=WAL")
+database.execute("PRAGMA wal_autocheckpoint=0")
+for number in range(50, 60):
+    row = (1, number, database.execute("SELECT data FROM messages WHERE id = 1").fetchone()[0])
+    database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", row)
+    database.commit()
+os._exit(0)
+"""
+# A writer that is killed within a transaction, which the journal says how to roll back.
+KILLED_TRANSACTION = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA cache_size=1")
+database.execute("UPDATE messages SET timestamp = timestamp + 1000000, data = zeroblob(length(data))")
+os._exit(0)
+"""
+
+
+def messages(count: int = 40, first: int = 0) -> list[Sent]:
+    """Messages of sizes that fill pages and chunks at different pace, and that do not compress."""
+    return [
+        text("/ab"[0] + "ab"[n % 2], n, f"{n} {np.random.default_rng(n).bytes(300 * (n % 7)).hex()}")
+        for n in range(first, first + count)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The temporary folder is empty after each test."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    yield
+    assert list(scratch.iterdir()) == []
+
+
+def state(path: Path) -> dict[str, tuple[int, bytes]]:
+    folder = path if path.is_dir() else path.parent
+    return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir() if file.is_file()}
+
+
+def damaged(path: Path) -> tuple[list[Sent], list[str], list[str]]:
+    """The messages that can be read, the notes, and those of them that mean loss."""
+    before = state(path)
+    with open_recording(path) as bag:
+        read, again = ([Sent(m.topic.name, m.topic.type, m.time_ns, m.data) for m in bag.messages()] for _ in range(2))
+        notes, missing = list(bag.notes), list(bag.missing)
+    assert again == read
+    assert state(path) == before
+    assert len(set(notes)) == len(notes)
+    assert set(missing) <= set(notes)
+    return read, notes, missing
+
+
+def mcap_file(path: Path, sent: list[Sent], compression: CompressionType, chunking: bool = True) -> Path:
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, 4000, compression, use_chunking=chunking)
+        writer.start("ros2", "test")
+        schema = writer.register_schema(STRING, "ros2msg", b"string data\n")
+        channels = {topic: writer.register_channel(topic, "cdr", schema) for topic in ("/a", "/b")}
+        for message in sent:
+            writer.add_message(channels[message.topic], message.time_ns, message.data, message.time_ns)
+        writer.finish()
+    return path
+
+
+@pytest.mark.parametrize("compression", list(CompressionType))
+@pytest.mark.parametrize("chunking", [True, False])
+def test_mcap_that_is_cut_off_anywhere(tmp_path: Path, compression: CompressionType, chunking: bool) -> None:
+    whole = mcap_file(tmp_path / "whole.mcap", messages(), compression, chunking).read_bytes()
+    (tmp_path / "cut").mkdir()
+    cut = tmp_path / "cut" / "cut.mcap"
+    lengths = []
+    for end in sorted(np.random.default_rng(1).integers(0, len(whole), 30).tolist()):
+        cut.write_bytes(whole[:end])
+        try:
+            read, _, missing = damaged(cut)
+        except BagError:  # within the magic, the header or the first chunk
+            lengths.append(0)
+            continue
+        assert read == messages()[: len(read)]
+        assert missing == ["cut.mcap has no end, so its recording was cut off: read up to there"]
+        lengths.append(len(read))
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) > 8
+    assert lengths[-1] > 30
+
+
+@pytest.mark.parametrize("compression", list(CompressionType))
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_flipped_byte_costs_the_chunk_that_it_is_in(
+    tmp_path: Path, compression: CompressionType, indexed: bool
+) -> None:
+    path = mcap_file(tmp_path / "a.mcap", messages(), compression)
+    whole = bytearray(path.read_bytes())
+    if not indexed:
+        whole[-28:-20] = bytes(8)  # the footer's start of the summary
+    for place in np.random.default_rng(3).integers(200, len(whole) * 3 // 4, 12).tolist():
+        flipped = bytearray(whole)
+        flipped[place] ^= 0x10
+        path.write_bytes(flipped)
+        read, _, missing = damaged(path)
+        # A byte between chunks, or in a chunk's index, may change nothing.
+        assert read == messages() or missing
+        assert len(read) >= 20 or not indexed
+        times = [sent.time_ns for sent in read]
+        assert [sent for sent in messages() if sent.time_ns in times] == read
+
+
+def test_a_database_that_is_cut_off_names_what_recovers_it(tmp_path: Path) -> None:
+    bag = split_bag(tmp_path / "bag", [messages(20), messages(20, 20)], "sqlite3")
+    file = bag / "bag_1.db3"
+    file.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(BagError, match=r"it is cut off; `sqlite3 bag_1\.db3 \.recover"), open_recording(file):
+        pass
+    read, _, (missing,) = damaged(bag)
+    assert read == messages(20)
+    assert "`sqlite3 bag_1.db3 .recover" in missing
+
+
+def test_a_database_with_overwritten_pages_names_what_recovers_it(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", messages(), "sqlite3")
+    content = bytearray((bag / "bag.db3").read_bytes())
+    first = len(content) // 2 // 4096 * 4096
+    content[first : first + 3 * 4096] = b"\xa5" * 3 * 4096
+    (bag / "bag.db3").write_bytes(content)
+    with pytest.raises(BagError, match=r"malformed.*\.recover"), open_recording(bag):
+        pass
+
+
+def test_databases_that_were_not_closed(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", messages(20), "sqlite3")
+    subprocess.run([sys.executable, "-c", KILLED_WRITER, str(bag / "bag.db3")], check=True)
+    assert (bag / "bag.db3-wal").stat().st_size > 0
+    read, notes, missing = damaged(bag)
+    assert read[:20] == messages(20)
+    assert [(sent.time_ns, sent.data) for sent in read[20:]] == [(n, messages(1)[0].data) for n in range(50, 60)]
+    assert (notes, missing) == (["bag.db3 was not closed: the log beside it is read too"], [])
+    bag = write_bag(tmp_path / "other", messages(), "sqlite3")
+    subprocess.run([sys.executable, "-c", KILLED_TRANSACTION, str(bag / "other.db3")], check=True)
+    assert (bag / "other.db3-journal").stat().st_size > 0
+    assert damaged(bag)[0] == messages()
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, "garbage", "\x00\xff", "[[", "rosbag2_bagfile_information: {version: 5}", "[" * 100_000]
+)
+def test_metadata_that_is_missing_or_garbage_costs_nothing(tmp_path: Path, metadata: str | None) -> None:
+    bag = split_bag(tmp_path / "bag", [messages(5), messages(5, 5), messages(5, 10)])
+    (bag / "metadata.yaml").unlink()
+    if metadata is not None:
+        (bag / "metadata.yaml").write_text(metadata, encoding="latin-1")
+    read, notes, missing = damaged(bag)
+    assert read == messages(15)
+    assert (len(notes), missing) == (1, [])
+    assert "metadata.yaml" in notes[0]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("content", [None, b"", b"SQLite format 3\0", b"\x89MCAP0\r\n", b"hello" * 100])
+def test_one_file_of_several_is_missing_or_no_recording(tmp_path: Path, storage: str, content: bytes | None) -> None:
+    bag = split_bag(tmp_path / "bag", [messages(5), messages(5, 5), messages(5, 10)], storage)
+    (file,) = bag.glob("bag_1.*")
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    read, notes, missing = damaged(bag)
+    assert read == messages(5) + messages(5, 10)
+    assert notes == missing
+    assert all(file.name in said for said in notes)
+
+
+def test_files_and_messages_that_cannot_be_unpacked(tmp_path: Path) -> None:
+    bag = split_bag(tmp_path / "bag", [messages(20), messages(20, 20)], "mcap", CompressionMode.FILE)
+    (file,) = bag.glob("bag_1.*")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    read, _, missing = damaged(bag)
+    assert read[:20] == messages(20)
+    assert read == messages()[: len(read)]
+    assert missing[0].startswith(f"{file.name} is damaged (")
+    bag = split_bag(tmp_path / "other", [messages(6)], "sqlite3", CompressionMode.MESSAGE)
+    whole = (bag / "other_0.db3").read_bytes()
+    place = whole.rindex(b"\x28\xb5\x2f\xfd") + 4
+    (bag / "other_0.db3").write_bytes(whole[:place] + b"\xff" * 8 + whole[place + 8 :])
+    read, _, missing = damaged(bag)
+    assert len(read) == 5
+    assert "holds messages that cannot be unpacked" in missing[0]
+
+
+@pytest.mark.parametrize("name", ["a.mcap", "a.db3", "a.mcap.zstd", "a.bag"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"garbage" * 1000, b"SQLite format 3\0" + b"\x10\0" * 300])
+def test_what_is_no_recording(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / name
+    path.write_bytes(content)
+    expected = rf"{name} cannot be read as a (rosbag2 recording|ROS 1 bag): "
+    with pytest.raises(BagError, match=expected), open_recording(path):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_files_that_may_not_be_read(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    bag = split_bag(tmp_path / "bag", [messages(5), messages(5, 5)])
+    (file,) = bag.glob("bag_1.*")
+    file.chmod(0)
+    expected = rf"cannot be read \({file.name}: Permission denied\); check its rights"
+    with pytest.raises(InputError, match=expected), open_recording(bag):
+        pass
+
+
+def test_no_room_to_unpack_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that resumes would find other messages than before."""
+    bag = split_bag(tmp_path / "bag", [messages(20), messages(20, 20)], "mcap", CompressionMode.FILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(InputError, match=r"File too large.*set TMPDIR to a larger disk"), open_recording(bag):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="check its rights, and TMPDIR"), open_recording(bag):
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+
+
+def test_a_database_on_storage_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = write_bag(tmp_path / "bag", messages(5), "sqlite3")
+
+    class Failing(sqlite3.Connection):
+        def execute(self, *query: Any) -> Any:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with open_recording(bag) as source:
+        connect = sqlite3.connect
+        monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, **more, factory=Failing))
+        with pytest.raises(InputError, match="disk I/O error|" + os.strerror(errno.EIO)):
+            list(source.messages())
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError, IndexError, NameError])
+def test_programming_errors_are_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    bag = write_bag(tmp_path / "bag", messages(20))
+    with open_recording(bag) as source:
+        monkeypatch.setattr(mcap.reader, "breakup_chunk", lambda *_, **__: (_ for _ in ()).throw(error("ours")))
+        with pytest.raises(error, match="ours"):
+            list(source.messages())
+        assert source.notes == []
+
+
+def test_errors_of_the_caller_are_its_own(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="ours"), open_recording(write_bag(tmp_path / "bag", messages(5))):
+        raise OSError("ours")
