@@ -45,7 +45,6 @@ setup(
     # For pip alone: colcon installs no requirements, so that a vehicle's own python3-opencv and torch stay in use.
     # The upper bounds are what the tests have not run on; requirements/ pins what they run on.
     install_requires=[
-        "apsw>=3.46",
         'backports.zstd>=1; python_version < "3.14"',
         "filelock>=4",
         "jinja2>=3.1",

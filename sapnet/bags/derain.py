@@ -13,14 +13,16 @@ from typing import Any
 
 from sapnet.bags.cameras import Camera, contents, find_cameras
 from sapnet.bags.journal import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
+from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.metadata import METADATA
 from sapnet.bags.open import open_recording
 from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.pipeline import Item, Steps, digest_of
 from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic
+from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic
 from sapnet.bags.report import BagReport, CameraReport, read_report
-from sapnet.bags.writer import ROSBAG2_RECORD, BagWriter
+from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, ImageFormatError
 
@@ -99,7 +101,7 @@ class _Run:
 
     def perform(self, folder: Path, progress: Progress) -> BagReport:
         """Do what is left of the job in its workplace."""
-        parts = Parts(folder, self._output.name, self._outputs.topics, self._writer, self._records)
+        parts = Parts(folder, self._output.name, self._outputs.topics, self._writer)
         done, last = 0, ""
         for said in parts.recover():
             done, last = said["done"], said.get("last", "")
@@ -140,6 +142,11 @@ class _Run:
             part, began, whole = self._empty_report(), time.monotonic(), True
 
         try:
+            if not parts.has_parts:
+                # Before the first item, as that starts the thread which unpacks the input's files.
+                whole = False
+                parts.add_records(self._records())
+                whole = True
             for item in items:
                 messages = self._messages(item)
                 # Readers sort within a file: where the input's next file goes back in time, so does ours.

@@ -30,7 +30,7 @@ _JOB, _JOURNAL, _LOCK, _BAG, _PART, _REPLACED = "job.json", "journal.jsonl", "lo
 class Parts:
     """Parts of a recording in the folder ``<output>.partial``, and its journal.
 
-    topics: of each part. make: makes the writer of a part, for its folder. records: of mcap, for the first part.
+    topics: of each part. make: makes the writer of a part, for its folder.
 
     Each line of the journal is a whole part: its metadata, and what the caller said of it. A part is written beside
     the others, moved among them and only then entered: what the journal does not name is removed at the next start.
@@ -42,13 +42,11 @@ class Parts:
         name: str,
         topics: Sequence[Topic],
         make: Callable[[Path], BagWriter],
-        records: Callable[[], Records],
     ) -> None:
         self._folder = folder
         self._name = name
         self._topics = topics
         self._make = make
-        self._records = records
         self._metadata: list[dict[str, Any]] = []
         self._writer: BagWriter | None = None
         self._numbers: dict[Topic, int] = {}
@@ -85,6 +83,16 @@ class Parts:
         topic, time_ns, data, publish_ns, sequence = message
         writer.write(self._numbers[topic], time_ns, data, publish_ns, sequence)
         self._bytes += len(data)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether a part is complete."""
+        return bool(self._metadata)
+
+    def add_records(self, records: Records) -> None:
+        """Add attachments and metadata records of mcap to the current part."""
+        for record in records:
+            (self._writer or self._begin()).add_record(record)
 
     @property
     def is_full(self) -> bool:
@@ -142,9 +150,6 @@ class Parts:
         self._writer = self._make(path)
         self._writer.open()
         self._numbers = {topic: self._writer.add(topic) for topic in self._topics}
-        if not self._metadata:
-            for record in self._records():
-                self._writer.add_record(record)
         self._bytes, self._began_s = 0, time.monotonic()
         return self._writer
 

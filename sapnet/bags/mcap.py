@@ -11,7 +11,18 @@ from pathlib import Path
 
 from mcap.exceptions import McapError
 from mcap.reader import SeekingReader
-from mcap.records import Attachment, Channel, Chunk, ChunkIndex, DataEnd, Footer, McapRecord, Metadata, Statistics
+from mcap.records import (
+    Attachment,
+    Channel,
+    Chunk,
+    ChunkIndex,
+    DataEnd,
+    Footer,
+    McapRecord,
+    Metadata,
+    MetadataIndex,
+    Statistics,
+)
 from mcap.records import Message as McapMessage
 from mcap.records import Schema as McapSchema
 from mcap.stream_reader import StreamReader, breakup_chunk
@@ -22,6 +33,8 @@ from sapnet.bags.metadata import QOS_KEY, parse_qos
 from sapnet.bags.recording import Findings, Message, Records, Schema, Topic
 from sapnet.errors import BagError, first_line
 
+# The metadata record in which rosbag2 repeats metadata.yaml.
+ROSBAG2_RECORD = "rosbag2"
 MAGIC = b"\x89MCAP0\r\n"
 # A chunk that claims to unpack to more than this is damaged: memory would run out before the damage shows.
 _MAX_CHUNK_BYTES = 2**32
@@ -37,7 +50,8 @@ _DAMAGE = (McapError, ZstdError, ValueError, KeyError, OverflowError, struct.err
 class McapFile:
     """An mcap file. topics: one per channel. span_ns: log times of its first and last message, or None.
 
-    compression: ``chunk`` or ``none``. profile: of its header. Raises BagError if nothing can be read, OSError.
+    compression: ``chunk`` or ``none``. profile: of its header. has_records: whether there are attachments, or metadata
+    records other than that of rosbag2. Raises BagError if nothing can be read, OSError.
     """
 
     def __init__(self, path: Path, findings: Findings) -> None:
@@ -58,6 +72,9 @@ class McapFile:
         statistics = summary.statistics
         assert statistics is not None
         counts = statistics.channel_message_counts
+        self.has_records = statistics.attachment_count > 0 or any(
+            record.name != ROSBAG2_RECORD for record in summary.metadata_indexes
+        )
         self._topics = {c.id: _topic(c, summary, counts.get(c.id, 0)) for c in summary.channels.values()}
         self.topics = tuple(self._topics.values())
         has_messages = statistics.message_count > 0
@@ -75,6 +92,8 @@ class McapFile:
 
     def records(self) -> Records:
         """Read its attachments and metadata records."""
+        if not self.has_records:
+            return
         with _Stream(self._path) as stream:
             if not self._is_indexed:
                 yield from (
@@ -172,6 +191,10 @@ class McapFile:
                 summary.schemas[record.id] = record
             elif isinstance(record, Channel):
                 summary.channels.setdefault(record.id, record)
+            elif isinstance(record, Attachment):
+                statistics.attachment_count += 1
+            elif isinstance(record, Metadata):
+                summary.metadata_indexes.append(MetadataIndex(0, 0, record.name))
             elif isinstance(record, Chunk) and record.compression:
                 compression = "chunk"
             elif isinstance(record, McapMessage) and record.channel_id in summary.channels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +88,7 @@ class Recording:
     storage: ``mcap`` or ``sqlite3``, or ``ros1``. compression: ``none``, ``message``, ``file`` or, in mcap, ``chunk``.
     span_ns: log times of the first message and of the last, plus one; equal if there are none.
     findings: reading may add to them. custom: custom data of rosbag2. profile: of the mcap header.
-    records: reads the attachments and metadata records of mcap.
+    read, read_records: what ``messages`` and ``records`` read from.
     """
 
     path: Path
@@ -99,7 +100,7 @@ class Recording:
     read: Read
     custom: Mapping[str, str] = field(default_factory=dict)
     profile: str = "ros2"
-    records: Callable[[], Records] = lambda: iter(())
+    read_records: Callable[[], Records] = lambda: iter(())
 
     @property
     def start_ns(self) -> int:
@@ -137,8 +138,18 @@ class Recording:
         wanted = self.topics if topics is None else topics
         if not wanted or (start_ns is not None and stop_ns is not None and start_ns >= stop_ns):
             return
-        try:
+        with self._storage():
             yield from self.read(wanted, start_ns, stop_ns)
+
+    def records(self) -> Records:
+        """Iterate over the attachments and metadata records of mcap. Raises InputError if the storage fails."""
+        with self._storage():
+            yield from self.read_records()
+
+    @contextmanager
+    def _storage(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, MemoryError) as err:
             raise InputError(f"{self.path} cannot be read ({why(err)})") from err
 

@@ -172,8 +172,9 @@ class _PackedFile:
         yield from self._file.messages(topics, start_ns, stop_ns)
 
     def records(self) -> Records:
-        self._require_unpacked()
-        yield from self._file.records()
+        if self._file.has_records:
+            self._require_unpacked()
+            yield from self._file.records()
 
     def _require_unpacked(self) -> None:
         if not self._plain.is_file():

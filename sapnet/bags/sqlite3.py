@@ -30,6 +30,7 @@ class Sqlite3File:
 
     compression = "none"
     profile = "ros2"
+    has_records = False
 
     def __init__(self, path: Path, scratch: Path, findings: Findings) -> None:
         self._name = path.name

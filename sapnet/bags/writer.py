@@ -14,14 +14,13 @@ from mcap.records import Attachment, Metadata
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 
+from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.metadata import QOS_KEY, dump, dump_qos, parse_qos, write_metadata
 from sapnet.bags.recording import CDR, Schema, Topic
 from sapnet.bags.types import zstd
 
 # Read by ROS 2 from Humble on: version 9 writes profiles as a list, which Humble does not accept.
 VERSION = 8
-# The metadata record in which rosbag2 repeats metadata.yaml.
-ROSBAG2_RECORD = "rosbag2"
 _SUFFIX = {"mcap": ".mcap", "sqlite3": ".db3"}
 _SQLITE3_TABLES = """
 CREATE TABLE schema(schema_version INTEGER PRIMARY KEY, ros_distro TEXT NOT NULL);
