@@ -341,7 +341,8 @@ def test_recordings_of_ros2_itself_are_equal_in_both_storages(shared_data: Path,
 
 
 def test_a_recording_that_is_cut_off_is_compared_as_far_as_it_goes(compare: Compare, tmp_path: Path) -> None:
-    whole = write_bag(tmp_path / "whole", drive(40))
+    frames = smooth_frames(20, 240, 320)  # several chunks of them
+    whole = write_bag(tmp_path / "whole", [image("/cam", n * 10**6, frame) for n, frame in enumerate(frames)])
     [file] = whole.glob("*.mcap")
     cut = tmp_path / "cut.mcap"
     cut.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
