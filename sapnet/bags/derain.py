@@ -20,7 +20,6 @@ from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.pipeline import Item, Steps, digest_of
 from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic
-from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic
 from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
