@@ -150,7 +150,7 @@ def _backend_level(loader: Loader, backend: str, params: NodeParams) -> tuple[by
     building, quiet_s = loader.building, loader.quiet_s
     if loader.error:
         return ERROR, loader.error
-    if building and quiet_s > params.build_silent_after_s:
+    if building and quiet_s > params.diagnostics_build_silent_after_s:
         return ERROR, f"{building}: no news for {quiet_s:.0f} s; it may hang"
     if building:
         return WARN, building
@@ -169,12 +169,12 @@ def _camera_level(
         return ERROR, camera.wrong_types
     topic = camera.topics.final(camera.topics.image)
     silent_s = active_for_s if figures.silent_s is None else min(figures.silent_s, active_for_s)
-    if silent_s > params.silent_after_s:
+    if silent_s > params.diagnostics_silent_after_s:
         return ERROR, f"no frame on {topic} for {silent_s:.0f} s"
     if figures.silent_s is None:
         return WARN, f"waiting for the first frame on {topic}"
     runs = params.enabled and camera.enabled
-    if runs and params.deadline_ms and figures.missed_in_row >= params.missed_in_row:
+    if runs and params.deadline_ms and figures.missed_in_row >= params.diagnostics_missed_in_row:
         return ERROR, (
             f"the backend is slower than the deadline of {params.deadline_ms} ms: "
             f"{figures.missed_in_row} frames in a row have missed it"

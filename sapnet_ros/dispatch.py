@@ -264,7 +264,7 @@ class Dispatch:
             camera.steadier.forget()
         if fate.kind == fates.DEADLINE:
             in_row = camera.stats.count_missed()
-            if in_row % self._params().missed_in_row == 0:
+            if in_row % self._params().diagnostics_missed_in_row == 0:
                 self._loader.review_stages()
         if fate.error:
             self._log_error(f"{camera.label}:{fate.kind}", f"{camera.label}: {fate.error}")

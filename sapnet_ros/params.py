@@ -30,6 +30,7 @@ from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 
 Size = tuple[int, int]  # height, width
 
+_GROUPS = ("rain_gate", "diagnostics", "fake")  # of parameters
 _TAKEN = ("backend", "process")  # names of the other statuses in the diagnostics
 _UNSET = (None, "", "null")  # rcl makes None of an empty array, and this text of YAML's null
 
@@ -78,8 +79,13 @@ class Declaration:
 
 
 def _parameter(*args: Any, **more: Any) -> Any:
-    """A field of NodeParams that is a ROS parameter. ``name``: the ROS name, where it is not the field's."""
-    return field(metadata={"declaration": lambda name: Declaration(*args, **{"name": name, **more})})
+    """A field of NodeParams that is a ROS parameter."""
+    return field(metadata={"declaration": lambda name: Declaration(*args, name=name, **more)})
+
+
+def _ros_name(field_name: str) -> str:
+    """``rain_gate.hold_s`` of ``rain_gate_hold_s``."""
+    return re.sub(f"^({'|'.join(_GROUPS)})_", r"\1.", field_name)
 
 
 def _choice(default: str, choices: tuple[str, ...], description: str, **more: Any) -> Any:
@@ -195,9 +201,7 @@ class NodeParams:
     )
     enabled: bool = _switch(True, "Derain frames; false: they pass through.", changes="live")
     lazy: bool = _switch(
-        True,
-        "Derain only while somebody subscribes to an output; else drop frames as unwatched.",
-        changes="live",
+        True, "Derain only while somebody subscribes to an output; else drop frames as unwatched.", changes="live"
     )
     input_bits: int = _number(
         0, 0, 16, "Bits that the camera uses of 16-bit samples, as in thermal images of 14 bits. 0: all 16."
@@ -245,61 +249,30 @@ class NodeParams:
         5, 0, 1000, "Longest wait for other cameras' frames of equal size, in milliseconds.", changes="live"
     )
     rain_gate_enabled: bool = _switch(
-        False,
-        "In dry weather, pass frames through without running the network.",
-        changes="live",
-        name="rain_gate.enabled",
+        False, "In dry weather, pass frames through without running the network.", changes="live"
     )
     rain_gate_probe_period_s: float = _number(
-        1.0,
-        0.0,
-        3600.0,
-        "Time between two frames that are derained while it is dry, in seconds.",
-        changes="live",
-        name="rain_gate.probe_period_s",
+        1.0, 0.0, 3600.0, "Time between two frames that are derained while it is dry, in seconds.", changes="live"
     )
-    rain_gate_on_threshold: float = _number(
-        0.015, 0.0, 1.0, "Rain score at which rain begins.", changes="live", name="rain_gate.on_threshold"
-    )
+    rain_gate_on_threshold: float = _number(0.015, 0.0, 1.0, "Rain score at which rain begins.", changes="live")
     rain_gate_off_threshold: float = _number(
-        0.012,
-        0.0,
-        1.0,
-        "Rain score below which it is dry after rain_gate.hold_s.",
-        changes="live",
-        name="rain_gate.off_threshold",
+        0.012, 0.0, 1.0, "Rain score below which it is dry after rain_gate.hold_s.", changes="live"
     )
     rain_gate_hold_s: float = _number(
-        5.0,
-        0.0,
-        3600.0,
-        "Time that the score must stay below rain_gate.off_threshold, in seconds.",
-        changes="live",
-        name="rain_gate.hold_s",
+        5.0, 0.0, 3600.0, "Time that the score must stay below rain_gate.off_threshold, in seconds.", changes="live"
     )
-    silent_after_s: float = _number(
-        5.0,
-        0.1,
-        3600.0,
-        "Time without a frame after which a camera is reported as ERROR, in seconds.",
-        changes="live",
-        name="diagnostics.silent_after_s",
+    diagnostics_silent_after_s: float = _number(
+        5.0, 0.1, 3600.0, "Time without a frame after which a camera is reported as ERROR, in seconds.", changes="live"
     )
-    missed_in_row: int = _number(
-        20,
-        1,
-        1000000,
-        "Number of consecutive missed deadlines that is reported as ERROR.",
-        changes="live",
-        name="diagnostics.missed_in_row",
+    diagnostics_missed_in_row: int = _number(
+        20, 1, 1000000, "Number of consecutive missed deadlines that is reported as ERROR.", changes="live"
     )
-    build_silent_after_s: float = _number(
+    diagnostics_build_silent_after_s: float = _number(
         600.0,
         1.0,
         86400.0,
         "Time without progress in loading or building after which it is reported as ERROR, in seconds.",
         changes="live",
-        name="diagnostics.build_silent_after_s",
     )
     max_pixels: int = _number(33177600, 256, 2**31 - 1, "Pixels of the largest frame that is decoded.")
     cache_dir: str = _text("", "Folder of built engines. Empty: the user's cache folder.", "a folder's path or empty")
@@ -310,16 +283,12 @@ class NodeParams:
     autostart: bool = _switch(
         True, "Configure and activate at start, without a lifecycle manager.", changes="read-only"
     )
-    fake_latency_ms: float = _number(
-        0.0, 0.0, 60000.0, "Backend fake: duration of a call, in milliseconds.", name="fake.latency_ms"
-    )
-    fake_fail_every: int = _number(
-        0, 0, 1000000, "Backend fake: every Nth call fails. 0: none.", name="fake.fail_every"
-    )
+    fake_latency_ms: float = _number(0.0, 0.0, 60000.0, "Backend fake: duration of a call, in milliseconds.")
+    fake_fail_every: int = _number(0, 0, 1000000, "Backend fake: every Nth call fails. 0: none.")
     fake_build_s: float = _number(
-        0.0, 0.0, 3600.0, "Backend fake: duration of an engine build, in seconds. 0: no build.", name="fake.build_s"
+        0.0, 0.0, 3600.0, "Backend fake: duration of an engine build, in seconds. 0: no build."
     )
-    fake_mode: str = _choice("identity", MODES, "Backend fake: behavior.", name="fake.mode")
+    fake_mode: str = _choice("identity", MODES, "Backend fake: behavior.")
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> NodeParams:
@@ -339,7 +308,7 @@ class NodeParams:
         return params
 
 
-PARAMETERS: tuple[Declaration, ...] = tuple(f.metadata["declaration"](f.name) for f in fields(NodeParams))
+PARAMETERS: tuple[Declaration, ...] = tuple(f.metadata["declaration"](_ros_name(f.name)) for f in fields(NodeParams))
 """All parameters, in the order of NodeParams."""
 
 BY_NAME: Mapping[str, Declaration] = {declaration.name: declaration for declaration in PARAMETERS}
