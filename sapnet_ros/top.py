@@ -44,7 +44,9 @@ sapnet top --json | jq .cameras.camera.received
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Describe the arguments of ``sapnet top``."""
     parser = add_command(subparsers, "top", "watch cameras, latency and backend of a running derain_node", _EXAMPLES)
-    parser.add_argument("--node", metavar="NAME", help="only nodes of this name (default: every derain_node)")
+    parser.add_argument(
+        "--node", metavar="NAME", help="only nodes of this name, with or without the namespace (default: all)"
+    )
     parser.add_argument("--once", action="store_true", help="print the first message and end")
     parser.add_argument("--json", action="store_true", help="print each message as a line of JSON")
     parser.add_argument(
@@ -101,7 +103,7 @@ class Monitor:
         """Note what came."""
         now_s = time.monotonic()
         for report in read(message):
-            if self._wanted not in (None, report.node):
+            if self._wanted and not f"/{report.node}".endswith(f"/{self._wanted.lstrip('/')}"):
                 self.others.add(report.node)
                 continue
             key = (report.node, report.pid)

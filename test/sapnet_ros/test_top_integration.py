@@ -109,7 +109,7 @@ def test_nothing_in_time_is_said_in_one_line(peer: Peer, start_process: Callable
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert "no diagnostics of the node 'lidar'" in line
-    assert "heard: derain_node" in line
+    assert "heard: /derain_node" in line
     assert line.endswith("within 8 s")
 
 
