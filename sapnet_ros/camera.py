@@ -47,7 +47,7 @@ from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import CameraSubscription, ReliabilityOverrides, frames_profile, overridable
 from sapnet_ros.stats import CameraStats, Parts
 
-REMEMBERED_INFOS = 100
+REMEMBERED_INFOS = 32
 PAIRS = 8  # recent frames that tell whether the camera sends a camera_info with each
 # Of image_transport; a name that ends with one is not that of a raw image.
 TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
