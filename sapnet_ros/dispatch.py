@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError
+from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import Decoded
 from sapnet_ros import fate as fates
 from sapnet_ros.batching import Batching, Call, InHand
@@ -190,7 +191,6 @@ class Dispatch:
             return False
         if not self._mailbox.take(head):
             return True  # a newer one has taken its place: look at that
-        camera.size = head.size or camera.size
         parts = Parts(wait_s=now_s - head.received_s)
         decoded = None
         if fate is None or not fate.dropped:
@@ -198,6 +198,10 @@ class Dispatch:
                 decoded = self._decode(head.message)
             except ImageFormatError as err:
                 fate = fates.unreadable(err)
+        if head.size is not None and (decoded is not None or (fate is not None and fate.reason == fates.UNWATCHED)):
+            camera.size = head.size
+            if min(head.size) >= MIN_SIDE:
+                self._loader.request(head.size)
         parts.preprocess_s = self._clock() - now_s
         if decoded is None or fate is not None:
             self._finish(head, decoded, fate or Fate(), None, parts)

@@ -105,8 +105,6 @@ def decide(
             frame.size = image_size(frame.message, params.image_transport == "compressed", params.max_pixels)
         except ImageFormatError as err:
             return unreadable(err)
-    if min(frame.size) >= MIN_SIDE:
-        loader.request(frame.size)
     if params.lazy and not camera.watched:
         return Fate(UNWATCHED, dropped=True)
     if frame.overtaken:
