@@ -273,3 +273,20 @@ def test_missing_weights_pass_frames_through_and_say_so(peer: Peer, start_node: 
     peer.publisher(Image, "/image").publish(image(GRAY, 1))
     wait_for(lambda: status, "a frame's status")
     assert status_values(status, "/derain_node: camera")["reason"] == "failure"
+
+
+def test_switching_a_camera_off_takes_effect_at_once(peer: Peer, start_node: Start) -> None:
+    """A call that does not return wakes nobody, and no other frame comes: only the service can."""
+    start_node(cameras="[a, b]", fake__mode="hang", hang_timeout_s=3600.0, warmup_sizes="[48x64]")
+    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
+    wait_for(lambda: ready and ready[-1].data, "ready")
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    statuses = {name: peer.collect(DiagnosticArray, f"/{name}/frame_status") for name in "ab"}
+    for name in "ab":
+        peer.publisher(Image, f"/{name}/image").publish(image(GRAY, 1))
+        status = f"/derain_node: {name}"
+        wait_for(lambda s=status: status_values(diagnostics, s).get("in_flight") == "1", f"the frame of {name}")
+    assert peer.call(SetBool, "/derain_node/b/enable", SetBool.Request(data=False)).success
+    wait_for(lambda: statuses["b"], "the frame that waited")
+    assert status_values(statuses["b"], "/derain_node: b")["reason"] == "disabled"
+    assert not statuses["a"]
