@@ -45,6 +45,7 @@ setup(
     # For pip alone: colcon installs no requirements, so that a vehicle's own python3-opencv and torch stay in use.
     # The upper bounds are what the tests have not run on; requirements/ pins what they run on.
     install_requires=[
+        "av>=17,<18",
         'backports.zstd>=1; python_version < "3.14"',
         "filelock>=4",
         "jinja2>=3.1",
@@ -52,6 +53,7 @@ setup(
         "mcap>=1.3",
         "numpy>=1.26,<3",
         "opencv-python-headless>=4.6,<5",
+        "pillow>=11,<14",
         "rich>=13",
         "rosbags>=0.11.9,<0.12",
         "ruamel.yaml>=0.18",

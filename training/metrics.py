@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from sapnet.media.contact_sheet import psnr_y
+from sapnet.images.frame import psnr_y
 
 __all__ = ["MaskCounts", "psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y", "streak_strength", "true_streaks", "y_channel"]
 

@@ -15,8 +15,7 @@ from rich.table import Table
 
 from sapnet.commands.common import parse_positive
 from sapnet.errors import SapnetError
-from sapnet.media.sinks import write_image
-from sapnet.media.sources import read_image
+from sapnet.media.pictures import read_image, write_image
 from training.arguments import parse_seed
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
 from training.datasets.paired import find_pairs, read_pair, refuse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sapnet.media.sinks import JPEG_QUALITY
+from sapnet.images.codecs import JPEG_QUALITY
 
 STORAGES = ("mcap", "sqlite3")
 CODECS = ("jpeg", "png")

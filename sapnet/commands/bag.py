@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sapnet.bags.options import CODECS, STORAGES, BagOptions
 from sapnet.commands.common import add_command, add_network_arguments, derainer_from, parse_positive, progress_bar
-from sapnet.media.sinks import JPEG_QUALITY
+from sapnet.images.codecs import JPEG_QUALITY
 
 if TYPE_CHECKING:
     from rich.progress import Progress

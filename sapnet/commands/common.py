@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NETWORK = ("weights", "backend", "engine", "device", "precision", "stages")
 MAX_TEXT = 500
 _TELL_EVERY_S = 5.0  # between two lines on the progress of a build
+# An input could be read only in part, and the output has that part.
+EXIT_PARTIAL = 3
 
 
 def add_command(
@@ -110,6 +112,13 @@ def parse_positive(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def parse_whole(text: str, lowest: int, highest: int) -> int:
+    """A whole number from ``lowest`` to ``highest``."""
+    if not text.isdecimal() or not lowest <= int(text) <= highest:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {lowest} to {highest}, got {text!r}")
     return int(text)
 
 

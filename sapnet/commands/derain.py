@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sapnet.commands.common import (
+    EXIT_PARTIAL,
     add_command,
     add_network_arguments,
     counted,
     counting_bar,
     derainer_from,
     parse_positive,
+    parse_whole,
 )
 from sapnet.errors import SapnetError
+from sapnet.images.codecs import JPEG_QUALITY
+from sapnet.media.formats import DEFAULT_CRF
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
@@ -26,12 +32,14 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Derain images and videos.
 
-A folder is searched through all its subfolders, hidden files left out; OUT keeps its layout and names. Outputs have
-the size of their inputs. Images are read upright (as EXIF says) and written as 8-bit colour, without alpha and
-metadata: JPEG at quality 95, other formats as OpenCV writes them. Videos keep their frame rate and lose their sound.
+Folders are searched recursively, without hidden files; OUT keeps their layout and names. Outputs have the size of
+their inputs. Inputs are never overwritten, and every output is complete or absent.
 
-Inputs are never overwritten. Each file appears whole or not at all. An input that cannot be read is reported, the
-others are derained, and the exit status is 2.
+Images keep their colour profile, EXIF, alpha and depth (8 or 16 bits) where the output's format can hold them, and are
+written upright. Every picture of an animation or a multi-page TIFF is derained. Videos keep their timestamps, pixel
+aspect ratio, sound, subtitles and metadata. MP4, MOV and MKV are written as H.264, WebM as VP9.
+
+Exit status: 0, all inputs are derained; 2, some are not; 3, some could be read only in part, and that part is derained.
 """
 
 _EXAMPLES = """\
@@ -39,6 +47,7 @@ sapnet derain rainy.png -o derained.png
 sapnet derain photos/ extra.jpg -o derained/ --masks
 sapnet derain drive.mp4 -o derained/ --weights weights.safetensors
 sapnet derain photos/ -o derained/ --overwrite --json > report.json
+sapnet derain panorama.tif -o derained.tif --tile 1024
 """
 
 
@@ -52,20 +61,41 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="OUT",
-        help="folder, made if missing; or, for one image or video, a file of that kind",
+        help="output folder, created if missing; or, for one image or video, the output file",
     )
     parser.add_argument(
         "--masks",
         action="store_true",
-        help="write streak masks, 0 or 255, beside the outputs: NAME_streak_mask.png, of videos .mkv (FFV1)",
+        help="also write streak masks (0 or 255) as NAME_streak_mask.png, or .mkv (FFV1) for videos",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     parser.add_argument(
         "--batch",
         type=parse_positive,
         default=1,
         metavar="N",
-        help="frames in memory at a time; equal sizes are derained together, which pays on a GPU (default: 1)",
+        help="frames per batch; more than 1 is faster on a GPU (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=partial(parse_whole, lowest=1, highest=100),
+        default=JPEG_QUALITY,
+        metavar="Q",
+        help="quality of JPEG and WebP, 1 to 100 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--crf",
+        type=partial(parse_whole, lowest=0, highest=51),
+        default=DEFAULT_CRF,
+        metavar="N",
+        help="constant rate factor of H.264, 0 (best) to 51; other codecs get a similar quality (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tile",
+        type=_parse_tile,
+        metavar="SIDE",
+        help="side in pixels of the overlapping tiles that larger images are derained in; 0 never tiles "
+        "(default: tile where memory is short)",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     add_network_arguments(parser)
@@ -73,20 +103,32 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Derain what the arguments name. Raises SapnetError, also where an input could not be read."""
-    from sapnet.media.derain import derain_files
+    """Derain what the arguments name. Raises SapnetError, also where an input could not be derained."""
+    from sapnet.media.derain import Quality, derain_files
     from sapnet.media.plan import plan_jobs
+    from sapnet.media.tiles import Tiler
 
     jobs = plan_jobs(args.inputs, args.output, masks=args.masks, overwrite=args.overwrite)
     with derainer_from(args) as derainer, counting_bar() as progress:
-        report = derain_files(derainer, jobs, args.batch, progress)
+        tiler = Tiler(derainer, args.tile)
+        report = derain_files(tiler, jobs, args.batch, progress, Quality(args.quality, args.crf))
     if args.json:
         print(json.dumps(_as_json(report, derainer), indent=2))
     elif report.files:
         print(_summary(report, derainer, args.output))
+    for file in report.damaged:
+        print(f"sapnet: warning: {file.input} is derained only in part: {file.damage}", file=sys.stderr)
     if report.failed:
         raise SapnetError(_say_failed(report))
-    return 0
+    return EXIT_PARTIAL if report.damaged else 0
+
+
+def _parse_tile(text: str) -> int:
+    from sapnet.media.tiles import MIN_TILE
+
+    if not text.isdecimal() or 0 < int(text) < MIN_TILE:
+        raise argparse.ArgumentTypeError(f"expected 0 or at least {MIN_TILE}, got {text!r}")
+    return int(text)
 
 
 def _as_json(report: Report, derainer: Derainer) -> dict[str, object]:
@@ -114,4 +156,4 @@ def _summary(report: Report, derainer: Derainer, output: Path) -> str:
 def _say_failed(report: Report) -> str:
     names = ", ".join(failure.input for failure in report.failed[:3])
     more = ", ..." if len(report.failed) > 3 else ""
-    return f"{len(report.failed)} of {counted(report.asked, 'input')} could not be read: {names}{more}"
+    return f"{len(report.failed)} of {counted(report.asked, 'input')} could not be derained: {names}{more}"

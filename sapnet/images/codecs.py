@@ -13,6 +13,8 @@ import numpy as np
 from sapnet.errors import ImageFormatError
 from sapnet.images.pixel_formats import Bytes, Pixels
 
+JPEG_QUALITY = 95
+
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MIN_SIDE = 16
+
+# Of Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 (BT.601), in BGR order.
+_LUMA_BGR = np.array([24.966, 128.553, 65.481]) / 255
 
 Frame = NDArray[np.uint8]
 
@@ -54,3 +58,18 @@ def to_frames(tensor: Tensor) -> Frame:
     scaled = (tensor.detach().to(torch.float32).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     rgb: Frame = scaled.cpu().numpy()
     return np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)[..., ::-1])
+
+
+def psnr(frame: Frame, reference: Frame) -> float:
+    """PSNR in dB over all samples of two uint8 arrays of one shape, peak 255; infinite where they are equal."""
+    return _psnr(frame.astype(np.float64) - reference)
+
+
+def psnr_y(frame: Frame, reference: Frame) -> float:
+    """PSNR in dB on Y of two uint8 (H, W, 3) BGR frames, Y in float64, not rounded; infinite where they are equal."""
+    return _psnr((frame.astype(np.float64) - reference) @ _LUMA_BGR)
+
+
+def _psnr(error: NDArray[np.float64]) -> float:
+    mean_square = float(np.mean(error**2))
+    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)

@@ -1,4 +1,4 @@
-"""What a run looks like: contact sheets, side-by-side videos and PSNR."""
+"""What a run looks like: contact sheets and side-by-side videos."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from sapnet.media.sinks import VideoFile, open_video, write_image
-
-Frame = NDArray[np.uint8]
+from sapnet.images.frame import Frame
+from sapnet.media.pictures import write_image
+from sapnet.media.videos import VideoWriter, write_video
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _PAPER = (24, 22, 20)
@@ -24,15 +23,6 @@ _CELL = 320
 _GAP = 10
 _TITLE = 40
 _LABEL = 26
-# Rows of Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 in BGR order.
-_LUMA_BGR = np.array([24.966, 128.553, 65.481]) / 255
-
-
-def psnr_y(frame: Frame, reference: Frame) -> float:
-    """PSNR in dB on Y of two uint8 (H, W, 3) BGR frames, Y in float64, not rounded; infinite where they are equal."""
-    error = (frame.astype(np.float64) - reference) @ _LUMA_BGR
-    mean_square = float(np.mean(error**2))
-    return float("inf") if mean_square == 0 else 10 * float(np.log10(255**2 / mean_square))
 
 
 def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Sequence[str] = ()) -> None:
@@ -69,7 +59,7 @@ class SideBySideVideo:
     """
 
     def __init__(
-        self, video: VideoFile, height: int, width: int, titles: tuple[str, str] = ("rainy", "derained")
+        self, video: VideoWriter, height: int, width: int, titles: tuple[str, str] = ("rainy", "derained")
     ) -> None:
         self._video = video
         self._titles = titles
@@ -91,7 +81,7 @@ def side_by_side_video(path: Path, fps: float, height: int, width: int) -> Itera
 
     height, width: the largest of the frames to come. Raises SapnetError.
     """
-    with open_video(path, fps) as video:
+    with write_video(path, fps) as video:
         yield SideBySideVideo(video, height, width)
 
 

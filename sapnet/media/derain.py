@@ -1,4 +1,4 @@
-"""Derains images and videos from file to file, and keeps account of each."""
+"""Derains pictures and videos from file to file, and keeps account of each."""
 
 from __future__ import annotations
 
@@ -10,36 +10,48 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from sapnet.derainer import Derainer
 from sapnet.errors import ImageFormatError
-from sapnet.images.frame import Frame, require_frame
+from sapnet.images.codecs import JPEG_QUALITY
+from sapnet.images.frame import require_frame
+from sapnet.media.formats import DEFAULT_CRF
+from sapnet.media.pictures import Picture, PictureFile, read_pictures, write_pictures
 from sapnet.media.plan import Job
-from sapnet.media.sinks import open_video, write_image
-from sapnet.media.sources import FrameSource, open_source
+from sapnet.media.tiles import Tiler
+from sapnet.media.videos import read_video, write_video
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-DEFAULT_FPS = 25.0
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How outputs are compressed. picture: of JPEG and WebP, 1 to 100. crf: of videos, 0 (best) to 51."""
+
+    picture: int = JPEG_QUALITY
+    crf: int = DEFAULT_CRF
+
+
+@dataclass(frozen=True)
 class FileReport:
-    """What became of one input. rain_score: its frames' mean, 0 to 1."""
+    """The result for one input.
+
+    rain_score: mean over its frames, 0 to 1. damage: what of the input could not be read; empty if all was.
+    """
 
     input: str
     output: str
     streak_mask: str | None
     frames: int
     rain_score: float
+    damage: str = ""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that cannot be read, and why."""
+    """An input that has no output, and why."""
 
     input: str
     error: str
@@ -47,7 +59,7 @@ class Failure:
 
 @dataclass
 class Report:
-    """What became of ``asked`` inputs. seconds: reading, deraining and writing, without loading the network."""
+    """The results for ``asked`` inputs. seconds: reading, deraining and writing, without loading the network."""
 
     asked: int
     files: list[FileReport] = field(default_factory=list)
@@ -56,87 +68,98 @@ class Report:
 
     @property
     def frames(self) -> int:
+        """Frames of all files."""
         return sum(file.frames for file in self.files)
 
     @property
     def fps(self) -> float:
+        """Frames per second."""
         return self.frames / self.seconds if self.seconds else 0.0
 
-    def note_failure(self, job: Job, err: ImageFormatError) -> None:
-        """Keep account of an input that cannot be read; where it is the only one, that is the end."""
+    @property
+    def damaged(self) -> list[FileReport]:
+        """The files that were derained only in part."""
+        return [file for file in self.files if file.damage]
+
+    def note_failure(self, job: Job, err: ImageFormatError | OSError) -> None:
+        """Record an input that cannot be derained. Raises ImageFormatError where it is the only one."""
+        if isinstance(err, OSError):
+            err = ImageFormatError(f"{job.source} cannot be read ({err.strerror}); check its permissions", "decode")
+        elif str(job.source) not in str(err):
+            err = ImageFormatError(f"{job.source}: {err}", err.kind)
         if self.asked == 1:
             raise err
         self.failed.append(Failure(str(job.source), str(err)))
         log.warning("skipped: %s", err)
 
 
-def derain_files(derainer: Derainer, jobs: Sequence[Job], batch: int, progress: Progress) -> Report:
-    """Do all jobs, images first, ``batch`` frames in memory at a time.
+def derain_files(
+    derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progress, quality: Quality | None = None
+) -> Report:
+    """Do all jobs, pictures first, ``batch`` files or frames in memory at a time.
 
-    An input that cannot be read is noted and the others go on. Raises SapnetError where the backend fails
+    An input that cannot be read is recorded, and the others go on. Raises SapnetError where the backend fails
     or an output cannot be written, ImageFormatError for the only input.
     """
-    report = Report(len(jobs))
-    images = [job for job in jobs if not job.is_video]
-    videos = [job for job in jobs if job.is_video]
+    report, quality = Report(len(jobs)), quality or Quality()
     task = progress.add_task("files", total=len(jobs))
     started = time.monotonic()
-    for some in _batches(images, batch):
-        _derain_images(derainer, some, report)
+    for some in _batches((job for job in jobs if not job.is_video), batch):
+        _derain_pictures(derain, some, report, quality)
         progress.advance(task, len(some))
-    for job in videos:
+    for job in (job for job in jobs if job.is_video):
         try:
-            report.files.append(_derain_video(derainer, job, batch, progress))
-        except ImageFormatError as err:
+            report.files.append(_derain_video(derain, job, batch, progress, quality))
+        except (ImageFormatError, OSError) as err:
             report.note_failure(job, err)
         progress.advance(task)
     report.seconds = time.monotonic() - started
     return report
 
 
-def _derain_images(derainer: Derainer, jobs: Sequence[Job], report: Report) -> None:
-    frames: dict[Job, Frame] = {}
+def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality: Quality) -> None:
+    files: dict[Job, PictureFile] = {}
     for job in jobs:
         try:
-            [frames[job]] = _read(open_source(job.source))
-        except ImageFormatError as err:
+            file = read_pictures(job.source)
+            for picture in file.pictures:
+                require_frame(picture.frame)
+            files[job] = file
+        except (ImageFormatError, OSError) as err:
             report.note_failure(job, err)
-    for job, derained in zip(frames, derainer(list(frames.values())), strict=True):
-        write_image(job.output, derained.image)
-        if job.mask:
-            write_image(job.mask, derained.streak_mask)
-        report.files.append(_file_report(job, [derained.rain_score]))
+    results = iter(derain([picture.frame for file in files.values() for picture in file.pictures]))
+    for job, file in files.items():
+        derained = list(islice(results, len(file.pictures)))
+        pairs = list(zip(file.pictures, derained, strict=True))
+        pictures = [picture.with_frame(result.image) for picture, result in pairs]
+        try:
+            write_pictures(job.output, PictureFile(pictures, file.info), quality.picture)
+            if job.mask:
+                masks = [Picture.of_gray(result.streak_mask, picture.milliseconds) for picture, result in pairs]
+                write_pictures(job.mask, PictureFile(masks))
+        except ImageFormatError as err:  # the output's format cannot hold it
+            report.note_failure(job, err)
+        else:
+            report.files.append(_file_report(job, [result.rain_score for result in derained]))
 
 
-def _derain_video(derainer: Derainer, job: Job, batch: int, progress: Progress) -> FileReport:
-    source = open_source(job.source)
-    fps = source.fps or DEFAULT_FPS
+def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, quality: Quality) -> FileReport:
     scores: list[float] = []
     with ExitStack() as stack:
-        task = progress.add_task(job.source.name, total=source.count)
+        video = stack.enter_context(read_video(job.source))
+        task = progress.add_task(job.source.name, total=video.count)
         stack.callback(progress.remove_task, task)
-        output = stack.enter_context(open_video(job.output, fps))
-        mask = stack.enter_context(open_video(job.mask, fps, lossless=True)) if job.mask else None
-        for frames in _batches(_read(source), batch):
-            for derained in derainer(frames):
-                output.write(derained.image)
+        output = stack.enter_context(write_video(job.output, like=video, crf=quality.crf))
+        mask = stack.enter_context(write_video(job.mask, like=video, lossless=True)) if job.mask else None
+        for frames in _batches(video.frames(output.copy), batch):
+            results = derain([require_frame(frame.pixels) for frame in frames])
+            for frame, derained in zip(frames, results, strict=True):
+                output.write(derained.image, frame.pts, frame.duration)
                 if mask:
-                    mask.write(derained.streak_mask)
+                    mask.write(derained.streak_mask, frame.pts, frame.duration)
                 scores.append(derained.rain_score)
             progress.advance(task, len(frames))
-    return _file_report(job, scores)
-
-
-def _read(source: FrameSource) -> Iterator[Frame]:
-    """The frames of one file. Raises ImageFormatError that names it."""
-    try:
-        for _, frame in source:
-            yield require_frame(frame)
-    except ImageFormatError as err:
-        named = str(err) if str(source.path) in str(err) else f"{source.path}: {err}"
-        raise ImageFormatError(named, err.kind) from err
-    except OSError as err:
-        raise ImageFormatError(f"{source.path} cannot be read ({err.strerror}); check its rights", "decode") from err
+    return _file_report(job, scores, video.damage)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -145,11 +168,12 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def _file_report(job: Job, scores: Sequence[float]) -> FileReport:
+def _file_report(job: Job, scores: Sequence[float], damage: str = "") -> FileReport:
     return FileReport(
         input=str(job.source),
         output=str(job.output),
         streak_mask=str(job.mask) if job.mask else None,
         frames=len(scores),
         rain_score=sum(scores) / len(scores),
+        damage=damage,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sapnet.errors import SapnetError
-from sapnet.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from sapnet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 
 MASK_ENDING = "_streak_mask"
 # Both formats are lossless, so that a mask stays 0 or 255.
@@ -32,10 +32,6 @@ class Job:
         return (self.output,) if self.mask is None else (self.output, self.mask)
 
 
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
 def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite: bool = False) -> list[Job]:
     """Pair every input with its output.
 
@@ -55,7 +51,7 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
 
 def _names_file(inputs: Sequence[Path], out: Path) -> bool:
     """Whether ``out`` is the output file itself."""
-    if out.is_dir() or out.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+    if out.is_dir() or not _is_known(out):
         return False
     if len(inputs) > 1 or inputs[0].is_dir():
         raise SapnetError(f"{out} names a file, which takes one image or one video; give a folder for the output")
@@ -83,7 +79,7 @@ def _media_in(folder: Path, skip: Path) -> list[Path]:
     found = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+        if _is_known(path)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (left_out == whole or left_out not in path.resolve().parents)
@@ -96,8 +92,12 @@ def _media_in(folder: Path, skip: Path) -> list[Path]:
 def _check_input(path: Path) -> None:
     if not path.exists():
         raise SapnetError(f"{path} does not exist; check the path")
-    if path.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+    if not _is_known(path):
         raise SapnetError(f"{path} is neither an image nor a video by its name; expected a folder or {_known()}")
+
+
+def _is_known(path: Path) -> bool:
+    return is_image(path) or is_video(path)
 
 
 def _known() -> str:

@@ -12,13 +12,12 @@ from typing import cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from sapnet.errors import SapnetError
-from sapnet.media.sources import FrameSource, open_source, read_image
+from sapnet.images.frame import Frame
+from sapnet.media.pictures import read_image
+from sapnet.media.sources import FrameSource, open_source
 from sapnet.rain import RainSynthesizer
-
-Frame = NDArray[np.uint8]
 
 NO_RAIN = "none"
 BUILTIN_HEIGHT, BUILTIN_WIDTH = 240, 320

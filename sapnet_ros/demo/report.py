@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 
 import sapnet
+from sapnet.images.frame import psnr_y
 from sapnet.images.messages import decode_image
-from sapnet.media.contact_sheet import contact_sheet, psnr_y, side_by_side_video
+from sapnet.media.contact_sheet import contact_sheet, side_by_side_video
 from sapnet.media.sequence import RainyFrame, RainySequence
 from sapnet_ros.demo.run import NAMESPACE, Recording
 

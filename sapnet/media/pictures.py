@@ -1,0 +1,292 @@
+"""Pictures through Pillow, upright, with colour profile, alpha, depth and all the frames of an animation."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, TiffImagePlugin, features
+
+from sapnet.errors import ImageFormatError
+from sapnet.files import replacing
+from sapnet.images.codecs import JPEG_QUALITY
+from sapnet.images.frame import Frame
+from sapnet.images.pixel_formats import to_8_bit
+from sapnet.media.formats import MAX_PIXELS, PICTURE_FORMATS
+
+# MPO is a JPEG with more pictures behind the first: what phones write.
+_READ_FORMATS = sorted({*PICTURE_FORMATS.values(), "MPO"})
+_ANIMATED = ("PNG", "WEBP", "GIF", "TIFF")
+_WITH_ALPHA = ("PNG", "WEBP", "GIF", "TIFF")
+_DEEP = ("PNG", "TIFF", "PPM")
+# Every picture of an animation is whole: nothing of the one before shows through.
+_ANIMATION: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {"PNG": {"disposal": 0, "blend": 0}, "WEBP": {}, "GIF": {"disposal": 2}, "TIFF": {}}
+)
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _INTEGERS = TiffImagePlugin.BITSPERSAMPLE, TiffImagePlugin.SAMPLEFORMAT, 1
+_AFTER_IHDR = 33  # bytes of a PNG: its signature and its first chunk
+# What Pillow raises at damaged files, beside OSError.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+
+Pixels = NDArray[Any]
+
+# We have a limit of our own, which says what to do; Pillow's prints a warning from half of it on.
+Image.MAX_IMAGE_PIXELS = None
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture of a file, upright.
+
+    frame: uint8 (H, W, 3) BGR. alpha: uint8 or uint16 (H, W), None if opaque. gray: whether it is stored as gray.
+    deep: uint16 (H, W) or (H, W, 3) BGR, the pixels at 16 bits where they are stored so.
+    milliseconds: how long an animation shows it.
+    """
+
+    frame: Frame
+    alpha: Pixels | None = None
+    gray: bool = False
+    deep: Pixels | None = None
+    milliseconds: float = 0
+
+    @classmethod
+    def of_gray(cls, plane: Frame, milliseconds: float = 0) -> Picture:
+        """Of uint8 (H, W)."""
+        return cls(np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2BGR), np.uint8), None, True, None, milliseconds)
+
+    def with_frame(self, frame: Frame) -> Picture:
+        """The picture with a derained frame; at 16 bits, what was taken out of the frame is taken out of its pixels."""
+        if self.deep is None:
+            return replace(self, frame=frame)
+        change = (frame.astype(np.int32) - self.frame) * 257
+        change = change.mean(axis=2).round().astype(np.int32) if self.deep.ndim == 2 else change
+        return replace(self, frame=frame, deep=np.clip(self.deep + change, 0, 65535).astype(np.uint16))
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFile:
+    """What a picture file holds. info: colour profile, EXIF and the like, by the names that Pillow saves them by."""
+
+    pictures: list[Picture]
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def read_image(path: Path) -> Frame:
+    """The first picture in a file, uint8 (H, W, 3) BGR, upright; alpha is dropped. Raises ImageFormatError, OSError."""
+    return next(_pictures(path)).frame
+
+
+def read_pictures(path: Path) -> PictureFile:
+    """All pictures in a file. Raises ImageFormatError, OSError."""
+    with _opened(path) as (image, _):
+        info = {name: image.info[name] for name in ("icc_profile", "loop") if image.info.get(name) is not None}
+        # A profile for other colours than those that are written would be wrong.
+        if image.mode not in ("L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"):
+            info.pop("icc_profile", None)
+        if image.format in ("JPEG", "MPO", "PNG", "WEBP") and (exif := image.getexif()):
+            exif.pop(0x0112, None)  # orientation
+            info["exif"] = exif.tobytes()
+    return PictureFile(list(_pictures(path)), info)
+
+
+def write_image(path: Path, image: Frame, quality: int = JPEG_QUALITY) -> None:
+    """Write uint8 (H, W, 3) BGR or (H, W) gray in the format of ``path``'s suffix. Raises SapnetError."""
+    picture = Picture.of_gray(image) if image.ndim == 2 else Picture(image)
+    write_pictures(path, PictureFile([picture]), quality)
+
+
+def write_pictures(path: Path, file: PictureFile, quality: int = JPEG_QUALITY) -> None:
+    """Write pictures with their colour profile in the format of ``path``'s suffix.
+
+    quality: of JPEG and WebP, 1 to 100. Logs what the format cannot hold.
+    Raises ImageFormatError where it cannot hold the pictures, SapnetError where the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    kind = PICTURE_FORMATS.get(suffix, "")
+    first = file.pictures[0]
+    if not kind or (len(file.pictures) > 1 and kind not in _ANIMATED):
+        what = f"{len(file.pictures)} pictures" if kind else "pictures"
+        raise ImageFormatError(f"{path}: {suffix} cannot hold {what}; name the output .png or .tif", "encoding")
+    if any(picture.alpha is not None for picture in file.pictures) and kind not in _WITH_ALPHA:
+        log.warning("%s: alpha is left out, %s has none", path, suffix)
+    if first.deep is not None and (kind not in _DEEP or len(file.pictures) > 1):
+        log.warning("%s: 16 bits a channel are cut to 8", path)
+    try:
+        if first.deep is not None and kind in _DEEP and len(file.pictures) == 1:
+            content = _encode_deep(kind, suffix, first, file.info.get("icc_profile"))
+        else:
+            content = _encode(kind, suffix, file, quality)
+    except (OSError, ValueError, OverflowError, struct.error, cv2.error) as err:
+        height, width = first.frame.shape[:2]
+        raise ImageFormatError(
+            f"{path}: {height}x{width} cannot be written as {suffix} ({err}); name the output .png", "encoding"
+        ) from err
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
+    """The file with nothing decoded, its size checked, and its content. Raises ImageFormatError, OSError."""
+    content = path.read_bytes()
+    try:
+        _require_integers(path, content)
+        with Image.open(io.BytesIO(content), formats=_READ_FORMATS) as image:
+            count = getattr(image, "n_frames", 1)
+            if image.width * image.height * count > MAX_PIXELS:
+                raise ImageFormatError(
+                    f"{path} unpacks to {count} x {image.height}x{image.width} pixels; at most {MAX_PIXELS} are read; "
+                    "make it smaller, or a video of an animation",
+                    "limit",
+                )
+            yield image, content
+    except _DAMAGE as err:
+        raise ImageFormatError(
+            f"{path} is not a picture that can be read; it may be damaged ({err})", "decode"
+        ) from err
+
+
+def _pictures(path: Path) -> Iterator[Picture]:
+    with _opened(path) as (image, content):
+        count = getattr(image, "n_frames", 1)
+        if _is_deep(image, content):
+            if count > 1:
+                raise ImageFormatError(
+                    f"{path} holds {count} pictures of 16 bits; split it into single ones", "encoding"
+                )
+            yield _decode_deep(path, image, content)
+            return
+        if image.format == "MPO" and count > 1:
+            log.warning("%s: only its first picture is read, not the %d previews or views behind it", path, count - 1)
+            count = 1
+        for index in range(count):
+            image.seek(index)
+            yield _decode(image)
+
+
+def _decode(image: Image.Image) -> Picture:
+    upright = ImageOps.exif_transpose(image)
+    gray = upright.mode in ("1", "L", "LA")
+    alpha = upright.has_transparency_data
+    pixels = np.asarray(upright.convert("RGBA" if alpha else "RGB"))
+    frame = np.ascontiguousarray(pixels[..., 2::-1])
+    milliseconds = float(image.info.get("duration") or 0)
+    return Picture(frame, np.ascontiguousarray(pixels[..., 3]) if alpha else None, gray, milliseconds=milliseconds)
+
+
+def _is_deep(image: Image.Image, content: bytes) -> bool:
+    """Whether samples have 16 bits, which Pillow cuts in colour: OpenCV reads those."""
+    if image.format == "PNG":
+        return content[24] == 16
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16
+    return image.format == "PPM"  # which has no metadata that OpenCV would lose
+
+
+def _decode_deep(path: Path, image: Image.Image, content: bytes) -> Picture:
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ImageFormatError(f"{path} is not a picture that can be read; it may be damaged", "decode")
+    alpha = None
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        alpha, pixels = np.ascontiguousarray(pixels[..., 3]), np.ascontiguousarray(pixels[..., :3])
+    gray = pixels.ndim == 2
+    eight = to_8_bit(pixels)
+    frame = cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR) if gray else eight
+    return Picture(np.asarray(frame, np.uint8), alpha, gray, pixels if pixels.dtype == np.uint16 else None)
+
+
+def _encode(kind: str, suffix: str, file: PictureFile, quality: int) -> bytes:
+    images = [_to_pillow(picture, kind, suffix) for picture in file.pictures]
+    kept = ("icc_profile", "exif") if kind in ("JPEG", "PNG", "WEBP") else ("icc_profile",)
+    options: dict[str, Any] = {name: file.info[name] for name in kept if name in file.info}
+    if kind in ("JPEG", "WEBP"):
+        options["quality"] = quality
+    if kind == "TIFF" and features.check("libtiff"):
+        options["compression"] = "tiff_lzw"
+    if len(images) > 1:
+        options |= {"save_all": True, "append_images": images[1:]} | _ANIMATION[kind]
+        if kind != "TIFF":
+            options["duration"] = [round(picture.milliseconds) for picture in file.pictures]
+            options["loop"] = file.info.get("loop", 1)
+    content = io.BytesIO()
+    images[0].save(content, kind, **options)
+    return content.getvalue()
+
+
+def _to_pillow(picture: Picture, kind: str, suffix: str) -> Image.Image:
+    image = Image.fromarray(np.ascontiguousarray(picture.frame[..., ::-1]))
+    if picture.gray or suffix == ".pgm":
+        image = image.convert("L")
+    if picture.alpha is not None and kind in _WITH_ALPHA:
+        image.putalpha(Image.fromarray(to_8_bit(picture.alpha)))
+    return image
+
+
+def _encode_deep(kind: str, suffix: str, picture: Picture, profile: bytes | None) -> bytes:
+    """A picture of 16 bits, which Pillow cannot write in colour."""
+    assert picture.deep is not None
+    pixels = picture.deep
+    if picture.alpha is not None and kind != "PPM":
+        color = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
+        pixels = np.dstack([color, picture.alpha])
+    if kind == "TIFF":
+        return _encode_deep_tiff(pixels, profile)
+    if suffix == ".pgm" and pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    encoded = cv2.imencode(suffix, pixels)[1].tobytes()
+    if kind == "PNG" and profile:
+        body = b"iCCP" + b"ICC profile\0\0" + zlib.compress(profile)
+        chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        encoded = encoded[:_AFTER_IHDR] + chunk + encoded[_AFTER_IHDR:]
+    return encoded
+
+
+def _encode_deep_tiff(pixels: Pixels, profile: bytes | None) -> bytes:
+    height, width = pixels.shape[:2]
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
+    data = pixels.reshape(height, width, channels)[..., order].astype("<u2").tobytes()
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH] = width, height
+    tags[_BITS_PER_SAMPLE], tags[_SAMPLE_FORMAT] = (16,) * channels, (_INTEGERS,) * channels
+    tags[TiffImagePlugin.COMPRESSION], tags[TiffImagePlugin.SAMPLESPERPIXEL] = 1, channels
+    tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2 if channels > 1 else 1
+    tags[TiffImagePlugin.ROWSPERSTRIP], tags[TiffImagePlugin.STRIPBYTECOUNTS] = height, len(data)
+    tags[TiffImagePlugin.STRIPOFFSETS] = 0  # from the end of the tags, where ``save`` adds what stands before
+    if channels == 4:
+        tags[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha that colours are not multiplied by
+    if profile:
+        tags[TiffImagePlugin.ICCPROFILE] = profile
+    content = io.BytesIO()
+    tags.save(content)
+    return content.getvalue() + data
+
+
+def _require_integers(path: Path, content: bytes) -> None:
+    """Pillow calls other TIFFs damaged. Raises ImageFormatError."""
+    if content[:4] not in (b"II*\0", b"MM\0*"):
+        return
+    stream = io.BytesIO(content)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+    stream.seek(tags.next)
+    tags.load(stream)
+    bits, kinds = tags.get(_BITS_PER_SAMPLE, (1,)), tags.get(_SAMPLE_FORMAT, (_INTEGERS,))
+    if max(bits) > 16 or any(kind != _INTEGERS for kind in kinds):
+        raise ImageFormatError(
+            f"{path} has samples of {max(bits)} bits that are not supported (floating point, signed or above 16 bits); "
+            "convert it to 8 or 16 bits",
+            "encoding",
+        )
