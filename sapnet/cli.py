@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a fault of the program and keeps its traceback.
     """
     try:
-        with _sigterm_unwinds():
+        with _signals_unwind():
             status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         print(end="", flush=True)
     except SapnetError as err:
@@ -174,8 +174,8 @@ def _logging(level: int) -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Let SIGTERM end the program as an exception does, so that temporary files and child processes go with it."""
+def _signals_unwind() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the program as an exception does, which removes temporary files and children."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -183,8 +183,11 @@ def _sigterm_unwinds() -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    # What is ignored, as SIGHUP is under nohup, stays so.
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

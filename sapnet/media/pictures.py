@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,8 +26,7 @@ from sapnet.images.frame import Frame
 from sapnet.images.pixel_formats import to_8_bit
 from sapnet.media.formats import MAX_PIXELS, PICTURE_FORMATS
 
-# MPO is a JPEG with more pictures behind the first: what phones write.
-_READ_FORMATS = sorted({*PICTURE_FORMATS.values(), "MPO"})
+_READ_FORMATS = sorted(set(PICTURE_FORMATS.values()))
 _ANIMATED = ("PNG", "WEBP", "GIF", "TIFF")
 _WITH_ALPHA = ("PNG", "WEBP", "GIF", "TIFF")
 _DEEP = ("PNG", "TIFF", "PPM")
@@ -143,7 +143,7 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
     content = path.read_bytes()
     try:
         _require_integers(path, content)
-        with Image.open(io.BytesIO(content), formats=_READ_FORMATS) as image:
+        with _quiet(), Image.open(io.BytesIO(content), formats=_READ_FORMATS) as image:
             count = getattr(image, "n_frames", 1)
             if image.width * image.height * count > MAX_PIXELS:
                 raise ImageFormatError(
@@ -158,6 +158,14 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
         ) from err
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings: what is wrong is in our error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _pictures(path: Path) -> Iterator[Picture]:
     with _opened(path) as (image, content):
         count = getattr(image, "n_frames", 1)
@@ -168,7 +176,7 @@ def _pictures(path: Path) -> Iterator[Picture]:
                 )
             yield _decode_deep(path, image, content)
             return
-        if image.format == "MPO" and count > 1:
+        if image.format == "MPO" and count > 1:  # a JPEG with more pictures behind the first: what phones write
             log.warning("%s: only its first picture is read, not the %d previews or views behind it", path, count - 1)
             count = 1
         for index in range(count):
@@ -191,7 +199,7 @@ def _is_deep(image: Image.Image, content: bytes) -> bool:
     if image.format == "PNG":
         return content[24] == 16
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16
+        return bool(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16)
     return image.format == "PPM"  # which has no metadata that OpenCV would lose
 
 

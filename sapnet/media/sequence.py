@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ _ZOOM = 1.12
 class RainySequence:
     """What to play. Iterating again gives the same frames.
 
-    source: image, folder, video or rosbag2 recording; None for the built-in photographs.
+    source: image, folder or video; None for the built-in photographs. opener: what opens it.
     rain: ``none``, or a preset of ``sapnet.rain`` to add to frames taken as clean.
     limit: frames at most; 0 for all of them. max_width: wider frames are scaled down; 0 for none.
     """
@@ -43,6 +43,7 @@ class RainySequence:
     limit: int = BUILTIN_FRAMES
     max_width: int = 0
     seed: int = 5
+    opener: Callable[[Path], FrameSource] = open_source
 
     def __iter__(self) -> Iterator[RainyFrame]:
         rains: dict[tuple[int, int], RainSynthesizer] = {}
@@ -62,7 +63,7 @@ class RainySequence:
         return min(count, self.limit) if count and self.limit else count
 
     def _open(self) -> FrameSource:
-        return builtin_source(self.limit or BUILTIN_FRAMES) if self.source is None else open_source(self.source)
+        return builtin_source(self.limit or BUILTIN_FRAMES) if self.source is None else self.opener(self.source)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from sapnet.errors import ImageFormatError
@@ -25,10 +27,10 @@ DEFAULT_RATE = Fraction(25)
 # Others, such as playlists, would open the files and addresses that they name.
 _DEMUXERS = "mov,matroska,avi,asf,mpeg,mpegts,mpegvideo"
 _READ_BUFFER = 1 << 20
-# Without them libswscale darkens every conversion by two levels: SWS_BILINEAR | SWS_ACCURATE_RND.
-_ACCURATE = 0x2 | 0x40000
+# By default libswscale darkens frames by two levels. SWS_BILINEAR | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT.
+_ACCURATE = 0x2 | 0x40000 | 0x2000
 # Encoders whose frames last equally long.
-_FIXED_RATE = ("mjpeg", "mpeg2video")
+_FIXED_RATE, _FASTEST = ("mjpeg", "mpeg2video"), Fraction(60)
 # A file is cut off if its streams end before this share of the duration that its header gives, and this long before.
 _WHOLE_SHARE, _WHOLE_S = 0.95, 0.5
 # Written by the muxer itself.
@@ -62,9 +64,11 @@ class VideoReader:
         self.time_base = stream.time_base or 1 / self.rate
         self.damage = ""
         self.color: dict[str, int] = {}
+        self._converter = VideoReformatter()
         self._turned = False
         self._shape: tuple[int, ...] = ()
         self._next_pts: int | None = None
+        self._last_duration = 0
         stream.codec_context.thread_type = "AUTO"
 
     @property
@@ -97,7 +101,8 @@ class VideoReader:
                 self.damage = f"reading stops at a damaged place ({err.strerror})"
                 packet = None
             if packet is not None and packet.dts is not None and packet.time_base:
-                ends.append(float((packet.dts + (packet.duration or 0)) * packet.time_base))
+                shown = packet.dts if packet.pts is None else packet.pts
+                ends.append(float((shown + (packet.duration or 0)) * packet.time_base))
             if packet is not None and packet.stream is not self.stream:
                 if copy and packet.dts is not None:
                     copy(packet)
@@ -117,13 +122,16 @@ class VideoReader:
     def _missing(self, end: float, damaged: int) -> str:
         start = (self.container.start_time or 0) / av.time_base
         expected = (self.container.duration or 0) / av.time_base
+        if self.container.format.name == "avi":  # whose duration is that of the frames that are there
+            expected = float(self.stream.frames / self.rate)
         read = end - start
         if read < expected * _WHOLE_SHARE and read < expected - _WHOLE_S:
             return f"it ends after {read:.1f} of {expected:.1f} s: it is cut off"
         return f"{damaged} packets cannot be decoded: it is damaged" if damaged else ""
 
     def _upright(self, frame: av.VideoFrame) -> VideoFrame:
-        pixels = np.asarray(frame.to_ndarray(format="bgr24", interpolation=_ACCURATE), np.uint8)
+        bgr = self._converter.reformat(frame, format="bgr24", interpolation=_ACCURATE)
+        pixels = np.asarray(bgr.to_ndarray(), np.uint8)
         turns = round(frame.rotation / 90) % 4
         if turns:
             pixels = np.ascontiguousarray(np.rot90(pixels, turns))
@@ -140,8 +148,8 @@ class VideoReader:
         duration = frame.duration or max(1, round(1 / (self.rate * self.time_base)))
         pts = frame.pts if frame.pts is not None else self._next_pts or 0
         # Containers with rounded timestamps can give two frames the same one.
-        pts = pts if self._next_pts is None else max(pts, self._next_pts - duration + 1)
-        self._next_pts = pts + duration
+        pts = max(pts, self._next_pts - self._last_duration + 1) if self._next_pts is not None else pts
+        self._next_pts, self._last_duration = pts + duration, duration
         return VideoFrame(pixels, pts, duration)
 
 
@@ -153,7 +161,7 @@ def read_video(path: Path) -> Iterator[VideoReader]:
     with path.open("rb") as file:
         try:
             container = av.open(file, "r", options=options, metadata_errors="replace", buffer_size=_READ_BUFFER)
-        except (av.FFmpegError, ValueError) as err:
+        except (av.FFmpegError, OSError, ValueError) as err:
             raise ImageFormatError(
                 f"{path} is not a video that can be read; it may be damaged or cut off", "decode"
             ) from err
@@ -194,7 +202,7 @@ def write_video(
     suffix = path.suffix.lower()
     if suffix not in VIDEO_FORMATS:
         raise ImageFormatError(f"{path}: {suffix} videos cannot be written; name the output .mp4", "encoding")
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as temporary, _Output(io.FileIO(temporary, "wb")) as file:
         try:
             with av.open(file, "w", format=VIDEO_FORMATS[suffix][0]) as container:
                 codec = "ffv1" if lossless else VIDEO_FORMATS[suffix][1]
@@ -204,10 +212,25 @@ def write_video(
                 yield writer
                 writer.close()
         except (av.FFmpegError, ValueError) as err:
+            if file.error:
+                raise file.error from err
             raise ImageFormatError(
                 f"{path}: FFmpeg cannot write these frames as {suffix} ({err}); name the output .mp4 or .mkv",
                 "encoding",
             ) from err
+
+
+class _Output(io.BufferedWriter):
+    """A file that remembers why it cannot be written, which is lost on the way through FFmpeg."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as err:
+            self.error = err
+            raise
 
 
 class VideoWriter:
@@ -228,12 +251,16 @@ class VideoWriter:
         self._rate = like.rate if like else rate
         self._crf = crf
         self._like = like
-        keeps_times = like is not None and codec not in _FIXED_RATE
-        self._time_base = like.time_base if like and keeps_times else 1 / self._rate
+        self._time_base = like.time_base if like else 1 / rate
+        if like and codec in _FIXED_RATE:
+            # The rate of the frames that follow each other fastest, where those of the input last unequally long.
+            self._rate = max(like.rate, min(like.stream.guessed_rate or like.rate, _FASTEST))
+            self._time_base = 1 / self._rate
         self._stream: VideoStream | None = None
         self._others: dict[int, Any] = {}
         self._waiting: list[av.Packet[Any]] = []
         self._next_pts = 0
+        self._converter = VideoReformatter()
 
     def add_others(self, like: VideoReader) -> None:
         """Announce copies of the audio and subtitle streams, and set the metadata and chapters."""
@@ -265,7 +292,8 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(pixels, "bgr24" if pixels.ndim == 3 else "gray")
         color = self._like.color if self._like else {}
         if pixels.ndim == 3:
-            frame = frame.reformat(
+            frame = self._converter.reformat(
+                frame,
                 format=self._stream.pix_fmt,
                 dst_colorspace=color.get("colorspace", _UNSPECIFIED),
                 dst_color_range=self._stream.color_range or None,

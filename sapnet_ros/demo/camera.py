@@ -24,6 +24,7 @@ from std_msgs.msg import Bool, Header
 from sapnet.errors import SapnetError
 from sapnet.media.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet.rain import RAIN_PRESETS
+from sapnet_ros.demo.source import open_input
 from sapnet_ros.qos import frames_profile, latched_profile, overridable
 from sapnet_ros.replay.waiting import WaitingNode
 
@@ -179,7 +180,7 @@ def play(
 def main(argv: list[str] | None = None) -> int:
     """``python -m sapnet_ros.demo.camera``: 0 when all is played, 1 where nobody answers, 2 on wrong input."""
     args = _parser().parse_args(remove_ros_args(sys.argv if argv is None else ["player", *argv])[1:])
-    sequence = RainySequence(args.input, args.rain, args.frames, args.max_width)
+    sequence = RainySequence(args.input, args.rain, args.frames, args.max_width, opener=open_input)
     try:
         with _player(argv) as player:
             player.wait_for_subscribers(args.subscribers, args.ready_timeout)

@@ -17,6 +17,7 @@ from sapnet.rain import RAIN_PRESETS
 from sapnet_ros.demo.camera import parse_rate
 from sapnet_ros.demo.report import SHEET, VIDEO, summarize, write_pictures
 from sapnet_ros.demo.run import NAMESPACE, DemoRun, DemoSettings, Recording
+from sapnet_ros.demo.source import open_input
 from sapnet_ros.replay.live_run import RunError, free_domain, parent_of, run_bar, say_reasons, watch_line
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the demo: 0 when frames were derained, 1 where a process failed. Raises SapnetError on wrong input."""
     rain = args.rain or (NO_RAIN if args.input else "light")
-    sequence = RainySequence(args.input, rain, args.frames, args.size)
+    sequence = RainySequence(args.input, rain, args.frames, args.size, opener=open_input)
     total = sequence.expected_frames()
     node = {name: value for name in NETWORK if (value := getattr(args, name))}
     settings = DemoSettings(sequence, args.rate, args.open_loop, node)

@@ -10,7 +10,7 @@ import pytest
 from colour_detector import NAMES, SIDE, write_colour_detector
 
 from sapnet import Derainer
-from sapnet.media.sinks import open_video
+from sapnet.media.videos import write_video
 from training.detect import main, summarise, table
 from training.detection_experiment import Setting, run_experiment
 from training.detection_picture import draw_detections
@@ -71,7 +71,7 @@ def test_what_is_undone_is_won_back_and_what_is_left_is_not(detector_file, photo
 
 
 def test_takes_every_image_and_some_frames_of_videos(tmp_path, photos):
-    with open_video(tmp_path / "drive.mp4", 10.0) as video:
+    with write_video(tmp_path / "drive.mp4", 10.0) as video:
         for level in range(7):
             video.write(np.full((48, 64, 3), 30 * level, np.uint8))
     setting = Setting((tmp_path / "drive.mp4", photos, photos / "1.png"), stride=3, max_width=64)

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.media.contact_sheet import contact_sheet, psnr_y, side_by_side_video
+from sapnet.images.frame import psnr, psnr_y
+from sapnet.media.contact_sheet import contact_sheet, side_by_side_video
 
 RED, BLUE = (0, 0, 255), (255, 0, 0)
 
@@ -76,3 +77,9 @@ def test_psnr_is_on_y() -> None:
     assert psnr_y(white, black) == pytest.approx(10 * np.log10(255**2 / 219**2), abs=1e-3)
     assert psnr_y(flat((0, 0, 10), 16, 16), black) == pytest.approx(20 * np.log10(255 / (10 * 65.481 / 255)))
     assert psnr_y(white, white) == float("inf")
+
+
+def test_psnr_is_over_all_samples() -> None:
+    assert psnr(flat((0, 0, 10), 16, 16), flat((0, 0, 0), 16, 16)) == pytest.approx(
+        20 * np.log10(255 / 10) + 10 * np.log10(3)
+    )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 from sapnet.cli import main
 from sapnet.commands import derain
 from sapnet.derainer import Derained, Derainer
+from sapnet.media.pictures import Picture, PictureFile, read_image, read_pictures, write_pictures
 
 Frame = NDArray[np.uint8]
 MakeFrame = Callable[..., Frame]
@@ -181,21 +186,33 @@ def test_the_shipped_network_derains_as_derainer_does(tmp_path: Path, make_frame
     network = ["--weights", "sapnet_fast", "--backend", "torch", "--device", "cpu", "--precision", "fp32"]
     arguments = [str(tmp_path / "rainy.png"), "-o", str(tmp_path / "out"), "--masks", *network]
     assert main(["derain", *arguments]) == 0
-    with Derainer("sapnet_fast", "torch", "cpu", "fp32") as derainer:
+    with Derainer("sapnet_fast", "torch", device="cpu", precision="fp32") as derainer:
         [expected] = derainer([frame])
     np.testing.assert_array_equal(read(tmp_path / "out/rainy.png"), expected.image)
     np.testing.assert_array_equal(read(tmp_path / "out/rainy_streak_mask.png"), expected.streak_mask)
     assert expected.streak_mask.any()
 
 
-def test_gray_deep_and_transparent_images_become_8_bit_colour(tmp_path: Path, make_frame: MakeFrame) -> None:
+def test_gray_deep_transparent_and_profiled_images_stay_so(tmp_path: Path, make_frame: MakeFrame) -> None:
     gray = make_frame(20, 30)[..., 0]
-    save(tmp_path / "gray.png", gray)
-    save(tmp_path / "deep.png", gray.astype(np.uint16) * 257)
-    save(tmp_path / "alpha.png", np.dstack([gray, gray, gray, np.full_like(gray, 9)]))
-    assert run(*(tmp_path / f"{name}.png" for name in ("gray", "deep", "alpha")), "-o", tmp_path / "out") == 0
-    for name in ("gray", "deep", "alpha"):
-        np.testing.assert_array_equal(read(tmp_path / "out" / f"{name}.png"), np.dstack([gray] * 3))
+    images = {
+        "gray": gray,
+        "deep": np.random.default_rng(0).integers(0, 65536, (20, 30, 3), np.uint16),
+        "alpha": np.dstack([gray, gray, gray, np.full_like(gray, 9)]),
+    }
+    for name, image in images.items():
+        save(tmp_path / f"{name}.png", image)
+    assert run(*(tmp_path / f"{name}.png" for name in images), "-o", tmp_path / "out") == 0
+    for name, image in images.items():
+        np.testing.assert_array_equal(read(tmp_path / "out" / f"{name}.png"), image)
+
+
+def test_every_picture_of_an_animation_is_derained(tmp_path: Path) -> None:
+    levels = [np.full((20, 30, 3), level, np.uint8) for level in (40, 90, 200)]
+    write_pictures(tmp_path / "a.webp", PictureFile([Picture(level, milliseconds=100) for level in levels]))
+    assert run(tmp_path / "a.webp", "-o", tmp_path / "out", "--masks", "--batch", 2) == 0
+    assert [round(picture.frame.mean()) for picture in read_pictures(tmp_path / "out/a.webp").pictures] == [40, 90, 200]
+    assert not read_image(tmp_path / "out/a_streak_mask.png").any()
 
 
 def test_photos_come_out_upright(tmp_path: Path) -> None:
@@ -224,6 +241,7 @@ def test_json_reports_every_file(tmp_path: Path, photos: Path, clip: Path, capsy
             "streak_mask": str(tmp_path / "out/a_streak_mask.png"),
             "frames": 1,
             "rain_score": 0.0,
+            "damage": "",
         },
         {
             "input": str(clip),
@@ -231,6 +249,7 @@ def test_json_reports_every_file(tmp_path: Path, photos: Path, clip: Path, capsy
             "streak_mask": str(tmp_path / "out/clip_streak_mask.mkv"),
             "frames": 7,
             "rain_score": 0.0,
+            "damage": "",
         },
     ]
     assert report["failed"] == []
@@ -283,7 +302,7 @@ def test_an_input_that_cannot_be_read_does_not_stop_the_others(
     assert sorted(failed) == ["broken.mp4", "broken.png", "empty.jpg", "small.png"]
     assert all(name in error for name, error in failed.items())
     assert "at least 16x16" in failed["small.png"]
-    assert "4 of 8 inputs could not be read" in output.err.splitlines()[-1]
+    assert "4 of 8 inputs could not be derained" in output.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["broken.png", "broken.mp4"])
@@ -295,13 +314,71 @@ def test_the_only_input_that_cannot_be_read_is_one_line(
     assert str(tmp_path / name) in refused(capsys)
 
 
-def test_a_video_that_is_cut_off_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_video_that_is_cut_off_is_derained_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_clip(tmp_path / "clip.avi", 40)
     data = (tmp_path / "clip.avi").read_bytes()
     (tmp_path / "clip.avi").write_bytes(data[: len(data) // 2])
-    assert run(tmp_path / "clip.avi", "-o", tmp_path / "out", "--masks") == 2
-    assert "clip.avi" in refused(capsys)
+    assert run(tmp_path / "clip.avi", "-o", tmp_path / "out", "--json") == 3
+    output = capsys.readouterr()
+    [report] = json.loads(output.out)["files"]
+    assert 10 < report["frames"] < 30
+    assert "cut off" in report["damage"]
+    assert output.err.count("\n") == 1
+    assert "clip.avi is derained only in part: it ends after" in output.err
+    assert len(read_clip(tmp_path / "out/clip.avi")[1]) == report["frames"]
+
+
+@pytest.mark.parametrize("name", ["12:30:05", "na\udcefve", "a\nb", "--x"])
+def test_no_name_ends_a_run(tmp_path: Path, make_frame: MakeFrame, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    save(tmp_path / f"in/{name}.png", make_frame(20, 30))
+    save_clip(tmp_path / "plain.mp4")
+    (tmp_path / "plain.mp4").rename(tmp_path / f"in/{name}.mp4")
+    assert run(tmp_path / "in", "-o", tmp_path / "out", "--masks") == 0
+    assert len(files(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_no_name_is_too_much_for_a_terminal(tmp_path: Path, make_frame: MakeFrame, encoding: str) -> None:
+    save(tmp_path / "\udce9 \u20ac.png", make_frame(20, 30))
+    (tmp_path / "damaged \udce9 \u20ac.png").write_bytes(b"nothing")
+    command = [sys.executable, "-m", "sapnet", "derain", tmp_path, "-o", tmp_path / "out \udce9", "--backend", "fake"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert b"1 of 2 inputs could not be derained" in done.stderr
+    assert b"derained 1 file" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_no_temporary_file(tmp_path: Path, number: signal.Signals) -> None:
+    save_clip(tmp_path / "clip.mp4", 400)
+    (tmp_path / "out").mkdir()
+    script = "import sys, time, sapnet.derainer as d; from sapnet.cli import main; "
+    script += "run = d.Derainer._run; d.Derainer._run = lambda *a: (time.sleep(0.05), run(*a))[1]; sys.exit(main())"
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "derain",
+        tmp_path / "clip.mp4",
+        "-o",
+        tmp_path / "out",
+        "--backend",
+        "fake",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not files(tmp_path / "out"):
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
     assert files(tmp_path / "out") == []
+
+
+def test_large_images_are_derained_in_tiles(tmp_path: Path, make_frame: MakeFrame) -> None:
+    save(tmp_path / "a.png", make_frame(300, 700))
+    assert run(tmp_path / "a.png", "-o", tmp_path / "out", "--tile", 256) == 0
+    np.testing.assert_array_equal(read(tmp_path / "out/a.png"), make_frame(300, 700))
 
 
 @pytest.mark.usefixtures("faulty")

@@ -1,0 +1,242 @@
+"""Pictures keep depth, alpha, colour profile, orientation and all their frames; what is not read is refused by name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from sapnet.errors import ImageFormatError
+from sapnet.images.frame import Frame
+from sapnet.media import pictures
+from sapnet.media.pictures import Picture, PictureFile, read_image, read_pictures, write_image, write_pictures
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SUFFIXES = [".png", ".jpg", ".bmp", ".tif", ".webp", ".gif", ".ppm", ".pgm"]
+
+
+def smooth(height: int = 40, width: int = 64) -> Frame:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 4, columns * 3, 90 + rows + columns], 2).astype(np.uint8)
+
+
+def copied(source: Path, output: Path) -> PictureFile:
+    """The file after a way through our reader and writer."""
+    write_pictures(output, read_pictures(source))
+    return read_pictures(output)
+
+
+def stored(path: Path) -> Any:
+    return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".ppm", ".PNG"])
+def test_lossless_formats_keep_every_value(tmp_path: Path, make_frame: Any, suffix: str) -> None:
+    write_image(tmp_path / f"a{suffix}", make_frame(17, 23))
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), make_frame(17, 23))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp", ".gif"])
+def test_lossy_formats_come_back_close(tmp_path: Path, suffix: str) -> None:
+    write_image(tmp_path / f"a{suffix}", smooth())
+    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - smooth()).mean() < 6
+
+
+def test_quality_is_that_of_jpeg(tmp_path: Path, make_frame: Any) -> None:
+    for quality in (95, 20):
+        write_image(tmp_path / f"{quality}.jpg", make_frame(64, 64), quality)
+    assert (tmp_path / "20.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size / 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".pgm"])
+def test_gray_stays_gray(tmp_path: Path, suffix: str) -> None:
+    write_image(tmp_path / f"a{suffix}", np.full((16, 20), 77, np.uint8))
+    [picture] = copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}").pictures
+    assert picture.gray or suffix == ".bmp"
+    np.testing.assert_array_equal(picture.frame, np.full((16, 20, 3), 77))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_alpha_is_kept(tmp_path: Path, suffix: str) -> None:
+    alpha = np.tile(np.arange(0, 256, 4, np.uint8), (40, 1))
+    write_pictures(tmp_path / f"a{suffix}", PictureFile([Picture(smooth(), alpha)]))
+    [picture] = copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}").pictures
+    assert picture.alpha is not None
+    np.testing.assert_array_equal(picture.alpha, alpha)
+
+
+def test_alpha_that_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_pictures(tmp_path / "a.jpg", PictureFile([Picture(smooth(), np.zeros((40, 64), np.uint8))]))
+    assert "a.jpg: alpha is left out, .jpg has none" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_the_colour_profile_is_kept(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(smooth()).save(tmp_path / f"a{suffix}", icc_profile=PROFILE)
+    copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}")
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        assert image.info["icc_profile"] == PROFILE
+
+
+def test_a_profile_for_other_colours_is_not_kept(tmp_path: Path) -> None:
+    Image.fromarray(smooth()).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=PROFILE)
+    assert "icc_profile" not in read_pictures(tmp_path / "a.jpg").info
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, channels), np.uint16).squeeze()
+    (tmp_path / f"a{suffix}").write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
+    file = read_pictures(tmp_path / f"a{suffix}")
+    write_pictures(tmp_path / f"b{suffix}", PictureFile(file.pictures, {"icc_profile": PROFILE}))
+    np.testing.assert_array_equal(stored(tmp_path / f"b{suffix}"), pixels)
+    assert read_pictures(tmp_path / f"b{suffix}").info["icc_profile"] == PROFILE
+
+
+def test_what_is_taken_out_at_8_bits_is_taken_out_at_16(tmp_path: Path) -> None:
+    deep = np.full((20, 30, 3), 30_000, np.uint16)
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    [picture] = read_pictures(tmp_path / "a.png").pictures
+    assert int(picture.frame[0, 0, 0]) == round(30_000 / 257)
+    derained = picture.with_frame(picture.frame - np.uint8(10))
+    np.testing.assert_array_equal(derained.deep, deep - 2570)
+
+
+def test_depth_that_is_cut_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.full((20, 30, 3), 0x8080, np.uint16))[1].tobytes())
+    [picture] = copied(tmp_path / "a.png", tmp_path / "b.jpg").pictures
+    assert "b.jpg: 16 bits a channel are cut to 8" in caplog.text
+    np.testing.assert_array_equal(picture.frame, np.full((20, 30, 3), 0x80))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_exif_is_kept_and_the_picture_turned_upright(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A camera"  # to be turned by 90 degrees clockwise
+    Image.fromarray(smooth()).save(tmp_path / f"a{suffix}", exif=exif, quality=95)
+    copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}")
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        assert dict(image.getexif()) == {0x010F: "A camera"}
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - np.rot90(smooth(), -1)).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".gif", ".tif"])
+def test_all_pictures_of_a_file_are_kept(tmp_path: Path, suffix: str) -> None:
+    levels = [np.full((20, 30, 3), level, np.uint8) for level in (40, 90, 200)]
+    first, *rest = [Image.fromarray(level) for level in levels]
+    first.save(tmp_path / f"a{suffix}", save_all=True, append_images=rest, duration=[100, 200, 300], loop=0)
+    file = copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}")
+    assert [round(picture.frame.mean()) for picture in file.pictures] == pytest.approx([40, 90, 200], abs=1)
+    if suffix != ".tif":
+        assert [picture.milliseconds for picture in file.pictures] == [100, 200, 300]
+        assert file.info["loop"] == 0
+
+
+def test_several_pictures_do_not_fit_one(tmp_path: Path) -> None:
+    with pytest.raises(ImageFormatError, match=r"a\.jpg: \.jpg cannot hold 2 pictures; name the output \.png"):
+        write_pictures(tmp_path / "a.jpg", PictureFile([Picture(smooth())] * 2))
+
+
+def test_previews_behind_a_photo_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = Image.fromarray(smooth())
+    image.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[image, image])
+    assert len(read_pictures(tmp_path / "a.jpg").pictures) == 1
+    assert "only its first picture is read, not the 2 previews" in caplog.text
+
+
+def test_several_deep_pictures_are_refused(tmp_path: Path) -> None:
+    done, content = cv2.imencodemulti(".tif", [np.full((20, 30), 900, np.uint16)] * 2)
+    assert done
+    (tmp_path / "a.tif").write_bytes(content.tobytes())
+    with pytest.raises(ImageFormatError, match="holds 2 pictures of 16 bits; split it"):
+        read_pictures(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_other_samples_are_unsupported_not_damaged(tmp_path: Path, channels: int, dtype: type) -> None:
+    pixels = np.zeros((20, 30, channels), dtype).squeeze()
+    (tmp_path / "a.tif").write_bytes(cv2.imencode(".tif", pixels)[1].tobytes())
+    with pytest.raises(ImageFormatError, match="not supported") as caught:
+        read_pictures(tmp_path / "a.tif")
+    assert caught.value.kind == "encoding"
+
+
+def bomb(suffix: str, side: int = 30_000) -> bytes:
+    """The smallest file whose header says side x side pixels."""
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(
+        content, pictures.PICTURE_FORMATS[suffix], **({"lossless": True} if suffix == ".webp" else {})
+    )
+    data = bytearray(content.getvalue())
+    if suffix == ".png":
+        data[16:24] = struct.pack(">II", side, side)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif suffix == ".jpg":
+        at = data.index(b"\xff\xc0")
+        data[at + 5 : at + 9] = struct.pack(">HH", side, side)
+    elif suffix == ".bmp":
+        data[18:26] = struct.pack("<ii", side, side)
+    elif suffix == ".gif":
+        data[6:10] = struct.pack("<HH", side, side)
+    elif suffix in (".ppm", ".pgm"):
+        data = bytearray(data.replace(b"16 16", f"{side} {side}".encode()))
+    elif suffix == ".tif":
+        tags = pictures.TiffImagePlugin.ImageFileDirectory_v2()
+        tags[256], tags[257], tags[258], tags[262], tags[277] = side, side, (8, 8, 8), 2, 3
+        tags[273], tags[278], tags[279] = 8, side, 100
+        stream = io.BytesIO()
+        tags.save(stream)
+        data = bytearray(stream.getvalue())
+    else:  # WebP: 14 bits each for width and height less 1
+        at = data.index(b"VP8L") + 9
+        data[at : at + 4] = struct.pack("<I", 16382 | 16382 << 14)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_decompression_bombs_are_refused_in_every_format(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(bomb(suffix))
+    with pytest.raises(ImageFormatError, match=r"unpacks to 1 x \d+x\d+ pixels; at most") as caught:
+        read_pictures(tmp_path / f"a{suffix}")
+    assert caught.value.kind == "limit"
+
+
+def test_an_animation_is_measured_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.new("RGB", (64, 40))
+    image.save(tmp_path / "a.tif", save_all=True, append_images=[image] * 4)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 4 * 64 * 40)
+    with pytest.raises(ImageFormatError, match="unpacks to 5 x 40x64 pixels"):
+        read_pictures(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_files_raise_nothing_else(tmp_path: Path, suffix: str) -> None:
+    write_image(tmp_path / f"a{suffix}", smooth())
+    whole = (tmp_path / f"a{suffix}").read_bytes()
+    random = np.random.default_rng(1)
+    refused = 0
+    for trial in range(120):
+        data = bytearray(whole[: random.integers(len(whole))] if trial % 2 else whole)
+        for at in random.integers(0, max(1, min(len(data), 200)), 3 if data else 0):
+            data[at] = random.integers(256)
+        (tmp_path / f"b{suffix}").write_bytes(data)
+        try:
+            read_pictures(tmp_path / f"b{suffix}")
+        except ImageFormatError:
+            refused += 1
+    assert refused > 30
+
+
+def test_an_image_larger_than_its_format_holds_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageFormatError, match=r"a\.webp: 16x17000 cannot be written .*name the output \.png"):
+        write_image(tmp_path / "a.webp", np.zeros((16, 17000, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []

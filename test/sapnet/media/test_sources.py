@@ -1,0 +1,83 @@
+"""Frames of pictures, folders and videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sapnet.errors import ImageFormatError, SapnetError
+from sapnet.media.sources import open_source
+
+
+def flat(value: int, height: int = 32, width: int = 48) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def write_video(path: Path, frames: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (48, 32))
+    for index in range(frames):
+        writer.write(flat(20 * index))
+    writer.release()
+
+
+def test_image(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), flat(7))
+    source = open_source(tmp_path / "a.png")
+    ((name, frame),) = source
+    assert (name, source.count, source.fps) == ("a.png", 1, None)
+    np.testing.assert_array_equal(frame, flat(7))
+
+
+def test_folder_in_natural_order_with_unequal_sizes(tmp_path: Path) -> None:
+    sizes = {"f10.png": (20, 30), "f2.png": (30, 20), "F1.JPG": (16, 16)}
+    for name, size in sizes.items():
+        cv2.imwrite(str(tmp_path / name), flat(50, *size))
+    (tmp_path / "notes.txt").write_text("not an image")
+    source = open_source(tmp_path)
+    assert source.count == 3
+    assert [(name, frame.shape[:2]) for name, frame in source] == [
+        ("F1.JPG", (16, 16)),
+        ("f2.png", (30, 20)),
+        ("f10.png", (20, 30)),
+    ]
+
+
+def test_sources_are_lazy_and_iterate_again(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), flat(1))
+    (tmp_path / "2.png").write_bytes(b"broken")
+    source = open_source(tmp_path)
+    assert next(iter(source))[0] == "1.png"
+    assert next(iter(source))[0] == "1.png"
+    with pytest.raises(ImageFormatError, match=r"2\.png is not a picture that can be read"):
+        list(source)
+
+
+def test_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", 5)
+    source = open_source(tmp_path / "v.mp4")
+    frames = list(source)
+    assert (source.count, source.fps) == (5, pytest.approx(12.0))
+    assert [name for name, _ in frames] == [f"{index:06d}" for index in range(5)]
+    assert [int(frame.mean()) for _, frame in frames] == pytest.approx([0, 20, 40, 60, 80], abs=3)
+
+
+def test_video_that_is_cut_off(tmp_path: Path, shared_data: Path) -> None:
+    whole = (shared_data / "driving" / "highway_1280x720.mp4").read_bytes()
+    (tmp_path / "v.mp4").write_bytes(whole[: len(whole) // 2])
+    frames = iter(open_source(tmp_path / "v.mp4"))
+    assert next(frames)[1].shape == (720, 1280, 3)
+    with pytest.raises(ImageFormatError, match=r"only in part: it ends after .* it is cut off"):
+        list(frames)
+
+
+def test_missing_path(tmp_path: Path) -> None:
+    with pytest.raises(SapnetError, match="nowhere does not exist; check the path"):
+        open_source(tmp_path / "nowhere")
+
+
+def test_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(SapnetError, match="holds no pictures"):
+        open_source(tmp_path)

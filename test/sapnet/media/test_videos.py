@@ -1,0 +1,330 @@
+"""Videos keep their timestamps, shape, colour, sound, subtitles and metadata; what is damaged is said."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sapnet.errors import ImageFormatError, SapnetError
+from sapnet.media import formats, videos
+from sapnet.media.videos import read_video, write_video
+
+Frame = NDArray[np.uint8]
+BT709, LIMITED, FULL = 1, 1, 2
+
+
+def smooth_frames(count: int, height: int = 48, width: int = 64) -> list[Frame]:
+    """Gradients in motion, which lossy codecs keep nearly as they are."""
+    rows, columns = np.mgrid[:height, :width]
+    return [np.stack([rows * 4, columns * 3, 90 + rows + columns + i], 2).astype(np.uint8) for i in range(count)]
+
+
+def make_video(
+    path: Path,
+    times: list[int],
+    codec: str = "libx264",
+    sound: str = "",
+    rotation: int = 0,
+    frames: list[Frame] | None = None,
+    **context: Any,
+) -> Path:
+    """A video with frames at ``times`` (ms); sound of that codec for as long."""
+    with path.open("wb") as file, av.open(file, "w", format=formats.VIDEO_FORMATS[path.suffix][0]) as container:
+        container.metadata["title"] = "Drive in the rain"
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25 if path.suffix in (".avi", ".mpg") else 1000)
+        for name, value in context.items():
+            setattr(stream if name == "sample_aspect_ratio" else stream.codec_context, name, value)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        audio: Any = container.add_stream(sound, rate=48000, bit_rate=128_000) if sound else None
+        for at, pixels in zip(times, frames or smooth_frames(len(times)), strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, "bgr24").reformat(
+                format=stream.pix_fmt,
+                dst_colorspace=context.get("colorspace"),
+                dst_color_range=context.get("color_range"),
+                interpolation=0x42002,
+            )
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = round(Fraction(at, 1000) / frame.time_base)
+            container.mux(stream.encode(frame))
+        if audio:
+            for index in range(0, times[-1] * 48, 1024):
+                tone = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.int16), "s16", "stereo")
+                tone.sample_rate, tone.pts, tone.time_base = 48000, index, Fraction(1, 48000)
+                container.mux(audio.encode(tone))
+            container.mux(audio.encode(None))
+        container.mux(stream.encode(None))
+    return path
+
+
+def convert(source: Path, output: Path, **options: Any) -> str:
+    """Copies a video through our reader and writer; returns what the reader says of damage."""
+    with read_video(source) as video, write_video(output, like=video, **options) as writer:
+        for frame in video.frames(writer.copy):
+            writer.write(frame.pixels, frame.pts, frame.duration)
+        return video.damage
+
+
+def times_of(path: Path) -> list[float]:
+    """Of the frames, in seconds from the first one."""
+    with read_video(path) as video:
+        stamps = [float(frame.pts * video.time_base) for frame in video.frames()]
+    return [stamp - stamps[0] for stamp in stamps]
+
+
+def pixels_of(path: Path) -> NDArray[np.int64]:
+    with read_video(path) as video:
+        return np.stack([frame.pixels for frame in video.frames()]).astype(np.int64)
+
+
+def packets_of(path: Path, kind: str) -> list[bytes]:
+    with path.open("rb") as file, av.open(file) as container:
+        streams = [stream for stream in container.streams if stream.type == kind]
+        return [bytes(packet) for packet in container.demux(streams) if packet.size]
+
+
+UNEVEN = [0, 40, 80, 480, 500, 1500, 1540, 4000]
+FORMATS = [
+    (".mp4", "libx264", "aac"),
+    (".mov", "libx264", "aac"),
+    (".mkv", "libx264", "aac"),
+    (".webm", "libvpx-vp9", "libopus"),
+    (".wmv", "wmv2", "wmav2"),
+    (".avi", "mjpeg", "mp2"),
+    (".mpg", "mpeg2video", "mp2"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "sound"), FORMATS)
+def test_every_format_keeps_frames_times_and_sound(tmp_path: Path, suffix: str, codec: str, sound: str) -> None:
+    source = make_video(tmp_path / f"a{suffix}", [40 * index for index in range(50)], codec, sound)
+    assert convert(source, tmp_path / f"b{suffix}") == ""
+    assert times_of(tmp_path / f"b{suffix}") == pytest.approx([0.04 * index for index in range(50)], abs=0.002)
+    assert np.abs(pixels_of(tmp_path / f"b{suffix}") - pixels_of(source)).mean() < 2.5
+    assert packets_of(tmp_path / f"b{suffix}", "audio") == packets_of(source, "audio") != []
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")])
+def test_a_variable_frame_rate_is_kept(tmp_path: Path, suffix: str, codec: str) -> None:
+    source = make_video(tmp_path / f"a{suffix}", UNEVEN, codec)
+    assert convert(source, tmp_path / f"b{suffix}") == ""
+    assert times_of(tmp_path / f"b{suffix}") == pytest.approx([at / 1000 for at in UNEVEN], abs=0.002)
+
+
+def test_a_fixed_rate_format_keeps_the_length_of_a_variable_one(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mp4", [*range(0, 2000, 100), *range(2000, 4000, 40)])
+    convert(source, tmp_path / "b.avi")
+    assert times_of(tmp_path / "b.avi")[-1] == pytest.approx(3.96, abs=0.1)
+
+
+def test_pixel_aspect_ratio_colour_and_metadata_are_kept(tmp_path: Path) -> None:
+    colour = {"colorspace": BT709, "color_range": FULL, "color_primaries": 1, "color_trc": 1}
+    source = make_video(tmp_path / "a.mp4", [0, 40, 80], sample_aspect_ratio=Fraction(4, 3), **colour)
+    convert(source, tmp_path / "b.mp4")
+    with read_video(tmp_path / "b.mp4") as video:
+        list(video.frames())
+        assert video.color == colour
+        assert video.aspect_ratio == Fraction(4, 3)
+        assert video.container.metadata["title"] == "Drive in the rain"
+
+
+@pytest.mark.parametrize("colorspace", [BT709, 6])
+@pytest.mark.parametrize("color_range", [LIMITED, FULL])
+def test_colours_are_converted_by_their_matrix_and_range(tmp_path: Path, colorspace: int, color_range: int) -> None:
+    red = [np.full((48, 64, 3), (30, 60, 200), np.uint8)] * 2
+    path = make_video(tmp_path / "a.mp4", [0, 40], frames=red, colorspace=colorspace, color_range=color_range)
+    convert(path, tmp_path / "b.mp4")
+    for video in (path, tmp_path / "b.mp4"):
+        assert pixels_of(video).mean(axis=(0, 1, 2)) == pytest.approx([30, 60, 200], abs=2.5)
+
+
+@pytest.mark.parametrize("rotation", [90, -90, 180])
+def test_rotated_videos_come_out_upright(tmp_path: Path, rotation: int) -> None:
+    frame = smooth_frames(1)[0]
+    path = make_video(
+        tmp_path / "a.mp4", [0, 40], rotation=rotation, frames=[frame] * 2, sample_aspect_ratio=Fraction(4, 3)
+    )
+    convert(path, tmp_path / "b.mp4")
+    expected = np.rot90(frame, rotation // 90)
+    assert np.abs(pixels_of(tmp_path / "b.mp4") - expected).mean() < 3
+    with read_video(tmp_path / "b.mp4") as video:
+        list(video.frames())
+        assert video.aspect_ratio == (Fraction(4, 3) if rotation == 180 else Fraction(3, 4))
+
+
+def test_streams_that_a_format_cannot_hold_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = make_video(tmp_path / "a.mkv", [0, 40, 80], sound="aac")
+    convert(source, tmp_path / "b.webm")
+    assert "b.webm leaves out streams of the input: audio aac" in caplog.text
+    assert len(pixels_of(tmp_path / "b.webm")) == 3
+
+
+def trimmed(source: Path, path: Path, start: int) -> Path:
+    """A copy without the packets of the first ``start`` ms, not encoded again: the muxer writes an edit list."""
+    with source.open("rb") as file, av.open(file) as read, path.open("wb") as out, av.open(out, "w", "mp4") as write:
+        copies = {stream.index: write.add_stream_from_template(stream, opaque=True) for stream in read.streams}
+        for packet in read.demux():
+            if packet.dts is None:
+                continue
+            shift = round(Fraction(start, 1000) / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = copies[packet.stream_index]
+            write.mux_one(packet)
+    return path
+
+
+def test_a_video_trimmed_without_encoding_is_whole(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mp4", [40 * index for index in range(100)], sound="aac")
+    cut = trimmed(source, tmp_path / "b.mp4", 1500)
+    assert convert(cut, tmp_path / "c.mp4") == ""
+    assert 55 <= len(times_of(tmp_path / "c.mp4")) <= 70
+
+
+def with_index_first(source: Path, path: Path) -> Path:
+    """A copy of an MP4 or MOV with its index at the start, so that the file opens where its end is missing."""
+    with (
+        source.open("rb") as file,
+        av.open(file) as read,
+        av.open(str(path), "w", options={"movflags": "faststart"}) as to,
+    ):
+        copies = {stream.index: to.add_stream_from_template(stream, opaque=True) for stream in read.streams}
+        for packet in read.demux():
+            if packet.dts is not None:
+                packet.stream = copies[packet.stream_index]
+                to.mux_one(packet)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "codec", "sound"), [*FORMATS[:3], (".avi", "mjpeg", ""), (".avi", "mjpeg", "mp2")])
+def test_a_video_that_is_cut_off_says_so(tmp_path: Path, suffix: str, codec: str, sound: str, make_frame: Any) -> None:
+    noise = [make_frame(48, 64, seed) for seed in range(100)]
+    source = make_video(tmp_path / f"a{suffix}", [40 * index for index in range(100)], codec, sound, frames=noise)
+    if suffix in (".mp4", ".mov"):
+        source = with_index_first(source, tmp_path / f"first{suffix}")
+    os.truncate(source, source.stat().st_size // 2)
+    assert "cut off" in convert(source, tmp_path / f"b{suffix}") or "damaged" in convert(
+        source, tmp_path / f"c{suffix}"
+    )
+    assert 20 < len(times_of(tmp_path / f"b{suffix}")) < 80
+
+
+def test_a_real_video_that_is_cut_off_says_so(tmp_path: Path, shared_data: Path) -> None:
+    whole = (shared_data / "driving" / "highway_1280x720.mp4").read_bytes()
+    (tmp_path / "v.mp4").write_bytes(whole[: len(whole) // 2])
+    with read_video(tmp_path / "v.mp4") as video:
+        count = sum(1 for _ in video.frames())
+    assert 5 < count < 38
+    assert "cut off" in video.damage
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video" * 100])
+def test_what_is_no_video_is_an_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    with (
+        pytest.raises(ImageFormatError, match=r"v\.mp4 is not a video that can be read"),
+        read_video(tmp_path / "v.mp4"),
+    ):
+        pass
+
+
+def test_a_playlist_named_as_a_video_opens_no_other_file(tmp_path: Path) -> None:
+    make_video(tmp_path / "secret.mp4", [0, 40])
+    (tmp_path / "v.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\nfile://{tmp_path}/secret.mp4\n#EXT-X-ENDLIST\n")
+    with pytest.raises(ImageFormatError, match="is not a video that can be read"), read_video(tmp_path / "v.mp4"):
+        pass
+
+
+@pytest.mark.parametrize(("suffix", "codec", "sound"), FORMATS)
+def test_frames_that_unpack_to_too_many_pixels_are_refused(
+    tmp_path: Path, suffix: str, codec: str, sound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_video(tmp_path / f"a{suffix}", [0, 40], codec)
+    monkeypatch.setattr(videos, "MAX_PIXELS", 48 * 64 - 1)
+    with pytest.raises(ImageFormatError, match=r"frames of 48x64|not a video|no frame"), read_video(source) as video:
+        list(video.frames())
+
+
+@pytest.mark.parametrize("name", ["2024-11-27T12:30:05.mp4", "file:a.mkv", os.fsdecode(b"\xe9.mp4"), "%05d.mkv"])
+def test_any_name_is_read_and_written(tmp_path: Path, name: str) -> None:
+    source = make_video(tmp_path / name, [0, 40, 80])
+    (tmp_path / "out").mkdir()
+    convert(source, tmp_path / "out" / name)
+    assert len(times_of(tmp_path / "out" / name)) == 3
+
+
+def test_masks_are_lossless_and_of_any_size(tmp_path: Path, make_frame: Any) -> None:
+    masks = [np.where(make_frame(33, 35, seed)[..., 0] > 128, 255, 0).astype(np.uint8) for seed in range(4)]
+    with write_video(tmp_path / "a.mkv", lossless=True) as video:
+        for mask in masks:
+            video.write(mask)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.mkv")[..., 0], np.stack(masks))
+
+
+def test_an_odd_size_loses_its_last_row_and_column_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with write_video(tmp_path / "a.mp4", 29.97) as video:
+        video.write(smooth_frames(1, 33, 35)[0])
+    assert "33x35" in caplog.text
+    assert pixels_of(tmp_path / "a.mp4").shape == (1, 32, 34, 3)
+
+
+def test_a_lower_crf_is_better(tmp_path: Path, make_frame: Any) -> None:
+    errors = []
+    for crf in (5, 40):
+        with write_video(tmp_path / "a.mp4", crf=crf) as video:
+            video.write(make_frame(48, 64))
+        errors.append(np.abs(pixels_of(tmp_path / "a.mp4")[0] - make_frame(48, 64)).mean())
+    assert errors[0] < errors[1] - 5
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file can grow beyond 50 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_disk")
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".webm", ".wmv", ".mpg"])
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, suffix: str, make_frame: Any) -> None:
+    def write() -> None:
+        with write_video(tmp_path / f"a{suffix}", crf=1) as video:
+            for seed in range(100):
+                video.write(make_frame(48, 64, seed))
+
+    with pytest.raises(SapnetError, match=r"cannot be written \(File too large\)"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with write_video(tmp_path / "a.mp4") as video:
+            video.write(smooth_frames(1)[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_suffix_is_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ImageFormatError, match=r"\.xyz videos cannot be written; name the output \.mp4"),
+        write_video(tmp_path / "a.xyz"),
+    ):
+        pass

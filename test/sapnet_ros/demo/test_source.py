@@ -1,0 +1,110 @@
+"""What the demo plays, recordings among it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from sapnet.errors import BagError
+from sapnet_ros.demo.source import open_input
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+
+def flat(value: int, height: int = 32, width: int = 48) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def image_message(frame: np.ndarray, encoding: str = "bgr8") -> Any:
+    height, width = frame.shape[:2]
+    header = TYPES.types["std_msgs/msg/Header"](TYPES.types["builtin_interfaces/msg/Time"](1, 2), "camera")
+    make = TYPES.types["sensor_msgs/msg/Image"]
+    return make(header, height, width, encoding, 0, frame.strides[0], frame.reshape(-1))
+
+
+def write_bag(path: Path, topics: dict[str, list[Any]], storage: StoragePlugin = StoragePlugin.MCAP) -> Path:
+    with Writer(path, version=9, storage_plugin=storage) as bag:
+        for topic, messages in topics.items():
+            name = messages[0].__msgtype__
+            connection = bag.add_connection(topic, name, typestore=TYPES)
+            for index, message in enumerate(messages):
+                bag.write(connection, index * 10**8, TYPES.serialize_cdr(message, name))
+    return path
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_bag_gives_its_first_colour_topic(tmp_path: Path, storage: StoragePlugin) -> None:
+    gray = image_message(np.zeros((32, 48), np.uint8), "mono8")
+    colour = [image_message(flat(value)) for value in (1, 2, 3)]
+    bag = write_bag(tmp_path / "bag", {"/gray": [gray], "/colour": colour, "/other": [image_message(flat(9))]}, storage)
+    for path in (bag, next(file for file in bag.iterdir() if file.suffix in (".mcap", ".db3"))):
+        source = open_input(path)
+        frames = list(source)
+        assert (source.count, source.fps) == (3, pytest.approx(10.0))
+        assert [name for name, _ in frames] == ["000000", "000001", "000002"]
+        for value, (_, frame) in enumerate(frames, 1):
+            np.testing.assert_array_equal(frame, flat(value))
+
+
+def test_bag_of_compressed_images(tmp_path: Path) -> None:
+    header = image_message(flat(0)).header
+    data = cv2.imencode(".png", flat(80))[1].reshape(-1)
+    message = TYPES.types["sensor_msgs/msg/CompressedImage"](header, "bgr8; png compressed bgr8", data)
+    ((_, frame),) = open_input(write_bag(tmp_path / "bag", {"/colour/compressed": [message]}))
+    np.testing.assert_array_equal(frame, flat(80))
+
+
+def test_bag_without_colour_images(shared_data: Path) -> None:
+    with pytest.raises(BagError, match=r"no topic with colour images; it holds .*String"):
+        open_input(shared_data / "bags" / "mcap" / "talker")
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_damaged_bag(tmp_path: Path, storage: StoragePlugin) -> None:
+    bag = write_bag(tmp_path / "bag", {"/colour": [image_message(flat(1))] * 5}, storage)
+    file = next(file for file in bag.iterdir() if file.suffix in (".mcap", ".db3"))
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(BagError, match="cannot be read as a rosbag2 recording"):
+        list(open_input(bag))
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_unfinished_bag_gives_what_it_has_and_says_so(tmp_path: Path, storage: StoragePlugin) -> None:
+    bag = write_bag(tmp_path / "bag", {"/colour": [image_message(flat(value)) for value in (1, 2, 3)]}, storage)
+    (bag / "metadata.yaml").unlink()
+    frames = iter(open_input(bag))
+    assert [int(frame.mean()) for _, frame in (next(frames), next(frames), next(frames))] == [1, 2, 3]
+    with pytest.raises(
+        BagError, match=r"was read as far as it goes: no metadata\.yaml, so the recording was not finish"
+    ):
+        next(frames)
+
+
+def test_ros1_bag(tmp_path: Path) -> None:
+    types = get_typestore(Stores.ROS1_NOETIC)
+    stamp = types.types["builtin_interfaces/msg/Time"](1, 2)
+    header = types.types["std_msgs/msg/Header"](0, stamp, "camera")
+    make = types.types["sensor_msgs/msg/Image"]
+    with Ros1Writer(tmp_path / "a.bag") as bag:
+        connection = bag.add_connection("/colour", make.__msgtype__, typestore=types)
+        for value in (7, 8):
+            message = make(header, 32, 48, "bgr8", 0, 144, flat(value).reshape(-1))
+            bag.write(connection, value * 10**8, types.serialize_ros1(message, make.__msgtype__))
+    source = open_input(tmp_path / "a.bag")
+    assert (source.count, source.fps) == (2, pytest.approx(10.0))
+    assert [int(frame.mean()) for _, frame in source] == [7, 8]
+
+
+def test_what_is_no_recording_is_read_as_pictures_and_videos(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), flat(7))
+    for path in (tmp_path, tmp_path / "a.png"):
+        [(name, frame)] = open_input(path)
+        assert name == "a.png"
+        np.testing.assert_array_equal(frame, flat(7))
