@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -90,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: success. 2: wrong usage or input, said in one line on stderr. 130: interrupted. Any other exception is
     a fault of the program and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _signals_unwind():
             status = _dispatch(list(sys.argv[1:] if argv is None else argv))

@@ -142,8 +142,9 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
     """The file with nothing decoded, its size checked, and its content. Raises ImageFormatError, OSError."""
     content = path.read_bytes()
     try:
-        _require_integers(path, content)
-        with _quiet(), Image.open(io.BytesIO(content), formats=_READ_FORMATS) as image:
+        with _quiet():
+            _require_integers(path, content)
+            image = Image.open(io.BytesIO(content), formats=_READ_FORMATS)
             count = getattr(image, "n_frames", 1)
             if image.width * image.height * count > MAX_PIXELS:
                 raise ImageFormatError(
