@@ -93,18 +93,21 @@ def _describe(path: Path, findings: Findings) -> _Described:
     )
     if (path / METADATA).is_file():
         try:
-            described = _from_metadata(path, read_metadata(path), findings)
+            described = _from_metadata(path, read_metadata(path))
         except (BagError, KeyError, TypeError, AttributeError) as err:
             findings.note(f"{METADATA} is damaged ({first_line(err)}): its files are read without it")
     elif described.files:
         findings.note(f"no {METADATA}, so the recording was not finished: its files are read without it")
+    if missing := [file.name for file in described.files if not file.is_file()]:
+        findings.lose(f"{', '.join(missing)} of the recording is missing")
+    described.files = [file for file in described.files if file.is_file()]
     if not described.files:
         said = "".join(f"; {note}" for note in findings.notes)
         raise BagError(f"{path} holds no recording; expected {METADATA} and .mcap or .db3 files in it{said}")
     return described
 
 
-def _from_metadata(folder: Path, metadata: dict[str, Any], findings: Findings) -> _Described:
+def _from_metadata(folder: Path, metadata: dict[str, Any]) -> _Described:
     """Raises KeyError, TypeError, AttributeError if the metadata is malformed."""
     # Early versions wrote the folder's name too. Nothing outside of the folder is read.
     named = dict.fromkeys(folder / PurePath(name).name for name in metadata["relative_file_paths"])
@@ -112,9 +115,6 @@ def _from_metadata(folder: Path, metadata: dict[str, Any], findings: Findings) -
     topics = [_described_topic(entry["topic_metadata"]) for entry in metadata["topics_with_message_count"]]
     custom = {str(key): str(value) for key, value in (metadata.get("custom_data") or {}).items()}
     mode = str(metadata.get("compression_mode") or "none").lower()
-    if missing := [file.name for file in files if not file.is_file()]:
-        findings.lose(f"{', '.join(missing)} of the recording is missing")
-    files = [file for file in files if file.is_file()]
     return _Described(files, topics, mode if mode in ("message", "file") else "", custom)
 
 
