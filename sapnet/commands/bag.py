@@ -12,7 +12,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from sapnet.bags.options import CODECS, STORAGES, BagOptions
-from sapnet.commands.common import add_command, add_network_arguments, derainer_from, parse_positive, progress_bar
+from sapnet.commands.common import (
+    EXIT_PARTIAL,
+    add_command,
+    add_network_arguments,
+    derainer_from,
+    parse_positive,
+    progress_bar,
+)
 from sapnet.images.codecs import JPEG_QUALITY
 
 if TYPE_CHECKING:
@@ -35,7 +42,6 @@ Exit status: 0 if all of IN was read, 2 on wrong usage or unreadable input, 3 if
 (damaged, cut off, a file missing): OUT holds that part.
 """
 
-EXIT_PARTIAL = 3
 
 _EXAMPLES = """\
 sapnet bag drive/ -o derained/

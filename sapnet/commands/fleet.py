@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sapnet.commands.bag import add_bag_arguments, options_from
 from sapnet.commands.common import (
+    EXIT_PARTIAL,
     NETWORK,
     add_command,
     add_network_arguments,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sapnet.fleet import FleetReport, Standing
     from sapnet.fleet.run import Watch
 
-EXIT_FAILED, EXIT_PARTIAL = 1, 3
+EXIT_FAILED = 1
 
 _DESCRIPTION = """\
 Derain the cameras of many recordings, with all cores of this machine or on a Ray cluster.

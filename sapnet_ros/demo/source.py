@@ -9,7 +9,6 @@ from pathlib import Path
 from sapnet.bags.cameras import find_cameras
 from sapnet.bags.frames import decode
 from sapnet.bags.open import open_recording
-from sapnet.bags.recording import Topic
 from sapnet.errors import BagError
 from sapnet.images.frame import Frame
 from sapnet.media.sources import FrameSource, open_source
@@ -38,12 +37,12 @@ def _open_recording(path: Path) -> FrameSource:
         topic = cameras[0].topic
         seconds = (bag.end_ns - 1 - bag.start_ns) / 1e9
     fps = (topic.count - 1) / seconds if topic.count > 1 and seconds > 0 else None
-    return FrameSource(path, fps, topic.count, partial(_frames, path, topic))
+    return FrameSource(path, fps, topic.count, partial(_frames, path))
 
 
-def _frames(path: Path, topic: Topic) -> Iterator[tuple[str, Frame]]:
+def _frames(path: Path) -> Iterator[tuple[str, Frame]]:
     with open_recording(path) as bag:
-        for index, recorded in enumerate(bag.messages([topic])):
+        for index, recorded in enumerate(bag.messages([find_cameras(bag)[0].topic])):
             yield f"{index:06d}", decode(recorded, None).decoded.bgr
-        if bag.notes:
-            raise BagError(f"{path} was read as far as it goes: {'; '.join(bag.notes)}")
+        if bag.missing:
+            raise BagError(f"{path} can be read only in part: {'; '.join(bag.missing)}")

@@ -76,15 +76,10 @@ def test_damaged_bag(tmp_path: Path, storage: StoragePlugin) -> None:
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
-def test_unfinished_bag_gives_what_it_has_and_says_so(tmp_path: Path, storage: StoragePlugin) -> None:
+def test_unfinished_bag_gives_what_it_has(tmp_path: Path, storage: StoragePlugin) -> None:
     bag = write_bag(tmp_path / "bag", {"/colour": [image_message(flat(value)) for value in (1, 2, 3)]}, storage)
     (bag / "metadata.yaml").unlink()
-    frames = iter(open_input(bag))
-    assert [int(frame.mean()) for _, frame in (next(frames), next(frames), next(frames))] == [1, 2, 3]
-    with pytest.raises(
-        BagError, match=r"was read as far as it goes: no metadata\.yaml, so the recording was not finish"
-    ):
-        next(frames)
+    assert [int(frame.mean()) for _, frame in open_input(bag)] == [1, 2, 3]
 
 
 def test_ros1_bag(tmp_path: Path) -> None:
