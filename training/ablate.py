@@ -23,7 +23,7 @@ from training.train import read_config
 if TYPE_CHECKING:
     from training.stopping import StopInOrder
 
-DEFAULT_TERMS = ("edge=0.2", "urss=0.05", "streaks=0.05")
+DEFAULT_TERMS = ("edge=0.2", "urss=0.1", "ubs=0.1", "pcl=0.1")
 NEEDED_DB = 0.1
 EPILOG = f"""
 Each seed is trained once without and once with every term; a term's worth is the mean difference of val/psnr. One that

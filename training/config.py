@@ -51,26 +51,31 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weight of each term; 0 leaves it out. ``training.losses`` says what they are.
+    """Weight of each term; 0 leaves it out.
 
+    ssim: negative SSIM, of both published versions. l1: ours.
+    edge, urss: canny edge loss and unsupervised rain streak segmentation, of the preprint of July 2021.
+    ubs, pcl: unsupervised background segmentation and perceptual contrastive loss, of WACV 2022, 0.1 each there.
+    distill: distance to a teacher's derained image; ours.
     first_stage, last_stage: weight of the first and the last stage's estimate in ssim and l1, those between on a line:
         early stages are usable on their own.
-    backbone: ResNet that ``urss`` uses, a name on the Hugging Face hub or a folder; empty for ``training.fpn``'s own.
-    segmenter: weights of the StreakFPN that ``streaks`` uses; empty for those of this package.
+    backbone: ResNet of ``urss`` and ``ubs``, a name on the Hugging Face hub or a folder.
+    vgg: path of torchvision's VGG16 weights, for ``pcl``.
     teacher: weights whose derained images ``distill`` follows (a preset or a path).
-    Such a network is not looked at where its term is left out.
+    What a term needs is not loaded if the term is left out.
     """
 
     ssim: float = 1.0
     l1: float = 1.0
     edge: float = 0.0
     urss: float = 0.0
-    streaks: float = 0.0
+    ubs: float = 0.0
+    pcl: float = 0.0
     distill: float = 0.0
     first_stage: float = 0.5
     last_stage: float = 1.5
-    backbone: str = ""
-    segmenter: str = ""
+    backbone: str = "microsoft/resnet-18"
+    vgg: str = ""
     teacher: str = ""
 
     def __post_init__(self) -> None:

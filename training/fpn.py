@@ -1,8 +1,7 @@
-"""Feature pyramid networks (Lin et al., CVPR 2017) that segment for the losses: one for streaks, one on a ResNet."""
+"""A feature pyramid network (Lin et al., CVPR 2017) on a ResNet, which segments for the losses."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,59 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sapnet.errors import CheckpointError, first_line
+
 if TYPE_CHECKING:
     from transformers import ResNetModel
 
-_log = logging.getLogger(__name__)
-
-BACKGROUND, STREAK = 0, 1
 # What ImageNet backbones expect of RGB in [0, 1].
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The hub client retries for half a minute where there is no network; one question this short is asked before.
 _HUB_TIMEOUT_S = 3.0
 
 
-class StreakFPN(nn.Module):
-    """Tells rain streaks from background, pixel by pixel, at the image's own resolution.
-
-    channels: of the bottom-up levels, each half the size of the one before; the first has the image's size.
-    width: channels of the pyramid. seed: of the random start, which leaves torch's own random numbers alone.
-    """
-
-    def __init__(self, channels: Sequence[int] = (16, 32, 48, 64), width: int = 16, seed: int = 0) -> None:
-        super().__init__()
-        self.channels, self.width = tuple(channels), width
-        with _seeded(seed):
-            inputs = (3, *self.channels)
-            self.levels = nn.ModuleList(
-                nn.Sequential(
-                    *_convolution(inputs[i], inputs[i + 1], stride=min(i, 1) + 1), *_convolution(inputs[i + 1])
-                )
-                for i in range(len(self.channels))
-            )
-            self.pyramid = Pyramid(self.channels, width, classes=2)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half as fast again on a CPU
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits of BACKGROUND and STREAK, (B, 2, H, W).
-
-        image: (B, 3, H, W) RGB in [0, 1], any H and W. Raises ValueError for another shape.
-        """
-        _check_image(image)
-        features = []
-        for level in self.levels:
-            image = level(image)
-            features.append(image)
-        logits: Tensor = self.pyramid(features)
-        return logits
-
-
 class ResNetFPN(nn.Module):
-    """Segments an image without having been taught to: a ResNet-18, and a pyramid with a random head.
+    """Segments an image without supervision: a ResNet-18 with ImageNet weights, and a pyramid with a random head.
 
-    classes: 21 as in SAPNet (WACV 2022), which takes those of VOC. width: channels of the pyramid.
-    pretrained: name on the Hugging Face hub, or folder, of the ResNet's ImageNet weights. Where they cannot be had the
-    ResNet starts at random too, and the log says so; None asks for that. seed: of everything random.
+    classes: 21 as in SAPNet (WACV 2022), the number of VOC's. width: channels of the pyramid.
+    pretrained: name on the Hugging Face hub, or folder, of the ResNet's weights; None for random ones.
+    seed: of everything random. Raises CheckpointError if the weights cannot be loaded.
     """
 
     mean: Tensor
@@ -75,7 +38,7 @@ class ResNetFPN(nn.Module):
     ) -> None:
         super().__init__()
         with _seeded(seed):
-            self.backbone = (_load_resnet(pretrained) if pretrained else None) or _random_resnet()
+            self.backbone = _load_resnet(pretrained) if pretrained else _random_resnet()
             self.pyramid = Pyramid(self.backbone.config.hidden_sizes or (), width, classes)
         for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values)[:, None, None])
@@ -114,11 +77,6 @@ class Pyramid(nn.Module):
         return logits
 
 
-def _convolution(channels: int, outputs: int | None = None, stride: int = 1) -> tuple[nn.Module, ...]:
-    outputs = outputs or channels
-    return nn.Conv2d(channels, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-
-
 def _check_image(image: Tensor) -> None:
     if image.dim() != 4 or image.shape[1] != 3:
         raise ValueError(f"expected images (B, 3, H, W), got {tuple(image.shape)}")
@@ -143,8 +101,7 @@ def _random_resnet() -> ResNetModel:
     )
 
 
-def _load_resnet(name: str) -> ResNetModel | None:
-    """The ResNet with its weights; None, and a warning, where they cannot be had."""
+def _load_resnet(name: str) -> ResNetModel:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from transformers import ResNetModel
 
@@ -156,6 +113,6 @@ def _load_resnet(name: str) -> ResNetModel | None:
         return ResNetModel.from_pretrained(name, use_safetensors=True, local_files_only=at_hand)
     # A network, a proxy and a hub fail in more ways than their clients promise.
     except Exception as err:
-        reason = str(err).strip().partition("\n")[0]
-        _log.warning("ResNet weights %s cannot be had (%s): it starts at random", name, reason)
-        return None
+        raise CheckpointError(
+            f"the ResNet weights {name} cannot be loaded ({first_line(err)}); give loss.backbone a folder that has them"
+        ) from err

@@ -1,13 +1,12 @@
-"""The two segmenting networks: shapes, seeds, and where weights come from."""
+"""The segmenting network: shapes, seeds, and where its weights come from."""
 
 from __future__ import annotations
-
-import logging
 
 import pytest
 import torch
 
-from training.fpn import ResNetFPN, StreakFPN
+from sapnet.errors import CheckpointError
+from training.fpn import ResNetFPN
 
 
 def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -18,34 +17,6 @@ def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 @pytest.fixture(scope="module")
 def resnet() -> ResNetFPN:
     return ResNetFPN(pretrained=None).eval()
-
-
-class TestStreakFPN:
-    @pytest.mark.parametrize("size", [(16, 16), (17, 31), (40, 23)])
-    def test_logits_have_the_images_size(self, size):
-        assert StreakFPN()(torch.rand(2, 3, *size)).shape == (2, 2, *size)
-
-    def test_is_small(self):
-        assert sum(parameter.numel() for parameter in StreakFPN().parameters()) < 250_000
-
-    def test_sees_across_its_levels(self):
-        """A pixel's logits depend on others far from it: the coarse levels reach the finest."""
-        network = StreakFPN().eval()
-        image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        network(image)[0, 1, 32, 32].backward()
-        rows = image.grad[0].abs().sum((0, 2)).nonzero()
-        assert rows.min() <= 12
-        assert rows.max() >= 52
-
-    def test_seeds(self):
-        assert equal(StreakFPN(seed=1), StreakFPN(seed=1))
-        assert not equal(StreakFPN(seed=1), StreakFPN(seed=2))
-
-    @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 16, 16), (1, 4, 16, 16)])
-    def test_wrong_shapes(self, shape):
-        with pytest.raises(ValueError, match=r"expected images \(B, 3, H, W\)") as caught:
-            StreakFPN()(torch.zeros(shape))
-        assert str(shape) in str(caught.value)
 
 
 class TestResNetFPN:
@@ -66,29 +37,27 @@ class TestResNetFPN:
         assert equal(network.backbone, small)
         assert network(torch.rand(1, 3, 32, 32)).shape == (1, 4, 8, 8)
 
-    def test_starts_at_random_where_the_hub_is_out_of_reach_and_says_so(self, resnet, monkeypatch, caplog):
+    def test_weights_that_cannot_be_had_are_an_error(self, tmp_path, monkeypatch):
         def unreachable(*args: object, **kwargs: object) -> None:
             raise OSError("no route to host")
 
         monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
         monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
-        with caplog.at_level(logging.WARNING, logger="training.fpn"):
-            network = ResNetFPN()
-        assert equal(network, resnet)
-        assert [record.levelname for record in caplog.records if record.name == "training.fpn"] == ["WARNING"]
-
-    def test_starts_at_random_from_a_folder_without_weights(self, resnet, tmp_path):
-        assert equal(ResNetFPN(pretrained=str(tmp_path)), resnet)
+        with pytest.raises(
+            CheckpointError, match=r"resnet-18 cannot be loaded \(no route to host\); give loss"
+        ):
+            ResNetFPN()
+        with pytest.raises(CheckpointError, match="cannot be loaded"):
+            ResNetFPN(pretrained=str(tmp_path))
 
     def test_wrong_shape(self, resnet):
         with pytest.raises(ValueError, match=r"got \(1, 1, 32, 32\)"):
             resnet(torch.zeros(1, 1, 32, 32))
 
 
-@pytest.mark.parametrize("make", [StreakFPN, lambda: ResNetFPN(pretrained=None)])
-def test_the_random_start_leaves_other_random_numbers_alone(make):
+def test_the_random_start_leaves_other_random_numbers_alone():
     torch.manual_seed(0)
     expected = torch.rand(4)
     torch.manual_seed(0)
-    make()
+    ResNetFPN(pretrained=None)
     assert torch.equal(torch.rand(4), expected)

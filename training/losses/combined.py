@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,12 +10,12 @@ from torch import Tensor
 from sapnet.model.weights import load_weights
 from training.config import LossConfig
 from training.fpn import ResNetFPN
+from training.losses.contrastive import PerceptualContrastiveLoss, load_vgg16
 from training.losses.distill import DistillationLoss
 from training.losses.edge import edge_loss
 from training.losses.l1 import l1_each
-from training.losses.segmentation import StreakSegmentationLoss, UnsupervisedSegmentationLoss
+from training.losses.segmentation import UnsupervisedSegmentationLoss, residual
 from training.losses.ssim import ssim_each
-from training.train_segmenter import SHIPPED, load_segmenter
 
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -76,13 +75,18 @@ def _edge(config: LossConfig) -> Term:
 
 
 def _urss(config: LossConfig) -> Term:
-    loss = UnsupervisedSegmentationLoss(ResNetFPN(pretrained=config.backbone) if config.backbone else None)
-    return lambda estimates, rainy, clean: loss(estimates[-1], rainy)
+    loss = UnsupervisedSegmentationLoss(ResNetFPN(pretrained=config.backbone))
+    return lambda estimates, rainy, clean: loss(residual(estimates[-1], rainy))
 
 
-def _streaks(config: LossConfig) -> Term:
-    loss = StreakSegmentationLoss(load_segmenter(Path(config.segmenter) if config.segmenter else SHIPPED))
-    return lambda estimates, rainy, clean: loss(estimates[-1], rainy)
+def _ubs(config: LossConfig) -> Term:
+    loss = UnsupervisedSegmentationLoss(ResNetFPN(pretrained=config.backbone))
+    return lambda estimates, rainy, clean: loss(estimates[-1].clamp(0.0, 1.0))
+
+
+def _pcl(config: LossConfig) -> Term:
+    loss = PerceptualContrastiveLoss(load_vgg16(config.vgg))
+    return lambda estimates, rainy, clean: loss(estimates[-1].clamp(0.0, 1.0), rainy, clean)
 
 
 def _distill(config: LossConfig) -> Term:
@@ -95,6 +99,7 @@ TERMS: Mapping[str, Callable[[LossConfig], Term]] = {
     "l1": _l1,
     "edge": _edge,
     "urss": _urss,
-    "streaks": _streaks,
+    "ubs": _ubs,
+    "pcl": _pcl,
     "distill": _distill,
 }

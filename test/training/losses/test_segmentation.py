@@ -1,4 +1,4 @@
-"""Focal loss and the two segmentation losses: what they prefer, where their gradient goes, what stays frozen."""
+"""Focal loss and unsupervised segmentation: values, where the gradient goes, what stays frozen."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.fpn import ResNetFPN, StreakFPN
-from training.losses.segmentation import StreakSegmentationLoss, UnsupervisedSegmentationLoss, focal_loss
+from training.fpn import ResNetFPN
+from training.losses.segmentation import UnsupervisedSegmentationLoss, focal_loss, residual
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -23,13 +23,9 @@ def resnet() -> ResNetFPN:
     return ResNetFPN(pretrained=None)
 
 
-@pytest.fixture(scope="module", params=["urss", "streaks"])
-def loss(request, resnet) -> nn.Module:
-    return UnsupervisedSegmentationLoss(resnet) if request.param == "urss" else StreakSegmentationLoss(StreakFPN())
-
-
-def network(loss: nn.Module) -> nn.Module:
-    return loss._network._network
+@pytest.fixture(scope="module")
+def loss(resnet) -> UnsupervisedSegmentationLoss:
+    return UnsupervisedSegmentationLoss(resnet)
 
 
 class TestFocalLoss:
@@ -72,102 +68,52 @@ class TestFocalLoss:
             focal_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64), gamma)
 
 
-class TestBoth:
-    def test_gradient_reaches_the_derained_image_and_lowers_the_loss(self, loss):
-        rainy = images(2, 3, 33, 40)
-        derained = (0.7 * rainy).requires_grad_()
-        before = loss(derained, rainy)
-        (gradient,) = torch.autograd.grad(before, derained)
+class TestUnsupervised:
+    def test_is_the_focal_loss_of_the_networks_own_labels(self, loss, resnet):
+        image = images(1, 3, 32, 32)
+        probability = resnet(image).softmax(1).amax(1)
+        expected = -((1 - probability) ** 2 * probability.log()).mean()
+        assert loss(image).item() == pytest.approx(expected.item(), rel=1e-4)
+
+    def test_gradient_reaches_the_image_and_lowers_the_loss(self, loss):
+        image = images(2, 3, 33, 40).requires_grad_()
+        before = loss(image)
+        (gradient,) = torch.autograd.grad(before, image)
         assert (before.dtype, before.shape) == (torch.float32, ())
         assert torch.isfinite(gradient).all()
-        assert gradient.abs().sum() > 0
-        assert loss(derained - 1e-2 * gradient / gradient.norm(), rainy) < before
+        assert loss(image - 1e-2 * gradient / gradient.norm()) < before
 
-    def test_gradient_comes_where_nothing_is_derained_yet(self, loss):
-        rainy = images(1, 3, 32, 32)
-        derained = rainy.clone().requires_grad_()
-        loss(derained, rainy).backward()
-        assert torch.isfinite(derained.grad).all()
-        assert derained.grad.abs().sum() > 0
-
-    def test_network_gets_no_gradient_and_does_not_change(self, loss):
-        parent = nn.ModuleDict({"loss": loss, "network": nn.Conv2d(3, 3, 1)}).train()
-        before = copy.deepcopy(network(loss).state_dict())
+    def test_network_is_frozen_and_apart_from_its_parent(self, loss, resnet):
+        parent = nn.Conv2d(3, 3, 1)
+        before = copy.deepcopy(resnet.state_dict())
         optimizer = torch.optim.SGD(parent.parameters(), lr=1.0)
-        rainy = images(2, 3, 32, 32)
-        loss(parent["network"](rainy), rainy).backward()
+        loss(parent(images(2, 3, 32, 32))).backward()
         optimizer.step()
-        assert all(parameter.grad is None for parameter in network(loss).parameters())
-        assert all(not module.training for module in network(loss).modules())
-        after = network(loss).state_dict()
-        assert all(torch.equal(after[key], before[key]) for key in before)
-
-    def test_network_is_neither_saved_nor_trained_nor_cast_with_its_parent(self, loss):
-        parent = nn.ModuleDict({"loss": loss, "network": nn.Conv2d(3, 3, 1)}).half()
-        assert parent.state_dict().keys() == {"network.weight", "network.bias"}
-        assert len(list(parent.parameters())) == 2
-        assert {parameter.dtype for parameter in network(loss).parameters()} == {torch.float32}
+        assert all(parameter.grad is None for parameter in resnet.parameters())
+        assert not resnet.training
+        assert all(torch.equal(value, before[key]) for key, value in resnet.state_dict().items())
 
     def test_precision_around_it_changes_nothing(self, loss):
-        derained, rainy = images(1, 3, 32, 32), images(1, 3, 32, 32, seed=1)
-        outside = loss(derained, rainy)
+        image = images(1, 3, 32, 32)
+        outside = loss(image)
         with torch.autocast("cpu", torch.bfloat16):
-            assert loss(derained, rainy) == outside
-        assert loss(derained.bfloat16(), rainy.bfloat16()).dtype == torch.float32
+            assert loss(image) == outside
+        assert loss(image.bfloat16()).dtype == torch.float32
 
     def test_comes_after_a_validation_in_inference_mode(self, loss):
-        rainy = images(1, 3, 32, 32)
+        image = images(1, 3, 32, 32)
         with torch.inference_mode():
-            loss(rainy, rainy)
-        derained = rainy.clone().requires_grad_()
-        loss(derained, rainy).backward()
-        assert derained.grad.abs().sum() > 0
+            loss(image)
+        image = image.clone().requires_grad_()
+        loss(image).backward()
+        assert image.grad.abs().sum() > 0
 
-    def test_wrong_shapes(self, loss):
+
+class TestResidual:
+    def test_is_what_rain_added(self):
+        rainy = torch.tensor([0.2, 0.8]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+        assert residual(torch.full_like(rainy, 0.5), rainy).flatten().tolist() == pytest.approx([0.0, 0.3] * 3)
+
+    def test_wrong_shapes(self):
         with pytest.raises(ValueError, match=r"\(1, 3, 32, 32\) and \(1, 3, 32, 30\)"):
-            loss(images(1, 3, 32, 32), images(1, 3, 32, 30))
-        with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(1, 1, 32, 32\)"):
-            loss(images(1, 1, 32, 32), images(1, 1, 32, 32))
-
-
-class TestUnsupervised:
-    def test_is_the_focal_loss_of_the_networks_own_labels(self, resnet):
-        derained, rainy = images(1, 3, 32, 32), images(1, 3, 32, 32, seed=1)
-        logits = resnet((rainy - derained).clamp(0, 1))
-        probability = logits.softmax(1).amax(1)
-        expected = -((1 - probability) ** 2 * probability.log()).mean()
-        assert UnsupervisedSegmentationLoss(resnet)(derained, rainy).item() == pytest.approx(expected.item(), rel=1e-4)
-
-    def test_sees_the_residual_alone(self, resnet):
-        loss = UnsupervisedSegmentationLoss(resnet)
-        rain, scene = 0.3 * images(1, 3, 32, 32), 0.5 * images(1, 3, 32, 32, seed=1)
-        assert loss(scene, scene + rain).item() == pytest.approx(loss(0 * scene, rain).item(), rel=1e-4)
-
-    def test_darker_than_derained_is_not_rain(self, resnet):
-        loss = UnsupervisedSegmentationLoss(resnet)
-        rainy = images(1, 3, 32, 32)
-        derained = (rainy + 0.2).requires_grad_()
-        loss(derained, rainy).backward()
-        assert loss(derained, rainy) == loss(rainy, rainy)
-        assert (derained.grad == 0).all()
-
-
-class OnBrightness(StreakFPN):
-    """Takes what is brighter than one half for a streak."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        bright = 10 * (image.mean(1) - 0.5)
-        return torch.stack((-bright, bright), 1)
-
-
-class TestStreaks:
-    def test_pushes_what_the_network_calls_a_streak_to_background(self):
-        loss = StreakSegmentationLoss(OnBrightness())
-        rainy = torch.full((1, 3, 16, 16), 0.3)
-        rainy[..., 8] = 0.7
-        derained = rainy.clone().requires_grad_()
-        loss(derained, rainy).backward()
-        streak, scene = derained.grad[..., 8], derained.grad[..., :8]
-        assert (streak > 0).all()
-        assert streak.min() > 100 * scene.abs().max()
-        assert loss(torch.full_like(rainy, 0.3), rainy) < 0.01 * loss(rainy, rainy)
+            residual(images(1, 3, 32, 32), images(1, 3, 32, 30))
