@@ -43,9 +43,7 @@ class TestResNetFPN:
 
         monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
         monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
-        with pytest.raises(
-            CheckpointError, match=r"resnet-18 cannot be loaded \(no route to host\); give loss"
-        ):
+        with pytest.raises(CheckpointError, match=r"resnet-18 cannot be loaded \(no route to host\); give loss"):
             ResNetFPN()
         with pytest.raises(CheckpointError, match="cannot be loaded"):
             ResNetFPN(pretrained=str(tmp_path))
