@@ -34,7 +34,7 @@ def pixels(message: Any) -> np.ndarray:
 
 def wait_ready(peer: Peer, topic: str = "/derain_node/ready") -> None:
     ready = peer.collect(Bool, topic, latched=True)
-    wait_for(lambda: ready and ready[-1].data, "ready", 60)
+    wait_for(lambda: ready and ready[-1].data, "ready", 200)
 
 
 def counts(diagnostics: list[Any], camera: str = "camera") -> dict[str, int]:

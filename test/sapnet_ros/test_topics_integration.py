@@ -185,8 +185,11 @@ def send_until_heard(camera: Any, driver: Any, derained: list[Any]) -> int:
     return stamp
 
 
-def test_each_frame_gets_its_own_camera_info_where_that_comes_after_it(peer: Peer, start_node: Start) -> None:
+def test_each_frame_gets_its_own_camera_info_where_that_comes_after_it(
+    peer: Peer, start_node: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As image_transport's CameraPublisher sends them; zooming, so that another frame's would be wrong."""
+    monkeypatch.setattr("sapnet_ros.dispatch.INFO_WAIT_S", 30.0)  # however busy the machine is
     start_node(enabled="false")
     derained = peer.collect(CameraInfo, "/derained/camera_info")
     camera, driver = peer.publisher(Image, "/image"), peer.publisher(CameraInfo, "/camera_info")
@@ -206,28 +209,29 @@ def test_a_camera_info_that_does_not_come_is_waited_for_in_vain_and_told(peer: P
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera, driver = peer.publisher(Image, "/image"), peer.publisher(CameraInfo, "/camera_info")
     last = send_until_heard(camera, driver, derained)
+    before = int(status(diagnostics)["late_camera_infos"])
     camera.publish(image(FRAME, last + 1))
     wait_for(lambda: millis(derained[-1]) == last + 1, "the frame without a camera_info")
     assert derained[-1].distortion_model == f"zoom {last}"
-    assert status(diagnostics)["late_camera_infos"] == "1"
+    assert int(status(diagnostics)["late_camera_infos"]) == before + 1
 
 
 def test_nothing_is_run_while_nobody_subscribes(peer: Peer, start_node: Start) -> None:
-    start_node(warmup_sizes="[48x64]", lazy="true")
+    start_node(warmup_sizes="[48x64]", lazy="true", on_overload="passthrough")
     wait_ready(peer)
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera = peer.publisher(Image, "/image")
     for stamp in range(5):
         camera.publish(image(FRAME, stamp))
-    wait_for(lambda: status(diagnostics)["dropped_unwatched"] == "5", "five frames that nobody sees")
+    wait_for(lambda: status(diagnostics).get("dropped_unwatched") == "5", "five frames that nobody sees")
     values = status(diagnostics)
     assert (values["received"], values["derained"], values["level"]) == ("5", "0", OK)
     assert "unwatched" in values["message"]
     for topic, kind in (("/rain_score", Float32), ("/streak_mask/image", Image), ("/frame_status", DiagnosticArray)):
         messages = peer.collect(kind, topic)
-        camera.publish(image(FRAME, 10))
-        wait_for(lambda m=messages: m, f"what belongs on {topic}")
-    assert status(diagnostics)["derained"] == "3"
+        # Again and again, for nothing tells when the node knows its subscriber.
+        wait_for(lambda m=messages: camera.publish(image(FRAME, 10)) or m, f"what belongs on {topic}")
+    assert int(status(diagnostics)["derained"]) >= 3
 
 
 def test_frames_of_a_node_that_is_not_lazy_are_derained_for_nobody(peer: Peer, start_node: Start) -> None:
