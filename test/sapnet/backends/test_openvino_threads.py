@@ -25,7 +25,7 @@ from threading import Thread
 import numpy as np
 from sapnet import Derainer
 with Derainer(sys.argv[1], "openvino", threads=1) as derainer:
-    frame = np.zeros((480, 640, 3), np.uint8)
+    frame = np.zeros((240, 320, 3), np.uint8)
     derainer([frame])
     work = Thread(target=lambda: [derainer([frame]) for _ in range(5)])
     work.start()
