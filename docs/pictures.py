@@ -119,7 +119,7 @@ def gate(before: torch.Tensor, after: torch.Tensor) -> NDArray[np.float32]:
 
 def architecture() -> None:
     """The modules that a frame comes through and their imports, read from the code, as SVG (needs Graphviz's dot)."""
-    graph = grimp.build_graph("sapnet_ros", "sapnet")
+    graph = grimp.build_graph("sapnet_ros", "sapnet", exclude_type_checking_imports=True)
     names = [name for group in THREADS.values() for name in group]
     lines = [
         "digraph { rankdir=LR; node [shape=box style=filled fillcolor=white fontname=sans fontsize=11]; fontname=sans;"
