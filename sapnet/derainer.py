@@ -17,7 +17,7 @@ from sapnet.backends.base import Frames
 from sapnet.backends.standby import Standby
 from sapnet.errors import BackendError, ImageFormatError
 from sapnet.images.frame import Frame, require_frame
-from sapnet.streaks import DEFAULT_MASK_THRESHOLD, Plane, rain_score, streak_mask
+from sapnet.streaks import DEFAULT_MASK_THRESHOLD, rain_score, streak_mask
 
 # Points a side at which a result is looked at, how far frame and streaks may be apart there (both are rounded), and
 # the share of points that may be further apart.
@@ -41,11 +41,11 @@ class Derained:
     """
 
     image: Frame
-    streaks: Plane
+    streaks: Frame
     mask_threshold: int = DEFAULT_MASK_THRESHOLD
 
     @property
-    def streak_mask(self) -> Plane:
+    def streak_mask(self) -> Frame:
         """uint8 (H, W), 0 or 255: streaks above the threshold."""
         return streak_mask(self.streaks, self.mask_threshold)
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Frame = NDArray[np.uint8]
+from sapnet.images.frame import Frame
 
 # A streak thinner than this is drawn at this width and fainter: it covers only a part of its pixels.
 _THINNEST_SIGMA = 0.5

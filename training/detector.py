@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sapnet.errors import SapnetError
+from sapnet.images.frame import Frame
 
-Frame = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 _CELL = 16  # pixels of the input over cells of the output, each way

@@ -22,6 +22,7 @@ from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserializ
 from sapnet.errors import BagError, ImageFormatError, first_line
 from sapnet.files import read_json, replacing
 from sapnet.images.codecs import compress
+from sapnet.images.frame import Frame
 
 MAX_WIDTH = 960  # of pictures on the page
 JPEG_QUALITY = 85
@@ -31,7 +32,6 @@ _MAX_POINTS = 300
 _PAGE = Path(__file__).parent / "page"
 _ADVICE = "derain the recording again with --overwrite"
 
-Frame = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
 
 

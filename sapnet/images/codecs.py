@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from sapnet.errors import ImageFormatError
-from sapnet.images.pixel_formats import Bytes, Pixels
+from sapnet.images.frame import Frame
+from sapnet.images.pixel_formats import Pixels
 
 JPEG_QUALITY = 95
 
@@ -50,7 +51,7 @@ def decompress(content: bytes) -> Pixels:
     return pixels
 
 
-def compress(frame: Bytes, codec: str, quality: int) -> Bytes:
+def compress(frame: Frame, codec: str, quality: int) -> Frame:
     """A uint8 frame, gray or BGR, as JPEG of that quality (1 to 100) or as PNG: uint8 (N,)."""
     parameters = (cv2.IMWRITE_JPEG_QUALITY, quality) if codec == "jpeg" else ()
     done, content = cv2.imencode(f".{codec}", frame, parameters)

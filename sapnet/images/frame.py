@@ -18,6 +18,7 @@ MIN_SIDE = 16
 # Of Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255 (BT.601), in BGR order.
 _LUMA_BGR = np.array([24.966, 128.553, 65.481]) / 255
 
+# Pixels at every boundary: (H, W, 3) BGR, (B, H, W, 3) in a batch, (H, W) of a mask.
 Frame = NDArray[np.uint8]
 
 

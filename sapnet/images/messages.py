@@ -19,7 +19,8 @@ import numpy as np
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.codecs import codec_of, compress, decompress, stored_size
-from sapnet.images.pixel_formats import BAYER, PIXEL_FORMATS, Bytes, PixelFormat, Pixels, Raster, to_8_bit, to_bgr
+from sapnet.images.frame import Frame
+from sapnet.images.pixel_formats import BAYER, PIXEL_FORMATS, PixelFormat, Pixels, Raster, to_8_bit, to_bgr
 
 MAX_PIXELS = 33_177_600  # 7680 x 4320
 MAX_QUOTED = 80  # characters of a message's text in an error; its publisher may make it megabytes long
@@ -36,7 +37,7 @@ _FROM_BGR = {
 }
 _BY_CHANNELS = {1: cv2.COLOR_GRAY2BGR, 3: None, 4: cv2.COLOR_BGRA2BGR}
 
-Fallback = Callable[[Any], Bytes]
+Fallback = Callable[[Any], Frame]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +50,9 @@ class Decoded:
     deep: uint16 (H, W), the samples of a mono16 message as they came, else None.
     """
 
-    bgr: Bytes
+    bgr: Frame
     encoding: str
-    alpha: Bytes | None = None
+    alpha: Frame | None = None
     deep: Pixels | None = None
 
 
@@ -64,7 +65,7 @@ class ImageFields:
     encoding: str
     is_bigendian: int
     step: int
-    data: Bytes
+    data: Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ class CompressedFields:
     """The fields of a sensor_msgs/CompressedImage but for its header; data is uint8 (N,)."""
 
     format: str
-    data: Bytes
+    data: Frame
 
 
 def image_size(msg: Any, compressed: bool, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -126,7 +127,7 @@ def decode_compressed(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 
         return Decoded(to_bgr(pixels, code), encoding, alpha, deep)
 
 
-def encode_image(frame: Bytes, encoding: str, alpha: Bytes | None = None) -> ImageFields:
+def encode_image(frame: Frame, encoding: str, alpha: Frame | None = None) -> ImageFields:
     """A uint8 BGR frame (H, W, 3) as Image fields: bgr8 (no copy if contiguous), rgb8, bgra8, rgba8 or mono8.
 
     alpha: uint8 (H, W) for bgra8 and rgba8; opaque where it is None. A gray frame (H, W) is taken for mono8 as it is.
@@ -154,7 +155,7 @@ def encode_deep(pixels: Pixels) -> ImageFields:
 
 
 def encode_compressed(
-    frame: Bytes, quality: int = 95, source_encoding: str = "bgr8", codec: Literal["jpeg", "png"] = "jpeg"
+    frame: Frame, quality: int = 95, source_encoding: str = "bgr8", codec: Literal["jpeg", "png"] = "jpeg"
 ) -> CompressedFields:
     """A uint8 frame, BGR (H, W, 3) or gray (H, W), as JPEG of that quality (1 to 100) or as PNG.
 
@@ -215,7 +216,7 @@ def _checked_raster(raster: Raster, pixel_format: PixelFormat, encoding: str) ->
     return raster
 
 
-def _by_fallback(msg: Any, height: int, width: int, fallback: Fallback | None) -> Bytes:
+def _by_fallback(msg: Any, height: int, width: int, fallback: Fallback | None) -> Frame:
     if fallback is None:
         raise ImageFormatError(
             f"encoding {quoted(str(msg.encoding))} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}",
@@ -262,7 +263,7 @@ def _stored_as(declared: str, channels: int) -> tuple[str, int | None]:
     return encoding, _BY_CHANNELS[channels]
 
 
-def _buffer(msg: Any) -> Bytes:
+def _buffer(msg: Any) -> Frame:
     try:
         return np.frombuffer(msg.data, np.uint8)
     except (TypeError, ValueError, BufferError) as err:

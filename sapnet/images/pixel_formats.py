@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
+from sapnet.images.frame import Frame
+
 Pixels = NDArray[Any]
 
 
@@ -23,7 +24,7 @@ class Raster:
     bits: of a 16-bit sample, those that are used; 0: all.
     """
 
-    data: Bytes
+    data: Frame
     height: int
     width: int
     step: int
@@ -52,14 +53,14 @@ class PixelFormat(Protocol):
         ...
 
     def row_bytes(self, width: int) -> int:
-        """Bytes of a row of the first plane; ``step`` cannot be less."""
+        """Frame of a row of the first plane; ``step`` cannot be less."""
         ...
 
     def total_bytes(self, height: int, step: int) -> int:
-        """Bytes of the whole image with rows ``step`` bytes apart."""
+        """Frame of the whole image with rows ``step`` bytes apart."""
         ...
 
-    def convert(self, raster: Raster) -> tuple[Bytes, Bytes | None]:
+    def convert(self, raster: Raster) -> tuple[Frame, Frame | None]:
         """BGR uint8 (H, W, 3), contiguous, and alpha uint8 (H, W) where there is one."""
         ...
 
@@ -84,7 +85,7 @@ class Packed:
     def total_bytes(self, height: int, step: int) -> int:
         return step * height
 
-    def convert(self, raster: Raster) -> tuple[Bytes, Bytes | None]:
+    def convert(self, raster: Raster) -> tuple[Frame, Frame | None]:
         dtype = f"{'>' if raster.big_endian else '<'}u{self.bits // 8}"
         shape = (raster.width,) if self.samples == 1 else (raster.width, self.samples)
         pixels = raster.rows(raster.height, shape, dtype)
@@ -114,7 +115,7 @@ class SemiPlanar:
     def total_bytes(self, height: int, step: int) -> int:
         return step * height + self._chroma_step(step) * (height // self.subsampling)
 
-    def convert(self, raster: Raster) -> tuple[Bytes, Bytes | None]:
+    def convert(self, raster: Raster) -> tuple[Frame, Frame | None]:
         height, width = raster.height, raster.width
         pairs = (width // self.subsampling, 2)
         luma = raster.rows(height, (width,))
@@ -135,7 +136,7 @@ _BLUE, _GREEN, _RED = (1.164, 2.018, 0.0), (1.164, -0.391, -0.813), (1.164, 0.0,
 _YUV_TO_BGR = np.array([(*row, -16 * row[0] - 128 * (row[1] + row[2])) for row in (_BLUE, _GREEN, _RED)], np.float32)
 
 
-def _yuv_444_to_bgr(luma: Bytes, chroma: Bytes) -> Bytes:
+def _yuv_444_to_bgr(luma: Frame, chroma: Frame) -> Frame:
     # OpenCV's own YUV conversions take luma below black for black.
     yuv = cv2.merge([np.maximum(luma, 16), chroma])
     bgr: Pixels = cv2.transform(yuv, _YUV_TO_BGR)
@@ -158,7 +159,7 @@ def white(bits: int) -> int:
     return int(2 ** (bits or 16) - 1)
 
 
-def to_bgr(pixels: Bytes, code: int | None) -> Bytes:
+def to_bgr(pixels: Frame, code: int | None) -> Frame:
     """uint8 pixels by one of OpenCV's conversions as contiguous BGR (H, W, 3); no copy where they are that already."""
     bgr: Pixels = pixels if code is None else cv2.cvtColor(pixels, code)
     return np.ascontiguousarray(bgr)

@@ -15,20 +15,18 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from numpy.typing import NDArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool, Header
 
 from sapnet.errors import SapnetError
+from sapnet.images.frame import Frame
 from sapnet.media.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet.rain import RAIN_PRESETS
 from sapnet_ros.demo.source import open_input
 from sapnet_ros.qos import frames_profile, latched_profile, overridable
 from sapnet_ros.replay.waiting import WaitingNode
-
-Frame = NDArray[np.uint8]
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2

@@ -12,17 +12,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 
 import sapnet
-from sapnet.images.frame import psnr_y
+from sapnet.images.frame import Frame, psnr_y
 from sapnet.images.messages import decode_image
 from sapnet.media.contact_sheet import contact_sheet, side_by_side_video
 from sapnet.media.sequence import RainyFrame, RainySequence
 from sapnet_ros.demo.run import NAMESPACE, Recording
-
-Frame = NDArray[np.uint8]
 
 SHEET = "contact_sheet.png"
 VIDEO = "derained.mp4"

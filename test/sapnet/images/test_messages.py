@@ -25,7 +25,6 @@ def test_the_encodings_of_the_contract_are_all_there():
     assert OUTPUT_ENCODINGS == ("bgr8", "same")
 
 
-@pytest.mark.parametrize("encoding", IMAGE_ENCODINGS)
 @pytest.mark.parametrize(
     ("change", "kind", "text"),
     [
@@ -45,9 +44,8 @@ def test_the_encodings_of_the_contract_are_all_there():
         ({"data": [0] * 48}, "data", "data is a list"),
     ],
 )
-def test_malformed_fields(encoding, change, kind, text):
-    row, size = TIGHT[encoding]
-    msg = message(6, 8, encoding, row, bytes(size))
+def test_malformed_fields(change, kind, text):
+    msg = message(6, 8, "nv12", 8, bytes(72))
     assert decode_image(msg).bgr.shape == (6, 8, 3)
     vars(msg).update(change)
     with pytest.raises(ImageFormatError, match=text) as error:
@@ -56,15 +54,15 @@ def test_malformed_fields(encoding, change, kind, text):
 
 
 @pytest.mark.parametrize("encoding", IMAGE_ENCODINGS)
-@pytest.mark.parametrize("pad", [0, 4])
-def test_step_and_length_are_exact(encoding, pad):
+def test_step_and_length_are_exact(encoding):
     row, tight = TIGHT[encoding]
-    size = tight * (row + pad) // row
-    assert decode_image(message(6, 8, encoding, row + pad, bytes(size))).bgr.shape == (6, 8, 3)
-    for wrong in (size - 1, size + 1, size - pad - 1, 2 * size):
-        with pytest.raises(ImageFormatError, match="data has") as error:
-            decode_image(message(6, 8, encoding, row + pad, bytes(wrong)))
-        assert error.value.kind == "data"
+    for pad in (0, 4):
+        size = tight * (row + pad) // row
+        assert decode_image(message(6, 8, encoding, row + pad, bytes(size))).bgr.shape == (6, 8, 3)
+        for wrong in (size - 1, size + 1, size - pad - 1, 2 * size):
+            with pytest.raises(ImageFormatError, match="data has") as error:
+                decode_image(message(6, 8, encoding, row + pad, bytes(wrong)))
+            assert error.value.kind == "data"
     with pytest.raises(ImageFormatError, match=f"step is {row - 1}") as error:
         decode_image(message(6, 8, encoding, row - 1, bytes(tight)))
     assert error.value.kind == "step"
@@ -170,16 +168,11 @@ def test_frames_cannot_be_written_as_anything(shape, encoding):
     assert error.value.kind == "encoding"
 
 
-@pytest.mark.parametrize(
-    ("requested", "source", "expected"),
-    [
-        *(("bgr8", source, "bgr8") for source in IMAGE_ENCODINGS),
-        *(("same", kept, kept) for kept in ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")),
-        *(("same", source, "bgr8") for source in ("mono16", "8UC1", "8UC4", "yuyv", "nv12", "bayer_rggb8", "32FC1")),
-    ],
-)
-def test_output_encoding(requested, source, expected):
-    assert output_encoding(requested, source) == expected
+def test_output_encoding():
+    kept = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")
+    for source in (*IMAGE_ENCODINGS, "32FC1"):
+        assert output_encoding("bgr8", source) == "bgr8"
+        assert output_encoding("same", source) == (source if source in kept else "bgr8")
 
 
 @pytest.mark.parametrize(
