@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sapnet.backends import BuildStatus
 from sapnet.derainer import Derainer
 
 _WARM_UP = 2
@@ -52,15 +53,16 @@ def measure(
     batch: int = 1,
     frames: int = 20,
     on_step: Callable[[], None] = lambda: None,
+    on_build: Callable[[BuildStatus], None] = lambda status: None,
 ) -> list[Timing]:
     """Time ``frames`` calls of every candidate, each with ``batch`` frames of noise, in the candidates' order.
 
     The candidates take turns call by call, so that what else the machine does slows all of them alike.
-    on_step: called ``steps(...)`` times as the work goes on. Raises SapnetError.
+    on_step: called ``steps(...)`` times as the work goes on. on_build: as in BackendSpec. Raises SapnetError.
     """
     noise = list(np.random.default_rng(_SEED).integers(0, 256, (batch, height, width, 3), np.uint8))
     with ExitStack() as stack:
-        derainers = [stack.enter_context(_make(candidate)) for candidate in candidates]
+        derainers = [stack.enter_context(_make(candidate, on_build)) for candidate in candidates]
         for derainer in derainers:
             derainer.prepare(height, width, batch)
             for _ in range(_WARM_UP):
@@ -95,11 +97,12 @@ def steps(candidates: int, frames: int) -> int:
     return candidates * (1 + frames)
 
 
-def _make(candidate: Candidate) -> Derainer:
+def _make(candidate: Candidate, on_build: Callable[[BuildStatus], None]) -> Derainer:
     return Derainer(
         weights=candidate.weights,
         backend=candidate.backend,
         device=candidate.device,
         precision=candidate.precision,
         stages=candidate.stages,
+        on_build=on_build,
     )

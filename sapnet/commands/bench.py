@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from sapnet.commands.common import (
     parse_shape,
     parse_stages,
     progress_bar,
+    tell_builds,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ def _measure(candidates: Sequence[Candidate], args: argparse.Namespace) -> list[
     height, width = args.shape
     with progress_bar() as progress:
         task = progress.add_task("measuring", total=steps(len(candidates), args.frames))
-        return measure(candidates, height, width, args.batch, args.frames, on_step=lambda: progress.advance(task))
+        advance = partial(progress.advance, task)
+        return measure(candidates, height, width, args.batch, args.frames, advance, tell_builds())
 
 
 def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
