@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError
@@ -21,9 +21,6 @@ from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Mailbox, Received
 from sapnet_ros.params import NodeParams
 from sapnet_ros.stats import Parts
-
-if TYPE_CHECKING:
-    from sapnet_ros.worker import Inference
 
 NEVER = math.inf
 AFTER_ERROR_S = 0.1
@@ -41,6 +38,18 @@ class Settled:
     derained: Derained | None
     parts: Parts
     until_s: float
+
+
+class Runner(Protocol):
+    """Runs calls of the network on a thread of its own."""
+
+    def start(self, call: Call) -> None:
+        """Run a call as soon as those before it have ended."""
+        ...
+
+    def close(self) -> None:
+        """End the thread after the calls that were started."""
+        ...
 
 
 class Dispatch:
@@ -61,7 +70,7 @@ class Dispatch:
         params: Callable[[], NodeParams],
         decode: fates.Decode,
         log_error: Callable[[str, str], None],
-        make_inference: Callable[[], Inference],
+        make_inference: Callable[[], Runner],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cameras = cameras

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import MIN_SIDE
@@ -15,9 +15,6 @@ from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
-
-if TYPE_CHECKING:
-    from sapnet_ros.camera import Camera
 
 # Part of the public contract.
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
@@ -93,8 +90,24 @@ def make_decoder(params: NodeParams, keep_thread: Callable[[Thread], None]) -> D
     )
 
 
+class Switches(Protocol):
+    """What a camera decides about its frames. watched: somebody subscribes to an output. enabled: by its service."""
+
+    enabled: bool
+
+    @property
+    def gate(self) -> RainGate:
+        """The camera's rain gate."""
+        ...
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody subscribes to an output."""
+        ...
+
+
 def decide(
-    frame: Received, camera: Camera, loader: Loader, params: NodeParams, now_s: float, due_s: float
+    frame: Received, camera: Switches, loader: Loader, params: NodeParams, now_s: float, due_s: float
 ) -> Fate | None:
     """A frame's fate as far as its header tells it, before it is decoded; None: it is to be derained.
 
