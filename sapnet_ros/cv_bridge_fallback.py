@@ -1,4 +1,4 @@
-"""The way to BGR for encodings that sapnet does not read itself: cv_bridge, where it is installed and works."""
+"""Converts encodings that sapnet does not read itself with cv_bridge, where that is installed and works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What /diagnostics says: one status per camera, one of the backend, one of the process."""
+"""The statuses on /diagnostics: one for each camera, one for the backend, one for the process."""
 
 from __future__ import annotations
 

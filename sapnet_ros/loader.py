@@ -1,4 +1,4 @@
-"""Gets the network ready in the background, so that no callback and no transition waits for it."""
+"""Loads and compiles the network in the background, so that no callback and no transition waits for it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 # Backends tell twice a second how a build goes: one that was silent for longer has ended.
 BUILD_SILENCE_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
-# A backend that hangs is started anew after so long, then twice that, and so on; after so many times, no more.
+# A backend that hangs is restarted with exponential back-off, at most so many times.
 FIRST_PAUSE_S = 1.0
 MAX_RESTARTS = 5
-# A backend that has worked for so long after a restart may hang as often again ...
+# A backend that has worked for so long after a restart gets all its restarts back ...
 FORGIVEN_AFTER_S = 60.0
-# ... but each call that never returns keeps a thread and a network: so many of them are the end.
+# ... but each call that never returns keeps a thread and a network: at most so many.
 MAX_LEFT_BEHIND = 5
 # A rate is held if the calls of one period take so much of it.
 BUSY_SHARE = 0.8
@@ -63,7 +63,7 @@ class Restarts:
         self._left_behind.append(thread)
 
     def plan(self, error: str) -> tuple[bool, str]:
-        """Whether to load anew after ``error``, and what to say."""
+        """Whether to reload after ``error``, and what to say."""
         self._working_since_s = None
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         why_not = ""
@@ -77,7 +77,7 @@ class Restarts:
         self._not_before_s = self._clock() + delay_s
         self._tries += 1
         self.count += 1
-        return True, f"{error}; starting it anew in {delay_s:g} s (try {self._tries} of {MAX_RESTARTS})"
+        return True, f"{error}; restarting it in {delay_s:g} s (try {self._tries} of {MAX_RESTARTS})"
 
     def note_working(self) -> None:
         """The backend has derained frames."""
@@ -259,7 +259,7 @@ class Loader:
         return self._choice.said
 
     def restart(self, derainer: Derainer, error: str, thread: Thread) -> None:
-        """Leave ``derainer`` behind, which hangs in ``thread``, and load anew after a while, or never after too many.
+        """Leave ``derainer`` behind, which hangs in ``thread``, and reload with back-off, up to a limit.
 
         ``error`` says what is wrong until then.
         """
@@ -299,7 +299,7 @@ class Loader:
             _close(self._derainer).join(CLOSE_TIMEOUT_S)
 
     def _plan_restart(self, error: str) -> str:
-        """When to load anew after ``error``, if at all; returns what to say. Only under the lock."""
+        """When to reload after ``error``, if at all; returns what to say. Only under the lock."""
         again, said = self._restarts.plan(error)
         if again:
             self._loaded_stages = None

@@ -164,7 +164,7 @@ class DerainNode(LifecycleNode):
 
     @transition_to(UNCONFIGURED)
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything; the node can be configured anew."""
+        """Free everything; the node can be configured again."""
         self.free()
         return super().on_cleanup(state)
 

@@ -15,7 +15,7 @@ DEPTH = 5
 
 
 def frames_profile() -> QoSProfile:
-    """For images and camera_info, in and out. Made anew each time: rclpy writes overrides into the profile it is given.
+    """For images and camera_info, in and out. A new one each time: rclpy writes overrides into the profile it is given.
 
     Reliable also for what sensor data usually leaves to best effort: a frame larger than Fast DDS's default
     shared-memory segment travels in fragments, and best effort then loses nearly every frame.
@@ -81,7 +81,7 @@ class Losses:
         """A message came; returns how many are now known to be lost that were not before.
 
         number: the publisher's sequence number; None where the middleware gives none. one_publisher: asked where there
-        is a gap. The numbers of several publishers mix, and those of one that was started anew begin again.
+        is a gap. The numbers of several publishers mix, and those of one that was restarted begin again.
         """
         before, last, self._last = self._total, self._last, number
         if number is not None and last is not None and number > last + 1 and one_publisher():
@@ -96,8 +96,8 @@ class Losses:
 class CameraSubscription:
     """A subscription that adapts to its publishers: reliable and volatile, until they offer something else.
 
-    It is made anew as best effort when a publisher offers no more than that, and as transient local when all publishers
-    latch their messages, so that one which was sent before the node started is received too.
+    It is replaced by a best-effort one when a publisher offers no more than that, and by a transient local one when all
+    publishers latch their messages, so that one which was sent before the node started is received too.
 
     topic: as given to rcl, which applies the remap rules; the attribute of that name is the resolved name.
     on_lost: called with the number of messages that are newly known to be lost.

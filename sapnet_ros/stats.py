@@ -1,4 +1,4 @@
-"""What became of every frame of a camera, and how long it took."""
+"""Counts the fates of a camera's frames, and measures where their time went."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class CameraStats:
             self._note_fate(reason, error)
 
     def count_missed(self) -> int:
-        """A frame's deadline came before its result; its fate is counted beside. Returns how many did in a row."""
+        """A frame missed its deadline; its fate is counted separately. Returns how many did in a row."""
         with self._lock:
             self._missed_in_row += 1
             return self._missed_in_row

@@ -76,7 +76,7 @@ def test_a_backend_that_hangs_every_time(rig: Rig, on_failure: str) -> None:
 
         def restarted() -> dict[str, Any] | None:
             status = rig.status("backend")
-            again = int(status["restarts"]) >= 2 and "starting it anew" in status["message"]
+            again = int(status["restarts"]) >= 2 and "restarting it" in status["message"]
             return status if again else None
 
         def failed() -> int:
@@ -86,7 +86,7 @@ def test_a_backend_that_hangs_every_time(rig: Rig, on_failure: str) -> None:
         status = wait_for(restarted, "the second restart")
         wait_for(lambda: failed() >= 10, "frames that go on while the backend is away")
         assert status["level"] == ERROR
-        assert "the backend hangs: no result after 0.5 s; starting it anew in" in status["message"]
+        assert "the backend hangs: no result after 0.5 s; restarting it in" in status["message"]
     fates = rig.one()
     assert failures(fates, on_failure) >= 10
     assert fates.derained == 0

@@ -40,7 +40,7 @@ def test_each_pause_is_twice_the_one_before_until_the_end() -> None:
     for number in range(MAX_RESTARTS):
         assert backend.hang() == (
             True,
-            f"it hangs; starting it anew in {FIRST_PAUSE_S * 2**number:g} s (try {number + 1} of {MAX_RESTARTS})",
+            f"it hangs; restarting it in {FIRST_PAUSE_S * 2**number:g} s (try {number + 1} of {MAX_RESTARTS})",
         )
         assert backend.restarts.pause_s == FIRST_PAUSE_S * 2**number
     assert backend.hang() == (False, "it hangs, after 5 restarts: given up; clean up and configure to try again")
