@@ -1,20 +1,35 @@
-"""Says what two recordings have in common and what not, topic by topic, whatever their sizes."""
+"""Compares two recordings topic by topic: images by their pixels, all other messages by their fields."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from mcap.records import Attachment
+from numpy.typing import NDArray
 
 from sapnet.bags.definitions import Definitions
-from sapnet.bags.likeness import Likeness, compare_pair
-from sapnet.bags.matching import Message, Pair, Side, Single, pair_up
+from sapnet.bags.matching import Entry, Side, fields_digest, pair_up
+from sapnet.bags.mcap import ROSBAG2_RECORD
+from sapnet.bags.metadata import QOS_KEY
 from sapnet.bags.open import open_recording
-from sapnet.bags.recording import Recording, Topic
-from sapnet.errors import BagError
+from sapnet.bags.recording import CDR, Recording, Topic
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
+from sapnet.errors import BagError, ImageFormatError
+from sapnet.images.messages import image_size
+
+# Encodings whose samples are the decoded ones; decoding the others rounds or mixes them.
+_EXACT = ("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "8UC1", "8UC3", "8UC4")
+# Channel metadata of rosbag2: QoS profiles are not compared, and the hash follows from the schema.
+_BOOKKEEPING = (QOS_KEY, "topic_type_hash")
 
 Progress = Callable[[int, int], None]
 
@@ -23,9 +38,9 @@ Progress = Callable[[int, int], None]
 class CompareOptions:
     """What counts as a difference.
 
-    tolerance: the largest difference of a sample, 0 to 255, between images that are taken as equal.
-    topics, ignore: names or shell patterns of what to compare (all where empty), and of what not to.
-    times: whether log times must be equal, too.
+    tolerance: largest difference of a sample, 0 to 255, between images that are taken as equal.
+    topics, ignore: names or shell patterns of the topics to compare (all if empty), and of those to leave out.
+    times: log times must be equal, too.
     """
 
     tolerance: int = 0
@@ -38,12 +53,13 @@ class CompareOptions:
 class TopicComparison:
     """A topic in two recordings, A and B.
 
-    types: in A and in B, joined by a comma where a name has several; empty where it is missing.
-    reasons: how many messages differ in what. first_s: where the first difference is, in seconds of log time from
-    the start of A, or from that of B for what only B has; None where there is none.
-    largest_difference: of all samples of the images, 0 to 255. differing_pixels: share of them, 0 to 1.
-    lowest_psnr: in dB, of the image that differs most; None where all are equal. All are None without images.
-    largest_time_difference_s: of log times, where they were compared.
+    types: in A and in B, joined by a comma if a name has several; empty if the topic is missing.
+    channel: what differs between mcap channels: ``schema``, ``encoding``, ``metadata``.
+    reasons: number of messages that differ, by what differs. first_s: log time of the first difference, in seconds
+    from the start of A, or of B for a message that only B has; None if there is none.
+    largest_difference: of all samples of the images, 0 to 255. differing_pixels: their share, 0 to 1.
+    lowest_psnr: in dB, of the image that differs most; None if all are equal. All are None without images.
+    largest_time_difference_s: of log times, if these were compared.
     """
 
     topic: str
@@ -55,6 +71,7 @@ class TopicComparison:
     different: int = 0
     only_a: int = 0
     only_b: int = 0
+    channel: list[str] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     first_s: float | None = None
     largest_difference: int | None = None
@@ -64,53 +81,66 @@ class TopicComparison:
 
     @property
     def is_equal(self) -> bool:
-        return bool(self.type_a and self.type_b) and not (self.different or self.only_a or self.only_b)
+        """Whether both recordings have the topic, and nothing differs."""
+        differs = self.channel or self.different or self.only_a or self.only_b
+        return bool(self.type_a and self.type_b) and not differs
 
 
 @dataclass
 class Comparison:
-    """Two recordings. notes_a, notes_b: what was wrong with each, a sentence for each thing."""
+    """Two recordings.
+
+    records: attachments and metadata records of mcap that differ, such as ``attachment map.pgm``, and how:
+    ``differs``, ``only in A`` or ``only in B``. notes_a, notes_b: problems found in each recording.
+    """
 
     a: str
     b: str
     tolerance: int
     topics: list[TopicComparison]
+    records: dict[str, str] = field(default_factory=dict)
     notes_a: list[str] = field(default_factory=list)
     notes_b: list[str] = field(default_factory=list)
 
     @property
     def is_equal(self) -> bool:
-        return all(topic.is_equal for topic in self.topics)
+        """Whether no topic and no record differs."""
+        return not self.records and all(topic.is_equal for topic in self.topics)
 
 
 def compare_bags(
     a: Path, b: Path, options: CompareOptions = CompareOptions(), progress: Progress = lambda done, total: None
 ) -> Comparison:
-    """Compare two recordings, of whatever storage and compression, message by message.
+    """Compare two recordings message by message, whatever their storage and compression.
 
-    progress: called with the messages read, and how many there are. Raises BagError, also for a wish that no topic
-    answers to.
+    Attachments and metadata records are compared unless ``topics`` are chosen.
+    progress: called with the number of messages read, and the total. Raises BagError, also if a pattern of
+    ``options.topics`` matches no topic.
     """
-    with open_recording(a) as source_a, open_recording(b) as source_b:
-        _require_wanted({topic.name for source in (source_a, source_b) for topic in source.topics}, options.topics)
-        topics = _choose(source_a, options), _choose(source_b, options)
-        sides = Side(source_a, Definitions(source_a.topics)), Side(source_b, Definitions(source_b.topics))
-        tallies = {name: _Tally(name, *topics) for name in sorted({topic.name for some in topics for topic in some})}
+    with open_recording(a) as recording_a, open_recording(b) as recording_b:
+        recordings = recording_a, recording_b
+        _require_matches({topic.name for recording in recordings for topic in recording.topics}, options.topics)
+        topics = _choose(recording_a, options), _choose(recording_b, options)
+        sides = Side(recording_a, Definitions(recording_a.topics)), Side(recording_b, Definitions(recording_b.topics))
+        names = sorted({topic.name for some in topics for topic in some})
+        tallies = {name: _Tally(name, sides, topics, options) for name in names}
         done, total = 0, sum(topic.count for some in topics for topic in some)
-        for found in pair_up(sides, topics):
-            name = (found.message if isinstance(found, Single) else found.a).topic.name
-            tallies[name].add(found, sides, options)
-            done += 1 if isinstance(found, Single) else 2
+        for pair in pair_up(sides, topics):
+            entry = pair[0] or pair[1]
+            assert entry is not None
+            tallies[entry.topic.name].add(*pair)
+            done += sum(found is not None for found in pair)
             progress(done, total)
         compared = [tally.finish() for tally in tallies.values()]
-        notes = list(source_a.notes), list(source_b.notes)
-    return Comparison(str(a), str(b), options.tolerance, compared, *notes)
+        records = {} if options.topics else _compare_records(*recordings)
+        notes = list(recording_a.notes), list(recording_b.notes)
+    return Comparison(str(a), str(b), options.tolerance, compared, records, *notes)
 
 
-def _choose(source: Recording, options: CompareOptions) -> list[Topic]:
+def _choose(recording: Recording, options: CompareOptions) -> list[Topic]:
     return [
         topic
-        for topic in source.topics
+        for topic in recording.topics
         if (not options.topics or _matches(topic.name, options.topics)) and not _matches(topic.name, options.ignore)
     ]
 
@@ -119,7 +149,7 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
     return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _require_wanted(names: set[str], wanted: Sequence[str]) -> None:
+def _require_matches(names: set[str], wanted: Sequence[str]) -> None:
     known = sorted(names)
     listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "") or "none"
     for pattern in wanted:
@@ -127,79 +157,194 @@ def _require_wanted(names: set[str], wanted: Sequence[str]) -> None:
             raise BagError(f"neither recording has a topic {pattern!r}; there are {listed}")
 
 
-class _Tally:
-    """Counts what becomes of one topic's messages."""
+def _compare_records(a: Recording, b: Recording) -> dict[str, str]:
+    counts_a, counts_b = _records(a), _records(b)
+    only_a = {name for name, _ in counts_a - counts_b}
+    only_b = {name for name, _ in counts_b - counts_a}
+    return {
+        name: "differs" if name in only_a & only_b else "only in A" if name in only_a else "only in B"
+        for name in sorted(only_a | only_b)
+    }
 
-    def __init__(self, name: str, topics_a: Sequence[Topic], topics_b: Sequence[Topic]) -> None:
-        self._result = TopicComparison(name, _types(name, topics_a), _types(name, topics_b))
+
+def _records(recording: Recording) -> Counter[tuple[str, bytes]]:
+    """Attachments and metadata records, by name and a digest of their content. rosbag2 writes one of its own."""
+    found: Counter[tuple[str, bytes]] = Counter()
+    for record in recording.records():
+        if isinstance(record, Attachment):
+            content = record.media_type.encode() + b"\0" + record.data
+            found[f"attachment {record.name}", blake2b(content).digest()] += 1
+        elif record.name != ROSBAG2_RECORD:
+            found[f"metadata record {record.name}", repr(sorted(record.metadata.items())).encode()] += 1
+    return found
+
+
+class _Tally:
+    """Compares the messages of one topic name, and counts."""
+
+    def __init__(
+        self, name: str, sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]], options: CompareOptions
+    ) -> None:
+        self._sides = sides
+        self._options = options
+        mine = [[topic for topic in some if topic.name == name] for some in topics]
+        types = [", ".join(sorted({topic.type for topic in some})) for some in mine]
+        self._result = TopicComparison(name, types[0], types[1])
+        if types[0] == types[1]:
+            self._result.channel = _compare_channels(sides, mine[0], mine[1])
         self._reasons: Counter[str] = Counter()
         self._pixels = 0
         self._differing = 0
-        # Of the pair with a header that was seen last: where its messages stand in A and B.
-        self._last: tuple[int, int] = (-1, -1)
+        # Places of the last pair in A and B.
+        self._last = (-1, -1)
 
-    def add(self, found: Pair | Single, sides: tuple[Side, Side], options: CompareOptions) -> None:
-        if isinstance(found, Single):
-            self._add_single(found, sides)
+    def add(self, a: Entry | None, b: Entry | None) -> None:
+        """Add two messages that were paired, or one without a counterpart."""
+        result = self._result
+        result.count_a += a is not None
+        result.count_b += b is not None
+        if a is None or b is None:
+            result.only_a += b is None
+            result.only_b += a is None
+            self._note_first(a, b)
+            return
+        reason, pixels = _compare(a, b, self._sides, self._options.tolerance)
+        if pixels is not None:
+            self._add_pixels(pixels)
+        reason = reason or self._order(a, b) or (self._times(a, b) if self._options.times else "")
+        if reason:
+            result.different += 1
+            self._reasons[reason] += 1
+            self._note_first(a, b)
         else:
-            self._add_pair(found, sides, options)
+            result.equal += 1
 
     def finish(self) -> TopicComparison:
+        """Return the result."""
         self._result.reasons = dict(self._reasons.most_common())
         if self._pixels:
             self._result.differing_pixels = self._differing / self._pixels
         return self._result
 
-    def _add_single(self, found: Single, sides: tuple[Side, Side]) -> None:
-        result = self._result
-        if found.side == 0:
-            result.count_a += 1
-            result.only_a += 1
-        else:
-            result.count_b += 1
-            result.only_b += 1
-        self._note_first(found.message, sides[found.side])
+    def _order(self, a: Entry, b: Entry) -> str:
+        """Whether B has after this message what A has before it, or the reverse."""
+        last, self._last = self._last, (a.place, b.place)
+        return "order" if (a.place > last[0]) != (b.place > last[1]) else ""
 
-    def _add_pair(self, pair: Pair, sides: tuple[Side, Side], options: CompareOptions) -> None:
-        result = self._result
-        result.count_a += 1
-        result.count_b += 1
-        likeness = compare_pair(pair, sides, options.tolerance)
-        self._note_pixels(likeness)
-        reason = likeness.reason or self._order(pair) or (self._times(pair) if options.times else "")
-        if reason:
-            result.different += 1
-            self._reasons[reason] += 1
-            self._note_first(pair.a, sides[0])
-        else:
-            result.equal += 1
-
-    def _order(self, pair: Pair) -> str:
-        """Whether B has what comes before what in A behind it."""
-        here, last = (pair.a.place, pair.b.place), self._last
-        self._last = here
-        return "order" if (here[0] > last[0]) != (here[1] > last[1]) else ""
-
-    def _times(self, pair: Pair) -> str:
-        apart = abs(pair.a.time_ns - pair.b.time_ns)
+    def _times(self, a: Entry, b: Entry) -> str:
+        apart_ns = abs(a.time_ns - b.time_ns)
         largest = self._result.largest_time_difference_s or 0.0
-        self._result.largest_time_difference_s = max(largest, apart / 1e9)
-        return "log time" if apart else ""
+        self._result.largest_time_difference_s = max(largest, apart_ns / 1e9)
+        return "log time" if apart_ns else ""
 
-    def _note_pixels(self, likeness: Likeness) -> None:
-        pixels, result = likeness.pixels, self._result
-        if pixels is None:
-            return
-        self._pixels += pixels.pixels
+    def _add_pixels(self, pixels: _Pixels) -> None:
+        result = self._result
+        self._pixels += pixels.count
         self._differing += pixels.differing
         result.largest_difference = max(result.largest_difference or 0, pixels.largest)
         if math.isfinite(pixels.psnr):
             result.lowest_psnr = min(result.lowest_psnr or math.inf, pixels.psnr)
 
-    def _note_first(self, message: Message, side: Side) -> None:
-        if self._result.first_s is None:
-            self._result.first_s = (message.time_ns - side.source.start_ns) / 1e9
+    def _note_first(self, a: Entry | None, b: Entry | None) -> None:
+        entry, side = (a, self._sides[0]) if a is not None else (b, self._sides[1])
+        if self._result.first_s is None and entry is not None:
+            self._result.first_s = (entry.time_ns - side.recording.start_ns) / 1e9
 
 
-def _types(name: str, topics: Sequence[Topic]) -> str:
-    return ", ".join(sorted({topic.type for topic in topics if topic.name == name}))
+def _compare_channels(sides: tuple[Side, Side], a: list[Topic], b: list[Topic]) -> list[str]:
+    """What differs between the channels of one topic name and type, if both recordings are mcap."""
+    if any(topic.metadata is None for topic in (*a, *b)):
+        return []
+    found = [[_channel(side, topic) for topic in some] for side, some in zip(sides, (a, b), strict=True)]
+    return [
+        facet
+        for place, facet in enumerate(("schema", "encoding", "metadata"))
+        if sorted({channel[place] for channel in found[0]}) != sorted({channel[place] for channel in found[1]})
+    ]
+
+
+def _channel(side: Side, topic: Topic) -> tuple[str, str, str]:
+    """Schema, encoding and metadata of a channel. Definitions of ROS types are compared by their fields."""
+    metadata: Mapping[str, str] = topic.metadata or {}
+    kept = {key: value for key, value in metadata.items() if topic.encoding != CDR or key not in _BOOKKEEPING}
+    defined = side.definitions.text(topic.type) if topic.encoding == CDR else ""
+    schema = defined or f"{topic.schema.encoding} {topic.schema.data.hex()}"
+    return schema, topic.encoding, repr(sorted(kept.items()))
+
+
+class _Pixels(NamedTuple):
+    """Differences of two frames. largest: of all samples, 0 to 255. differing, count: pixels. psnr: in dB."""
+
+    largest: int
+    differing: int
+    count: int
+    psnr: float
+
+
+def _compare(a: Entry, b: Entry, sides: tuple[Side, Side], tolerance: int) -> tuple[str, _Pixels | None]:
+    """What differs between two messages, empty if nothing does, and the differences of their pixels if they are images.
+
+    tolerance: largest difference of a sample, 0 to 255, between equal images.
+    """
+    if all(e.topic.type in (IMAGE, COMPRESSED_IMAGE) and e.stamp is not None and e.data is not None for e in (a, b)):
+        messages = _deserialized(a), _deserialized(b)
+        if messages[0] is not None and messages[1] is not None:
+            try:
+                return _compare_images(a, b, messages, tolerance)
+            except ImageFormatError:  # broken, or of an encoding that is not for looking at, such as depth
+                pass
+    if a.topic.type != b.topic.type:
+        return "types", None
+    is_same = a.data is not None and a.data == b.data
+    is_same = is_same or fields_digest(a, sides[0].definitions) == fields_digest(b, sides[1].definitions)
+    return ("" if is_same else "content"), None
+
+
+def _deserialized(entry: Entry) -> Any:
+    try:
+        return deserialize(entry.data or b"", entry.topic.type)
+    except ValueError:  # cut off
+        return None
+
+
+def _compare_images(a: Entry, b: Entry, messages: tuple[Any, Any], tolerance: int) -> tuple[str, _Pixels | None]:
+    if a.data == b.data and a.topic.type == b.topic.type:
+        height, width = image_size(messages[0], a.topic.type == COMPRESSED_IMAGE)
+        return "", _Pixels(0, 0, height * width, math.inf)
+    frame_a, frame_b = decode_fields(messages[0], a.topic.type), decode_fields(messages[1], b.topic.type)
+    if frame_a.bgr.shape != frame_b.bgr.shape:
+        return "size", None
+    pixels = _compare_frames(frame_a.bgr, frame_b.bgr)
+    if frame_a.alpha is not None and frame_b.alpha is not None:
+        alpha = _compare_frames(frame_a.alpha, frame_b.alpha)
+        pixels = pixels._replace(largest=max(pixels.largest, alpha.largest))
+    if messages[0].header.frame_id != messages[1].header.frame_id:
+        return "frame_id", pixels
+    if pixels.largest > tolerance:
+        return "pixels", pixels
+    is_rounded = frame_a.encoding == frame_b.encoding and frame_a.encoding not in _EXACT
+    if not tolerance and is_rounded and not _equal_samples(*messages):
+        return "samples", pixels
+    return "", pixels
+
+
+def _compare_frames(a: NDArray[Any], b: NDArray[Any]) -> _Pixels:
+    """Two uint8 (H, W, 3) or (H, W) of one shape."""
+    difference = cv2.absdiff(a, b)
+    height, width = difference.shape[:2]
+    largest = int(difference.max())
+    if not largest:
+        return _Pixels(0, 0, height * width, math.inf)
+    worst: NDArray[Any] = difference
+    if difference.ndim == 3:
+        blue, green, red = cv2.split(difference)
+        worst = cv2.max(cv2.max(blue, green), red)
+    mean_square = cv2.norm(difference, cv2.NORM_L2SQR) / difference.size
+    return _Pixels(largest, cv2.countNonZero(worst), height * width, 10 * math.log10(255**2 / mean_square))
+
+
+def _equal_samples(a: Any, b: Any) -> bool:
+    """Whether raw images of one encoding are stored with the same samples; True for compressed ones."""
+    if not (hasattr(a, "step") and hasattr(b, "step")) or (a.step, a.is_bigendian) != (b.step, b.is_bigendian):
+        return True
+    return bool(np.array_equal(a.data, b.data))

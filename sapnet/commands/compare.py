@@ -1,4 +1,4 @@
-"""``sapnet compare``: what two recordings have in common, topic by topic."""
+"""``sapnet compare``: compare two recordings topic by topic."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ EXIT_DIFFERENT = 1
 _DESCRIPTION = """\
 Compare two recordings, A and B, topic by topic and message by message.
 
-Each is a rosbag2 folder, one .mcap or .db3 file, or a ROS 1 .bag, which is compared as ROS 2 would have recorded it;
-storage, compression and the order of topics make no difference. Messages with a header are matched by its stamp, and
-by order where stamps repeat; all others by order, so that after a missing one those that follow differ, too.
+Each is a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag. Storage, compression and the order of topics make no
+difference. Messages with a header are matched by its timestamp, all others by order: if one of these is missing, those
+that follow differ too.
 
-Images, raw or compressed, are compared by their pixels, decoded to 8 bits, whatever their encoding; other messages by
-their fields, or byte by byte where nothing tells their type. A topic that one recording lacks is a difference.
-Log times, QoS profiles and the order between topics are not compared.
+Images, raw or compressed, are compared by their pixels, decoded to 8 bits; other messages by their fields, or byte by
+byte if their type is unknown. A topic that is missing on one side is a difference. Between two mcap recordings, the
+schema, encoding and metadata of channels are compared too, and unless topics are chosen, attachments and metadata
+records. Log times, QoS profiles and the order between topics are not compared.
 
-Exit status: 0 where no difference exceeds the tolerance, 1 where one does, 2 on wrong usage or an unreadable input.
+Exit status: 0 if no difference exceeds the tolerance, 1 if one does, 2 on wrong usage or an unreadable input.
 """
 
 _EXAMPLES = """\
@@ -43,7 +44,7 @@ sapnet compare cpu/ gpu/ --topic '*/derained/image' --tolerance 2
 sapnet compare reference/ replayed/ --times --json > differences.json
 """
 
-_UNLIMITED = 10_000  # columns where nobody wraps lines
+_UNLIMITED = 10_000  # columns, for a pipe
 _FIGURES = ("A", "B", "equal", "differ", "only A", "only B", "max", "pixels", "PSNR")
 
 
@@ -57,25 +58,29 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         type=_parse_tolerance,
         default=0,
         metavar="N",
-        help="largest difference of a pixel's value, 0 to 255, between images taken as equal (default: %(default)s)",
+        help="largest difference of a pixel value, 0 to 255, that images may have (default: %(default)s)",
     )
     parser.add_argument(
         "--topic",
         action="append",
         default=[],
         metavar="T",
-        help="compare this topic alone; a name or a pattern such as '/front/*'; may be repeated",
+        help="compare only this topic, a name or a pattern such as '/front/*'; may be repeated",
     )
     parser.add_argument(
-        "--ignore", action="append", default=[], metavar="T", help="leave this topic out; likewise, and stronger"
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="T",
+        help="leave this topic out, even if --topic matches it; may be repeated",
     )
-    parser.add_argument("--times", action="store_true", help="log times must be equal, too")
+    parser.add_argument("--times", action="store_true", help="compare log times too")
     parser.add_argument("--json", action="store_true", help="print the differences as JSON")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare what the arguments name; 1 where the recordings differ. Raises SapnetError."""
+    """Compare what the arguments name; return 1 if the recordings differ. Raises SapnetError."""
     from sapnet.bags.compare import CompareOptions, compare_bags
 
     options = CompareOptions(args.tolerance, tuple(args.topic), tuple(args.ignore), args.times)
@@ -105,17 +110,19 @@ def _as_json(comparison: Comparison) -> dict[str, object]:
 
 
 def _print(comparison: Comparison) -> None:
-    """A table, why topics differ, what was wrong with the recordings, and the verdict."""
+    """Print the table of topics, how topics and records differ, notes on the recordings, and the verdict."""
     console = Console(width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False, soft_wrap=False)
     if comparison.topics:
         table = _table(comparison.topics, with_types=True)
-        # Names in one piece say more than types.
+        # Rather leave out types than break names.
         unlimited = console.options.update(width=_UNLIMITED)
         fits = console.measure(table, options=unlimited).maximum <= console.width
         console.print(table if fits else _table(comparison.topics, with_types=False))
     for topic in comparison.topics:
         if not topic.is_equal:
             console.print(Text(f"{clean(topic.topic)}: {_why(topic)}"))
+    for record, difference in comparison.records.items():
+        console.print(Text(f"{clean(record)}: {difference}", style="red"))
     for name, notes in (("A", comparison.notes_a), ("B", comparison.notes_b)):
         for note in notes:
             console.print(Text(f"note on {name}: {clean(note)}", style="yellow"))
@@ -127,7 +134,7 @@ def _table(topics: list[TopicComparison], with_types: bool) -> Table:
     table.add_column("topic", overflow="fold")
     if with_types:
         table.add_column("type", overflow="fold")
-    # Figures that no topic has take no room.
+    # Leave out figures that no topic has.
     shown = [any(cell not in ("", "0") for cell in column) for column in zip(*map(_figures, topics), strict=True)]
     shown[:3] = [True] * 3
     for title in compress(_FIGURES, shown):
@@ -150,12 +157,12 @@ def _figures(topic: TopicComparison) -> list[str]:
 
 
 def _share(share: float) -> str:
-    """In per cent; what is not nothing does not look like it."""
+    """In per cent; a small share is not shown as none."""
     return "0" if not share else "<0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
 
 
 def _type(topic: TopicComparison) -> str:
-    """Without the package, where both are the same."""
+    """Without the package, as the table is wide."""
     if topic.type_a == topic.type_b or not (topic.type_a and topic.type_b):
         return clean((topic.type_a or topic.type_b).rpartition("/")[2])
     return clean(" / ".join(name.rpartition("/")[2] for name in (topic.type_a, topic.type_b)))
@@ -164,7 +171,8 @@ def _type(topic: TopicComparison) -> str:
 def _why(topic: TopicComparison) -> str:
     if not (topic.type_a and topic.type_b):
         return f"missing in {'B' if topic.type_a else 'A'}"
-    reasons = [f"{count} differ in {reason}" for reason, count in topic.reasons.items()]
+    reasons = [f"channels differ in {', '.join(topic.channel)}"] if topic.channel else []
+    reasons += [f"{count} differ in {reason}" for reason, count in topic.reasons.items()]
     if "types" in topic.reasons:
         reasons.append(f"{clean(topic.type_a)} in A, {clean(topic.type_b)} in B")
     singles = [f"{count} only in {side}" for side, count in (("A", topic.only_a), ("B", topic.only_b)) if count]
@@ -179,4 +187,5 @@ def _verdict(comparison: Comparison) -> Text:
         messages = counted(sum(topic.equal for topic in comparison.topics), "message")
         return Text(f"equal{tolerance}: {topics}, {messages}", style="bold green")
     differing = sum(not topic.is_equal for topic in comparison.topics)
-    return Text(f"different{tolerance}: {differing} of {topics}", style="bold red")
+    records = f", {counted(len(comparison.records), 'record')}" if comparison.records else ""
+    return Text(f"different{tolerance}: {differing} of {topics}{records}", style="bold red")
