@@ -239,7 +239,7 @@ class _Tally:
 
     def _add_pixels(self, pixels: _Pixels) -> None:
         result = self._result
-        self._pixels += pixels.count
+        self._pixels += pixels.total
         self._differing += pixels.differing
         result.largest_difference = max(result.largest_difference or 0, pixels.largest)
         if math.isfinite(pixels.psnr):
@@ -273,11 +273,11 @@ def _channel(side: Side, topic: Topic) -> tuple[str, str, str]:
 
 
 class _Pixels(NamedTuple):
-    """Differences of two frames. largest: of all samples, 0 to 255. differing, count: pixels. psnr: in dB."""
+    """Differences of two frames. largest: of all samples, 0 to 255. differing, total: pixels. psnr: in dB."""
 
     largest: int
     differing: int
-    count: int
+    total: int
     psnr: float
 
 

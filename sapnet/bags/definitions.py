@@ -49,6 +49,11 @@ class Definitions:
         except SerdeError:
             return data
 
+    def text(self, type_name: str) -> str:
+        """The definition written anew: equal fields give equal text. Empty for an unknown type."""
+        store = self._store(type_name)
+        return store.generate_msgdef(type_name, ros_version=2)[0] if store else ""
+
     def _store(self, type_name: str) -> Typestore | None:
         """What knows the type; None where nothing does."""
         if type_name not in self._stores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
 import bag_builders as bags
-from bag_builders import FRAME_NS, START_NS, Sent, compressed, image, smooth_frames, text, wheel, write_bag
+from bag_builders import FRAME_NS, START_NS, Sent, compressed, image, smooth_frames, split_bag, text, wheel, write_bag
 from sapnet.bags import matching as pairing
 from sapnet.bags.compare import CompareOptions, Comparison, TopicComparison, compare_bags
 from sapnet.errors import BagError
@@ -355,6 +357,67 @@ def test_a_recording_that_is_cut_off_is_compared_as_far_as_it_goes(compare: Comp
 def test_what_is_no_recording_is_an_error(compare: Compare, tmp_path: Path) -> None:
     with pytest.raises(BagError, match="does not exist"):
         compare(tmp_path / "nothing", drive())
+
+
+def write_mcap(
+    path: Path,
+    schema: bytes = b"one",
+    encoding: str = "protobuf",
+    metadata: str = "front",
+    attachment: bytes = b"map",
+    record: str = "7",
+) -> Path:
+    """A file with one protobuf message, and an attachment and a metadata record unless they are empty."""
+    with path.open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("", "test")
+        number = writer.register_schema("Pose", "protobuf", schema)
+        channel = writer.register_channel("/pose", encoding, number, {"sensor": metadata})
+        writer.add_message(channel, START_NS, b"\x08\x01", START_NS)
+        if attachment:
+            writer.add_attachment(START_NS, START_NS, "map.pgm", "image/x-portable-graymap", attachment)
+        if record:
+            writer.add_metadata("vehicle", {"vin": record})
+        writer.finish()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "channel", "records"),
+    [
+        ({}, [], {}),
+        ({"schema": b"two"}, ["schema"], {}),
+        ({"encoding": "json"}, ["encoding"], {}),
+        ({"metadata": "rear"}, ["metadata"], {}),
+        ({"attachment": b"other"}, [], {"attachment map.pgm": "differs"}),
+        (
+            {"attachment": b"", "record": "8"},
+            [],
+            {"attachment map.pgm": "only in A", "metadata record vehicle": "differs"},
+        ),
+    ],
+)
+def test_channels_attachments_and_metadata_of_mcap_are_compared(
+    compare: Compare, tmp_path: Path, changes: dict[str, Any], channel: list[str], records: dict[str, str]
+) -> None:
+    a, b = write_mcap(tmp_path / "a.mcap"), write_mcap(tmp_path / "b.mcap", **changes)
+    comparison = compare(a, b)
+    assert (only(comparison).channel, comparison.records) == (channel, records)
+    assert comparison.is_equal == (not changes)
+    assert only(comparison).equal == 1
+    assert compare(a, b, topics=("/pose",)).records == {}
+
+
+def test_a_recording_whose_second_file_begins_earlier_equals_itself(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far more than may wait lies between the two times."""
+    monkeypatch.setattr(pairing, "MAX_WAITING_BYTES", 10_000)
+    messages = camera(80)
+    bag = split_bag(tmp_path / "bag", [messages[40:], messages[:40]])
+    copy = shutil.copytree(bag, tmp_path / "copy")
+    topic = only(compare(bag, copy))
+    assert (topic.equal, topic.different, topic.only_a, topic.only_b) == (80, 0, 0, 0)
 
 
 messages_of_a_bag = st.lists(
