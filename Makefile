@@ -23,7 +23,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 UV ?= uv
 
 # Passed through the environment, so that spaces and quotes in a path survive.
-export INPUT RAIN RATE FRAMES SIZE OPEN_LOOP OUT MINUTES
+export DATA INPUT RAIN RATE FRAMES SIZE OPEN_LOOP OUT MINUTES
 
 # $(1): environment; $(2): requirement files. The stamp $@ is written last, so that an interrupted install is resumed.
 define install
@@ -37,7 +37,7 @@ define install
 	@touch $@
 endef
 
-.PHONY: help venv venv-kilted demo test test-kilted lint docs soak locks clean distclean
+.PHONY: bench help venv venv-kilted demo test test-kilted lint docs soak locks clean distclean
 
 help: ## list what can be made
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -74,6 +74,11 @@ test-kilted: venv-kilted ## run the node's tests on ROS 2 Kilted
 
 soak: venv ## four cameras for MINUTES=10 through derain_node; memory and threads as soak.png
 	$(BIN)/python benchmarks/soak.py --minutes "$${MINUTES:-10}" --picture soak.png
+
+bench: venv ## the network and the node at small settings, and their tables in docs/benchmarks.md; DATA=folder for PSNR
+	$(BIN)/sapnet bench --backend openvino torch --frames 10
+	$(BIN)/python benchmarks/peers.py --large-turns 0 $(if $(DATA),--data "$$DATA")
+	$(BIN)/python benchmarks/live.py --seconds 2
 
 lint: venv ## ruff and mypy
 	$(BIN)/python -m ruff check .

@@ -1,4 +1,4 @@
-"""Cameras and a reader, each a process of its own, for what measures derain_node.
+"""A player and a monitor, each a process of its own, for what measures derain_node.
 
 ``python benchmarks/cameras.py publish --cameras front rear --shape 360x640 --rate 30 --seconds 60``
 ``python benchmarks/cameras.py read --cameras front rear``
@@ -13,17 +13,20 @@ import os
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from sapnet_ros.camera import image_message
 from sapnet_ros.qos import frames_profile
@@ -46,20 +49,39 @@ def running_node(*parameters: str) -> Iterator[subprocess.Popen[bytes]]:
 @contextlib.contextmanager
 def reading(cameras: Sequence[str]) -> Iterator[None]:
     """One subscriber of every derained frame and mask."""
-    with _process(__file__, "read", "--cameras", *cameras):
+    with _process(__file__, "read", "--cameras", *cameras, stdout=subprocess.DEVNULL):
         yield
 
 
-def publish(cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float) -> subprocess.Popen[bytes]:
-    """Start the cameras' process; on its stdout stands JSON in the end: how many frames each camera sent."""
+@contextlib.contextmanager
+def monitoring(cameras: Sequence[str], transport: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One subscriber of every derained frame; see ``arrivals``."""
+    arguments = ("read", "--frames-only", "--transport", transport, "--cameras", *cameras)
+    with _process(__file__, *arguments, stdout=subprocess.PIPE) as process:
+        yield process
+
+
+def arrivals(monitor: subprocess.Popen[bytes]) -> dict[str, list[tuple[int, int]]]:
+    """End the monitor: for each camera the stamps of the frames that came, and when they came; nanoseconds."""
+    monitor.terminate()
+    assert monitor.stdout is not None
+    found: dict[str, list[tuple[int, int]]] = json.load(monitor.stdout)
+    return found
+
+
+def publish(
+    cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, transport: str = "raw"
+) -> subprocess.Popen[bytes]:
+    """Start the player; in the end it prints JSON: how many frames each camera sent. transport: raw or compressed."""
     height, width = shape
     arguments = ["--cameras", *cameras, "--shape", f"{height}x{width}", "--rate", str(rate), "--seconds", str(seconds)]
-    return subprocess.Popen([sys.executable, __file__, "publish", *arguments], stdout=subprocess.PIPE)
+    command = [sys.executable, __file__, "publish", "--transport", transport, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
 @contextlib.contextmanager
-def _process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, *arguments])
+def _process(*arguments: str, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, *arguments], stdout=stdout)
     try:
         yield process
     finally:
@@ -108,13 +130,15 @@ class Watch(Node):
 def _publish(args: argparse.Namespace) -> None:
     height, width = map(int, args.shape.split("x"))
     node = rclpy.create_node("cameras")
-    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    frame = cv2.GaussianBlur(noise, (0, 0), 2)  # noise alone is no JPEG that a camera would send
     messages: dict[str, Any] = {}
     # Deep, so that nothing is lost on this side when the machine is busy elsewhere for a moment.
     profile = QoSProfile(depth=DEPTH)
-    publishers = {name: node.create_publisher(Image, f"{name}/image", profile) for name in args.cameras}
+    kind, suffix = (CompressedImage, "/compressed") if args.transport == "compressed" else (Image, "")
+    publishers = {name: node.create_publisher(kind, f"{name}/image{suffix}", profile) for name in args.cameras}
     for name in args.cameras:
-        messages[name] = image_message(Image().header, frame, "bgr8")
+        messages[name] = image_message(Image().header, frame, "bgr8") if kind is Image else _jpeg(frame)
         messages[name].header.frame_id = f"{name}_optical"
     end_s = time.monotonic() + READY_S
     while any(publisher.get_subscription_count() == 0 for publisher in publishers.values()):
@@ -139,12 +163,28 @@ def _publish(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> None:
-    node = rclpy.create_node("reader")
+    node = rclpy.create_node("monitor")
+    came: dict[str, list[tuple[int, int]]] = {name: [] for name in args.cameras}
+
+    def note(message: Any, name: str) -> None:
+        stamp = message.header.stamp
+        came[name].append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
+
+    kind, suffix = (CompressedImage, "/compressed") if args.transport == "compressed" else (Image, "")
     for name in args.cameras:
-        for topic in ("derained/image", "streak_mask/image"):
-            node.create_subscription(Image, f"{name}/{topic}", lambda message: None, frames_profile())
+        frames = partial(note, name=name)
+        node.create_subscription(kind, f"{name}/derained/image{suffix}", frames, frames_profile())
+        if not args.frames_only:
+            node.create_subscription(Image, f"{name}/streak_mask/image", lambda message: None, frames_profile())
     with contextlib.suppress(ExternalShutdownException):
         rclpy.spin(node)
+    print(json.dumps(came))
+
+
+def _jpeg(frame: np.ndarray) -> CompressedImage:
+    message = CompressedImage(format="bgr8; jpeg compressed bgr8")
+    message.data = array("B", cv2.imencode(".jpg", frame)[1].tobytes())
+    return message
 
 
 def main() -> None:
@@ -155,6 +195,8 @@ def main() -> None:
     parser.add_argument("--shape", default="360x640")
     parser.add_argument("--rate", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
+    parser.add_argument("--frames-only", action="store_true", help="read no masks")
     args = parser.parse_args()
     isolate()
     rclpy.init()
@@ -163,15 +205,20 @@ def main() -> None:
 
 
 def isolate() -> None:
-    """Keep what this process and its children say on this host, in a domain of its own, and have large frames fit.
-
-    The launch files give derain_node the same Fast DDS profile.
-    """
-    profile = str(Path(__file__).resolve().parents[1] / "config" / "fastdds.xml")
-    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(variable, profile)
+    """Keep what this process and its children say on this host, in a domain of its own, and have large frames fit."""
+    use_profile(True)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", "91")
+
+
+def use_profile(wanted: bool) -> None:
+    """Give the processes that are started from now on the Fast DDS profile of the launch files, or none."""
+    profile = str(Path(__file__).resolve().parents[1] / "config" / "fastdds.xml")
+    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        if wanted:
+            os.environ[variable] = profile
+        else:
+            os.environ.pop(variable, None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
-"""What the node adds: ``python benchmarks/live.py`` measures derain_node over real DDS against the bare Derainer.
+"""derain_node over DDS: its highest rate, then latency, jitter, drops, processor time and memory at fixed rates.
 
-Prints JSON: latency one frame at a time and at half the bare rate, and what a large frame loses in transport.
+    python benchmarks/live.py
+    python benchmarks/live.py --backend auto --shapes 240x320 --seconds 20
+
+After ros2_benchmark: a player, derain_node and a monitor, each a process of its own. The highest rate is the one at
+which at most 5 % of the frames are lost, found by bisection. Latency is measured at half of it, from the player's stamp
+to the arrival of the derained frame of equal stamp, all on this host's clock. Writes benchmarks/results/live.json and
+from it the table of docs/benchmarks.md. The backend is fake by default: what is measured is the node.
 """
 
 from __future__ import annotations
@@ -8,140 +14,179 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.parameter import Parameter
+from cameras import CAMERAS, Watch, arrivals, isolate, monitoring, publish, running_node, use_profile
+from tables import markdown, replace
 
-from sapnet.derainer import Derainer
-from sapnet.media.sequence import RainySequence
-from sapnet_ros.demo.camera import Player, stamp_of
-from sapnet_ros.replay.processes import Processes
+from sapnet.backends.devices import processor_name
+from sapnet.commands.common import parse_shape
 
-READY_S = 120.0
-RETURN_S = 10.0
-NAMESPACE = "/sapnet_bench"
-
-
-@contextmanager
-def running_node(*parameters: str, best_effort: bool = False) -> Iterator[tuple[Player, dict[str, str]]]:
-    """A derain_node process and a Player beside it; the dict follows the camera's diagnostics."""
-    arguments = ["--ros-args", "-r", f"__ns:={NAMESPACE}", *(word for p in parameters for word in ("-p", p))]
-    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder), os.environ) as processes:
-        processes.start("node", "sapnet_ros.derain_node", arguments)
-        overrides = []
-        if best_effort:
-            name = f"qos_overrides.{NAMESPACE}/image.publisher.reliability"
-            overrides = [Parameter(name, value="best_effort")]
-        player = Player(namespace=NAMESPACE, parameter_overrides=overrides)
-        values: dict[str, str] = {}
-
-        def keep(message: DiagnosticArray) -> None:
-            for status in message.status:
-                if status.name.endswith("/derain_node: camera"):
-                    values.update({pair.key: pair.value for pair in status.values})
-
-        player.create_subscription(DiagnosticArray, "/diagnostics", keep, 10)
-        player.wait_for_subscribers(1, READY_S)
-        yield player, values
-        player.destroy_node()
+RESULTS = Path(__file__).resolve().parent / "results" / "live.json"
+MAX_LOSS = 0.05
+MAX_RATE_HZ = 240.0
+STEPS = 4  # of the bisection
+SETTLE_S = 1.0
 
 
-def milliseconds(seconds: list[float]) -> dict[str, float]:
-    """p50 and p95."""
-    return {f"p{q}": round(float(np.percentile(seconds, q)) * 1e3, 2) for q in (50, 95)}
+@dataclass(frozen=True)
+class Setup:
+    """What is measured."""
+
+    shape: tuple[int, int]
+    cameras: int
+    transport: str
+    profile: bool
+
+    def __str__(self) -> str:
+        height, width = self.shape
+        return f"{height}x{width}, {self.cameras} x {self.transport}, {'profile' if self.profile else 'no profile'}"
 
 
-def closed_loop(count: int, height: int, width: int) -> dict[str, Any]:
-    """One frame in flight; every other call is the bare Derainer's, so that both see the same machine."""
-    frames = [np.ascontiguousarray(f.rainy[:height, :width]) for f in RainySequence(None, "heavy", 30, 0)]
-    bare, live = [], []
-    with Derainer() as derainer, running_node() as (player, _):
-        derainer.prepare(height, width)
-        player.announce(height, width, READY_S)
-        for number in range(count + 5):
-            frame = frames[number % len(frames)]
-            start = time.monotonic()
-            derainer([frame])
-            bare.append(time.monotonic() - start)
-            sent = player.send(frame)
-            assert player.wait_returned(sent, RETURN_S), f"frame {number} did not come back"
-            live.append(time.monotonic() - sent.steady_ns / 1e9)
-    result = {"frames": count, "bare_ms": milliseconds(bare[5:]), "live_ms": milliseconds(live[5:])}
-    return result | {"ratio_p50": round(result["live_ms"]["p50"] / result["bare_ms"]["p50"], 3)}
+@dataclass(frozen=True)
+class Figures:
+    """Of one rate. Times from stamp to arrival; jitter_ms: standard deviation of the intervals between arrivals.
+
+    All are 0 where no frame came.
+    """
+
+    rate_hz: float
+    sent: int
+    lost: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    jitter_ms: float
+    cpu_percent: float
+    memory_mb: float
+
+    @property
+    def loss(self) -> float:
+        """Share of the frames that were sent."""
+        return self.lost / self.sent
 
 
-def open_loop(count: int, height: int, width: int, bare_p50_ms: float) -> dict[str, Any]:
-    """At half the rate that the bare Derainer could keep."""
-    frames = [np.ascontiguousarray(f.rainy[:height, :width]) for f in RainySequence(None, "heavy", 30, 0)]
-    period_s = 2e-3 * bare_p50_ms
-    returned: dict[int, float] = {}
-    with running_node() as (player, values):
-        player.announce(height, width, READY_S)
+def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Figures:
+    """Every process is started anew, so that nothing is left from another rate."""
+    names = CAMERAS[: setup.cameras]
+    height, width = setup.shape
+    compressed = setup.transport == "compressed"
+    parameters = [f"backend:={backend}", f"cameras:=[{','.join(names)}]", f"warmup_sizes:=[{height}x{width}]"]
+    parameters += [f"image_transport:={setup.transport}", f"publish_compressed:={str(compressed).lower()}"]
+    use_profile(setup.profile)
+    watch = Watch(())
+    with running_node(*parameters), monitoring(names, setup.transport) as monitor:
+        player = publish(names, setup.shape, rate, seconds, setup.transport)
+        while player.poll() is None:
+            watch.spin_for(0.2)
+        watch.spin_for(SETTLE_S)
+        while "process" not in watch.statuses:  # once a second
+            watch.spin_for(0.2)
+        assert player.stdout is not None
+        sent = sum(json.load(player.stdout)["sent"].values())
+        came = arrivals(monitor)
+    process = watch.statuses["process"]
+    watch.destroy_node()
+    latencies = [(at - stamp) / 1e6 for frames in came.values() for stamp, at in frames]
+    intervals = [np.diff([at for _, at in frames]) / 1e6 for frames in came.values() if len(frames) > 1]
+    return Figures(
+        rate,
+        sent,
+        sent - len(latencies),
+        *(round(float(value), 2) for value in np.percentile(latencies or [0.0], (50, 95, 99))),
+        round(float(np.std(np.concatenate(intervals or [[0.0]]))), 2),
+        float(process["cpu_percent"]),
+        float(process["memory_mb"]),
+    )
 
-        def keep(status: DiagnosticArray) -> None:
-            returned.setdefault(stamp_of(status.header), time.monotonic())
 
-        player.create_subscription(DiagnosticArray, "frame_status", keep, 100)
-        sent, next_s = [], time.monotonic()
-        for number in range(count):
-            player.spin_until(lambda: False, next_s - time.monotonic())
-            sent.append(player.send(frames[number % len(frames)]))
-            next_s += period_s
-        player.spin_until(lambda: len(returned) == count, RETURN_S)
-        player.spin_until(lambda: int(values.get("received", 0)) == count and values["in_flight"] == "0", 3.0)
-        live = [returned[s.stamp_ns] - s.steady_ns / 1e9 for s in sent if s.stamp_ns in returned]
-        counts = {key: int(values[key]) for key in ("received", "derained", "passed_through", "dropped")}
-    ratio = round(milliseconds(live)["p50"] / bare_p50_ms, 3)
-    return {
-        "rate_hz": round(1 / period_s, 2),
-        "sent": count,
-        **counts,
-        "live_ms": milliseconds(live),
-        "ratio_p50": ratio,
-    }
+def highest_rate(setup: Setup, backend: str, seconds: float) -> float:
+    """In Hz, of each camera; 0 where even one frame a second is too much."""
+    low, high = 0.0, MAX_RATE_HZ
+    rate = 30.0
+    for _ in range(STEPS):
+        low, high = (rate, high) if at_rate(setup, backend, rate, seconds).loss <= MAX_LOSS else (low, rate)
+        rate = 2 * low if high == MAX_RATE_HZ else (low + high) / 2
+        rate = min(rate, MAX_RATE_HZ)
+    return low
 
 
-def transport(count: int, best_effort: bool) -> dict[str, Any]:
-    """1280x720 bgr8 at 10 Hz through the fake backend, default Fast DDS."""
-    frame = np.zeros((720, 1280, 3), np.uint8)
-    with running_node("backend:=fake", "warmup_sizes:=[720x1280]", best_effort=best_effort) as (player, values):
-        player.spin_until(lambda: bool(player.ready), READY_S)
-        player.spin_until(lambda: False, 2.0)  # discovery, and the fallback to best effort
-        sent, next_s = [], time.monotonic()
-        for _ in range(count):
-            player.spin_until(lambda: False, next_s - time.monotonic())
-            sent.append(player.send(frame))
-            next_s += 0.1
-        player.spin_until(lambda: False, 3.0)
-        keys = ("received", "lost_in_transport", "derained", "passed_through", "dropped")
-        return {"sent": count, **{key: int(values[key]) for key in keys}, "fallback": values["best_effort_fallback"]}
+def page(report: dict[str, Any]) -> None:
+    """The table."""
+    headings = [
+        "size, cameras, transport",
+        "highest Hz",
+        "at Hz",
+        "p50 ms",
+        "p95",
+        "p99",
+        "jitter",
+        "lost",
+        "CPU %",
+        "MB",
+    ]
+    rows = [
+        [
+            entry["setup"],
+            f"{entry['highest_hz']:.0f}",
+            f"{figures['rate_hz']:.0f}",
+            *(f"{figures[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms", "jitter_ms")),
+            f"{figures['lost']} of {figures['sent']}",
+            *(f"{figures[name]:.0f}" for name in ("cpu_percent", "memory_mb")),
+        ]
+        for entry in report["rows"]
+        for figures in entry["rates"]
+    ]
+    said = (
+        f"{report['processor']}, {report['cores']} cores, load {report['load']:.0f} from other work; backend "
+        f"`{report['backend']}`, {report['seconds']:g} s for each rate. CPU in percent of a core."
+    )
+    replace("live", f"{said}\n\n{markdown(headings, rows)}")
 
 
 def main() -> None:
-    """Run all and print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=100)
+    """Measure, and write the results and the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--backend", default="fake", help="of derain_node (default: %(default)s)")
+    add("--shapes", type=parse_shape, nargs="+", default=[(360, 640)], metavar="HxW", help="(default: 360x640)")
+    add("--cameras", type=int, nargs="+", choices=range(1, 5), default=[1, 4], help="(default: 1 4)")
+    add("--transports", nargs="+", choices=("raw", "compressed"), default=["raw", "compressed"])
+    add("--rates", type=float, nargs="*", default=[], help="fixed rates in Hz (default: half the highest)")
+    add("--seconds", type=float, default=5.0, help="of each rate (default: %(default)s)")
+    add("--page", action="store_true", help="write the table again without measuring")
     args = parser.parse_args()
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", "91")
-    rclpy.init()
-    closed = closed_loop(args.frames, 240, 320)
-    results = {
-        "closed_loop_240x320": closed,
-        "open_loop_240x320": open_loop(args.frames, 240, 320, closed["bare_ms"]["p50"]),
-        "transport_720x1280_reliable": transport(args.frames, best_effort=False),
-        "transport_720x1280_best_effort": transport(args.frames, best_effort=True),
-    }
-    print(json.dumps(results, indent=2))
-    rclpy.shutdown()
+    if not args.page:
+        isolate()
+        rclpy.init()
+        load, rows = os.getloadavg()[0], []
+        for setup in setups(args):
+            highest = highest_rate(setup, args.backend, args.seconds)
+            rates = [
+                asdict(at_rate(setup, args.backend, rate, args.seconds)) for rate in args.rates or [highest / 2] if rate
+            ]
+            rows.append({"setup": str(setup), "highest_hz": highest, "rates": rates})
+            print(json.dumps(rows[-1]), flush=True)
+        rclpy.try_shutdown()
+        report = {"processor": processor_name(), "cores": os.cpu_count(), "load": load, "backend": args.backend}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps({**report, "seconds": args.seconds, "rows": rows}, indent=1) + "\n")
+    page(json.loads(RESULTS.read_text()))
+
+
+def setups(args: argparse.Namespace) -> list[Setup]:
+    """All that the arguments ask for; without the profile the raw transport alone, whose messages are large."""
+    found = [
+        Setup(shape, cameras, transport, True)
+        for shape in args.shapes
+        for cameras in args.cameras
+        for transport in args.transports
+    ]
+    return found + [Setup(one.shape, one.cameras, "raw", False) for one in found if one.transport == "raw"]
 
 
 if __name__ == "__main__":

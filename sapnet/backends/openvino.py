@@ -55,8 +55,7 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, spec: BackendSpec) -> None:
-        self._core = _core()
-        self.precision = _choose_precision(self._core, spec)
+        self.precision = choose_precision(spec)
         self.device = processor_name()
         network = load_deploy_network(spec, FOR_CPU)
         self.stages = network.network.config.stages
@@ -102,18 +101,10 @@ class OpenVinoBackend:
 
     def _compile(self, shape: Shape) -> _Compiled:
         batch, height, width = shape
-        hints: dict[str, str | int | bool] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
-        }
-        if self._threads:
-            hints["INFERENCE_NUM_THREADS"] = self._threads
-            # It would pin them to the first cores, where those of every other process are too.
-            hints["ENABLE_CPU_PINNING"] = False
         try:
             model = self._convert_once().clone()
             model.reshape([batch, height, width, 3])
-            return _Compiled(self._core.compile_model(model, "CPU", hints).create_infer_request())
+            return _Compiled(compile_model(model, self.precision, self._threads).create_infer_request())
         except (RuntimeError, MemoryError) as err:
             raise BackendError(f"OpenVINO cannot compile for {batch} frame(s) of {height}x{width}: {err}") from err
 
@@ -123,12 +114,12 @@ class OpenVinoBackend:
         if network is None:
             raise BackendError("this backend is closed; create another")
         if model is None:
-            model = self._model = _convert(network)
+            model = self._model = convert(network)
         return model
 
 
 @cache
-def _core() -> ov.Core:
+def core() -> ov.Core:
     """One for the process, kept to its end.
 
     OpenVINO gives the thread that first uses a Core a stack for signal handlers of its own and, where Cores come and
@@ -137,7 +128,20 @@ def _core() -> ov.Core:
     return ov.Core()
 
 
-def _convert(network: DeployNet) -> ov.Model:
+def compile_model(model: ov.Model, precision: str, threads: int = 0) -> ov.CompiledModel:
+    """Compile for low latency on the CPU. threads: 0 for all. Raises RuntimeError, as OpenVINO does."""
+    hints: dict[str, str | int | bool] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+    }
+    if threads:
+        hints["INFERENCE_NUM_THREADS"] = threads
+        # It would pin them to the first cores, where those of every other process are too.
+        hints["ENABLE_CPU_PINNING"] = False
+    return core().compile_model(model, "CPU", hints)
+
+
+def convert(network: DeployNet) -> ov.Model:
     """The network as OpenVINO's, its batch, height and width free."""
     example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
@@ -148,13 +152,13 @@ def _convert(network: DeployNet) -> ov.Model:
     return ov.convert_model(traced, input=[-1, -1, -1, 3])
 
 
-def _choose_precision(core: ov.Core, spec: BackendSpec) -> str:
-    """The precision to run in. Raises BackendError for what OpenVINO cannot do on this processor."""
+def choose_precision(spec: BackendSpec) -> str:
+    """The precision that ``spec`` asks for. Raises BackendError for what OpenVINO cannot do on this processor."""
     if spec.device not in ("auto", "cpu"):
         raise BackendError(
             f"backend 'openvino' runs on the CPU, got device {spec.device!r}; use device 'cpu', or another backend"
         )
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bf16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if spec.precision == "auto":
         return "bf16" if has_bf16 else "fp32"
     possible = ["fp32", "bf16"] if has_bf16 else ["fp32"]

@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,18 +23,24 @@ from sapnet.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from sapnet.bench import Candidate, Timing
+    from sapnet.bench import Contender, Timing
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
-Time the network on noise. All combinations of --weights and --backend are measured in one run, in turns, after
-a warm-up; ratio says how many times as fast as the first row a row is. Leave the machine idle meanwhile.
+Time the network on noise. All combinations of --weights and --backend, and all models of --onnx, take turns in one
+run, after a warm-up. Leave the machine idle meanwhile.
+
+"ratio" is how many times as fast as the first row a row is, the median over the turns. "bound" is the share of the
+time that this machine needs at least for the network's convolutions: for each the longer of its arithmetic, at the
+speed of a large matrix product in the same precision, and its memory traffic, at the speed of a copy. Both speeds are
+measured before the run.
 """
 
 _EXAMPLES = """\
 sapnet bench
 sapnet bench --shape 720x1280 --backend torch:fp32 openvino --frames 50
 sapnet bench --weights sapnet_fast my_weights.safetensors --json
+sapnet bench --onnx other.onnx --layout nchw
 """
 
 
@@ -46,6 +51,15 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add("--shape", type=parse_shape, default=(240, 320), metavar="HxW", help="height x width (default: 240x320)")
     add("--batch", type=parse_positive, default=1, metavar="N", help="frames per call (default: %(default)s)")
     add("--frames", type=parse_positive, default=20, metavar="N", help="calls timed of each (default: %(default)s)")
+    add(
+        "--onnx",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="MODEL",
+        help="other models to time, on OpenVINO and onnxruntime",
+    )
+    add("--layout", choices=("nchw", "nhwc"), default="nchw", help="image layout of --onnx (default: %(default)s)")
     add("--json", action="store_true", help="print the figures as JSON")
     _add_network_arguments(parser)
     return parser
@@ -53,13 +67,20 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Time what the arguments ask for and print it. Raises SapnetError."""
-    from sapnet.bench import Candidate
+    from sapnet.bench import Candidate, OnnxModel
 
-    candidates = [
-        Candidate(weights, backend, precision or args.precision, args.device, args.stages)
+    on_build = tell_builds()
+    contenders: list[Contender] = [
+        Candidate(
+            weights, backend, precision or args.precision, args.device, args.stages, bound=True, on_build=on_build
+        )
         for weights, (backend, precision) in product(args.weights, args.backend)
     ]
-    timings = _measure(candidates, args)
+    contenders += [
+        OnnxModel(model, runtime, args.layout, args.precision)
+        for model, runtime in product(args.onnx, ("openvino", "onnxruntime"))
+    ]
+    timings = _measure(contenders, args)
     if args.json:
         rows = [asdict(timing) for timing in timings]
         setting = {"shape": list(args.shape), "batch": args.batch, "frames": args.frames}
@@ -102,15 +123,14 @@ def _parse_backend(text: str) -> tuple[str, str]:
     return backend, precision
 
 
-def _measure(candidates: Sequence[Candidate], args: argparse.Namespace) -> list[Timing]:
-    """Time the candidates, with a progress bar on stderr where that is a terminal."""
+def _measure(contenders: Sequence[Contender], args: argparse.Namespace) -> list[Timing]:
+    """Time the contenders, with a progress bar on stderr where that is a terminal."""
     from sapnet.bench import measure, steps
 
     height, width = args.shape
     with progress_bar() as progress:
-        task = progress.add_task("measuring", total=steps(len(candidates), args.frames))
-        advance = partial(progress.advance, task)
-        return measure(candidates, height, width, args.batch, args.frames, advance, tell_builds())
+        task = progress.add_task("measuring", total=steps(len(contenders), args.frames))
+        return measure(contenders, height, width, args.batch, args.frames, on_step=lambda: progress.advance(task))
 
 
 def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
@@ -121,14 +141,29 @@ def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
     height, width = args.shape
     machine = "; ".join(sorted({f"{timing.backend} on {timing.device}" for timing in timings}))
     table = Table(
-        title=f"{height}x{width}, batch {args.batch}, {args.frames} calls each", caption=machine, box=box.SIMPLE_HEAD
+        title=f"{height}x{width}, batch {args.batch}, {args.frames} calls each",
+        caption=machine,
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
-    table.add_column("weights", overflow="fold", min_width=12)
+    table.add_column("weights", overflow="fold", min_width=11)
     table.add_column("backend", no_wrap=True)
-    for heading in ("stages", "p50 ms", "p95 ms", "fps", "ratio"):
+    for heading in ("stages", "p50 ms", "p5-p95", "fps", "ratio", "bound"):
         table.add_column(heading, justify="right", no_wrap=True)
     for timing in timings:
-        figures = (f"{timing.p50_ms:.1f}", f"{timing.p95_ms:.1f}", f"{timing.fps:.1f}", f"{timing.ratio:.2f}")
+        spread = f"{timing.p5_ms:.3g}-{timing.p95_ms:.3g}"
+        figures = (
+            f"{timing.p50_ms:.1f}",
+            spread,
+            f"{timing.fps:.1f}",
+            f"{timing.ratio:.2f}",
+            _percent(timing.of_bound),
+        )
         names = (Path(timing.weights).name, f"{timing.backend} {timing.precision}")
-        table.add_row(*names, str(timing.stages), *figures)
+        table.add_row(*names, str(timing.stages or ""), *figures)
     Console().print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
