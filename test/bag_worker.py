@@ -17,7 +17,7 @@ PART_BYTES = 100_000
 
 
 def derain(source: Path, output: Path, latency_ms: float = 10.0, **options: Any) -> None:
-    """Derain with the fake backend, a part at a time; goes on with a run that was broken off."""
+    """Derain with the fake backend, a part at a time; resumes an interrupted run."""
     parts.PART_BYTES = PART_BYTES
     with Derainer(backend="fake", fake={"latency_ms": latency_ms}) as derainer:
         derain_bag(derainer, source, output, BagOptions(**options), resume=True)

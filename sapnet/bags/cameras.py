@@ -1,4 +1,4 @@
-"""Finds the cameras of a recording, and names what is derained of them."""
+"""Finds the cameras of a recording, and names their output topics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode_field
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.topics import COMPARISON, DERAINED, STREAK_MASK
 
-# Frames that are looked at, of a topic whose first ones cannot be read, to tell whether it is in colour.
+# Frames of a topic that are tried until one can be decoded, to find out whether it is in color.
 _LOOKED_AT = 20
 _GRAY = ("mono", "8UC1", "8SC1", "16UC1", "16SC1", "32FC1", "32SC1", "64FC1")
 
@@ -25,7 +25,7 @@ _OUTPUTS = tuple(
 class Camera:
     """A camera of a recording.
 
-    topic: of its images. info: its camera_info. namespace: what the topics of its outputs begin with.
+    topic: of its images. info: of its camera_info. namespace: prefix of its output topics.
     """
 
     topic: Topic
@@ -43,9 +43,9 @@ class Camera:
 
 
 def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
-    """The cameras with these topics, or all that are in colour, once each: raw, where a camera is there compressed too.
+    """The cameras with these topics, or every color camera, once each; its raw topic is preferred to a compressed one.
 
-    What derain_node put out is no camera. Raises BagError where a topic is not there or holds no images.
+    Outputs of derain_node are not cameras. Raises BagError if a topic is missing or holds no images.
     """
     images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.encoding == CDR]
     chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)] if wanted else _in_colour(source, images)
@@ -82,14 +82,14 @@ def _advice(source: Recording) -> str:
 
 
 def untouched_siblings(cameras: Sequence[Camera], images: Sequence[Topic]) -> list[Topic]:
-    """Topics with the images of these cameras in another transport."""
+    """Topics that carry the images of these cameras in another transport."""
     bases, taken = {_base(camera.topic) for camera in cameras}, {camera.topic for camera in cameras}
     images = [topic for topic in images if topic.type in (IMAGE, COMPRESSED_IMAGE)]
     return [topic for topic in images if topic not in taken and _base(topic) in bases]
 
 
 def _in_colour(source: Recording, images: Sequence[Topic]) -> list[Topic]:
-    """One topic of each camera: the first that holds images in colour, raw ones before compressed ones."""
+    """One topic of each camera: the first with color images, raw ones before compressed ones."""
     found: dict[str, Topic] = {}
     for topic in sorted(images, key=lambda topic: topic.type != IMAGE):
         if _base(topic) not in found and not _is_output(topic) and _is_colour(source, topic):
@@ -106,7 +106,7 @@ def _require_one_transport(topics: Sequence[Topic]) -> None:
     for topic in topics:
         other = bases.setdefault(_base(topic), topic)
         if other is not topic:
-            raise BagError(f"{other.name} and {topic.name} are one camera, twice; name one of them")
+            raise BagError(f"{other.name} and {topic.name} are the same camera in two transports; name one of them")
 
 
 def _named(name: str, source: Recording, images: Sequence[Topic]) -> Topic:
@@ -118,7 +118,7 @@ def _named(name: str, source: Recording, images: Sequence[Topic]) -> Topic:
 
 
 def _base(topic: Topic) -> str:
-    """The topic without the transport's name, as image_transport has it."""
+    """The topic without the suffix of its image_transport."""
     return topic.name.removesuffix("/compressed") if topic.type == COMPRESSED_IMAGE else topic.name
 
 

@@ -1,4 +1,4 @@
-"""Derains the cameras of a recording into another one: reading, inference and writing beside each other."""
+"""Derains the cameras of a recording into a copy of it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, ImageFormatError
 
 REPORT = "sapnet_report.json"
-# Unreadable images that are named one by one.
+# Unreadable images that are reported individually.
 MAX_NAMED = 10
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far it is: messages of the input, and how many to expect in all; frames derained in this run."""
+    """Progress: input messages so far and the expected total; frames derained in this run."""
 
     messages: int
     total: int
@@ -54,9 +54,9 @@ def derain_bag(
 ) -> BagReport:
     """Write a copy of the recording ``source`` with its cameras derained; see BagOptions.
 
-    output: a folder that appears whole at the end, with the report as ``sapnet_report.json`` in it. Until then what is
-    done is kept in ``<output>.partial``; resume: go on from there, and take an output that is whole as it is.
-    overwrite: replace an output that exists. Raises BagError, BackendError.
+    output: a folder that appears complete at the end, with the report as ``sapnet_report.json``. Until then the work is
+    in ``<output>.partial``. resume: continue it, and accept an output that is complete as it is. overwrite: replace an
+    output that exists. Raises BagError, BackendError.
     """
     options = options or BagOptions()
     with workplace(output) as folder:
@@ -69,14 +69,14 @@ def derain_bag(
             _require_within(bag, options.start_s)
             cameras = find_cameras(bag, options.topics)
             if not cameras:
-                raise BagError(f"{source} has no camera in colour; name an image topic with --topic. {contents(bag)}")
+                raise BagError(f"{source} has no color camera; name an image topic with --topic. {contents(bag)}")
             run = _Run(derainer, bag, cameras, output, options)
             begin_job(folder, run.job, resume)
             return run.perform(folder, progress)
 
 
 class _Run:
-    """One run of a job, which may go on from where an earlier one was broken off."""
+    """One run of a job, which may resume an earlier one."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class _Run:
         self._report.network, self._report.job = _network(derainer), self.job
 
     def perform(self, folder: Path, progress: Progress) -> BagReport:
-        """Do what is left of the job in its workplace."""
+        """Do the rest of the job in its folder."""
         parts = Parts(folder, self._output.name, self._outputs.topics, self._writer)
         done, last = 0, ""
         for said in parts.recover():
@@ -127,12 +127,12 @@ class _Run:
             yield record
 
     def _write(self, parts: Parts, items: Iterable[Item], done: int, last: str, progress: Progress) -> None:
-        """Write what comes, part by part. done, last: of the message before, its number and digest."""
+        """Write items in parts. done, last: number and digest of the last message that an earlier run wrote."""
         part, began, frames, whole = self._empty_report(), time.monotonic(), 0, True
         newest: Message | None = None
 
         def end_part() -> None:
-            # What is interrupted here is done once more: nobody knows how far it came.
+            # An interrupted part is written again: it may be incomplete.
             nonlocal part, began, whole
             whole = False
             part.seconds = time.monotonic() - began
@@ -166,13 +166,13 @@ class _Run:
             if whole:
                 end_part()
             if isinstance(err, InputError):
-                raise InputError(f"{err}; what is done is kept: go on with --resume") from err
+                raise InputError(f"{err}; the work so far is kept: continue with --resume") from err
             raise
         finally:
             parts.abort_part()
 
     def _messages(self, item: Item) -> list[Message]:
-        """What is written for a message of the input."""
+        """The messages to write for one of the input."""
         try:
             return list(self._outputs.messages(item))
         except ImageFormatError as err:  # such as of a JPEG that would be too wide
@@ -180,7 +180,7 @@ class _Run:
             return list(self._outputs.messages(item))
 
     def _count(self, item: Item, part: BagReport) -> None:
-        """Keep account of what became of a message."""
+        """Count the result for a message."""
         if item.camera is None:
             return
         counts = next(report for report in part.cameras if report.topic == item.camera.topic.name)
@@ -216,14 +216,14 @@ def _require_fit(topics: Sequence[Topic], storage: str) -> None:
 
 
 def _require_within(bag: Recording, start_s: float) -> None:
-    """Raises BagError where a recording ends before the start of what is asked for."""
+    """Raises BagError if a recording ends before the start."""
     length_ns = bag.end_ns - bag.start_ns
     if start_s and length_ns <= round(start_s * 1e9):
         raise BagError(f"{bag.path} is {length_ns / 1e9:.3f} s long; there is nothing to derain from {start_s:g} s on")
 
 
 def _require_replaceable(source: Path, output: Path) -> None:
-    """Whatever is to be replaced is a recording, and the input is not in it. Raises BagError."""
+    """Raises BagError if the output is not a recording, or contains the input."""
     if output.resolve() in (source.resolve(), *source.resolve().parents):
         raise BagError(f"{output} is the input, or holds it; name another output")
     if output.exists() and not ((output / METADATA).is_file() or (output.is_dir() and not any(output.iterdir()))):
@@ -231,15 +231,17 @@ def _require_replaceable(source: Path, output: Path) -> None:
 
 
 def _require_free(output: Path, resume: bool, overwrite: bool, unfinished: bool) -> None:
-    """Raises BagError where something is in the way that is not to be replaced."""
+    """Raises BagError if something exists that must not be replaced."""
     if output.exists() and not overwrite:
         raise BagError(f"{output} exists already; name another output, or replace it with --overwrite")
     if unfinished and not resume and not overwrite:
-        raise BagError(f"{output}.partial is of a run that was broken off; go on with --resume, or --overwrite it")
+        raise BagError(
+            f"{output}.partial holds an interrupted run; continue it with --resume, or replace it with --overwrite"
+        )
 
 
 def _whole(derainer: Derainer, source: Path, output: Path, options: BagOptions) -> BagReport:
-    """The report of an output that is whole. Raises BagError where it is of another job; the input may be gone."""
+    """The report of a complete output. Raises BagError if it is of another job; the input need not exist any more."""
     report = read_report(output / REPORT)
     if source.exists():
         require_same(output, report.job, _job(derainer, source, options))
@@ -247,7 +249,7 @@ def _whole(derainer: Derainer, source: Path, output: Path, options: BagOptions) 
 
 
 def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any]:
-    """What tells one job from another, as JSON has it."""
+    """What identifies a job, as JSON values."""
     job = {
         "input": _identity(source),
         "options": asdict(options),
@@ -259,7 +261,7 @@ def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any
 
 
 def _identity(source: Path) -> list[list[Any]]:
-    """What tells whether a recording has changed: names, sizes and times of its files."""
+    """Names, sizes and times of a recording's files, which tell whether it has changed."""
     try:
         files = sorted(source.iterdir()) if source.is_dir() else [source]
         stats = [(file.name, file.stat()) for file in files if file.is_file()]
@@ -269,7 +271,7 @@ def _identity(source: Path) -> list[list[Any]]:
 
 
 def _digest(weights: Path) -> str:
-    """Of a file of weights, which may be another one under the same name; empty for those that are shipped."""
+    """Digest of a weights file, whose content may change under its name; empty for shipped weights."""
     return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else ""
 
 

@@ -1,4 +1,4 @@
-"""Frames of recorded messages, and the messages that are made of derained ones."""
+"""Decodes recorded images, and encodes derained frames as messages."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _COMPRESSED = TYPESTORE.types[COMPRESSED_IMAGE]
 class BagFrame:
     """A frame of a recorded message.
 
-    header: of the message. codec: ``jpeg`` or ``png`` of what was compressed, else empty.
-    info: the CDR of the camera_info that goes with it, if there is one.
+    header: of the message. codec: ``jpeg`` or ``png`` for a CompressedImage, else empty.
+    info: CDR of the matching camera_info, if there is one.
     """
 
     decoded: Decoded
@@ -72,7 +72,7 @@ def encode(
 
 
 def encode_info(header: Any, info: bytes) -> bytes | None:
-    """A recorded camera_info with another header; None where it cannot be read."""
+    """A recorded camera_info with another header; None if it cannot be decoded."""
     try:
         message = deserialize(info, CAMERA_INFO)
     except ValueError:
@@ -82,5 +82,5 @@ def encode_info(header: Any, info: bytes) -> bytes | None:
 
 
 def kept_encoding(frame: BagFrame) -> str:
-    """The source's encoding, where frames can be written in it."""
+    """The source's encoding if frames can be written in it, else ``bgr8``."""
     return output_encoding("same", frame.decoded.encoding)

@@ -1,4 +1,4 @@
-"""A recording that is written in parts, each of which is safe once it is whole, so that a run can be gone on with."""
+"""Writes a recording in parts, each of which is safe once it is complete, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
 from sapnet.files import append_line, read_json, sync, whole_lines, write_json
 
-# What is lost where a run is killed: what came since the last part was whole.
+# A run that is killed loses the current part.
 PART_BYTES = 512 * 2**20
 PART_SECONDS = 120.0
 
@@ -32,8 +32,9 @@ class Parts:
 
     topics: of each part. make: makes the writer of a part, for its folder.
 
-    Each line of the journal is a whole part: its metadata, and what the caller said of it. A part is written beside
-    the others, moved among them and only then entered: what the journal does not name is removed at the next start.
+    Each line of the journal is a complete part: its metadata, and the caller's notes on it. A part is written in a
+    folder of its own, synced, moved to the others and only then entered. Files without an entry are removed when the
+    run is resumed.
     """
 
     def __init__(
@@ -54,14 +55,16 @@ class Parts:
         self._began_s = 0.0
 
     def recover(self) -> list[dict[str, Any]]:
-        """What was said of each part that is whole, in order; everything else is removed."""
+        """The caller's notes on each complete part, in order. Everything else is removed."""
         entries = self._entries()
         self._metadata = [metadata for metadata, _ in entries if metadata]
         known = {name for metadata in self._metadata for name in metadata["relative_file_paths"]}
         (self._folder / _BAG).mkdir(exist_ok=True)
         missing = sorted(name for name in known if not (self._folder / _BAG / name).is_file())
         if missing:
-            raise BagError(f"{self._folder} lacks {', '.join(missing)}, which were whole: start anew with --overwrite")
+            raise BagError(
+                f"{self._folder} lacks {', '.join(missing)}, which were complete; start over with --overwrite"
+            )
         for file in (self._folder / _BAG).iterdir():
             if file.name not in known:
                 file.unlink()
@@ -69,13 +72,13 @@ class Parts:
         return [said for _, said in entries]
 
     def _entries(self) -> list[tuple[dict[str, Any] | None, dict[str, Any]]]:
-        """Metadata of each part that is whole, and what was said of it."""
+        """Metadata of each complete part, and the caller's notes on it."""
         journal = self._folder / _JOURNAL
         try:
             entries = [json.loads(line) for line in whole_lines(journal)]
             return [(entry["metadata"], entry["said"]) for entry in entries]
         except (ValueError, TypeError, KeyError) as err:
-            raise BagError(f"{journal} is damaged ({err}); start anew with --overwrite") from err
+            raise BagError(f"{journal} is damaged ({err}); start over with --overwrite") from err
 
     def write(self, message: Message) -> None:
         """Append a message to the current part."""
@@ -96,28 +99,28 @@ class Parts:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to end the part that is being written."""
+        """Whether the current part has reached its size or time."""
         long = time.monotonic() - self._began_s >= PART_SECONDS
         return self._writer is not None and (self._bytes >= PART_BYTES or long)
 
     def end_part(self, said: dict[str, Any]) -> None:
-        """Make the part that is being written whole, and enter it in the journal with what the caller says of it."""
+        """Complete the current part, and enter it in the journal with the caller's notes."""
         writer, self._writer = self._writer, None
         if writer is None and not self._metadata:
-            # A recording has one file at least.
+            # A recording has at least one file.
             writer, self._writer = self._begin(), None
         metadata = self._close(writer) if writer is not None else None
         append_line(self._folder / _JOURNAL, {"metadata": metadata, "said": said})
         self._metadata += [metadata] if metadata else []
 
     def abort_part(self) -> None:
-        """Leave the part that is being written as it is."""
+        """Discard the current part."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
 
     def end(self, output: Path, extra: dict[str, str]) -> None:
-        """Give the recording its final name; an earlier ``output`` is replaced. extra: further files, by name."""
+        """Rename the recording to ``output``, which is replaced. extra: contents of further files by name."""
         bag = self._folder / _BAG
         write_metadata(bag, merged(self._metadata))
         for name, text in extra.items():
@@ -131,7 +134,7 @@ class Parts:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _close(self, writer: BagWriter) -> dict[str, Any]:
-        """Move a part among those that are whole, and return its metadata."""
+        """Move a part to the complete ones, and return its metadata."""
         try:
             writer.close()
         except BaseException:
@@ -156,9 +159,9 @@ class Parts:
 
 @contextmanager
 def workplace(output: Path) -> Iterator[Path]:
-    """The folder ``<output>.partial``, locked; it is gone afterwards unless a job was begun there. Raises BagError."""
+    """The folder ``<output>.partial``, locked, and removed at the end unless it holds a job. Raises BagError."""
     if output.name in ("", ".."):
-        raise BagError(f"{output} is no name for a recording; name a folder to make")
+        raise BagError(f"{output} is no name for a recording; name a folder to create")
     folder = output.with_name(f"{output.name}.partial")
     with _writing(folder), _locked(folder, output):
         try:
@@ -169,22 +172,22 @@ def workplace(output: Path) -> Iterator[Path]:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run in this workplace was broken off."""
+    """Whether the folder holds an interrupted run."""
     return (folder / _JOB).is_file()
 
 
 def forget_job(folder: Path) -> None:
-    """What is left in a workplace, of a job whose output is whole, is of no use."""
+    """Discard the remains of a job whose output is complete."""
     (folder / _JOB).unlink(missing_ok=True)
 
 
 def begin_job(folder: Path, job: dict[str, Any], resume: bool) -> None:
-    """Make ready for a job, or with ``resume`` for what is left of it. Raises BagError where that was another one.
+    """Prepare the folder for a job, or with ``resume`` for the rest of it. Raises BagError if that was another job.
 
-    job: what must be the same where a run is gone on with.
+    job: must be equal for a run to be resumed.
     """
     if resume and is_unfinished(folder):
-        require_same(folder, read_json(folder / _JOB, "start anew with --overwrite"), job)
+        require_same(folder, read_json(folder / _JOB, "start over with --overwrite"), job)
         return
     for name in (_BAG, _PART, _REPLACED):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -193,12 +196,12 @@ def begin_job(folder: Path, job: dict[str, Any], resume: bool) -> None:
 
 
 def require_same(where: Path, before: dict[str, Any], job: dict[str, Any]) -> None:
-    """Raises BagError where what was begun, or done, is of another job."""
+    """Raises BagError if a started or finished job is another one."""
     changed = [key for key in job if job[key] != before.get(key)]
     if changed:
         raise BagError(
             f"{where} is of another job: {', '.join(f'{key} was {before.get(key)}' for key in changed)}; "
-            "use the same input and options, or start anew with --overwrite"
+            "use the same input and options, or start over with --overwrite"
         )
 
 
@@ -226,6 +229,6 @@ def _writing(folder: Path) -> Iterator[None]:
     except (OSError, sqlite3.Error) as err:
         why = (err.strerror or err) if isinstance(err, OSError) else err
         raise BagError(
-            f"{folder} cannot be written ({why}); the input is untouched, and what is whole is kept there: "
-            "make room or mend its rights, and go on with --resume"
+            f"{folder} cannot be written ({why}); the input is untouched, and complete parts are kept there: "
+            "free space or correct its rights, and continue with --resume"
         ) from err

@@ -16,7 +16,6 @@ from ruamel.yaml.error import YAMLError
 from sapnet.errors import BagError, first_line
 
 METADATA = "metadata.yaml"
-QOS_KEY = "offered_qos_profiles"
 # Recordings with ten thousand files stay below a tenth of this.
 MAX_BYTES = 2**26
 _ROOT = "rosbag2_bagfile_information"

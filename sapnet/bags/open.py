@@ -7,9 +7,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sapnet.bags.metadata import METADATA
 from sapnet.bags.recording import InputError, Recording, why
 from sapnet.bags.ros1 import open_ros1
-from sapnet.bags.rosbag2 import open_rosbag2
+from sapnet.bags.rosbag2 import open_rosbag2, storage_of
 from sapnet.errors import BagError
 
 ROS1_SUFFIXES = (".bag", ".bag.active")
@@ -37,3 +38,10 @@ def open_recording(path: Path | str) -> Iterator[Recording]:
         except (OSError, MemoryError) as err:
             raise InputError(f"{path} cannot be read ({why(err)}); check its rights, and TMPDIR") from err
         yield recording
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a path is a recording by its name or, for a folder, by what is in it: also an unfinished one."""
+    if path.is_dir():
+        return (path / METADATA).is_file() or any(storage_of(file) for file in path.iterdir())
+    return bool(storage_of(path)) or path.name.endswith(ROS1_SUFFIXES)

@@ -1,4 +1,4 @@
-"""What is asked for when a recording is derained."""
+"""Options for deraining a recording."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CODECS = ("jpeg", "png")
 class BagOptions:
     """How to derain a recording.
 
-    topics: of the cameras; empty for every camera in colour. replace: put derained frames under the source's name.
-    only_derained: leave the rest out. compressed: write ``jpeg`` or ``png``; empty for as the source is, raw or
-    compressed. quality: of JPEG, 1 to 100. stride: derain every so manieth frame of a camera.
-    start_s, duration_s: seconds from the recording's start; a duration of 0 goes to the end. latched: keep what
-    latched topics said before the start, at the start. storage: ``mcap`` or ``sqlite3``; empty for as the source is,
-    mcap for ROS 1. batch: frames that are derained together.
+    topics: image topics to derain; empty for every color camera. replace: write derained frames under the source's
+    topic. only_derained: write derained topics only. compressed: ``jpeg`` or ``png``; empty to keep the source's
+    format. quality: of JPEG, 1 to 100. stride: derain every Nth frame of a camera.
+    start_s, duration_s: seconds from the recording's start; a duration of 0 reaches to the end. latched: write the
+    messages that latched topics published before the start at the start. storage: ``mcap`` or ``sqlite3``; empty for
+    the source's, or mcap for ROS 1. batch: frames per batch.
     """
 
     topics: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What stands in a derained recording: which topics, and what is written for each message of the source."""
+"""The topics of a derained recording, and the messages that are written for each message of the source."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sapnet.errors import BagError
 
 
 class Outputs:
-    """The topics of a derained recording, and its messages.
+    """The output of one run.
 
-    topics: all of them, those of the source first. notes: what may surprise in them, a sentence each.
+    topics: those of the source first. notes: what may be unexpected in them, a sentence each.
     """
 
     def __init__(self, bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> None:
@@ -30,14 +30,14 @@ class Outputs:
         clashes = sorted({t.name for topics in made.values() for t in topics if t is not None and t.name in taken})
         if clashes:
             raise BagError(
-                f"{bag.path} has {', '.join(clashes)} already, as after deraining it once. Derain the original "
+                f"{bag.path} has {', '.join(clashes)} already: it was derained before. Derain the original "
                 "recording, or another camera of it with --topic"
             )
         self._outputs = {camera.topic: topics for camera, topics in made.items()}
         new = [topic for topics in made.values() for topic in topics if topic is not None]
         rainy = [t.name for t in untouched_siblings(cameras, bag.topics) if options.replace and t in self._kept]
         self.notes = [
-            f"{name} is of a derained camera too, and still shows the rain: it is passed on" for name in rainy
+            f"{name} shows a derained camera in another transport, with its rain: it is copied" for name in rainy
         ]
         self.topics = (*(topic for topic in bag.topics if topic in self._kept), *new)
 
@@ -47,7 +47,7 @@ class Outputs:
         return camera.topic.name, derained.name, mask.name
 
     def messages(self, item: Item) -> Iterator[Message]:
-        """What is written for a message of the source: itself if it stays, then what was derained of it."""
+        """The messages to write for one of the source: itself if it is kept, then the derained ones."""
         recorded, frame, derained = item.recorded, item.frame, item.derained
         if recorded.topic in self._kept:
             yield recorded
@@ -76,7 +76,7 @@ class Outputs:
         return True
 
     def _made(self, camera: Camera) -> tuple[Topic, Topic | None, Topic]:
-        """Topics for the derained frames, their camera_info where one was recorded, and the streak masks."""
+        """Topics of the derained frames, of their camera_info if one was recorded, and of the streak masks."""
         compressed = camera.compressed or bool(self._options.compressed)
         kind = COMPRESSED_IMAGE if compressed else IMAGE
         derained = camera.output("derained/image", compressed)
@@ -89,5 +89,5 @@ class Outputs:
         return self._topic(derained, kind, camera.topic), info, mask
 
     def _topic(self, name: str, type_name: str, like: Topic) -> Topic:
-        """A topic with the source's QoS profiles; its type is described where any of the recording is."""
+        """A topic with the source's QoS profiles, and with a definition if the recording has definitions."""
         return described_topic(name, type_name, like.qos) if self._described else Topic(name, type_name, like.qos)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,8 @@ from rosbags.interfaces import Qos
 from sapnet.errors import BagError
 
 CDR = "cdr"
+# In the metadata of an mcap channel, and in metadata.yaml.
+QOS_KEY = "offered_qos_profiles"
 
 Messages = Iterator["Message"]
 # Reads topics from a start (inclusive) to a stop (exclusive), log times in nanoseconds; None is unbounded.
@@ -50,6 +52,12 @@ class Topic:
     encoding: str = CDR
     count: int = 0
     metadata: Mapping[str, str] | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for the channels of one topic, also in another reading: everything but counts and QoS profiles."""
+        metadata = {key: value for key, value in (self.metadata or {}).items() if key != QOS_KEY}
+        return self.name, self.type, self.encoding, self.schema, frozenset(metadata.items())
 
 
 class Message(NamedTuple):

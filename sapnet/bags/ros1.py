@@ -44,7 +44,8 @@ def open_ros1(path: Path) -> Iterator[Recording]:
         topics = _topics(reader.connections, types)
 
         def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
-            connections = [c for c in reader.connections if c.id in topics and topics[c.id] in wanted]
+            keys = {topic.key for topic in wanted}
+            connections = [c for c in reader.connections if c.id in topics and topics[c.id].key in keys]
             try:
                 for connection, time_ns, data in _messages(reader, connections, start_ns, stop_ns):
                     converted = types.converted(connection, data)

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sapnet.bags.mcap import McapFile
-from sapnet.bags.metadata import METADATA, QOS_KEY, parse_qos, read_metadata
-from sapnet.bags.recording import CDR, Findings, Message, Recording, Records, Topic
+from sapnet.bags.metadata import METADATA, parse_qos, read_metadata
+from sapnet.bags.recording import CDR, QOS_KEY, Findings, Message, Recording, Records, Topic
 from sapnet.bags.sqlite3 import Sqlite3File
 from sapnet.bags.types import zstd
 from sapnet.errors import BagError, first_line
@@ -52,9 +52,10 @@ def open_rosbag2(path: Path, scratch: Path) -> Iterator[Recording]:
     is_packed = compression == "message"
 
     def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
+        keys = {topic.key for topic in wanted}
         for file in files:
             # By the file's own topics; a merged one may stand for several.
-            owners = {own: topics[_key(own)] for own in file.topics if topics[_key(own)] in wanted}
+            owners = {own: topics[own.key] for own in file.topics if topics[own.key].key in keys}
             for message in file.messages(owners, start_ns, stop_ns) if owners else ():
                 data = _unpacked(message, findings) if is_packed else message.data
                 if data is not None:
@@ -203,19 +204,13 @@ def _meet(span_ns: tuple[int, int], start_ns: int | None, stop_ns: int | None) -
     return (start_ns is None or last_ns >= start_ns) and (stop_ns is None or first_ns < stop_ns)
 
 
-def _key(topic: Topic) -> Hashable:
-    """What is equal for the channels of one topic: all but the QoS profiles of its publishers."""
-    metadata = {key: value for key, value in (topic.metadata or {}).items() if key != QOS_KEY}
-    return topic.name, topic.type, topic.encoding, topic.schema, frozenset(metadata.items())
-
-
 def _merged(files: list[File], described: list[Topic]) -> dict[Hashable, Topic]:
     """The topics of all files by their keys, completed by what metadata.yaml says of them."""
     topics: dict[Hashable, Topic] = {}
     for topic in (topic for file in files for topic in file.topics):
-        known = topics.setdefault(_key(topic), replace(topic, count=0))
+        known = topics.setdefault(topic.key, replace(topic, count=0))
         profiles = (*known.qos, *(profile for profile in topic.qos if profile not in known.qos))
-        topics[_key(topic)] = replace(known, qos=profiles, count=known.count + topic.count)
+        topics[topic.key] = replace(known, qos=profiles, count=known.count + topic.count)
     for topic in described:
         keys = [key for key, known in topics.items() if (known.name, known.type) == (topic.name, topic.type)]
         # A channel of CDR without a schema does not say its type.
@@ -226,7 +221,7 @@ def _merged(files: list[File], described: list[Topic]) -> dict[Hashable, Topic]:
             qos, digest = topic.qos or known.qos, known.digest or topic.digest
             topics[key] = replace(known, type=topic.type, qos=qos, digest=digest)
         if not keys:
-            topics[_key(topic)] = topic
+            topics[topic.key] = topic
     return topics
 
 

@@ -48,7 +48,7 @@ def deserialize(data: bytes, type_name: str) -> Any:
 
 
 def decode_fields(message: Any, type_name: str) -> Decoded:
-    """The frame in an Image or CompressedImage. Raises ImageFormatError."""
+    """The frame of an Image or CompressedImage. Raises ImageFormatError."""
     return decode_compressed(message) if type_name == COMPRESSED_IMAGE else decode_image(message)
 
 
@@ -64,7 +64,7 @@ def described_topic(name: str, type_name: str, qos: tuple[Qos, ...]) -> Topic:
 
 
 def header_stamp(data: bytes) -> int:
-    """Stamp, in nanoseconds, of a CDR message that begins with a std_msgs/Header. Raises ValueError where it is cut."""
+    """Stamp, in nanoseconds, of a CDR message that begins with a std_msgs/Header. Raises ValueError if it is cut."""
     if len(data) < 12:
         raise ValueError(f"{len(data)} bytes are too few for a message with a header")
     # CDR: four bytes of encapsulation, the second one odd for little-endian, then seconds and nanoseconds.

@@ -15,8 +15,8 @@ from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 
 from sapnet.bags.mcap import ROSBAG2_RECORD
-from sapnet.bags.metadata import QOS_KEY, dump, dump_qos, parse_qos, write_metadata
-from sapnet.bags.recording import CDR, Schema, Topic
+from sapnet.bags.metadata import dump, dump_qos, parse_qos, write_metadata
+from sapnet.bags.recording import CDR, QOS_KEY, Schema, Topic
 from sapnet.bags.types import zstd
 
 # Read by ROS 2 from Humble on: version 9 writes profiles as a list, which Humble does not accept.

@@ -6,34 +6,24 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from sapnet.bags.cameras import find_cameras
+from sapnet.bags.cameras import contents, find_cameras
 from sapnet.bags.frames import decode
-from sapnet.bags.open import open_recording
+from sapnet.bags.open import is_recording, open_recording
 from sapnet.errors import BagError
 from sapnet.images.frame import Frame
 from sapnet.media.sources import FrameSource, open_source
 
-BAG_SUFFIXES = (".mcap", ".db3", ".bag")
-
 
 def open_input(path: Path) -> FrameSource:
     """Open what a path names. Raises SapnetError."""
-    return _open_recording(path) if _is_recording(path) else open_source(path)
-
-
-def _is_recording(path: Path) -> bool:
-    """Whether a path is a ROS 1 or ROS 2 recording, perhaps an unfinished one."""
-    if path.is_dir():
-        return (path / "metadata.yaml").is_file() or any(path.glob("*.mcap")) or any(path.glob("*.db3"))
-    return path.suffix.lower() in BAG_SUFFIXES
+    return _open_recording(path) if is_recording(path) else open_source(path)
 
 
 def _open_recording(path: Path) -> FrameSource:
     with open_recording(path) as bag:
         cameras = find_cameras(bag)
         if not cameras:
-            seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in bag.topics))
-            raise BagError(f"{path} has no topic with colour images; it holds {seen or 'nothing'}")
+            raise BagError(f"{path} has no color camera. {contents(bag)}")
         topic = cameras[0].topic
         seconds = (bag.end_ns - 1 - bag.start_ns) / 1e9
     fps = (topic.count - 1) / seconds if topic.count > 1 and seconds > 0 else None

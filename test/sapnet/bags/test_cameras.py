@@ -106,7 +106,9 @@ def test_compressed_is_taken_where_the_raw_topic_has_nothing_to_show(tmp_path: P
 
 def test_naming_a_camera_twice_is_an_error(find: Find) -> None:
     messages = [image("/a/image", START_NS, FRAME), compressed("/a/image/compressed", START_NS, FRAME)]
-    with pytest.raises(BagError, match="/a/image and /a/image/compressed are one camera, twice; name one of them"):
+    with pytest.raises(
+        BagError, match="/a/image and /a/image/compressed are the same camera in two transports; name one of them"
+    ):
         find(messages, "/a/image", "/a/image/compressed")
 
 

@@ -213,7 +213,7 @@ def test_what_still_shows_the_rain_in_place_of_a_camera_is_named(derain: Derain,
     sent = sorted([*drive(2), *small], key=lambda message: message.time_ns)
     report = derain(sent, replace=True)
     assert report.notes == [
-        f"{CAMERA}/compressed is of a derained camera too, and still shows the rain: it is passed on"
+        f"{CAMERA}/compressed shows a derained camera in another transport, with its rain: it is copied"
     ]
     (tmp_path / "out").rename(tmp_path / "first")
     assert derain(tmp_path / "in").notes == []
@@ -491,7 +491,7 @@ def test_many_messages_after_the_last_frame_do_not_wait_for_a_batch(derainer: De
 
 def test_real_recordings_without_a_camera(derainer: Derainer, shared_data: Path, tmp_path: Path) -> None:
     for storage in ("mcap", "sqlite3"):
-        with pytest.raises(BagError, match=r"has no camera in colour; name an image topic with --topic\. It holds /"):
+        with pytest.raises(BagError, match=r"has no color camera; name an image topic with --topic\. It holds /"):
             derain_bag(derainer, shared_data / "bags" / storage / "talker", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -636,7 +636,7 @@ def test_a_backend_that_fails_ends_it_and_what_is_done_is_kept(derainer: Deraine
     with Derainer(backend="fake", fake={"fail_every": 4}) as failing, pytest.raises(BackendError):
         derain_bag(failing, source, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.partial"]
-    with pytest.raises(BagError, match="go on with --resume, or --overwrite it"):
+    with pytest.raises(BagError, match="continue it with --resume, or replace it with --overwrite"):
         derain_bag(derainer, source, tmp_path / "out")
     report = derain_bag(derainer, source, tmp_path / "out", resume=True)
     derain_bag(derainer, source, tmp_path / "whole")

@@ -148,7 +148,7 @@ def test_storage_that_fails_at_any_read_ends_the_run_and_costs_nothing(
     report = derain_bag(derainer, source, tmp_path / "out", resume=True)
     why = "Input/output error" if isinstance(err, OSError) else "out of memory"
     assert all(f"{source} cannot be read" in said and why in said for said in failures)
-    assert any(said.endswith("; what is done is kept: go on with --resume") for said in failures)
+    assert any(said.endswith("; the work so far is kept: continue with --resume") for said in failures)
     assert (report.frames, report.notes) == (FRAMES, [])
     assert messages(tmp_path / "out") == messages(tmp_path / "whole")
 

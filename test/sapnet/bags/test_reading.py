@@ -336,6 +336,15 @@ def test_a_large_recording_takes_little_memory(tmp_path: Path, storage: str, mod
     assert peak < 16 * 2**20
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_topics_stand_for_themselves_in_another_reading(tmp_path: Path, storage: str) -> None:
+    bag = write_bag(tmp_path / "bag", mixed(2), storage)
+    with open_recording(bag) as source:
+        topics = source.topics[1:2]
+    with open_recording(bag) as source:
+        assert [message.topic.name for message in source.messages(topics)] == ["/größe"] * 2
+
+
 def test_reading_is_as_far_as_asked(tmp_path: Path) -> None:
     """The last of three files is not touched for the first message."""
     bag = split_bag(tmp_path / "bag", [mixed(2), mixed(2, START_NS + 10**9), mixed(2, START_NS + 2 * 10**9)])

@@ -263,7 +263,7 @@ def test_what_a_loss_of_power_left_of_a_run_is_told(name: str, content: bytes, s
     (partial(tmp_path / "out") / name).write_bytes(content)
     with (
         Derainer(backend="fake") as derainer,
-        pytest.raises(SapnetError, match=rf"{name} is damaged \(.*; start anew with --overwrite"),
+        pytest.raises(SapnetError, match=rf"{name} is damaged \(.*; start over with --overwrite"),
     ):
         derain_bag(derainer, source, tmp_path / "out", resume=True)
 
