@@ -62,7 +62,7 @@ def test_bag_of_compressed_images(tmp_path: Path) -> None:
 
 
 def test_bag_without_colour_images(shared_data: Path) -> None:
-    with pytest.raises(BagError, match=r"no topic with colour images; it holds .*String"):
+    with pytest.raises(BagError, match=r"no color camera\. It holds .*String"):
         open_input(shared_data / "bags" / "mcap" / "talker")
 
 
@@ -80,6 +80,17 @@ def test_unfinished_bag_gives_what_it_has(tmp_path: Path, storage: StoragePlugin
     bag = write_bag(tmp_path / "bag", {"/colour": [image_message(flat(value)) for value in (1, 2, 3)]}, storage)
     (bag / "metadata.yaml").unlink()
     assert [int(frame.mean()) for _, frame in open_input(bag)] == [1, 2, 3]
+
+
+def test_a_bag_that_lacks_a_file_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
+    frames = [image_message(flat(value)) for value in (1, 2, 3)]
+    bag = write_bag(tmp_path / "bag", {"/colour": frames}, StoragePlugin.MCAP)
+    metadata = (bag / "metadata.yaml").read_text()
+    (bag / "metadata.yaml").write_text(metadata.replace("  - bag.mcap", "  - bag.mcap\n  - bag_1.mcap"))
+    source = iter(open_input(bag))
+    assert [int(frame.mean()) for _, frame in (next(source), next(source), next(source))] == [1, 2, 3]
+    with pytest.raises(BagError, match=r"can be read only in part: bag_1\.mcap of the recording is missing"):
+        next(source)
 
 
 def test_ros1_bag(tmp_path: Path) -> None:
