@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from sapnet.bags.definitions import Definitions
 from sapnet.bags.matching import Entry, Side, fields_digest, pair_up
 from sapnet.bags.mcap import ROSBAG2_RECORD
-from sapnet.bags.metadata import QOS_KEY
 from sapnet.bags.open import open_recording
-from sapnet.bags.recording import CDR, Recording, Topic
+from sapnet.bags.recording import CDR, QOS_KEY, Recording, Topic
 from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.messages import image_size
