@@ -43,6 +43,8 @@ Pixels = NDArray[Any]
 
 # We have a limit of our own, which says what to do; Pillow's prints a warning from half of it on.
 Image.MAX_IMAGE_PIXELS = None
+# OpenCV writes several lines about each damaged file; what is wrong is in our error.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 log = logging.getLogger(__name__)
 
 

@@ -101,6 +101,16 @@ def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str, channels: int) -> No
     assert read_pictures(tmp_path / f"b{suffix}").info["icc_profile"] == PROFILE
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".ppm"])
+def test_damage_of_deep_pictures_is_one_error(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (40, 60, 3), np.uint16)
+    content = cv2.imencode(suffix, pixels)[1].tobytes()
+    (tmp_path / f"a{suffix}").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageFormatError, match="is not a picture that can be read"):
+        read_pictures(tmp_path / f"a{suffix}")
+    assert capfd.readouterr().err == ""
+
+
 def test_what_is_taken_out_at_8_bits_is_taken_out_at_16(tmp_path: Path) -> None:
     deep = np.full((20, 30, 3), 30_000, np.uint16)
     (tmp_path / "a.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
