@@ -20,7 +20,7 @@ import slow_fleet
 from ctrl_c import heed_ctrl_c
 from filelock import FileLock
 
-from bag_builders import FRAME_NS, START_NS, image, smooth_frames, text, write_bag
+from bag_builders import FRAME_NS, START_NS, image, smooth_frames, split_bag, text, write_bag
 from sapnet import Derainer
 from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
@@ -179,15 +179,28 @@ def test_recordings_that_fail_fail_alone_and_are_tried_by_the_next_run(tmp_path:
     (tmp_path / "drives/noise.mcap").write_bytes(b"no recording")
     (tmp_path / "out/c").mkdir(parents=True)
     (tmp_path / "out/c/mine").write_text("kept")
+    frames = [image("/cam/image_raw", START_NS + n * FRAME_NS, frame) for n, frame in enumerate(smooth_frames(4))]
+    split_bag(tmp_path / "drives/cut", [frames[:3], frames[3:]])
+    (tmp_path / "drives/cut/cut_1.mcap").unlink()
     report = run(tries=2)
-    assert states(report) == {"a": "done", "b": "done", "c": "failed", "dry": "failed", "noise.mcap": "failed"}
+    assert states(report) == {
+        "a": "done",
+        "b": "done",
+        "c": "failed",
+        "cut": "partial",
+        "dry": "failed",
+        "noise.mcap": "failed",
+    }
+    [cut] = [row for row in report.rows if row.state == "partial"]
+    assert (cut.frames, "cut_1.mcap" in cut.notes[0]) == (3, True)
     errors = {Path(row.input).name: (row.error, row.attempts) for row in report.rows if row.state == "failed"}
     for name, said in (("c", "exists already"), ("dry", "no camera in colour"), ("noise.mcap", "noise.mcap")):
         assert said in errors[name][0]
         assert errors[name][1] == 2
     assert (tmp_path / "out/c/mine").read_text() == "kept"
     shutil.rmtree(tmp_path / "out/c")
-    assert states(run(tries=1))["c"] == "done"
+    again = states(run(tries=1))
+    assert (again["a"], again["c"], again["cut"]) == ("kept", "done", "partial")
 
 
 def test_an_unusable_rest_of_an_earlier_run_is_replaced_at_the_third_attempt(tmp_path: Path, run: Run) -> None:
