@@ -1,7 +1,8 @@
-"""What engines cost, as markdown: ``python benchmarks/engines.py builds``, ``cache`` or ``gpu``.
+"""What engines cost, as markdown: ``python benchmarks/engines.py builds``, ``cache``, ``plan`` or ``gpu``.
 
 builds  time, size and peak memory of TensorRT-RTX builds ahead of time, and whether two are the same; needs no GPU
 cache   how long a hit, a miss and the recovery from a damaged entry take; needs no GPU
+plan    kernels, bytes moved, arithmetic and a bound for each GPU, calculated from the builder's plan; needs no GPU
 gpu     milliseconds per frame, of engines and of what torch does without them, beside the bound; needs a GPU
 
 Each build is a ``sapnet compile`` of its own. Leave the machine idle meanwhile, or say that it was not.
@@ -183,20 +184,28 @@ def print_machine() -> None:
 def main() -> None:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("builds", "cache", "gpu"))
+    parser.add_argument("what", choices=("builds", "cache", "plan", "gpu"))
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
-    parser.add_argument("--sizes", nargs="+", default=["720x1280", "360x640", "1080x1920"], help="gpu: HEIGHTxWIDTH")
+    parser.add_argument(
+        "--sizes", nargs="+", default=["720x1280", "360x640", "1080x1920"], help="plan and gpu: HEIGHTxWIDTH"
+    )
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4], help="gpu: frames at a time")
     parser.add_argument("--calls", type=int, default=200, help="gpu: timed calls per cell")
     args = parser.parse_args()
+    # torch, which other measurements stay free of, is imported for these two alone.
+    with_weights = [preset for preset in args.presets if preset != "sapnet_separable"]
+    sizes = [tuple(map(int, size.split("x"))) for size in args.sizes]
     if args.what == "gpu":
-        from engine_speed import print_speed  # torch, which other measurements stay free of
+        from engine_speed import print_speed
 
-        with_weights = [preset for preset in args.presets if preset != "sapnet_separable"]
-        sizes = [tuple(map(int, size.split("x"))) for size in args.sizes]
         print_speed(with_weights, sizes, args.batches, args.calls)
+        return
+    if args.what == "plan":
+        from engine_plan import print_plans
+
+        print_plans(with_weights, sizes)
         return
     print_machine()
     if args.what == "builds":

@@ -154,11 +154,20 @@ def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> bytes:
     return build_engine(model, request.shape, request.precision, options["flavour"], options.get("target", ""), within)
 
 
-def build_engine(model: bytes, shape: EngineShape, precision: str, flavour: str, target: str, on_step: OnStep) -> bytes:
+def build_engine(
+    model: bytes,
+    shape: EngineShape,
+    precision: str,
+    flavour: str,
+    target: str,
+    on_step: OnStep,
+    detailed: bool = False,
+) -> bytes:
     """The engine of an ONNX model with uint8 (B, H, W, 3) input.
 
     precision: what ``model`` was exported in; networks are strongly typed, so the tensors' own types hold.
-    target: one of TARGETS, of RTX alone. on_step: gets shares of this build from 0 to 1. Raises BackendError.
+    target: one of TARGETS, of RTX alone. on_step: gets shares of this build from 0 to 1. detailed: log the kernels with
+    their tensors, at level debug. Raises BackendError.
     """
     if flavour == RTX:
         require_target(target, precision)
@@ -180,6 +189,8 @@ def build_engine(model: bytes, shape: EngineShape, precision: str, flavour: str,
         _set_target(trt, config, target)
     else:
         config.avg_timing_iterations = TIMINGS
+    if detailed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     monitor = _make_monitor(trt, on_step)
     config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
