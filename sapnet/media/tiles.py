@@ -14,7 +14,7 @@ from sapnet.config import PRESETS, ModelConfig
 from sapnet.derainer import Derained, Derainer
 from sapnet.images.frame import Frame
 
-# The network reaches further, some 500 pixels, but hardly: docs/benchmarks has the differences at the seams.
+# The network reaches further, some 500 pixels, but hardly: docs/benchmarks.md has what the seams cost.
 OVERLAP = 64
 MIN_TILE = 4 * OVERLAP
 # Starts of tiles are multiples of it, as pixels are paired inside of the network.
