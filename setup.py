@@ -65,9 +65,16 @@ setup(
         "openvino": ["openvino>=2025.0"],
         "demo": ["scikit-image>=0.22"],
         "fleet": ["ray>=2.40,<3"],
+        # colcon test runs pytest where this extra names it.
+        "test": pins("test.txt"),
     },
     entry_points={
-        "console_scripts": ["sapnet = sapnet.cli:main", "derain_node = sapnet_ros.derain_node:main"],
+        "console_scripts": [
+            "sapnet = sapnet.cli:main",
+            "derain_node = sapnet_ros.derain_node:main",
+            "bag_publisher = sapnet_ros.replay.bag_publisher:main",
+            "bag_recorder = sapnet_ros.replay.recorder:main",
+        ],
         "sapnet.commands": [
             "demo = sapnet_ros.demo.command",
             "replay = sapnet_ros.replay.command",

@@ -10,21 +10,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ament_index_python.packages import PackageNotFoundError
 from launch import LaunchContext, LaunchDescription
 from launch.actions import ExecuteProcess, LogInfo, RegisterEventHandler, Shutdown, TimerAction
 from launch.event_handlers import OnProcessExit
+from launch.substitutions import SubstitutionFailure
+from launch_ros.substitutions import ExecutableInPackage
 
-from sapnet.bags import Recording, open_recording
-from sapnet.errors import BagError
-from sapnet.images.topics import RECORDED
 from sapnet_ros import launching
-from sapnet_ros.replay.plan import Plan, make_plan
 
 NODE_ARGUMENTS = ("params_file", "weights", "backend", "fastdds_profile", "log_level")
 ARGUMENTS = {
@@ -38,7 +38,7 @@ ARGUMENTS = {
     **{name: launching.ARGUMENTS[name] for name in NODE_ARGUMENTS},
 }
 DEFAULTS = {"rate": "1.0", "player": "auto", **launching.DEFAULTS}
-READY, RECORDER_READY, RECORDER_STATUS = "derain_node/ready", "recorder/ready", "recorder/recorded"
+READY = "derain_node/ready"
 CLOCK_HZ = "40"
 # What the node still gives out when ros2 bag play has ended.
 REST_S = 2.0
@@ -54,33 +54,48 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     """The node, the recorder, and the player once they are ready. Raises ValueError."""
     lockstep, loop, rate = launching.switch(given, "lockstep"), launching.switch(given, "loop"), positive(given, "rate")
-    images = [name.strip() for name in given["image"].split(",") if name.strip()]
     output = Path(given["output"]).expanduser() if given["output"] else None
     if output is not None and output.exists():
         raise ValueError(f"output:={given['output']} exists already")
-    try:
-        with open_recording(Path(given["bag"]).expanduser()) as source:
-            plan = make_plan(source, images, lockstep=lockstep)
-            ros2bag = choose_ros2bag(given, source, lockstep)
-            topics = sorted({topic.name for topic in source.topics} - set(plan.outputs) - {"/clock"})
-    except BagError as err:
-        raise ValueError(str(err)) from err
+    bag = str(Path(given["bag"]).expanduser())
+    plan = make_plan(context, bag, given["image"], lockstep, output is not None)
     all_given = dict.fromkeys(launching.ARGUMENTS, "") | {name: given[name] for name in NODE_ARGUMENTS}
-    sizes = {"warmup_sizes": plan.sizes}
-    node = launching.derain_node(context, all_given, plan.remaps, CONFIG, plan.parameters, sizes)
-    bag = str(source.path)
-    if not ros2bag:
-        player = our_player(bag, plan, rate, loop, lockstep, output is not None)
-        recorder = [our_recorder(plan, output)] if output is not None or lockstep else []
+    remaps = [(old, new) for old, new in plan["remaps"]]
+    sizes = {"warmup_sizes": plan["warmup_sizes"]}
+    node = launching.derain_node(context, all_given, remaps, CONFIG, plan["parameters"], sizes)
+    if not choose_ros2bag(given, plan["ros2bag_reads_it"], lockstep):
+        words = ["--rate", rate, *(["--loop"] if loop else [])]
+        player = process("bag_publisher", bag, *words, *plan["bag_publisher"])
+        words = [*([str(output)] if output is not None else []), *plan["bag_recorder"]]
+        recorder = [process("bag_recorder", *words)] if output is not None or lockstep else []
         return [*node, *recorder, player, ends_with(player)]
-    player = ros2_player(bag, plan, topics, rate, loop)
+    player = ros2_player(bag, plan, rate, loop)
     recorder = [ros2_recorder(plan, output)] if output is not None else []
-    waiting = module("sapnet_ros.replay.wait_ready", READY)
+    waiting = ExecuteProcess(
+        cmd=[sys.executable, "-m", "sapnet_ros.replay.waiting", READY], name="waiting", output="screen"
+    )
     begin = RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=[player]))
     return [*node, *recorder, waiting, begin, ends_with(player)]
 
 
-def choose_ros2bag(given: Mapping[str, str], source: Recording, lockstep: bool) -> bool:
+def make_plan(context: LaunchContext, bag: str, images: str, lockstep: bool, recorder: bool) -> dict[str, Any]:
+    """What the node, the player and the recorder are given, as ``sapnet replay --plan`` prints it. Raises ValueError.
+
+    That command runs with the interpreter that the package was built with; the one of launch may lack what it takes to
+    read a recording.
+    """
+    command = [executable(context, "sapnet"), "replay", bag, "--plan"]
+    command += [word for name in images.split(",") if name.strip() for word in ("--topic", name.strip())]
+    command += ["--lockstep"] if lockstep else []
+    command += ["--output", "recording"] if recorder else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(done.stderr.strip().removeprefix("sapnet: error: "))
+    plan: dict[str, Any] = json.loads(done.stdout)
+    return plan
+
+
+def choose_ros2bag(given: Mapping[str, str], can_read: bool, lockstep: bool) -> bool:
     """Whether ros2 bag plays and records. Raises ValueError where it is asked for and cannot."""
     choice = given["player"] or "auto"
     if choice not in ("auto", "ros2bag", "sapnet"):
@@ -89,48 +104,27 @@ def choose_ros2bag(given: Mapping[str, str], source: Recording, lockstep: bool) 
     if shutil.which("ros2") is None or importlib.util.find_spec("ros2bag") is None:
         missing.append("ros2bag is not installed")
     if lockstep:
-        missing.append("it knows no lockstep")
-    if source.storage == "ros1" or source.notes:
+        missing.append("it has no lockstep")
+    if not can_read:
         missing.append("it cannot read this recording")
     if choice == "ros2bag" and missing:
-        raise ValueError(f"player:=ros2bag cannot be: {' and '.join(missing)}")
+        raise ValueError(f"player:=ros2bag cannot be used: {' and '.join(missing)}")
     return choice != "sapnet" and not missing
 
 
-def our_player(bag: str, plan: Plan, rate: str, loop: bool, lockstep: bool, recorded: bool) -> ExecuteProcess:
-    """sapnet_ros.replay.bag_publisher, which waits until all are ready."""
-    words = [bag, "--rate", rate, *(["--loop"] if loop else []), *(["--lockstep"] if lockstep else [])]
-    words += each("--camera", [camera.source.topic.name for camera in plan.cameras]) + each("--exclude", plan.outputs)
-    words += each("--ready", [READY, RECORDER_READY] if recorded or lockstep else [READY])
-    statuses = [camera.source.output("frame_status") for camera in plan.cameras]
-    return module(
-        "sapnet_ros.replay.bag_publisher", *words, *each("--status", [RECORDER_STATUS] if lockstep else statuses)
-    )
-
-
-def our_recorder(plan: Plan, output: Path | None) -> ExecuteProcess:
-    """sapnet_ros.replay.recorder."""
-    words = [str(output)] if output is not None else []
-    for camera in plan.cameras:
-        words += ["--camera", camera.name, *([] if camera.has_info else ["--without-info", camera.name])]
-    rules = [word for old, new in plan.remaps for word in ("-r", f"{old}:={new}")]
-    return module("sapnet_ros.replay.recorder", *words, "--ros-args", *rules, "-p", "use_sim_time:=true")
-
-
-def ros2_player(bag: str, plan: Plan, topics: Sequence[str], rate: str, loop: bool) -> ExecuteProcess:
-    """``ros2 bag play``; the cameras are reliable, for best effort loses large frames."""
+def ros2_player(bag: str, plan: Mapping[str, Any], rate: str, loop: bool) -> ExecuteProcess:
+    """``ros2 bag play``, with reliable cameras: best effort loses large frames."""
     reliable = {"reliability": "reliable", "history": "keep_last", "depth": 10}
     with tempfile.NamedTemporaryFile("w", prefix="replay_", suffix=".yaml", delete=False) as file:
-        json.dump({camera.source.topic.name: reliable for camera in plan.cameras}, file)
+        json.dump(dict.fromkeys(plan["cameras"], reliable), file)
     words = ["--clock", CLOCK_HZ, "--rate", rate, *(["--loop"] if loop else [])]
-    words += ["--qos-profile-overrides-path", file.name, "--topics", *topics]
+    words += ["--qos-profile-overrides-path", file.name, "--topics", *plan["played"]]
     return ExecuteProcess(cmd=["ros2", "bag", "play", bag, *words], name="ros2_bag_play", output="screen")
 
 
-def ros2_recorder(plan: Plan, output: Path) -> ExecuteProcess:
+def ros2_recorder(plan: Mapping[str, Any], output: Path) -> ExecuteProcess:
     """``ros2 bag record``."""
-    topics = [camera.source.output(output.name) for camera in plan.cameras for output in RECORDED]
-    words = ["-o", str(output), "--storage", "mcap", "--use-sim-time", "--topics", *topics]
+    words = ["-o", str(output), "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]
     return ExecuteProcess(cmd=["ros2", "bag", "record", *words], name="ros2_bag_record", output="screen")
 
 
@@ -146,14 +140,17 @@ def ends_with(player: ExecuteProcess) -> RegisterEventHandler:
     return RegisterEventHandler(OnProcessExit(target_action=player, on_exit=end))
 
 
-def module(name: str, *words: str) -> ExecuteProcess:
-    """A module of ours as a process."""
-    return ExecuteProcess(cmd=[sys.executable, "-m", name, *words], name=name.rpartition(".")[2], output="screen")
+def process(name: str, *words: str) -> ExecuteProcess:
+    """An executable of this package as a process, with the interpreter that the package was built with."""
+    return ExecuteProcess(cmd=[ExecutableInPackage(name, "sapnet_ros"), *words], name=name, output="screen")
 
 
-def each(option: str, values: Sequence[str]) -> list[str]:
-    """The option before each value."""
-    return [word for value in values for word in (option, value)]
+def executable(context: LaunchContext, name: str) -> str:
+    """Path of an executable of this package. Raises ValueError where the package is not built."""
+    try:
+        return ExecutableInPackage(name, "sapnet_ros").perform(context)
+    except (PackageNotFoundError, SubstitutionFailure) as err:
+        raise ValueError(f"{err}; build the package with colcon and source install/setup.bash") from err
 
 
 def positive(given: Mapping[str, str], name: str) -> str:

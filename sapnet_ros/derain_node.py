@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from importlib.util import find_spec
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,9 @@ def main(args: list[str] | None = None) -> int:
 
     With ``--build-only`` among the arguments it builds the engines of ``warmup_sizes`` and ends, with 1 if it cannot.
     """
+    if missing := _missing_ros():
+        print(f"derain_node cannot start: {missing}", file=sys.stderr)
+        return 1
     # A queue, for its put is safe in a signal handler, also in one that interrupts another.
     ends: SimpleQueue[int] = SimpleQueue()
     # Before the imports, which take a while: a signal during them must end the process cleanly too.
@@ -83,6 +87,16 @@ def main(args: list[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _missing_ros() -> str:
+    """What keeps the node from running on the ROS 2 that is installed; empty where nothing does."""
+    if find_spec("rclpy") is None:
+        return "rclpy is not installed: source the setup file of ROS 2 Jazzy or later, as docs/vehicle.md describes"
+    if find_spec("rclpy.event_handler") is None:
+        distribution = os.environ.get("ROS_DISTRO", "this ROS 2")
+        return f"the rclpy of {distribution} is too old: ROS 2 Jazzy or later is needed (on a Jetson: JetPack 7.2)"
+    return ""
 
 
 def _run(node: DerainNode, ends: SimpleQueue[int]) -> tuple[int, bool]:

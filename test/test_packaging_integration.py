@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"sapnet", "sapnet_ros"}
-EXECUTABLES = {"sapnet", "derain_node"}
+EXECUTABLES = {"sapnet", "derain_node", "bag_publisher", "bag_recorder"}
+# Of which rosdep has no key, or one for pip alone.
+WITHOUT_KEY = {"backports-zstd", "lz4", "mcap", "rosbags", "safetensors", "av", "apsw"}
+KEYS = {"opencv-python-headless": "python3-opencv", "pillow": "python3-pil", "ruamel-yaml": "python3-ruamel.yaml"}
 # The setup file is $0, so that everything after it is the command, whatever stands in it.
 IN_WORKSPACE = ["bash", "-c", 'source "$0" && exec "$@"']
 
@@ -42,6 +50,19 @@ def wheel(copy_sources: Callable[[], Path], tmp_path_factory: pytest.TempPathFac
     return next(out.glob("sapnet_ros-*.whl"))
 
 
+def test_package_xml_names_every_dependency_that_has_a_rosdep_key() -> None:
+    setup = ast.parse((ROOT / "setup.py").read_text())
+    installed = next(node.value for node in ast.walk(setup) if getattr(node, "arg", "") == "install_requires")
+    names = {canonicalize_name(Requirement(text).name) for text in ast.literal_eval(installed)}
+    keys = {KEYS.get(name, f"python3-{name}") for name in names - WITHOUT_KEY}
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert keys <= {dependency.text for dependency in package.iter("exec_depend")}
+    assert {license.get("file"): license.text for license in package.iter("license")} == {
+        "LICENSE": "Apache-2.0",
+        "sapnet/weights/LICENSE.sapnet": "MIT",
+    }
+
+
 def test_colcon_installs_both_packages_whole_and_nothing_else(prefix: Path) -> None:
     installed = package_files(site_packages(prefix))
     assert installed == package_files(ROOT)
@@ -64,6 +85,18 @@ def test_colcon_installs_executables_for_the_environments_interpreter(prefix: Pa
     for executable in installed.values():
         assert executable.read_text().splitlines()[0] == f"#!{sys.executable}"
         assert os.access(executable, os.X_OK)
+
+
+def test_colcon_test_runs_the_tests(colcon_install: Path) -> None:
+    workspace = colcon_install.parent
+    colcon = [sys.executable, "-m", "colcon"]
+    subprocess.run(
+        [*colcon, "test", "--pytest-args", "test/sapnet_ros/test_mailbox.py"], cwd=workspace, check=True, timeout=120
+    )
+    done = subprocess.run([*colcon, "test-result"], cwd=workspace, capture_output=True, text=True, check=True)
+    tests = re.search(r"Summary: (\d+) tests, 0 errors, 0 failures", done.stdout)
+    assert tests is not None, done.stdout
+    assert int(tests[1]) > 1
 
 
 @pytest.mark.parametrize("options", [(), ("--symlink-install",)], ids=["copied", "linked"])

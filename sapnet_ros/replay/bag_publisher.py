@@ -1,4 +1,4 @@
-"""``python -m sapnet_ros.replay.bag_publisher``: publishes a recording in real time or in lockstep with derain_node."""
+"""``ros2 run sapnet_ros bag_publisher``: publishes a recording in real time or in lockstep with derain_node."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from sapnet.bags.types import header_stamp
 from sapnet.errors import BagError, SapnetError
 from sapnet_ros.demo.camera import EXIT_FAILED, EXIT_INPUT, SETTLE_S, PlayerError, parse_rate
 from sapnet_ros.replay.lockstep import READY, STATUS, Answers, Lockstep, frame_key
-from sapnet_ros.replay.publishing import CLOCK, CLOCK_HZ, BagPlayer, PlayerStopped, play_once
-from sapnet_ros.replay.recorded_topics import offered_profile
+from sapnet_ros.replay.publisher_node import CLOCK, CLOCK_HZ, BagPlayer, PlayerStopped, offered_profile, play_once
 
 READY_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0
@@ -35,8 +34,8 @@ _EXAMPLES = """\
 The player stops time, and goes on, at SIGUSR1 and by its service ~/pause (std_srvs/SetBool).
 
 examples:
-  python -m sapnet_ros.replay.bag_publisher drive/ --rate 2 --loop
-  python -m sapnet_ros.replay.bag_publisher drive.mcap --lockstep --ros-args -r frame_status:=/front/frame_status
+  ros2 run sapnet_ros bag_publisher drive/ --rate 2 --loop
+  ros2 run sapnet_ros bag_publisher drive.mcap --lockstep --ros-args -r frame_status:=/front/frame_status
 """
 
 
@@ -88,8 +87,13 @@ def _player(
         raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     depths = {"clock_depth": LOCKSTEP_DEPTH} if args.lockstep else {}
-    player = BagPlayer(topics, args.rate, _profiles(cameras, args.lockstep), args.clock_rate, **depths)
+    player = BagPlayer(
+        topics, args.rate, _profiles(cameras, args.lockstep), args.clock_rate, max_gap_s=args.max_gap, **depths
+    )
     try:
+        for camera in cameras:
+            if camera.topic in player.skipped:
+                raise BagError(f"{camera.topic.name} cannot be published: {player.skipped[camera.topic]}")
         _heed_signals(player)
         if player.skipped:
             reasons = "; ".join(f"{topic.name} ({topic.type}): {why}" for topic, why in player.skipped.items())
@@ -218,6 +222,13 @@ def add_play_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loop", action="store_true", help="begin again at the end, until Ctrl-C")
     parser.add_argument("--start", type=_parse_seconds, default=0.0, metavar="S", help="seconds to leave out first")
     parser.add_argument("--duration", type=_parse_seconds, default=0.0, metavar="S", help="seconds to play (0: all)")
+    parser.add_argument(
+        "--max-gap",
+        type=_parse_seconds,
+        default=0.0,
+        metavar="S",
+        help="cut longer gaps between messages down (0: none)",
+    )
     parser.add_argument("--lockstep", action="store_true", help="wait for derain_node's answer to each frame")
 
 

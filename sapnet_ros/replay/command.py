@@ -18,15 +18,16 @@ from sapnet.commands.common import NETWORK, add_command, add_network_arguments
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
 from sapnet_ros.replay.live_run import RunError, free_domain, parent_of, run_bar, watch_line
-from sapnet_ros.replay.plan import Plan, make_plan
+from sapnet_ros.replay.plan import Plan, make_plan, plain
 from sapnet_ros.replay.run import ReplayRun, ReplaySettings
-from sapnet_ros.status_view import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sapnet.commands.common import Subparsers
 
+
+PIPED_WIDTH = 1000
 
 _DESCRIPTION = """\
 Play a recording to a derain_node over DDS, under simulated time, and record its outputs.
@@ -63,6 +64,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--status", action="store_true", help="record frame_status too, which holds latencies")
     parser.add_argument("--params-file", type=Path, metavar="FILE", help="parameters of derain_node, keyed '/**:'")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument(
+        "--plan", action="store_true", help="play nothing; print how each process would be started, as JSON"
+    )
     add_network_arguments(parser)
     parser.set_defaults(network={name: parser.get_default(name) for name in NETWORK})
     return parser
@@ -72,18 +76,19 @@ def run(args: argparse.Namespace) -> int:
     """Replay: 0 when frames were derained, 1 where a process failed or none was. Raises SapnetError on wrong input."""
     if args.params_file is not None and not args.params_file.is_file():
         raise SapnetError(f"{args.params_file} is not a file; give one with parameters of derain_node")
-    if args.output is not None:
+    if args.output is not None and not args.plan:
         _check_output(args.output, args.bag, args.overwrite)
     with open_recording(args.bag) as source:
         plan = make_plan(source, args.topic, lockstep=args.lockstep)
+        if args.plan:
+            print(json.dumps(plain(plan, source, recorder=args.output is not None), indent=2))
+            return 0
     try:
         with _folder(args.output) as folder, free_domain() as domain:
             replay = ReplayRun(_settings(args, plan), folder, domain)
             watched = plan.cameras[0].source.output("derained/image")
             print(f"To watch it, in another terminal:\n  {watch_line(domain, watched)}", file=sys.stderr)
             summary = _perform(replay, None if args.loop or args.start or args.duration else _frames(plan))
-            for warning in replay.warnings():
-                print(f"sapnet: warning: {warning}", file=sys.stderr)
             if args.output is not None:
                 _put(replay.bag, args.output, folder)
     except RunError as err:
@@ -108,6 +113,7 @@ def _settings(args: argparse.Namespace, plan: Plan) -> ReplaySettings:
         lockstep=args.lockstep,
         start_s=args.start,
         duration_s=args.duration,
+        max_gap_s=args.max_gap,
         cameras_alone=bool(args.topic),
         storage=args.storage,
         status=args.status,
@@ -140,9 +146,18 @@ def _frames(plan: Plan) -> int:
 
 
 def _perform(replay: ReplayRun, total: int | None) -> dict[str, Any]:
+    said: set[str] = set()
     with run_bar() as progress:
         task = progress.add_task("starting", total=total)
-        return replay.perform(lambda done, phase: progress.update(task, completed=done, description=phase))
+
+        def show(done: int, phase: str) -> None:
+            progress.update(task, completed=done, description=phase)
+            for warning in dict.fromkeys(replay.warnings()):
+                if warning not in said:
+                    said.add(warning)
+                    progress.console.print(f"sapnet: warning: {warning}", markup=False, soft_wrap=True)
+
+        return replay.perform(show)
 
 
 def _put(made: Path, output: Path, folder: Path) -> None:
@@ -170,7 +185,7 @@ def _print_table(summary: dict[str, Any]) -> None:
             _with_reasons(camera, "dropped"),
             "/".join(f"{latency[name]:.1f}" for name in ("p50", "p95", "p99")) if latency else "-",
         )
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
     console.print(table)
     network = summary["network"]
     console.print(

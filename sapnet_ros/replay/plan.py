@@ -14,12 +14,14 @@ from sapnet.bags.types import deserialize
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import image_size
-from sapnet.images.topics import DERAINED_COMPRESSED, DERAINED_INFO, OUTPUTS
+from sapnet.images.topics import DERAINED_COMPRESSED, DERAINED_INFO, FRAME_STATUS, OUTPUTS, RECORDED
 
 # What stands beside the derained image follows its remap.
 REMAPPED = tuple(output.name for output in OUTPUTS if output not in (DERAINED_COMPRESSED, DERAINED_INFO))
 # Of the recorded drive; derain_node says its own.
 NODE_TOPICS = ("/diagnostics", "/derain_node/ready")
+READY = "derain_node/ready"
+RECORDER_READY, RECORDER_STATUS = "recorder/ready", "recorder/recorded"
 # Names of the node's other diagnostics.
 _TAKEN = ("backend", "process")
 # Frames that are looked at, of a camera whose first ones cannot be read, to find its size.
@@ -76,10 +78,46 @@ class Plan:
             rules += [(prefix + output, camera.source.output(output)) for output in REMAPPED]
         return rules
 
+    def publisher_arguments(self, recorder: bool) -> list[str]:
+        """Of ``bag_publisher``, for these cameras. recorder: whether one runs, to be waited for."""
+        words = each("--camera", [camera.source.topic.name for camera in self.cameras])
+        words += each("--exclude", self.outputs) + each("--ready", [READY, RECORDER_READY] if recorder else [READY])
+        if self.lockstep:  # the recorder answers for the node, once it has written all that came with a frame
+            return [*words, "--lockstep", "--status", RECORDER_STATUS]
+        return words + each("--status", [camera.source.output(FRAME_STATUS.name) for camera in self.cameras])
+
+    def recorder_arguments(self) -> list[str]:
+        """Of ``bag_recorder``, for these cameras."""
+        without_info = [camera.name for camera in self.cameras if not camera.has_info]
+        return each("--camera", [camera.name for camera in self.cameras]) + each("--without-info", without_info)
+
+    def remap_arguments(self) -> list[str]:
+        """The node's remap rules as ROS arguments."""
+        return each("-r", [f"{old}:={new}" for old, new in self.remaps])
+
     @property
     def outputs(self) -> list[str]:
         """All topics of the node's that a recording may hold, too, from an earlier run."""
         return [*NODE_TOPICS, *(camera.source.output(output.name) for camera in self.cameras for output in OUTPUTS)]
+
+
+def plain(plan: Plan, source: Recording, recorder: bool) -> dict[str, Any]:
+    """What node, publisher and recorder are started with, for JSON. recorder: whether there is one."""
+    cameras = [camera.source for camera in plan.cameras]
+    return {
+        "parameters": plan.parameters,
+        "warmup_sizes": plan.sizes,
+        "remaps": plan.remaps,
+        "bag_publisher": plan.publisher_arguments(recorder or plan.lockstep),
+        "bag_recorder": [
+            *plan.recorder_arguments(),
+            *("--ros-args", *plan.remap_arguments(), "-p", "use_sim_time:=true"),
+        ],
+        "cameras": [camera.topic.name for camera in cameras],
+        "played": sorted({topic.name for topic in source.topics} - set(plan.outputs) - {"/clock"}),
+        "recorded": [camera.output(output.name) for camera in cameras for output in RECORDED],
+        "ros2bag_reads_it": source.storage != "ros1" and not source.notes,
+    }
 
 
 def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = False) -> Plan:
@@ -105,6 +143,11 @@ def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = Fa
         raise BagError(f"{source.path} holds no frame of at least {MIN_SIDE}x{MIN_SIDE} that can be read on {names}")
     named = [NodeCamera(name, camera) for name, camera in zip(_names(cameras), cameras, strict=True)]
     return Plan(tuple(named), tuple(f"{height}x{width}" for height, width in known), lockstep)
+
+
+def each(option: str, values: Iterable[str]) -> list[str]:
+    """The option before each value."""
+    return [word for value in values for word in (option, value)]
 
 
 def _sizes(source: Recording, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from sapnet_ros.replay.live_run import NODE, PLAYER, READY_TIMEOUT_S, RECORDER, LiveRun, RunError, table
-from sapnet_ros.replay.lockstep import READY, STATUS
-from sapnet_ros.replay.plan import NodeCamera, Plan
+from sapnet_ros.replay.lockstep import STATUS
+from sapnet_ros.replay.plan import NodeCamera, Plan, each
 
 # The least specific key, which a file of the user's overrides, and one that matches every node and stands in no such
 # file: it comes out on top. launching.override_file says why.
 BELOW, ABOVE = "/**", "/**/*"
-RECORDER_READY, RECORDED = "recorder/ready", "recorder/recorded"
 PERCENTILES = (50, 95, 99)
 
 
@@ -38,6 +37,7 @@ class ReplaySettings:
     lockstep: bool
     start_s: float
     duration_s: float
+    max_gap_s: float
     cameras_alone: bool
     storage: str
     status: bool
@@ -57,14 +57,14 @@ class ReplayRun:
     def perform(self, on_progress: Callable[[int, str], None]) -> dict[str, Any]:
         """Run to the end; returns the figures. Raises SapnetError, and RunError also where no frame was derained."""
         plan = self._settings.plan
-        remaps = [word for old, new in plan.remaps for word in ("-r", f"{old}:={new}")]
+        remaps = plan.remap_arguments()
         commands = {
             NODE: ("sapnet_ros.derain_node", ["--ros-args", *remaps, *self._node_parameters()]),
             RECORDER: (
                 "sapnet_ros.replay.recorder",
                 [*self._recorder(), "--ros-args", *remaps, "-p", "use_sim_time:=true"],
             ),
-            PLAYER: ("sapnet_ros.replay.bag_publisher", self._player()),
+            PLAYER: ("sapnet_ros.replay.bag_publisher", self._publisher()),
         }
         self._run.perform(commands, on_progress, endless=self._settings.loop)
         summary = self._summarize()
@@ -97,25 +97,19 @@ class ReplayRun:
         words = [str(self.bag), "--storage", settings.storage] if settings.output is not None else []
         words += ["--compress"] if settings.storage == "mcap" else []
         words += ["--status"] if settings.status else []
-        for camera in settings.plan.cameras:
-            words += ["--camera", camera.name]
-            words += [] if camera.has_info else ["--without-info", camera.name]
+        words += settings.plan.recorder_arguments()
         return [*words, "--received", str(run.received), "--diagnostics", str(run.diagnostics)]
 
-    def _player(self) -> list[str]:
+    def _publisher(self) -> list[str]:
         settings, cameras = self._settings, [camera.source for camera in self._settings.plan.cameras]
         words = [str(settings.bag), "--rate", str(settings.rate), "--sent", str(self._run.sent)]
         words += ["--start", str(settings.start_s), "--duration", str(settings.duration_s)]
+        words += ["--max-gap", str(settings.max_gap_s)]
         words += ["--loop"] if settings.loop else []
-        words += ["--lockstep"] if settings.lockstep else []
-        words += _each("--camera", [camera.topic.name for camera in cameras])
-        words += _each("--exclude", settings.plan.outputs)
+        words += settings.plan.publisher_arguments(recorder=True)
         if settings.cameras_alone:
             infos = [camera.info.name for camera in cameras if camera.info is not None]
-            words += _each("--topic", [*(camera.topic.name for camera in cameras), *infos])
-        # In lockstep the recorder answers for the node: once it has written all that came with a frame.
-        answers = [RECORDED] if settings.lockstep else [camera.output(STATUS) for camera in cameras]
-        words += _each("--status", answers) + _each("--ready", [READY, RECORDER_READY])
+            words += each("--topic", [*(camera.topic.name for camera in cameras), *infos])
         return [*words, "--ready-timeout", str(READY_TIMEOUT_S)]
 
     def _summarize(self) -> dict[str, Any]:
@@ -153,10 +147,6 @@ class ReplayRun:
                 [(ns - _last_before(sent[stamp], ns)) / 1e6 for stamp, ns, word in answers if word == "derained"]
             ),
         }
-
-
-def _each(option: str, values: Sequence[str]) -> list[str]:
-    return [word for value in values for word in (option, value)]
 
 
 def _reasons(values: dict[str, str], prefix: str) -> dict[str, int]:

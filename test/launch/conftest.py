@@ -21,6 +21,8 @@ PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES
 # What `ros2 launch` does, which is not needed for this.
 LAUNCHER = """
 import sys
+# The system's interpreter, which runs launch on a vehicle, has none of what pip installs.
+sys.modules |= dict.fromkeys(("cv2", "filelock", "mcap", "rich", "rosbags", "ruamel", "safetensors", "torch"))
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource

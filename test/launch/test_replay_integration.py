@@ -21,6 +21,7 @@ live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requireme
 
 from bag_builders import START_NS, smooth_frames, text  # noqa: E402
 from replay_bags import contents, drive, record  # noqa: E402
+from sapnet_ros import launching  # noqa: E402
 
 FILE = "replay.launch.py"
 Launch = Callable[..., Any]
@@ -91,10 +92,9 @@ def test_ros2_bag_plays_and_records_where_it_is_installed(
     calls = dict.fromkeys(("record", "play"), "")
     for call in ros2_calls.read_text().splitlines():
         calls[call.split()[1]] = call
-    outputs = [f"/front/{name}" for name in ("derained/image", "streak_mask/image", "rain_score")]
-    assert calls["record"] == (
-        f"bag record -o {output} --storage mcap --use-sim-time --topics {' '.join(outputs)} /front/derained/camera_info"
-    )
+    names = ("derained/image", "derained/camera_info", "streak_mask/image", "rain_score")
+    outputs = " ".join(f"/front/{name}" for name in names)
+    assert calls["record"] == f"bag record -o {output} --storage mcap --use-sim-time --topics {outputs}"
     assert calls["play"].startswith(
         f"bag play {bag} --clock 40 --rate 2 --loop --qos-profile-overrides-path {tmp_path}/"
     )
@@ -114,7 +114,7 @@ def test_a_recording_that_is_missing_ends_the_launch(launch: Launch) -> None:
         ({"rate": "0"}, "rate:=0 must be a number above 0"),
         ({"image": "/rear/image_raw"}, "no image topic /rear/image_raw"),
         ({"player": "mine"}, "player:=mine must be auto, ros2bag or sapnet"),
-        ({"player": "ros2bag", "lockstep": "true"}, "player:=ros2bag cannot be: .*it knows no lockstep"),
+        ({"player": "ros2bag", "lockstep": "true"}, "player:=ros2bag cannot be used: .*it has no lockstep"),
         ({"output": "bag"}, "output:=bag exists already"),
     ],
 )
@@ -124,9 +124,12 @@ def test_values_of_no_use_are_refused(
     bag: Path,
     load_launch_file: Callable[[str], ModuleType],
     given: Callable[..., Any],
+    colcon_install: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(bag.parent)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(colcon_install / "sapnet_ros"), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(launching.__file__).parents[1]), prepend=os.pathsep)
     launch_file = load_launch_file(FILE)
     arguments = given(launch_file.ARGUMENTS, **{"bag": str(bag), "rate": "1"} | values)
     with pytest.raises(ValueError, match=line):

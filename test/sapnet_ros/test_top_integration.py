@@ -130,7 +130,7 @@ def test_a_line_of_json_per_message_until_ctrl_c(
         process = start_top("--json", stdout=stdout, stderr=stderr)
     wait_for(lambda: out.read_bytes().count(b"\n") >= 3, "three messages")
     assert node.stop() == 0
-    wait_for(lambda: re.search(rb"nothing came for \d+ s", errors.read_bytes()), "word of the silence")
+    wait_for(lambda: re.search(rb"no message for \d+ s", errors.read_bytes()), "word of the silence")
     process.send_signal(number)
     assert process.wait(10) == {signal.SIGINT: 0, signal.SIGTERM: 143}[number]
     states = {json.loads(line)["process"]["state"] for line in out.read_text().splitlines()}
@@ -159,7 +159,7 @@ def test_a_terminal_is_redrawn_and_given_back(
     node = start_process(diagnostics__silent_after_s=60.0)
     wait_for(lambda: b"waiting for the first frame on /image" in screen(), "the camera")
     assert node.stop() == 0
-    wait_for(lambda: re.search(rb"nothing came for \d+ s", screen()), "seconds of silence")
+    wait_for(lambda: re.search(rb"no message for \d+ s", screen()), "seconds of silence")
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     os.close(inside)

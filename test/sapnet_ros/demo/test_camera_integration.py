@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,8 +80,11 @@ def test_every_frame_arrives_after_its_camera_info(peer: Peer, player: Player) -
 def test_rate_is_a_limit(peer: Peer, player: Player) -> None:
     StandIn(peer)
     player.wait_for_subscribers(1, 10)
-    sent = list(play(player, [FRAME] * 5, rate=20.0, open_loop=False, ready_s=10, return_s=10))
-    assert min(np.diff([one.steady_ns for one in sent])) >= 0.049e9
+    player.announce(*FRAME.shape[:2], timeout_s=10)
+    started_s = time.monotonic()
+    assert len(list(play(player, [FRAME] * 5, rate=20.0, open_loop=False, ready_s=10, return_s=10))) == 5
+    # However late each frame is, the next one is sent no sooner than a period after it was due.
+    assert time.monotonic() - started_s >= 4 / 20.0
 
 
 def test_one_lost_frame_is_survived_and_many_are_an_error(peer: Peer, player: Player) -> None:

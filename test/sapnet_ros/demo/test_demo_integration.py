@@ -26,7 +26,7 @@ from rosbags.highlevel import AnyReader
 from sapnet.errors import SapnetError
 from sapnet.images.messages import decode_image
 from sapnet.media.sequence import RainySequence
-from sapnet_ros.demo.command import command as demo
+from sapnet_ros.demo import command as demo
 from sapnet_ros.demo.run import DemoRun, DemoSettings, Recording
 from sapnet_ros.replay.live_run import RunError, free_domain
 

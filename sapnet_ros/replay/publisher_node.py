@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -11,23 +13,30 @@ from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rosbags.interfaces import QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from sapnet.bags import Message, Topic
 from sapnet.errors import SapnetError, first_line
 from sapnet_ros.replay.clock import PlayClock
-from sapnet_ros.replay.recorded_topics import is_latched, message_class, offered_profile, overridable
 from sapnet_ros.replay.waiting import WaitingNode
 
 CLOCK = "/clock"
 CLOCK_HZ = 40.0
 PAUSE = "pause"
+LONG_GAP_S = 60.0
 # Callbacks are served at least so often while messages are late.
 SERVE_NS = 10_000_000
 # To wait for acknowledgements at a time.
 ACKNOWLEDGED = Duration(seconds=0.1)
+DEPTH = 10  # of a topic whose QoS was not recorded
+# Names come from the recording, and are imported.
+_TYPE = re.compile(r"([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Z][A-Za-z0-9_]*)")
+_FOREVER = QosTime(9223372036, 854775807)
+_NEVER_SET = QosTime(0, 0)
 
 
 class PlayerStopped(SapnetError):
@@ -38,7 +47,8 @@ class BagPlayer(WaitingNode):
     """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
 
     profiles: what to offer instead of what was recorded. clock_depth: of the queue of /clock. skipped: topics that
-    cannot be published here, and why.
+    cannot be published here, and why. max_gap_s: the longest time without a message that is waited for, in the
+    recording's seconds; longer ones are cut down to it. 0: all are waited for.
     /clock has the recording's time: with each message, and ``clock_hz`` times in each second of steady time.
     ``~/pause`` stops time and goes on. Not thread-safe.
     """
@@ -50,6 +60,7 @@ class BagPlayer(WaitingNode):
         profiles: Mapping[Topic, QoSProfile] = MappingProxyType({}),
         clock_hz: float = CLOCK_HZ,
         clock_depth: int = 10,
+        max_gap_s: float = 0.0,
         **node_options: Any,
     ) -> None:
         super().__init__("bag_player", **node_options)
@@ -57,11 +68,14 @@ class BagPlayer(WaitingNode):
         self.skipped: dict[Topic, str] = {}
         self.stop_asked = False
         self._toggles = 0  # of the pause, that signals have asked for
-        self._told_ns = self._next_ns = 0
+        self._told_ns: int | None = None  # until ``begin``
+        self._next_ns = 0
         self._served_ns = 0
         self._publishers_of: dict[Topic, Any] = {}
         self._clock_publisher = self.create_publisher(Clock, CLOCK, QoSProfile(depth=clock_depth))
-        for topic in topics:
+        self._max_gap_s = max_gap_s
+        # Those with a profile first: of two topics of one name and different types the first alone can be published.
+        for topic in sorted(topics, key=lambda topic: topic not in profiles):
             self._advertise(topic, profiles.get(topic) or offered_profile(topic))
         self.create_timer(1 / clock_hz, self._tick, clock=RosClock(clock_type=ClockType.STEADY_TIME))
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -74,7 +88,7 @@ class BagPlayer(WaitingNode):
     def begin(self, time_ns: int) -> None:
         """Set the recording's time, which may be back from where it was."""
         self.time.set(time_ns)
-        self._told_ns, self._next_ns = 0, time_ns
+        self._told_ns, self._next_ns = time_ns, time_ns
         self._tell_time(time_ns)
 
     def wait_until(self, time_ns: int) -> None:
@@ -83,6 +97,15 @@ class BagPlayer(WaitingNode):
         while (left_s := self.time.seconds_until(time_ns)) > 0 or self._is_due():
             self.serve(max(0.0, left_s))
             self._obey()
+
+    def shorten_gap(self, time_ns: int) -> None:
+        """Skip what is longer than the longest gap before this time; warn of a long wait otherwise."""
+        gap_s = (time_ns - self.time.now_ns()) / 1e9
+        if 0 < self._max_gap_s < gap_s:
+            self.time.set(time_ns - round(self._max_gap_s * 1e9))
+            self.get_logger().warning(f"a gap of {gap_s:.0f} s is cut down to {self._max_gap_s:g} s")
+        elif gap_s > LONG_GAP_S:
+            self.get_logger().warning(f"nothing was recorded for {gap_s:.0f} s: waiting; --max-gap S skips such gaps")
 
     def send(self, message: Message) -> None:
         """Publish a message as it was recorded, after its time."""
@@ -158,13 +181,13 @@ class BagPlayer(WaitingNode):
             self.pause(not self.time.is_stopped(PAUSE))
 
     def _tick(self) -> None:
-        if self._told_ns:
+        if self._told_ns is not None:
             # What comes next may be late, and is not to come after its time.
             self._tell_time(min(self.time.now_ns(), self._next_ns))
 
     def _tell_time(self, time_ns: int) -> None:
         # Of a message that is late: time never goes back but for a new beginning.
-        self._told_ns = max(self._told_ns, time_ns)
+        self._told_ns = time_ns if self._told_ns is None else max(self._told_ns, time_ns)
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(self._told_ns, 10**9)
         self._clock_publisher.publish(message)
@@ -190,5 +213,57 @@ def play_once(
     for message in messages([topic for topic in player.topics if is_latched(topic)], None, start_ns):
         player.publish(message)
     for message in messages(player.topics, start_ns, stop_ns):
+        player.shorten_gap(message.time_ns)
         player.wait_until(message.time_ns)
         send(message)
+
+
+def message_class(type_name: str) -> type | None:
+    """The class of ``package/msg/Name``; None where that is not installed here."""
+    if (match := _TYPE.fullmatch(type_name)) is None:
+        return None
+    try:
+        found = getattr(import_module(f"{match[1]}.{match[2]}"), match[3], None)
+    except ImportError:
+        return None
+    return found if isinstance(found, type) and hasattr(found, "get_fields_and_field_types") else None
+
+
+def is_latched(topic: Topic) -> bool:
+    """Whether late subscribers get what was published before."""
+    return any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in topic.qos)
+
+
+def offered_profile(topic: Topic, reliable: bool = False) -> QoSProfile:
+    """What to offer so that every subscriber of the recorded publishers is served: where they differ, the most of it.
+
+    What was not recorded is reliable, volatile and keeps the last 10. reliable: whatever was recorded.
+    """
+    best_effort = bool(topic.qos) and all(qos.reliability == QosReliability.BEST_EFFORT for qos in topic.qos)
+    keeps_all = any(qos.history == QosHistory.KEEP_ALL for qos in topic.qos)
+    by_topic = any(qos.liveliness == QosLiveliness.MANUAL_BY_TOPIC for qos in topic.qos)
+    profile = QoSProfile(
+        history=HistoryPolicy.KEEP_ALL if keeps_all else HistoryPolicy.KEEP_LAST,
+        depth=max((qos.depth for qos in topic.qos), default=0) or DEPTH,
+        reliability=ReliabilityPolicy.BEST_EFFORT if best_effort and not reliable else ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if is_latched(topic) else DurabilityPolicy.VOLATILE,
+        liveliness=LivelinessPolicy.MANUAL_BY_TOPIC if by_topic else LivelinessPolicy.AUTOMATIC,
+    )
+    deadlines = [qos.deadline for qos in topic.qos if qos.deadline not in (_FOREVER, _NEVER_SET)]
+    if deadlines:
+        profile.deadline = _duration(min(deadlines))
+    leases = [q.liveliness_lease_duration for q in topic.qos]
+    leases = [lease for lease in leases if lease not in (_FOREVER, _NEVER_SET)]
+    if leases:
+        profile.liveliness_lease_duration = _duration(min(leases))
+    return profile
+
+
+def overridable() -> QoSOverridingOptions:
+    """The standard ``qos_overrides`` parameters of a publisher, durability among them."""
+    kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+    return QoSOverridingOptions(kinds)
+
+
+def _duration(time: QosTime) -> Duration:
+    return Duration(seconds=time.sec, nanoseconds=time.nsec)

@@ -27,8 +27,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ro
 from sapnet.bags import open_recording
 from sapnet.errors import SapnetError
 from sapnet.media.sequence import RainySequence
-from sapnet_ros.replay.command import command as replay
-from sapnet_ros.replay.command import live_run
+from sapnet_ros.replay import command as replay
+from sapnet_ros.replay import live_run
 from sapnet_ros.replay.plan import make_plan
 
 pytestmark = pytest.mark.once
@@ -323,3 +323,37 @@ def test_the_plan_names_cameras_and_topics(tmp_path: Path) -> None:
     assert rules["sensors_rear_color/streak_mask/image"] == "/sensors/rear/color/streak_mask/image"
     assert "cameras" not in alone.parameters
     assert dict(alone.remaps)["image"] == "/2nd/image_raw"
+
+
+def shifted(messages: Sequence[Sent], by_ns: int) -> list[Sent]:
+    return [sent._replace(time_ns=sent.time_ns + by_ns) for sent in messages]
+
+
+@pytest.mark.parametrize("lockstep", [False, True], ids=["timed", "lockstep"])
+def test_a_recording_whose_time_begins_at_0(tmp_path: Path, lockstep: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    messages = list(drive(["/front"], smooth_frames(6, *SIZE)))
+    bag = record(tmp_path / "bag", shifted(messages, -messages[0].time_ns))
+    assert run_replay(bag, "--json", *(["--lockstep"] if lockstep else [])) == 0
+    (camera,) = json.loads(capsys.readouterr().out)["cameras"]
+    assert (camera["sent"], camera["derained"]) == (6, 6)
+
+
+def test_a_camera_wins_over_another_type_on_its_topic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = list(drive(["/front"], smooth_frames(6, *SIZE)))
+    bag = record(tmp_path / "bag", [*talk("/front/image_raw", 2), *frames])
+    assert run_replay(bag, "--json") == 0
+    said = capsys.readouterr()
+    (camera,) = json.loads(said.out)["cameras"]
+    assert (camera["sent"], camera["derained"]) == (6, 6)
+    assert "not played: /front/image_raw (std_msgs/msg/String)" in said.err
+
+
+def test_a_gap_of_years_is_cut_down_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = list(drive(["/front"], smooth_frames(6, *SIZE)))
+    years_ns = 3 * 365 * 24 * 3600 * 10**9
+    bag = record(tmp_path / "bag", [*frames[:6], *shifted(frames[6:], years_ns)])
+    assert run_replay(bag, "--max-gap", "1", "--json") == 0
+    said = capsys.readouterr()
+    (camera,) = json.loads(said.out)["cameras"]
+    assert (camera["sent"], camera["derained"]) == (6, 6)
+    assert "is cut down to 1 s" in said.err
