@@ -187,7 +187,7 @@ def _once(monitor: Monitor, spin: Callable[[], None], args: argparse.Namespace) 
             print(f"sapnet: error: no diagnostics of {monitor.whom()} within {args.timeout:g} s", file=sys.stderr)
             return 1
         spin()
-    _say(monitor.fresh[0], args.json)
+    _show(monitor.fresh[0], args.json)
     return 0
 
 
@@ -206,7 +206,7 @@ def _print(monitor: Monitor, spin: Callable[[], None], as_json: bool) -> None:
     told_s = 0.0
     while True:
         for report in monitor.take_fresh():
-            _say(report, as_json)
+            _show(report, as_json)
             told_s = 0.0
         silent_s = monitor.silent_s()
         if silent_s >= max(SILENT_AFTER_S, 2 * told_s):
@@ -217,7 +217,7 @@ def _print(monitor: Monitor, spin: Callable[[], None], as_json: bool) -> None:
         spin()
 
 
-def _say(report: Report, as_json: bool) -> None:
+def _show(report: Report, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plain(report)), flush=True)
     else:
