@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from sapnet.bench import Candidate, Contender, Running, measure
 from sapnet.commands.common import parse_positive
 from sapnet.config import PRESETS
 from sapnet.model import DeployNet
+
+# It is no part of what is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from training.datasets.paired import find_pairs
 from training.methods import Method
 from training.scores import score
@@ -154,9 +158,11 @@ def page(report: dict[str, Any]) -> None:
         f"{report['images']} images of each set; {report['turns']} turns at {sizes[0]}, {report['large_turns']} at "
         f"{sizes[1]}."
     )
-    replace("peers", f"{said}\n\n{markdown(headings, rows)}")
+    plot = ""
     if all(entry["psnr"] for entry in report["rows"]):
         draw(report["rows"], sizes[0])
+        plot = f"\n\n![PSNR over milliseconds per frame, for light and heavy rain](images/{PLOT.name})"
+    replace("peers", f"{said}\n\n{markdown(headings, rows)}{plot}")
 
 
 def _say(time: dict[str, float]) -> str:
@@ -186,6 +192,7 @@ def main() -> None:
     add("--data", type=Path, help=f"folder with {' and '.join(SETS)}; without it PSNR is left out")
     add("--official", type=Path, help="the official SAPNet's .pth")
     add("--prenet", type=Path, help="PReNet's .pdparams")
+    add("--presets", nargs="+", choices=("sapnet_fast", "sapnet"), default=["sapnet_fast", "sapnet"])
     add("--images", type=parse_positive, default=3, help="of each set (default: %(default)s)")
     add("--turns", type=parse_positive, default=5, help="at the small size (default: %(default)s)")
     add("--large-turns", type=int, default=1, help="at the large size; 0: leave it out (default: %(default)s)")
@@ -195,9 +202,7 @@ def main() -> None:
     if not args.page:
         load = os.getloadavg()[0]
         rows = [
-            ours(preset, stages, args)
-            for preset in ("sapnet_fast", "sapnet")
-            for stages in range(1, PRESETS[preset].stages + 1)
+            ours(preset, stages, args) for preset in args.presets for stages in range(1, PRESETS[preset].stages + 1)
         ]
         if args.official:
             rows += theirs("official SAPNet", load_weights(args.official), args)
