@@ -1,0 +1,62 @@
+"""What the benchmarks compute from their measurements, and the other network that they load."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from live import ROOT
+
+torch = pytest.importorskip("torch", reason="needs torch")
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def prenet_state() -> dict[str, np.ndarray]:
+    """Zeros under the names of the published file, but for a bias of the tail."""
+    shapes = {"conv0.0": (32, 6), "conv.0": (3, 32), **{f"conv_{gate}.0": (32, 64) for gate in "ifgo"}}
+    shapes |= {f"res_conv{block}.{part}": (32, 32) for block in range(1, 6) for part in (0, 2)}
+    state = {f"{name}.weight": np.zeros((*shape, 3, 3), np.float32) for name, shape in shapes.items()}
+    state |= {f"{name}.bias": np.zeros(shape[0], np.float32) for name, shape in shapes.items()}
+    state["conv.0.bias"] += 0.25
+    return state
+
+
+class TestPReNet:
+    def test_has_the_published_parameters_and_adds_its_correction(self, tmp_path: Path) -> None:
+        from prenet import load_prenet
+
+        path = tmp_path / "net.pdparams"
+        path.write_bytes(pickle.dumps(prenet_state()))
+        network = load_prenet(path)
+        assert sum(parameter.numel() for parameter in network.parameters()) == 168_963
+        rainy = torch.rand(1, 3, 17, 20)
+        assert torch.equal(network.derain(rainy), rainy + 0.25)
+
+    def test_a_file_that_holds_code_is_refused(self, tmp_path: Path) -> None:
+        from prenet import load_prenet
+
+        path = tmp_path / "net.pdparams"
+        path.write_bytes(pickle.dumps({"conv0.0.weight": Path}))
+        with pytest.raises(pickle.UnpicklingError, match="pathlib.*expected NumPy arrays"):
+            load_prenet(path)
+
+
+class TestTables:
+    def test_a_section_is_replaced_and_the_rest_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import tables
+
+        page = tmp_path / "page.md"
+        page.write_text("before\n<!-- a -->\nold\n<!-- end of a -->\nafter\n")
+        monkeypatch.setattr(tables, "DOCUMENT", page)
+        tables.replace("a", tables.markdown(["name", "ms"], [["one", "1"]]))
+        table = "| name | ms |\n| --- | ---: |\n| one | 1 |"
+        assert page.read_text() == f"before\n<!-- a -->\n{table}\n<!-- end of a -->\nafter\n"
+        with pytest.raises(SystemExit, match="expected one section"):
+            tables.replace("b", "")
