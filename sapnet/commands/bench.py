@@ -152,7 +152,7 @@ def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
     for heading in ("stages", "p50 ms", "p5-p95", "fps", "ratio", "bound"):
         table.add_column(heading, justify="right", no_wrap=True)
     for timing in timings:
-        spread = f"{timing.p5_ms:.3g}-{timing.p95_ms:.3g}"
+        spread = "-".join(f"{ms:.{0 if ms >= 100 else 1}f}" for ms in (timing.p5_ms, timing.p95_ms))
         figures = (
             f"{timing.p50_ms:.1f}",
             spread,
