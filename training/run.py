@@ -25,12 +25,12 @@ from sapnet.memory import keep_freed_memory
 from sapnet.model.weights import read_metadata, save_weights
 from training.config import TrainConfig
 from training.datasets.paired import ImagePair, check_pairs, find_sets
-from training.datasets.stream import find_sources, make_loader, make_stream
 from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
 from training.module import DerainingModule
 from training.progress import Throughput
 from training.stopping import SaveAtEnd, StopInOrder
+from training.stream import find_sources, make_loader, make_stream
 
 WEIGHTS = "weights.safetensors"
 SETTINGS = "config.yaml"

@@ -26,21 +26,19 @@ from sapnet.media.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet.rain import RAIN_PRESETS
 from sapnet_ros.demo.source import open_input
 from sapnet_ros.qos import frames_profile, latched_profile, overridable
-from sapnet_ros.replay.waiting import WaitingNode
-
-EXIT_FAILED = 1
-EXIT_INPUT = 2
+from sapnet_ros.replay.waiting import (
+    EXIT_FAILED,
+    EXIT_INPUT,
+    READINESS_CHANGES_S,
+    SETTLE_S,
+    PlayerError,
+    WaitingNode,
+    parse_rate,
+    stamp_of,
+)
 
 ANNOUNCE_PERIOD_S = 0.2
-# A node that does not know a size yet says within this time that it is no longer ready.
-READINESS_CHANGES_S = 1.0
-# Endpoints that have found us may not yet listen.
-SETTLE_S = 0.5
 MISSING_IN_A_ROW = 3
-
-
-class PlayerError(SapnetError):
-    """Nobody listens, or what was sent does not come back."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +127,6 @@ class Player(WaitingNode):
         self.ready = message.data
 
 
-def stamp_of(header: Header) -> int:
-    """Nanoseconds."""
-    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
-
-
 def camera_info(height: int, width: int, header: Header) -> CameraInfo:
     """A plain pinhole camera of 53 degrees across."""
     focal, x, y = float(width), width / 2, height / 2
@@ -203,17 +196,6 @@ def _player(argv: list[str] | None) -> Iterator[Player]:
     finally:
         player.destroy_node()
         rclpy.try_shutdown()
-
-
-def parse_rate(text: str) -> float:
-    """A finite number above 0."""
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return rate
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sapnet.commands.common import progress_bar
 from sapnet.errors import SapnetError
-from sapnet_ros.demo.camera import EXIT_INPUT
+from sapnet_ros.replay.waiting import EXIT_INPUT
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -14,10 +14,10 @@ from sapnet.bags import Message, Topic
 from sapnet.bags.cameras import Camera
 from sapnet.bags.recording import Messages
 from sapnet.bags.types import deserialize
-from sapnet_ros.demo.camera import READINESS_CHANGES_S, SETTLE_S, PlayerError, stamp_of
 from sapnet_ros.fate import BUILDING
 from sapnet_ros.qos import latched_profile
 from sapnet_ros.replay.publisher_node import CLOCK, BagPlayer
+from sapnet_ros.replay.waiting import READINESS_CHANGES_S, SETTLE_S, PlayerError, stamp_of
 
 STATUS = "frame_status"
 READY = "derain_node/ready"

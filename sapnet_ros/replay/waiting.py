@@ -1,4 +1,4 @@
-"""A node that serves its own callbacks while it waits for something.
+"""What those that publish to a node share: a node that serves its own callbacks while it waits, errors, exit statuses.
 
 ``python -m sapnet_ros.replay.waiting TOPIC...`` ends when all topics of std_msgs/Bool have said true.
 """
@@ -16,12 +16,23 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Header
 
+from sapnet.errors import SapnetError
 from sapnet_ros.qos import latched_profile
 
+EXIT_FAILED = 1
+EXIT_INPUT = 2
 # Discovery and signals wake no executor.
 SLICE_S = 0.05
+# A node that does not know a size yet says within this time that it is no longer ready.
+READINESS_CHANGES_S = 1.0
+# Endpoints that have found us may not yet listen.
+SETTLE_S = 0.5
+
+
+class PlayerError(SapnetError):
+    """Nobody listens, or what was sent does not come back."""
 
 
 class WaitingNode(Node):
@@ -50,6 +61,22 @@ class WaitingNode(Node):
         """Free everything."""
         self._executor.shutdown()
         super().destroy_node()
+
+
+def stamp_of(header: Header) -> int:
+    """Nanoseconds."""
+    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
+
+
+def parse_rate(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return rate
 
 
 def main(argv: list[str] | None = None) -> int:

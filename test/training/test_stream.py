@@ -18,8 +18,8 @@ from sapnet.media.sources import read_image
 from training.config import DataConfig
 from training.datasets import cache
 from training.datasets.augment import Augmentation
-from training.datasets.stream import FromStep, find_sources, make_loader, make_stream
 from training.datasets.synthetic import Sample
+from training.stream import FromStep, find_sources, make_loader, make_stream
 
 PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0, dry=0)
 
