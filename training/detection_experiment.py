@@ -12,12 +12,13 @@ import numpy as np
 
 from sapnet import Derainer
 from sapnet.errors import SapnetError
+from sapnet.images.frame import Frame
 from sapnet.media.sequence import limit_width
 from sapnet.media.sources import open_source
 from sapnet.rain import RainSynthesizer
 from training.detection_metrics import count
 from training.detection_picture import draw_detections
-from training.detector import Detector, Floats, Frame
+from training.detector import Detector, Floats
 
 CLEAN, RAINY = "clean", "rainy"
 _SHOWN_FRAMES = 6

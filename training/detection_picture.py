@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sapnet.images.frame import Frame
 from training.detection_metrics import match
-from training.detector import Detections, Frame
+from training.detector import Detections
 
 LEGEND = "green: again, red: missed, yellow: new"
 
