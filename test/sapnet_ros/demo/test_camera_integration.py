@@ -117,7 +117,7 @@ def test_wrong_input_has_its_own_exit_status(peer: Peer, tmp_path: Path, capsys:
     StandIn(peer)
     (tmp_path / "1.png").write_bytes(b"broken")
     assert main([str(tmp_path), "--ready-timeout", "10"]) == EXIT_INPUT
-    assert "1.png is not an image" in capsys.readouterr().err
+    assert "1.png is not a picture that can be read" in capsys.readouterr().err
 
 
 def test_main_plays_a_folder(peer: Peer, tmp_path: Path) -> None:

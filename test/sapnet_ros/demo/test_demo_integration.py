@@ -184,7 +184,7 @@ def test_output_that_is_a_file_is_refused(photos: Path, tmp_path: Path) -> None:
 
 def test_input_that_breaks_on_the_way(photos: Path, tmp_path: Path) -> None:
     (photos / "5.png").write_bytes(b"broken")
-    with pytest.raises(SapnetError, match=r"5\.png is not an image"):
+    with pytest.raises(SapnetError, match=r"5\.png is not a picture that can be read"):
         run_demo(str(photos), "--backend", "fake", "-o", str(tmp_path / "out"))
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
@@ -213,7 +213,7 @@ def test_node_that_cannot_start_is_named(photos: Path, work: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(number: signal.Signals, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code = "import sys; from sapnet_ros import demo; import sapnet.cli as c;"
+    code = "import sys; from sapnet_ros.demo import command as demo; import sapnet.cli as c;"
     code += "c._loaders = lambda: {'demo': lambda: demo}; sys.exit(c.main())"
     words = ["demo", str(photos), "--backend", "fake", "--rate", "1", "-o", str(out)]
     command = [sys.executable, "-c", code, *words]

@@ -155,7 +155,7 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
-@pytest.mark.parametrize("module", ["bag_player", "recorder"])
+@pytest.mark.parametrize("module", ["replay.bag_publisher", "replay.recorder"])
 def test_a_process_that_dies_leaves_nothing_behind(
     module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,13 +246,13 @@ def test_a_frame_that_takes_long_is_waited_for_as_long_as_the_node_says_so(
 def test_a_recording_that_cannot_be_written_is_told(storage: str, tmp_path: Path) -> None:
     """A full disk, stood in for by a limit on the size of files; sqlite3 has exceptions of its own."""
     program = (
-        "import resource, signal, sys; from pathlib import Path; from sapnet.bags.types import TYPESTORE\n"
+        "import resource, signal, sys; from pathlib import Path; from sapnet.bags.types import described_topic\n"
         "from sapnet.errors import BagError; from sapnet_ros.replay.recorder import new_bag\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
         "try:\n"
         "    with new_bag(Path(sys.argv[1]), sys.argv[2], 'none') as bag:\n"
-        "        connection = bag.add_connection('/a', 'std_msgs/msg/String', typestore=TYPESTORE)\n"
+        "        connection = bag.add(described_topic('/a', 'std_msgs/msg/String', ()))\n"
         "        for number in range(100): bag.write(connection, number, bytes(50_000))\n"
         "except BagError as err: sys.exit(str(err))\n"
     )
