@@ -57,7 +57,7 @@ class Tiler:
             bound = pixels_that_fit(self._derainer.weights)
             side = max(MIN_TILE, math.isqrt(bound) // _STEP * _STEP) if height * width > bound else 0
             if side:
-                log.warning("%dx%d is derained in tiles of %dx%d: memory is short", height, width, side, side)
+                log.warning("%dx%d is derained in tiles of at most %dx%d: memory is short", height, width, side, side)
             self._known[frame.shape] = side
         return self._known[frame.shape]
 
@@ -68,8 +68,8 @@ def derain_in_tiles(derainer: Derainer, frame: Frame, side: int, overlap: int = 
     The attention's mean is over a tile instead of over the frame. Raises as ``Derainer.__call__`` does.
     """
     height, width = frame.shape[:2]
-    rows, columns = _starts(height, side, overlap), _starts(width, side, overlap)
-    tall, wide = min(side, height), min(side, width)
+    tall, wide = _length(height, side, overlap), _length(width, side, overlap)
+    rows, columns = _starts(height, tall, overlap), _starts(width, wide, overlap)
     # The frame and its streaks as four channels, so that they are blended alike.
     whole = np.empty((height, width, 4), np.uint8)
     band = np.empty((tall, width, 4), np.uint8)
@@ -115,6 +115,13 @@ def _free_bytes() -> int:
     if torch.cuda.is_available():
         free = min(free, torch.cuda.mem_get_info()[0])
     return max(0, free)
+
+
+def _length(length: int, side: int, overlap: int) -> int:
+    """The side of the shortest tiles that cover ``length`` with no more of them than tiles of ``side`` would take."""
+    count = len(_starts(length, side, overlap))
+    shortest = math.ceil((length - overlap) / count) + overlap + _STEP
+    return min(length, side, math.ceil(shortest / _STEP) * _STEP)
 
 
 def _starts(length: int, side: int, overlap: int) -> list[int]:
