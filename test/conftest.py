@@ -41,15 +41,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests with real nodes to one worker, one after another and first; share the other files out.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give tests with real nodes to one worker, one after another; share the other files out.
 
     Two nodes under test at a time would steal the processor from each other, and a file's fixtures are built once.
     """
-    for item in items:
-        group = "nodes" if _runs_nodes(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    item.add_marker(pytest.mark.xdist_group("nodes" if _runs_nodes(item) else str(item.path)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the nodes: they take longest."""
     items.sort(key=lambda item: not _runs_nodes(item))
 
 
