@@ -17,8 +17,8 @@ class DataConfig:
     """What to learn from.
 
     clean: folder of clean photographs that rain is synthesised on; empty for none.
-    paired: folders of rainy and clean pairs (``training.datasets.paired``), or of such folders; these sets, and the
-        photographs where there are some, have equal shares of the samples.
+    paired: folders of rainy and clean pairs (``training.datasets.paired``), or of such folders.
+    paired_share: share of the samples that each paired set gets, the photographs get the rest; 0 for equal shares.
     validation: likewise, to validate on; validation_images of each set, evenly spread.
     rain: kind of synthetic rain (``training.datasets.curriculum``).
     crop, batch: side of a crop in pixels, crops per step and process. final_crop: side in the last tenth of the steps,
@@ -28,6 +28,7 @@ class DataConfig:
 
     clean: str = "datasets/train/clean"
     paired: tuple[str, ...] = ()
+    paired_share: float = 0.0
     validation: tuple[str, ...] = ("datasets/test",)
     validation_images: int = 8
     rain: str = "mixed"
@@ -40,6 +41,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not (self.clean or self.paired):
             raise ValueError("data.clean and data.paired are both empty: name photographs or pairs to learn from")
+        if not 0 <= self.paired_share < 1:
+            raise ValueError(f"data.paired_share must be at least 0 and below 1, got {self.paired_share!r}")
         if self.rain not in RAIN_KINDS:
             raise ValueError(f"data.rain must be one of {', '.join(RAIN_KINDS)}, got {self.rain!r}")
         for name in ("crop", "final_crop"):

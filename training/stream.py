@@ -65,16 +65,16 @@ class PairedCrops(Dataset[Sample]):
 
 
 class Mixture(Dataset[Sample]):
-    """Each sample from one of several data sets of equal length, drawn evenly by its number."""
+    """Each sample from one of several data sets of equal length, drawn by its number with the sets' shares."""
 
-    def __init__(self, datasets: Sequence[Dataset[Sample]], seed: int, length: int) -> None:
-        self.datasets, self.seed, self.length = list(datasets), seed, length
+    def __init__(self, datasets: Sequence[Dataset[Sample]], shares: Sequence[float], seed: int, length: int) -> None:
+        self.datasets, self.shares, self.seed, self.length = list(datasets), list(shares), seed, length
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        choice = np.random.default_rng([self.seed, index]).integers(len(self.datasets))
+        choice = np.random.default_rng([self.seed, index]).choice(len(self.datasets), p=self.shares)
         return self.datasets[int(choice)][index]
 
 
@@ -129,8 +129,19 @@ def make_stream(sources: Sources, config: DataConfig, steps: int, processes: int
                 datasets.append(
                     SyntheticRain(sources.photographs, config.rain, crop, part_seed, length, config.augmentation)
                 )
-            streams.append(Mixture(datasets, part_seed, length))
+            shares = _shares(len(sources.pairs), sources.photographs is not None, config.paired_share)
+            streams.append(Mixture(datasets, shares, part_seed, length))
     return ConcatDataset(streams)
+
+
+def _shares(paired: int, photographs: bool, each: float) -> list[float]:
+    """Of each paired set and, if there are some, of the photographs. Raises ValueError."""
+    count = paired + photographs
+    if not each or not photographs:
+        return [1 / count] * count
+    if (rest := 1 - paired * each) <= 0:
+        raise ValueError(f"data.paired_share {each:g} of {paired} paired sets leaves nothing for the photographs")
+    return [*[each] * paired, rest]
 
 
 def make_loader(

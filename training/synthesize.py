@@ -37,13 +37,19 @@ _CELL = 240
 
 @dataclass(frozen=True)
 class RainStatistics:
-    """Of a paired set, means over its images: PSNR of the rainy image on Y in dB, share of streak pixels, and how much
-    luma rain added on those, 0 to 255."""
+    """Of a paired set, means over its images.
+
+    psnr: of the rainy image on Y, in dB. share: of streak pixels. brightness: luma that rain added on those, 0 to 255.
+    dx, dy: mean absolute difference of horizontal and vertical neighbours in the added luma: thin, upright streaks have
+    a large dx, slanted and crossing ones a large dy.
+    """
 
     images: int
     psnr: float
     share: float
     brightness: float
+    dx: float
+    dy: float
 
     @classmethod
     def of(cls, samples: Iterable[RainySample]) -> RainStatistics:
@@ -51,10 +57,12 @@ class RainStatistics:
         rows = []
         for sample in samples:
             if not np.array_equal(sample.rainy, sample.clean):
-                added = streak_strength(sample.rainy, sample.clean)[sample.streaks]
-                brightness = added.mean() if added.size else 0.0
-                rows.append((psnr_y(sample.rainy, sample.clean), sample.streaks.mean(), brightness))
-        means = np.mean(rows, axis=0) if rows else np.full(3, np.nan)
+                added = streak_strength(sample.rainy, sample.clean).astype(int)
+                on_streaks = added[sample.streaks]
+                brightness = on_streaks.mean() if on_streaks.size else 0.0
+                slopes = (np.abs(np.diff(added, axis=axis)).mean() for axis in (1, 0))
+                rows.append((psnr_y(sample.rainy, sample.clean), sample.streaks.mean(), brightness, *slopes))
+        means = np.mean(rows, axis=0) if rows else np.full(5, np.nan)
         return cls(len(rows), *(float(mean) for mean in means))
 
 
@@ -177,9 +185,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(statistics: dict[str, RainStatistics]) -> None:
-    table = Table("set", "rainy images", "PSNR (dB)", "streak pixels", "their brightness", box=None)
+    table = Table("set", "images", "PSNR (dB)", "streaks", "brightness", "|dx|", "|dy|", box=None)
     for name, one in statistics.items():
-        table.add_row(name, str(one.images), f"{one.psnr:.2f}", f"{one.share:.3f}", f"{one.brightness:.1f}")
+        figures = f"{one.psnr:.2f}", f"{one.share:.3f}", f"{one.brightness:.1f}", f"{one.dx:.2f}", f"{one.dy:.2f}"
+        table.add_row(name, str(one.images), *figures)
     Console().print(table)
 
 

@@ -19,7 +19,7 @@ from training.config import DataConfig
 from training.datasets import cache
 from training.datasets.augment import Augmentation
 from training.datasets.synthetic import Sample
-from training.stream import FromStep, find_sources, make_loader, make_stream
+from training.stream import FromStep, Mixture, find_sources, make_loader, make_stream
 
 PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0, dry=0)
 
@@ -160,3 +160,21 @@ def test_images_are_decoded_once_as_far_as_memory_goes(tmp_path: Path, monkeypat
     for part in ("rainy", "clean", "rainy", "clean"):
         small.read(tmp_path / part / "10.png")
     assert read[2:] == ["rainy", "clean", "clean"]
+
+
+class Constant(Dataset[float]):
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> float:
+        return self.value
+
+
+def test_a_mixture_has_the_shares_of_its_sets() -> None:
+    mixture = Mixture([Constant(0.0), Constant(1.0)], [0.1, 0.9], seed=0, length=1000)
+    drawn = [mixture[index] for index in range(1000)]
+    assert 0.87 < sum(drawn) / 1000 < 0.93
+    assert drawn == [mixture[index] for index in range(1000)]

@@ -108,3 +108,12 @@ def test_wrong_arguments_are_named(arguments: list[str], message: str, capsys: p
         status = exit_.code
     assert status == 2
     assert message in capsys.readouterr().err
+
+
+def test_slopes_tell_upright_streaks_from_others() -> None:
+    clean = np.zeros((8, 9, 3), np.uint8)
+    rainy = clean.copy()
+    rainy[:, 4] = 40  # one upright streak
+    statistics = RainStatistics.of([RainySample(rainy, clean, true_streaks(rainy, clean))])
+    assert statistics.dx == pytest.approx(2 * 40 / 8)
+    assert statistics.dy == 0

@@ -15,7 +15,7 @@ DRY = "dry"
 # Share of each kind in mixed rain. Dry samples teach that there may be nothing to do.
 MIXED: Mapping[str, float] = MappingProxyType({DRY: 0.10, "light": 0.36, "medium": 0.10, "heavy": 0.44})
 # The largest kinds also cross it with streaks from other sides.
-_CROSSING_DEGREES = 12.0
+_CROSSING_DEGREES = 6.0
 
 
 def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
@@ -32,7 +32,7 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
     layers = _KINDS[kind](rng)
     return RainConfig(
         layers=layers,
-        directions=(-40.0, 40.0) if kind == "light" else (-24.0, 24.0),
+        directions=(-25.0, 25.0) if kind == "light" else (-18.0, 18.0),
         spread=float(rng.uniform(0.2, 2.5)),
         blend="screen" if rng.random() < 0.1 else "add",
         mist=float(rng.uniform(0.0, 0.15)) if rng.random() < 0.08 else 0.0,
@@ -42,12 +42,12 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
 def _light(rng: Rng) -> tuple[StreakLayer, ...]:
     """One to three soft layers, few to many streaks, as in Rain100L."""
     dense = float(rng.lognormal(-0.2, 0.6))
-    bright = float(rng.lognormal(0.0, 0.35))
+    bright = float(rng.lognormal(-0.08, 0.35))
     return tuple(
         StreakLayer(
             count=dense * count * rng.lognormal(0.0, 0.4),
             length=length * rng.lognormal(0.0, 0.35),
-            width=width * rng.uniform(0.7, 1.4),
+            width=width * rng.uniform(0.5, 1.1),
             brightness=bright * brightness * rng.lognormal(0.0, 0.25),
         )
         for count, length, width, brightness in (
@@ -97,7 +97,7 @@ def _soft(rng: Rng, dense: float) -> StreakLayer:
 
 
 def _angle(rng: Rng) -> float:
-    return float(rng.normal(0.0, _CROSSING_DEGREES)) if rng.random() < 0.5 else float(rng.normal(0.0, 2.0))
+    return float(rng.normal(0.0, _CROSSING_DEGREES)) if rng.random() < 0.4 else float(rng.normal(0.0, 1.5))
 
 
 _KINDS: Mapping[str, Callable[[Rng], tuple[StreakLayer, ...]]] = MappingProxyType(
