@@ -54,7 +54,7 @@ def main() -> None:
 
 def street(folder: Path) -> None:
     """A rainy street before and after, as an animated WebP below 1 MB."""
-    paths = sorted(folder.rglob("*.[jp][pn]g"), key=lambda path: natural_key(path.name))[:50]
+    paths = sorted(folder.rglob("*.[jp][pn]g"), key=lambda path: natural_key(path.name))[:44]
     frames = [cv2.imread(str(path)) for path in paths]
     with Derainer("sapnet_fast") as derainer:
         pairs = [(frame, derainer([frame])[0].image) for frame in frames]

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from ctrl_c import heed_ctrl_c
 from numpy.typing import NDArray
 
 from sapnet.cli import main
@@ -367,7 +368,7 @@ def test_a_signal_leaves_no_temporary_file(tmp_path: Path, number: signal.Signal
         "--backend",
         "fake",
     ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c) as process:
         while not files(tmp_path / "out"):
             assert process.poll() is None
         process.send_signal(number)
