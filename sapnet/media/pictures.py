@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, features
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 
 from sapnet.errors import ImageFormatError
 from sapnet.files import replacing
@@ -155,6 +155,8 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
                     "limit",
                 )
             yield image, content
+    except UnidentifiedImageError as err:  # whose text names an object in memory
+        raise ImageFormatError(f"{path} is not a picture that can be read; it may be damaged", "decode") from err
     except _DAMAGE as err:
         raise ImageFormatError(
             f"{path} is not a picture that can be read; it may be damaged ({err})", "decode"

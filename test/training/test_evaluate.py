@@ -120,7 +120,7 @@ class TestResults:
     def test_lists_what_cannot_be_scored(self, pairs, derained):
         (derained / "0.tif").write_text("no image")
         write(derained / "1.tif", np.zeros((20, 25, 3), np.uint8))
-        with pytest.raises(ImageFormatError, match=r"0\.tif is not an image(.|\n)*1\.tif is 20x25, .*1\.bmp is 20x24"):
+        with pytest.raises(ImageFormatError, match=r"0\.tif is not a picture(.|\n)*1\.tif is 20x25, .*1\.bmp is 20x24"):
             results(derained, find_pairs(pairs))
 
     def test_of_several_data_sets_lie_in_folders_of_their_names(self, pairs, derained, tmp_path, capsys):
@@ -233,7 +233,7 @@ class TestWrongUse:
 
     def test_not_an_image_is_found_before_anything_is_scored(self, pairs, capsys):
         (pairs / "rainy" / "1.png").write_text("no image")
-        assert "1.png is not an image" in self.error(capsys, "--data", pairs)
+        assert "1.png is not a picture that can be read" in self.error(capsys, "--data", pairs)
 
     def test_no_results(self, pairs, tmp_path, capsys):
         assert "no such folder of results" in self.error(capsys, "--data", pairs, "--results", tmp_path / "none")

@@ -618,7 +618,7 @@ def test_a_damaged_report_of_an_output_is_told(derain: Derain, derainer: Deraine
     derain(drive(1))
     (tmp_path / "out" / REPORT).write_text("{")
     with pytest.raises(
-        SapnetError, match=r"sapnet_report\.json is damaged .*; derain the recording again with --overwrite"
+        SapnetError, match=r"sapnet_report\.json is damaged .*; derain the recording again"
     ):
         derain_bag(derainer, tmp_path / "in", tmp_path / "out", resume=True)
 
