@@ -617,9 +617,7 @@ def test_a_frame_that_cannot_be_written_is_told(derain: Derain, tmp_path: Path) 
 def test_a_damaged_report_of_an_output_is_told(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
     derain(drive(1))
     (tmp_path / "out" / REPORT).write_text("{")
-    with pytest.raises(
-        SapnetError, match=r"sapnet_report\.json is damaged .*; derain the recording again"
-    ):
+    with pytest.raises(SapnetError, match=r"sapnet_report\.json is damaged .*; derain the recording again"):
         derain_bag(derainer, tmp_path / "in", tmp_path / "out", resume=True)
 
 
