@@ -163,7 +163,7 @@ def test_a_trial_ends_also_without_the_node(install, monkeypatch):
         decode_image(rgba16(), fallback=tried())
 
 
-@pytest.mark.parametrize("encoding", ["x" * 3_000_000, "\U0001f4f7" * 100_000])
+@pytest.mark.parametrize("encoding", ["x" * 3_000_000, "\U0001f4f7" * 100_000], ids=["ascii", "emoji"])
 def test_what_it_says_stays_short(install, encoding):
     install(WORKING)
     with pytest.raises(ImageFormatError, match="Unrecognized image encoding") as error:
