@@ -194,7 +194,7 @@ def test_recordings_that_fail_fail_alone_and_are_tried_by_the_next_run(tmp_path:
     [cut] = [row for row in report.rows if row.state == "partial"]
     assert (cut.frames, "cut_1.mcap" in cut.notes[0]) == (3, True)
     errors = {Path(row.input).name: (row.error, row.attempts) for row in report.rows if row.state == "failed"}
-    for name, said in (("c", "exists already"), ("dry", "no camera in colour"), ("noise.mcap", "noise.mcap")):
+    for name, said in (("c", "exists already"), ("dry", "has no color camera"), ("noise.mcap", "noise.mcap")):
         assert said in errors[name][0]
         assert errors[name][1] == 2
     assert (tmp_path / "out/c/mine").read_text() == "kept"
