@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 30.0
 # We know a publisher before it knows our subscription, which nothing tells us; what it sends until then is lost to us.
-FOUND_S = 0.3
+FOUND_S = 0.5
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
@@ -184,6 +184,9 @@ class Peer:
         """Call a service; returns its response."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
+            assert self._clients[name].wait_for_service(TIMEOUT_S), f"no service {name}"
+            # The service drops an answer if it does not know our reader yet, which nothing tells us either.
+            time.sleep(FOUND_S)
         client = self._clients[name]
         assert client.wait_for_service(TIMEOUT_S), f"no service {name}"
         future = client.call_async(request)
