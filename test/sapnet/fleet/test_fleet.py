@@ -404,7 +404,7 @@ def test_an_interrupted_command_resumes_and_says_what_failed(cluster: Any, tmp_p
         finally:
             first.kill()
         assert first.returncode == 128 + sent, said
-        assert [*out.glob("*.partial/journal.jsonl")]
+        assert [*out.glob("*.partial")]  # the signal may come before the first part is whole
         assert not [*out.rglob("sapnet_report.json")]
     assert "interrupted" in said[signal.SIGINT][1]
 
