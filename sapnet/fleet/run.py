@@ -134,7 +134,11 @@ def _derain(
     """Run the tasks, and add a row to ledger and report as each one ends."""
     ray: Any = import_module("ray")
     _require_room(ray.nodes(), fleet)
-    progress = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
+    # On the driver's node: it ends with the run alone, so that no count is lost with another node.
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    progress = ray.remote(num_cpus=0, scheduling_strategy=here)(Progress).remote()
     # max_calls=0: Ray would end the process, and with it the loaded network, after each task that has a GPU.
     task = ray.remote(
         num_cpus=fleet.cpus, num_gpus=fleet.gpus, max_retries=fleet.tries - 1, retry_exceptions=True, max_calls=0
@@ -181,10 +185,10 @@ def _require_room(nodes: Sequence[Mapping[str, Any]], fleet: FleetOptions) -> No
 
 
 def _shares(ray: Any, progress: Any, bags: Iterable[Bag]) -> Iterator[tuple[Bag, float]]:
-    """What is done of recordings under way; nothing while the actor that knows is lost with its node."""
+    """What is done of recordings under way; nothing while the actor that knows is slow to answer."""
     try:
         shares = ray.get(progress.shares.remote(), timeout=_WATCH_EVERY_S)
-    except ray.exceptions.RayError:
+    except ray.exceptions.GetTimeoutError:
         return
     yield from ((bag, shares.get(str(bag.output), 0.0)) for bag in bags)
 
