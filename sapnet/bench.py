@@ -100,8 +100,7 @@ class OnnxModel:
             call()
         except ImportError as err:
             raise BackendError(f"{self.runtime} is not installed: pip install {self.runtime}") from err
-        # Both runtimes raise classes of their own that are RuntimeErrors or plain Exceptions.
-        except Exception as err:
+        except (RuntimeError, ValueError) as err:
             raise BackendError(
                 f"{self.path}: {self.runtime} cannot run it on {self.layout} {pixels.shape}: {first_line(err)}; "
                 "give the --shape and --layout that the model was exported for"

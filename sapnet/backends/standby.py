@@ -30,9 +30,9 @@ class Meanwhile(Backend, Protocol):
 class Standby:
     """``wanted`` where it is ready, else ``meanwhile``. Both run the same weights and stages.
 
-    ``prepare`` waits for ``meanwhile`` alone; engines are built in the background, again where one was given up for
-    another size. One that cannot be made ready is said in the log, its size stays with ``meanwhile`` and is tried again
-    later. A size that has changed over is forgotten by ``meanwhile``.
+    ``prepare`` waits for ``meanwhile`` alone; engines are built in the background, again where one was dropped for
+    another size. Where an engine cannot be made ready, the log says so, frames stay with ``meanwhile``, and the next
+    try comes later. Once an engine is ready, ``meanwhile`` forgets its size.
     """
 
     def __init__(self, wanted: Backend, meanwhile: Meanwhile) -> None:
@@ -41,7 +41,6 @@ class Standby:
         self._running: Backend = meanwhile  # what ran the last frame
         self._building: set[Shape] = set()
         self._not_before: dict[Shape, float] = {}  # steady time of the next try
-        self._served: set[tuple[int, int]] = set()  # heights and widths that ``meanwhile`` holds something for
         self._closed = False
         self._lock = threading.Lock()
         self.stages = wanted.stages
@@ -80,7 +79,6 @@ class Standby:
             # First: loading an engine, even one that is in the cache, holds the lock that this needs.
             if not self._meanwhile.is_ready(*shape):
                 self._meanwhile.prepare(*shape)
-            self._note_served(height, width)
         finally:
             self._want(shape, at_once=True)
 
@@ -90,15 +88,12 @@ class Standby:
         shape = batch, height, width
         if not self._wanted.is_ready(*shape):
             self._want(shape)
-            self._note_served(height, width)
             try:
                 return self._run(self._meanwhile, frames)
             except BackendError:
                 if not self._wanted.is_ready(*shape):  # else another thread has just changed over
                     raise
-        result = self._run(self._wanted, frames)
-        self._change_over(height, width)
-        return result
+        return self._run(self._wanted, frames)
 
     def close(self) -> None:
         """Close both."""
@@ -112,17 +107,6 @@ class Standby:
             self._running = backend
         return backend.infer(frames)
 
-    def _note_served(self, height: int, width: int) -> None:
-        with self._lock:
-            self._served.add((height, width))
-
-    def _change_over(self, height: int, width: int) -> None:
-        with self._lock:
-            if (height, width) not in self._served:
-                return
-            self._served.discard((height, width))
-        threading.Thread(target=self._meanwhile.forget, args=(height, width), name="forget", daemon=True).start()
-
     def _want(self, shape: Shape, at_once: bool = False) -> None:
         """Have an engine made ready in the background, unless that goes on or, but for ``at_once``, has just failed."""
         with self._lock:
@@ -134,18 +118,16 @@ class Standby:
 
     def _prepare_wanted(self, shape: Shape) -> None:
         _, height, width = shape
-        ready = False
         try:
             self._wanted.prepare(*shape)
-            ready = True
         except SapnetError as err:
             if not self._closed:
-                meanwhile = self._meanwhile
-                said = height, width, meanwhile.name, meanwhile.device, err
+                said = height, width, self._meanwhile.name, self._meanwhile.device, err
                 log.warning("%dx%d stays with %s (%s): %s", *said)
+            self._not_before[shape] = time.monotonic() + _RETRY_S
+        else:
+            self._not_before.pop(shape, None)
+            self._meanwhile.forget(height, width)
         finally:
             with self._lock:
                 self._building.discard(shape)
-                self._not_before.pop(shape, None)
-                if not ready:
-                    self._not_before[shape] = time.monotonic() + _RETRY_S

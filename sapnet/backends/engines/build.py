@@ -1,6 +1,6 @@
 """Builds engines: in this process, or in a child process that cannot disturb the frames that go on meanwhile.
 
-``python -m sapnet.backends.engines.build REQUEST CACHE_DIR`` is the child: it prints one JSON object for each step.
+``python -m sapnet.backends.engines.build REQUEST CACHE_DIR`` is the child: it prints a line for each step.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Protocol, cast
 
 import sapnet
 from sapnet.backends.base import EngineShape, OnStep
@@ -25,7 +24,8 @@ from sapnet.backends.engines.cache import EngineCache, Entry
 from sapnet.backends.engines.key import Key, UnfitEngineError
 from sapnet.errors import BackendError, SapnetError
 
-_ERROR = "error: "  # how the child says why it ends
+# How the child says how far it is, and why it ends.
+_PROGRESS, _ERROR = "progress: ", "error: "
 _POLL_S = 0.5
 _END_S = 5.0
 _FAILED, _UNFIT = 1, 3  # exit status of the child: it may succeed another time, or it cannot
@@ -104,13 +104,13 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
         [*command, request.to_json(), str(cache.folder)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         start_new_session=True,  # Ctrl-C reaches it only through us
     ) as child:
         try:
-            errors = _follow(child, on_step, stopped)
+            said = _follow(child, on_step, stopped)
         except BaseException:
             child.terminate()
             raise
@@ -125,7 +125,7 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
         )
     if child.returncode:
         kind = UnfitEngineError if child.returncode == _UNFIT else BackendError
-        raise kind(_why(child.returncode, errors))
+        raise kind(_why(child.returncode, said))
     if (entry := cache.load(request.key())) is None:
         raise BackendError(f"the engine for {request.shape} was built, but is not in {cache.folder}; check its rights")
     return entry
@@ -134,65 +134,55 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
 def main() -> int:
     """The child process."""
     request, folder = BuildRequest.from_json(sys.argv[1]), sys.argv[2]
-    with _stdout_for_json() as out:
 
-        def on_step(step: str, share: float) -> None:
-            print(json.dumps({"step": step, "share": share}), file=out, flush=True)
+    def on_step(step: str, share: float) -> None:
+        _say(_PROGRESS, json.dumps({"step": step, "share": share}))
 
-        try:
-            build(request, EngineCache(folder), on_step)
-        except SapnetError as err:
-            print(f"{_ERROR}{err}", file=sys.stderr)
-            return _UNFIT if isinstance(err, UnfitEngineError) else _FAILED
+    try:
+        build(request, EngineCache(folder), on_step)
+    except SapnetError as err:
+        _say(_ERROR, str(err))
+        return _UNFIT if isinstance(err, UnfitEngineError) else _FAILED
     return 0
+
+
+def _say(kind: str, text: str) -> None:
+    # A library may have left a line open.
+    print(f"\n{kind}{text}", flush=True)
 
 
 def _builder(request: BuildRequest) -> Builder:
     return cast(Builder, import_module(request.builder))
 
 
-@contextmanager
-def _stdout_for_json() -> Iterator[TextIO]:
-    """The standard output; what libraries print goes to stderr, from their native parts too."""
-    sys.stdout.flush()
-    with open(os.dup(1), "w") as out, redirect_stdout(sys.stderr):
-        os.dup2(2, 1)
-        yield out
-
-
 def _follow(child: subprocess.Popen[str], on_step: OnStep, stopped: threading.Event) -> list[str]:
-    """Pass on the child's steps until it ends; returns its lines on stderr."""
-    said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    errors: list[str] = []
+    """Pass on the child's steps until it ends; returns all else that it and its libraries have printed."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
         assert child.stdout is not None
         for line in child.stdout:
-            said.put(line)
-        said.put(None)
+            lines.put(line.strip())
+        lines.put(None)
 
-    def read_errors() -> None:
-        assert child.stderr is not None
-        errors.extend(child.stderr)
-
-    readers = [threading.Thread(target=target, name="engine build", daemon=True) for target in (read, read_errors)]
-    for reader in readers:
-        reader.start()
+    threading.Thread(target=read, name="engine build", daemon=True).start()
+    said: list[str] = []
     step, share = "starting", 0.0
     while not stopped.is_set():
         try:
-            line = said.get(timeout=_POLL_S)
+            line = lines.get(timeout=_POLL_S)
         except queue.Empty:
             on_step(step, share)
             continue
         if line is None:
             break
-        event = json.loads(line)
-        step, share = event["step"], event["share"]
-        on_step(step, share)
-    if not stopped.is_set():
-        readers[1].join()
-    return errors
+        if line.startswith(_PROGRESS):
+            event = json.loads(line.removeprefix(_PROGRESS))
+            step, share = event["step"], event["share"]
+            on_step(step, share)
+        elif line:
+            said.append(line)
+    return said
 
 
 def _end(child: subprocess.Popen[str], stopped: bool) -> None:
@@ -205,11 +195,10 @@ def _end(child: subprocess.Popen[str], stopped: bool) -> None:
         child.kill()
 
 
-def _why(status: int, errors: list[str]) -> str:
-    lines = [line.strip() for line in errors if line.strip()]
+def _why(status: int, said: list[str]) -> str:
     # Libraries may have a last word when the process ends.
-    ours = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-    return (ours or lines or [f"the build ended with status {status}"])[-1]
+    ours = [line.removeprefix(_ERROR) for line in said if line.startswith(_ERROR)]
+    return (ours or said or [f"the build ended with status {status}"])[-1]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, OnStep
 from sapnet.backends.engines.key import Key, UnfitEngineError, model_code_version, sha256
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, first_line
 
 if TYPE_CHECKING:
     from sapnet.backends.engines.build import BuildRequest
@@ -247,61 +247,35 @@ def refusal(said: str) -> BackendError:
     return BackendError(said) if others else UnfitEngineError(said)
 
 
-class PhaseTree:
-    """The share of a build that is done, from phases which consist of steps, one of which may be a phase again."""
-
-    def __init__(self) -> None:
-        self._phases: dict[str, list[Any]] = {}  # name -> parent's name, steps, steps done
-
-    def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins."""
-        self._phases[name] = [parent, max(steps, 1), 0]
-
-    def step(self, name: str, number: int) -> None:
-        """Step ``number``, from 0, of a phase is done."""
-        if name in self._phases:
-            self._phases[name][2] = number + 1
-
-    def finish(self, name: str) -> None:
-        """A phase ends, with all of its steps or without; its parent says what that is worth."""
-        self._phases.pop(name, None)
-
-    @property
-    def share(self) -> float:
-        """Of the phase without a parent, 0 to 1."""
-        roots = [name for name, (parent, _, _) in self._phases.items() if parent not in self._phases]
-        return self._share(roots[-1]) if roots else 0.0
-
-    def _share(self, name: str) -> float:
-        _, steps, done = self._phases[name]
-        children = [child for child, (parent, _, _) in self._phases.items() if parent == name]
-        inside = self._share(children[-1]) if children else 0.0
-        return float(min(1.0, (done + inside) / steps))
-
-
 def _make_monitor(trt: Any, on_step: OnStep) -> Any:
-    tree, told = PhaseTree(), [0.0]
-
-    def tell() -> None:
-        # Subphases that come again would let it fall.
-        told[0] = max(told[0], tree.share)
-        on_step("building", told[0])
-
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Reports the share of the outermost phase that is done; a step of a phase may be a phase of its own."""
+
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            self._phases: dict[str, list[int]] = {}  # open ones, the outermost first: steps, steps done
+            self._share = 0.0
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            tree.start(name, parent, steps)
-            tell()
+            self._phases[name] = [max(steps, 1), 0]
+            self._tell()
 
         def step_complete(self, name: str, step: int) -> bool:
-            tree.step(name, step)
-            tell()
+            if name in self._phases:
+                self._phases[name][1] = step + 1
+                self._tell()
             return True
 
         def phase_finish(self, name: str) -> None:
-            tree.finish(name)
+            self._phases.pop(name, None)
+
+        def _tell(self) -> None:
+            inside = 0.0
+            for steps, done in reversed(list(self._phases.values())):
+                inside = min(1.0, (done + inside) / steps)
+            # Subphases that come again would let it fall.
+            self._share = max(self._share, inside)
+            on_step("building", self._share)
 
     return Monitor()
 
@@ -354,8 +328,7 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
             warnings.simplefilter("ignore")
             program = torch.export.export(network, (example,), dynamic_shapes=sizes)
             model = torch.onnx.export(program, dynamo=True, verbose=False)
-    # The exporter raises classes of its own, of several trees.
-    except Exception as err:
-        raise BackendError(f"the network cannot be exported to ONNX: {type(err).__name__}: {err}") from err
+    except RuntimeError as err:  # what all of the exporter's own errors are
+        raise BackendError(f"the network cannot be exported to ONNX: {first_line(err)}") from err
     assert model is not None
     return bytes(model.model_proto.SerializeToString())

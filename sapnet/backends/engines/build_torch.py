@@ -102,8 +102,8 @@ def _load() -> Any:
     """The module torch_tensorrt. Raises BackendError if it is missing, broken, unsupported or of another flavour."""
     try:
         torch_tensorrt = importlib.import_module("torch_tensorrt")
-    # Where TensorRT's libraries are missing it raises whatever comes, plain Exception too.
-    except Exception as err:
+    # The last two where TensorRT's libraries are missing or torch has no CUDA.
+    except (ImportError, OSError, RuntimeError, AttributeError) as err:
         raise BackendError(f"torch-tensorrt cannot be loaded ({first_line(err)}); {INSTALL}") from err
     if torch_tensorrt.ENABLED_FEATURES.tensorrt_rtx:
         raise BackendError(
@@ -182,8 +182,8 @@ def _as_backend_error(what: str) -> Iterator[None]:
         logging.getLogger(name).addHandler(errors)
     try:
         yield
-    # torch.export and torch-tensorrt raise classes of many trees.
-    except Exception as err:
+    # RuntimeError: torch.export's and most of torch-tensorrt's own; the others come from its converters.
+    except (RuntimeError, AssertionError, ValueError, TypeError, NameError) as err:
         raise refusal(f"{what}: {errors.line or first_line(err)}; use backend 'torch' meanwhile") from err
     finally:
         for name in _LOGS:

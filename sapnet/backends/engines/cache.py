@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shlex
 import stat
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,10 +27,8 @@ from sapnet.backends.engines.key import Key, sha256
 from sapnet.errors import EngineCacheError, SapnetError
 from sapnet.files import replacing
 
-_KIND = re.compile(r"[a-z0-9_-]+")
 _NAME = "*-" + "[0-9a-f]" * 64 + ".entry"
 _DATA, _ABOUT = "data", "about"
-_ABANDONED_S = 86_400.0  # a temporary file this old has no writer any more
 _ROOT = 0
 
 log = logging.getLogger("sapnet")
@@ -108,6 +104,13 @@ class EngineCache:
         self._evict(newest=path)
         return entry
 
+    def try_store(self, key: Key, data: bytes, about: Mapping[str, Any]) -> None:
+        """``store``, for what can be had again; where it cannot be stored, that is one line in the log."""
+        try:
+            self.store(key, data, about)
+        except EngineCacheError as err:
+            log.warning("the engine's %s cannot be kept and is made anew at each start: %s", key["kind"], err)
+
     def get_or_build(
         self,
         key: Key,
@@ -128,7 +131,7 @@ class EngineCache:
 
     def remove(self, key: Key) -> None:
         """Remove the entry of ``key``, if there is one."""
-        self._unlink(self._path(key))
+        _unlink(self._path(key))
 
     def entries(self) -> list[Listed]:
         """All entries with sound headers, the last used first; their data is not checked."""
@@ -141,35 +144,24 @@ class EngineCache:
         return sorted(listed, key=lambda entry: entry.used, reverse=True)
 
     def clear(self) -> int:
-        """Remove all entries, damaged ones and locks too. Returns the number of entries."""
+        """Remove all entries, damaged ones, locks and what killed writers left too. Returns the number of entries."""
         paths = self._files(_NAME)
         for path in (*paths, *self._files(".*.tmp.entry"), *self._files(".*.lock")):
-            self._unlink(path)
+            _unlink(path)
         return len(paths)
 
     def _path(self, key: Key) -> Path:
-        kind = key.get("kind")
-        if not (isinstance(kind, str) and _KIND.fullmatch(kind)):
-            raise EngineCacheError(f"got a key with kind {kind!r}, expected one of {_KIND.pattern}, such as 'engine'")
-        return self.folder / f"{kind}-{sha256(_to_json(key).encode())}.entry"
+        return self.folder / f"{key['kind']}-{sha256(_to_json(key).encode())}.entry"
 
     def _files(self, pattern: str) -> list[Path]:
         return sorted(self.folder.glob(pattern)) if self._exists() else []
 
-    def _unlink(self, path: Path) -> None:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as err:
-            raise EngineCacheError(f"{path} cannot be removed ({err.strerror}); check the folder's rights") from err
-
     def _exists(self) -> bool:
         """Whether the folder exists; if so, it can be trusted."""
-        try:
-            status = self.folder.stat()
-        except FileNotFoundError:
+        if not self.folder.exists():
             return False
-        except OSError as err:
-            raise EngineCacheError(f"{self.folder} cannot be read ({err.strerror}); check the path") from err
+        with _as_cache_error(self.folder):
+            status = self.folder.stat()
         if not stat.S_ISDIR(status.st_mode):
             raise EngineCacheError(f"{self.folder} is a file, expected a folder for engines; name another")
         _check_trust(self.folder, status, {os.geteuid()})
@@ -177,54 +169,42 @@ class EngineCache:
 
     def _make_folder(self) -> None:
         if not self._exists():
-            try:
+            with _as_cache_error(self.folder):
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as err:
-                raise _unwritable(self.folder, err.strerror) from err
-            self._exists()  # another may have made it meanwhile
 
     @contextmanager
     def _locked(self, path: Path, timeout_s: float, on_wait: Callable[[], None]) -> Iterator[None]:
         self._make_folder()
         lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o600)
         try:
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                on_wait()
-                lock.acquire(timeout=timeout_s, poll_interval=0.1)
+            with _as_cache_error(Path(lock.lock_file)):
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    on_wait()
+                    lock.acquire(timeout=timeout_s, poll_interval=0.1)
         except Timeout as err:
             raise EngineCacheError(
                 f"{lock.lock_file} was held for more than {timeout_s:g} s by another process that builds {path.name}; "
                 f"wait for it, or find it and end it: fuser -v {shlex.quote(lock.lock_file)}"
             ) from err
-        except OSError as err:
-            raise _unwritable(Path(lock.lock_file), err.strerror) from err
         try:
             yield
         finally:
             lock.release()
 
     def _evict(self, newest: Path) -> None:
-        """Remove what a killed writer left, and the least recently used entries above the bound."""
-        for path in self._files(".*.tmp.entry"):
-            with suppress(FileNotFoundError):
-                if time.time() - path.lstat().st_mtime > _ABANDONED_S:
-                    path.unlink()
+        """Remove the least recently used entries above the bound, but never the newest."""
         files = []
         for path in self._files(_NAME):
             with suppress(FileNotFoundError):
                 status = path.lstat()
-                files.append((path == newest, status.st_mtime_ns, path, status.st_size))
+                files.append((status.st_mtime_ns, path, status.st_size))
         total = sum(size for *_, size in files)
-        for is_newest, _, path, size in sorted(files):
-            if total <= self._max_bytes:
-                break
-            if is_newest:
-                log.warning("%s is kept, although its %d bytes alone exceed the cache's bound", path, size)
-                break
-            path.unlink(missing_ok=True)
-            total -= size
+        for _, path, size in sorted(files):
+            if total > self._max_bytes and path != newest:
+                path.unlink(missing_ok=True)
+                total -= size
 
 
 def read_entry(path: str | Path) -> Entry:
@@ -258,31 +238,25 @@ def _read(path: Path, owners: Collection[int]) -> Entry:
     """Raises FileNotFoundError, _DamagedError; EngineCacheError for what must not be read."""
     _check_file(path, owners)
     key, about, digest = _read_header(path)
+    with _as_cache_error(path):
+        content = path.read_bytes()
     try:
-        data = load(path.read_bytes())[_DATA].tobytes()
+        data = load(content)[_DATA].tobytes()
     except (SafetensorError, KeyError) as err:
         raise _DamagedError(f"it is not a safetensors file of ours: {err}") from err
-    except OSError as err:
-        raise _unreadable(path, err) from err
     if sha256(data) != digest:
         raise _DamagedError("the checksum of its data is wrong")
     return Entry(key, about, data, path)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Key, about and the data's checksum. Raises _DamagedError, EngineCacheError."""
+    """Key, about and the data's checksum. Raises FileNotFoundError, _DamagedError, EngineCacheError."""
     try:
-        with safe_open(path, "np") as file:
+        with _as_cache_error(path), safe_open(path, "np") as file:
             header = json.loads((file.metadata() or {})[_ABOUT])
-        key, about, digest = header["key"], header["about"], header["sha256"]
-    except FileNotFoundError:
-        raise
-    except OSError as err:
-        raise _unreadable(path, err) from err
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as err:
+        key, about, digest = dict(header["key"]), dict(header["about"]), str(header["sha256"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as err:
         raise _DamagedError(f"it is not an entry of ours: {err}") from err
-    if [type(value) for value in (key, about, digest)] != [dict, dict, str]:
-        raise _DamagedError("its metadata is not ours")
     return key, about, digest
 
 
@@ -307,22 +281,28 @@ def _check_trust(path: Path, status: os.stat_result, owners: Collection[int]) ->
         raise EngineCacheError(f"{path} has mode {mode:04o}, {expected}; if you trust it: {command}")
 
 
-def _unreadable(path: Path, err: OSError) -> EngineCacheError:
-    return EngineCacheError(f"{path} cannot be read ({err.strerror or err}); check its rights and the disk")
+def _unlink(path: Path) -> None:
+    with _as_cache_error(path):
+        path.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, reason: str | None) -> EngineCacheError:
-    return EngineCacheError(
-        f"{path} cannot be written ({reason}); make space and check the rights there, or name another folder"
-    )
+@contextmanager
+def _as_cache_error(path: Path) -> Iterator[None]:
+    """Raise an OSError inside, other than FileNotFoundError, as an EngineCacheError."""
+    try:
+        yield
+    except (FileNotFoundError, Timeout):  # Timeout is an OSError
+        raise
+    except OSError as err:
+        raise EngineCacheError(
+            f"{path} cannot be used ({err.strerror or err}); check its rights and the disk's space, "
+            "or name another folder"
+        ) from err
 
 
 def _to_json(value: Mapping[str, Any]) -> str:
-    """JSON that equal values share. Raises EngineCacheError."""
-    try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
-    except (TypeError, ValueError) as err:
-        raise EngineCacheError(f"got {value!r}, expected plain JSON values ({err})") from err
+    """JSON that equal values share."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _find_folder(folder: str) -> Path:

@@ -14,7 +14,6 @@ from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engines.build_onnx import RTX, refusal, shared_logger
 from sapnet.backends.engines.cache import EngineCache, Entry
 from sapnet.backends.engines.key import sha256
-from sapnet.errors import EngineCacheError
 
 log = logging.getLogger("sapnet")
 
@@ -124,12 +123,8 @@ class EngineRunner:
         if serialized is None:  # there is nothing to keep, which is no fault of the engine
             return
         kernels = bytes(serialized)
-        if stored is not None and stored.data == kernels:
-            return
-        try:
-            self._cache.store(self._kernels_key, kernels, {})
-        except EngineCacheError as err:
-            log.warning("the engine's kernels are not kept, each start compiles them anew: %s", err)
+        if stored is None or stored.data != kernels:
+            self._cache.try_store(self._kernels_key, kernels, {})
 
     def _enqueue(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
         context = self._context(len(frames))

@@ -13,7 +13,7 @@ from sapnet.backends.engines.build import BuildRequest, build_in_child
 from sapnet.backends.engines.cache import EngineCache, Entry
 from sapnet.backends.engines.key import Key, UnfitEngineError
 from sapnet.backends.lru import Closable, LruCache
-from sapnet.errors import BackendError, EngineCacheError
+from sapnet.errors import BackendError
 
 log = logging.getLogger("sapnet")
 
@@ -52,7 +52,6 @@ class EngineShelf(Generic[E]):
         self._requests = requests
         self._load = load
         self._place = place
-        self._unfit: dict[EngineShape, str] = {}  # why, if the cache cannot keep that
         self._engines: LruCache[tuple[int, int], E] = LruCache(spec.max_shapes)
         self._finding = threading.Lock()  # held while an engine is loaded
         self._building = threading.Lock()  # held for the minutes that a build takes
@@ -97,7 +96,7 @@ class EngineShelf(Generic[E]):
                         engine = self._load(entry, shape)
                     except UnfitEngineError as err:
                         log.warning("the engine for %s in %s cannot be used: %s", shape, self._cache.folder, err)
-                        self._remove(request)
+                        self._cache.remove(request.key())
                     else:
                         self.put(engine)
                         return engine
@@ -105,34 +104,15 @@ class EngineShelf(Generic[E]):
 
     def _build(self, shape: EngineShape) -> E:
         request = self._requests(shape)[0]
-        if reason := self._why_unfit(shape, request):
+        # Kept beyond this process: otherwise each start would build the same engine, for minutes.
+        verdict = {**request.key(), "kind": "verdict", **self._place}
+        if (unfit := self._cache.load(verdict)) is not None:
+            reason = unfit.about["reason"]
             raise BackendError(f"{reason}; it is not built again, unless `sapnet compile --clear` forgets this")
         try:
             entry = build_in_child(request, self._cache, BuildWatch(shape, self._spec.on_build), self._closed)
             return self._load(entry, shape)
         except UnfitEngineError as err:
-            self._note_unfit(shape, request, str(err))
-            self._remove(request)
-            raise
-
-    def _verdict_key(self, request: BuildRequest) -> Key:
-        return {**request.key(), "kind": "verdict", **self._place}
-
-    def _why_unfit(self, shape: EngineShape, request: BuildRequest) -> str:
-        """Why an engine that was built before was unfit; empty if none was."""
-        entry = self._cache.load(self._verdict_key(request))
-        return self._unfit.get(shape, "") or ("" if entry is None else str(entry.about["reason"]))
-
-    def _note_unfit(self, shape: EngineShape, request: BuildRequest, reason: str) -> None:
-        """Remember it beyond this process: otherwise each start would build the same engine, for minutes."""
-        try:
-            self._cache.store(self._verdict_key(request), b"", {"reason": reason})
-        except EngineCacheError as err:
-            self._unfit[shape] = reason
-            log.warning("each start will build an engine for %s that cannot be used: %s", shape, err)
-
-    def _remove(self, request: BuildRequest) -> None:
-        try:
+            self._cache.store(verdict, b"", {"reason": str(err)})
             self._cache.remove(request.key())
-        except EngineCacheError as err:
-            log.warning("%s", err)
+            raise

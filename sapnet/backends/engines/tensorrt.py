@@ -22,7 +22,7 @@ from sapnet.backends.engines.proof import prove
 from sapnet.backends.engines.runner import EngineRunner
 from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.backends.network import load_deploy_network
-from sapnet.errors import BackendError, EngineCacheError, first_line
+from sapnet.errors import BackendError, first_line
 
 log = logging.getLogger("sapnet")
 
@@ -174,10 +174,7 @@ class TensorRtBackend:
         if self._cache.load(key) is not None:
             return
         agreement = prove(runner.infer, load_deploy_network(self._spec), shape, self.precision, self._gpu)
-        try:
-            self._cache.store(key, b"", {"agreement_db": agreement})
-        except EngineCacheError as err:
-            log.warning("the engine's proof is not kept, each start repeats it: %s", err)
+        self._cache.try_store(key, b"", {"agreement_db": agreement})
 
     def _shape_of_given(self, given: Entry) -> EngineShape:
         """Refuse an engine file that was not built for what is to run here."""

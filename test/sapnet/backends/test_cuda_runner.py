@@ -143,20 +143,6 @@ def test_where_capture_is_impossible_frames_run_uncaptured_with_one_warning(
     assert "16x18, batch 1 to 3 run without CUDA graphs, which is slower: operation not permitted" in warning.message
 
 
-def test_without_graphs_of_its_own_every_batch_size_is_run_three_times(cuda: Cuda) -> None:
-    batches: list[int] = []
-    make(lambda frames, *outputs: batches.append(len(frames)), use_graphs=False).warm_up()
-    assert batches == [3] * 3 + [2] * 3 + [1] * 3
-    assert not cuda.captures
-
-
-def test_a_capture_minds_its_own_thread_and_no_other_work_is_prepared_meanwhile(cuda: Cuda) -> None:
-    seen: list[bool] = []
-    make(lambda *tensors: seen.append(held())).warm_up()
-    assert all(seen)
-    assert {capture["capture_error_mode"] for capture in cuda.captures} == {"thread_local"}
-
-
 @pytest.mark.usefixtures("cuda")
 def test_a_capture_waits_for_who_loads_an_engine_and_a_replay_does_not() -> None:
     runner = make()
@@ -202,12 +188,6 @@ class TestTorch:
         assert set(seen) == {(2, "ieee", True), (1, "ieee", True)}
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
         assert runner.infer(noise(1))[0].shape == (1, 16, 18, 3)
-
-    def test_float32_is_exact_where_others_use_the_newer_settings_of_torch(self, monkeypatch) -> None:
-        monkeypatch.setattr(torch.backends.cudnn, "fp32_precision", "tf32")
-        with devices.without_tf32():
-            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
     def test_forgets_a_size(self, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         emptied: list[bool] = []

@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from sapnet import Derainer
-from sapnet.errors import BackendError
 
 pytest.importorskip("openvino", reason="needs OpenVINO: pip install openvino")
 
@@ -57,14 +56,3 @@ def test_limited_threads_are_not_pinned_to_the_cores_of_another_process(tiny_wei
     command = [sys.executable, "-c", _PRINT_CORES, str(tiny_weights)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert {int(cores) for cores in printed.split()} == {len(os.sched_getaffinity(0))}
-
-
-@pytest.mark.parametrize("threads", [-1, 1.5, True, "2"])
-def test_a_wrong_number_is_refused(tiny_weights: Path, threads: object) -> None:
-    with pytest.raises(BackendError, match=r"got threads .*, expected a whole number of at least 0"):
-        Derainer(tiny_weights, "openvino", threads=threads)
-
-
-def test_other_options_are_refused(tiny_weights: Path) -> None:
-    with pytest.raises(BackendError, match="got latency_ms for backend 'openvino', but only backend 'fake' takes them"):
-        Derainer(tiny_weights, "openvino", fake={"latency_ms": 1.0})

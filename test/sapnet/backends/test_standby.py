@@ -87,10 +87,9 @@ def test_a_size_that_has_changed_over_is_forgotten(both: Standby, wanted: Backen
     assert both.name == "meanwhile"
     wanted.go.set()
     eventually(lambda: wanted.ready)
-    assert meanwhile.ready
+    eventually(lambda: not meanwhile.ready)
     both.infer(FRAMES)
     assert both.name == "wanted"
-    eventually(lambda: not meanwhile.ready)
 
 
 def test_an_engine_that_was_given_up_is_made_ready_again(both: Standby, wanted: Backend, meanwhile: Backend) -> None:
@@ -116,25 +115,6 @@ def test_a_failure_is_logged_and_tried_again_later(
     both._not_before[SHAPE] -= standby._RETRY_S
     both.infer(FRAMES)
     eventually(lambda: wanted.ready)
-
-
-def test_who_prepares_has_it_tried_at_once(both: Standby, wanted: Backend) -> None:
-    wanted.errors.append(BackendError("no room"))
-    both.prepare(*SHAPE)
-    eventually(lambda: both._not_before)
-    both.prepare(*SHAPE)
-    eventually(lambda: wanted.ready)
-    assert not both._not_before
-
-
-def test_frames_want_one_build_at_a_time(both: Standby, wanted: Backend) -> None:
-    wanted.go.clear()
-    both.prepare(*SHAPE)
-    for _ in range(5):
-        both.infer(FRAMES)
-    wanted.go.set()
-    eventually(lambda: wanted.ready)
-    assert wanted.prepared == [SHAPE]
 
 
 def test_a_frame_is_not_lost_while_another_thread_changes_over(
@@ -164,14 +144,6 @@ def test_the_stand_in_is_ready_before_the_engine_is_looked_for(
     meanwhile.go.set()
     preparing.join(30)
     eventually(lambda: wanted.ready)
-
-
-def test_an_engine_is_built_though_the_stand_in_fails(both: Standby, wanted: Backend, meanwhile: Backend) -> None:
-    meanwhile.errors.append(BackendError("out of memory"))
-    with pytest.raises(BackendError, match="out of memory"):
-        both.prepare(*SHAPE)
-    eventually(lambda: wanted.ready)
-    assert both.infer(FRAMES)[0].shape == FRAMES.shape
 
 
 def test_closing_is_no_failure(both: Standby, wanted: Backend, caplog: pytest.LogCaptureFixture) -> None:

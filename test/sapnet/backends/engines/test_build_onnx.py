@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sapnet.backends.base import EngineShape
-from sapnet.backends.engines import build_onnx
 from sapnet.backends.engines.build_onnx import FLAVOURS, RTX, TENSORRT, build_engine
 from sapnet.backends.engines.key import UnfitEngineError
-from sapnet.errors import BackendError
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
 onnx = pytest.importorskip("onnx", reason="needs onnx")
@@ -60,8 +58,3 @@ def test_a_target_that_the_version_lacks_is_refused(model: bytes, monkeypatch: p
 def test_what_the_parser_refuses_is_unfit() -> None:
     with pytest.raises(UnfitEngineError, match="tensorrt_rtx cannot read the exported network: "):
         build(b"no model")
-
-
-def test_memory_that_runs_out_is_not_the_engines_fault() -> None:
-    assert type(build_onnx.refusal("Error Code 2: OutOfMemory (Requested size was 1 bytes.)")) is BackendError
-    assert isinstance(build_onnx.refusal("Error Code 10: no implementation"), UnfitEngineError)

@@ -80,11 +80,6 @@ def network():
     return DeployNet(network).eval()
 
 
-@pytest.fixture(scope="module")
-def program(network):
-    return build_torch.export(network, SHAPE, "fp32", CPU)
-
-
 @pytest.fixture
 def no_export(monkeypatch):
     """Exporting takes seconds; here is what takes none."""
@@ -96,32 +91,6 @@ def build(
     network: DeployNet, folder: Path, shape: EngineShape = SHAPE, on_step: Any = lambda step, share: None
 ) -> bytes:
     return build_torch.build_engine(network, shape, "fp16", folder, on_step, device="cpu")
-
-
-def assert_agrees(program: Any, network: DeployNet, batch: int) -> None:
-    torch.manual_seed(1)
-    frames = torch.randint(0, 256, (batch, SHAPE.height, SHAPE.width, 3), dtype=torch.uint8)
-    for result, exact in zip(program.module()(frames), network(frames), strict=True):
-        assert result.dtype == torch.uint8
-        assert result.shape == exact.shape
-        assert (result.int() - exact.int()).abs().max() <= 1
-    assert exact.any()
-
-
-class TestExport:
-    @pytest.mark.parametrize("batch", [1, 3])
-    def test_dynamic_batch_agrees_with_eager(self, program, network, batch):
-        assert_agrees(program, network, batch)
-
-    def test_batch_has_its_bounds(self, program):
-        (bounds,) = program.range_constraints.values()
-        assert (bounds.lower, bounds.upper) == (1, SHAPE.max_batch)
-
-    def test_batch_of_one_is_static_and_the_precision_that_of_the_parameters(self, network):
-        program = build_torch.export(network, EngineShape(17, 18), "bf16", CPU)
-        assert not program.range_constraints
-        assert {parameter.dtype for parameter in program.parameters()} == {torch.bfloat16}
-        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
 class TestCalls:
@@ -146,19 +115,6 @@ class TestCalls:
             "engine_cache_dir": str(timings.parent),
             "device": CPU,
         }
-
-    def test_batch_of_one_is_a_static_input(self, install, no_export, network, tmp_path):
-        fake = install("2.13.0")
-        build(network, tmp_path, EngineShape(17, 18))
-        (frames,) = fake.options["arg_inputs"]
-        assert vars(frames) == {"shape": (1, 17, 18, 3), "dtype": torch.uint8}
-
-    def test_says_what_it_does(self, install, no_export, network, tmp_path):
-        install("2.13.0")
-        told: list[tuple[str, float]] = []
-        build(network, tmp_path, on_step=lambda *step: told.append(step))
-        assert [step for step, _ in told] == ["exporting the network", "converting and building"]
-        assert [share for _, share in told] == sorted(share for _, share in told)
 
     def test_has_casts_to_uint8_outputs_converted(self, install, no_export, network, tmp_path):
         fake = install("2.13.0")
@@ -190,19 +146,6 @@ def raise_what_went_wrong() -> bytes:
     raise RuntimeError("While interpreting the module got an error: no room\na long graph")
 
 
-def raise_without_words() -> bytes:
-    raise AssertionError
-
-
-def log_and_raise_nonsense() -> bytes:
-    """As up to 2.11: the message is a whole graph, the exception is about a variable that was never set."""
-    try:
-        raise RuntimeError("Conversion of aten::x not currently supported!")
-    except RuntimeError:
-        logging.getLogger("torch_tensorrt.dynamo._compiler").error("GraphModule(\n...", exc_info=True)
-    raise UnboundLocalError("interpreter_result")
-
-
 def log_as_tensorrt() -> bytes:
     logging.getLogger("torch_tensorrt [TensorRT Conversion Context]").error("Error Code 10: no kernel")
     raise AssertionError
@@ -213,8 +156,6 @@ class TestFailures:
         ("convert", "reason"),
         [
             (raise_what_went_wrong, "While interpreting the module got an error: no room"),
-            (raise_without_words, "AssertionError"),
-            (log_and_raise_nonsense, "Conversion of aten::x not currently supported!"),
             (log_as_tensorrt, "Error Code 10: no kernel"),
             (lambda: b"", "it returned no engine"),
         ],

@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -59,37 +58,11 @@ def test_what_is_stored_is_loaded(cache: EngineCache) -> None:
     assert list(cache.folder.iterdir()) == [loaded.path]
 
 
-@pytest.mark.parametrize("key", [{}, {"kind": 1}, {"kind": "../engine"}, {"kind": "engine", "path": Path()}])
-def test_keys_that_cannot_be_stored_are_refused(cache: EngineCache, key: dict[str, object]) -> None:
-    with pytest.raises(EngineCacheError, match=r"expected (one of|plain JSON)"):
-        cache.store(key, DATA, {})
-    assert not cache.folder.exists()
-
-
 def test_the_default_folder_is_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert EngineCache().folder == tmp_path / "sapnet" / "engines"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert EngineCache().folder == Path.home() / ".cache" / "sapnet" / "engines"
-
-
-def test_threads_build_a_key_once_and_those_that_wait_are_told(cache: EngineCache) -> None:
-    built, waited = [], threading.Event()
-
-    def build() -> tuple[bytes, dict[str, object]]:
-        built.append(1)
-        assert waited.wait(30)
-        return DATA, {}
-
-    def get() -> None:
-        assert cache.get_or_build(KEY, build, on_wait=waited.set).data == DATA
-
-    threads = [threading.Thread(target=get) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert built == [1]
 
 
 def test_processes_build_a_key_once_and_a_killed_builder_frees_it(tmp_path: Path) -> None:
@@ -102,16 +75,6 @@ def test_processes_build_a_key_once_and_a_killed_builder_frees_it(tmp_path: Path
     first.kill()
     first.wait()
     assert sorted(other.communicate(timeout=60)[0] for other in others) == ["", "built\n"]
-
-
-def test_a_build_that_fails_leaves_nothing_and_can_be_tried_again(cache: EngineCache) -> None:
-    def fail() -> tuple[bytes, dict[str, object]]:
-        raise ValueError("no kernel")
-
-    with pytest.raises(ValueError, match="no kernel"):
-        cache.get_or_build(KEY, fail)
-    assert cache.load(KEY) is None
-    assert cache.get_or_build(KEY, lambda: (DATA, {})).data == DATA
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped bit", "another kind of file", "empty", "another key's"])
@@ -167,12 +130,6 @@ def test_links_and_pipes_are_refused(cache: EngineCache, entry: Entry, tmp_path:
     os.mkfifo(entry.path)
     with pytest.raises(EngineCacheError, match="is not a plain file"):
         cache.load(KEY)
-
-
-def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("")
-    with pytest.raises(EngineCacheError, match="is a file, expected a folder"):
-        EngineCache(tmp_path / "cache").store(KEY, DATA, {})
 
 
 def test_the_least_recently_used_are_removed_first(tmp_path: Path) -> None:

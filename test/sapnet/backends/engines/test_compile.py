@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sapnet.backends.engines.cache import EngineCache, read_entry
 from sapnet.cli import main
@@ -93,21 +92,6 @@ def test_a_file_for_another_machine(folder: Path, tmp_path: Path, run: Compile) 
 
 
 @rtx
-def test_a_damaged_engine_is_built_again(folder: Path, run: Compile) -> None:
-    where = ["--ahead-of-time", "--shape", "90x160", "--cache-dir", folder]
-    *_, built = run(*where)
-    path = Path(built["engine"])
-    whole = read_entry(path)
-    path.write_bytes(path.read_bytes()[:-1])
-    *progress, again = run(*where)
-    assert progress
-    rebuilt = read_entry(again["engine"])
-    # Most builds of a network are alike byte for byte, but not all of them.
-    assert rebuilt.key == whole.key
-    assert len(rebuilt.data) > 100_000
-
-
-@rtx
 def test_what_is_there_can_be_listed_and_cleared(
     folder: Path, run: Compile, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,10 +130,3 @@ def test_what_cannot_be_built_is_said_in_one_line(
     assert err.count("\n") == 1
     assert not out
     assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing where there is no GPU")
-def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", "--shape", "720x1280", "--cache-dir", str(tmp_path)]) == 2
-    err = capsys.readouterr().err
-    assert "no CUDA GPU" in err or "is installed" in err

@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 from sapnet import derainer
 from sapnet.backends import BackendSpec, create_backend
-from sapnet.cli import main
-from sapnet.commands import bag, derain, fleet
 from sapnet.commands.common import add_network_arguments, derainer_from
 
 
@@ -28,22 +25,8 @@ def test_reaches_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [spec.engine for spec in specs] == ["", "my.engine"]
 
 
-@pytest.mark.parametrize("command", [derain, bag, fleet])
-def test_is_offered_where_the_network_runs(command: ModuleType) -> None:
-    parser = command.add_parser(argparse.ArgumentParser(prog="sapnet").add_subparsers())
-    assert "--engine FILE" in parser.format_help()
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_auto_says_that_the_file_is_of_no_use_here(caplog: pytest.LogCaptureFixture, tiny_weights: Path) -> None:
     with caplog.at_level(logging.WARNING, logger="sapnet"):
         create_backend("auto", BackendSpec(str(tiny_weights), engine="my.engine")).close()
     assert "a faster one is missing: " in caplog.text
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_command_says_so_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--backend", "tensorrt", "--engine", str(tmp_path / "my.engine")]
-    (tmp_path / "image.png").write_bytes(b"")
-    assert main(["derain", str(tmp_path / "image.png"), "-o", str(tmp_path / "out.png"), *arguments]) == 2
-    assert capsys.readouterr().err.count("\n") == 1

@@ -53,20 +53,6 @@ def test_onnx_where_torch_tensorrt_cannot_be_used_then_rtx(installed, monkeypatc
     assert tensorrt.load_library() == tensorrt.Library(RTX, rtx, ONNX)
 
 
-def test_says_what_each_library_lacks(installed, monkeypatch) -> None:
-    installed.remove("tensorrt_rtx")
-    monkeypatch.setattr(build_torch, "load_library", refuse)
-    monkeypatch.setattr(build_onnx, "load_library", lambda flavour: refuse())
-    with pytest.raises(BackendError, match=r"^got torch-tensorrt 2\.7\.0; got torch-tensorrt 2\.7\.0$"):
-        tensorrt.load_library()
-
-
-def test_nothing_installed(installed) -> None:
-    installed.clear()
-    with pytest.raises(BackendError, match=r"neither TensorRT-RTX nor TensorRT is installed.*pip install tensorrt_rtx"):
-        tensorrt.load_library()
-
-
 @pytest.mark.parametrize(
     ("capability", "supported"), [((8, 9), True), ((12, 0), True), ((9, 0), False), ((10, 0), False)]
 )

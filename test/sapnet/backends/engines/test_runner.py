@@ -199,14 +199,6 @@ def test_all_batch_sizes_share_memory_and_kernels_are_stored_once(trt, backend, 
     assert len(set(trt.loggers)) == 1
 
 
-def test_an_engine_without_kernels_to_keep_is_fine(trt, backend, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(tensorrt, "prove", prove_well)
-    monkeypatch.setattr(Kernels, "serialized", None)
-    engine_of(backend, tmp_path)
-    backend.prepare(1, 16, 18)
-    assert kinds(tmp_path) == ["engine", "proof"]
-
-
 @pytest.mark.parametrize(
     ("validity", "reasons", "unfit"),
     [
@@ -259,16 +251,6 @@ def test_memory_that_runs_out_in_the_proof_is_an_error_of_the_backend(backend, t
     assert "engine" in kinds(tmp_path)
 
 
-def test_what_computes_something_else_is_unfit(backend, tmp_path, monkeypatch) -> None:
-    def disagree(*args: object) -> float:
-        raise UnfitEngineError("agrees by 3 dB only")
-
-    monkeypatch.setattr(tensorrt, "prove", disagree)
-    with pytest.raises(UnfitEngineError, match="3 dB"):
-        backend._load(engine_of(backend, tmp_path), SHAPE)
-    assert Runner.closed
-
-
 def test_a_proof_that_cannot_be_kept_stops_nobody(backend, tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(tensorrt, "prove", prove_well)
     entry = engine_of(backend, tmp_path)
@@ -279,7 +261,7 @@ def test_a_proof_that_cannot_be_kept_stops_nobody(backend, tmp_path, monkeypatch
     monkeypatch.setattr(EngineCache, "store", refuse)
     with caplog.at_level(logging.WARNING, logger="sapnet"):
         backend._load(entry, SHAPE)
-    assert "the engine's proof is not kept, each start repeats it: read-only file system" in caplog.text
+    assert "the engine's proof cannot be kept and is made anew at each start: read-only file system" in caplog.text
 
 
 @pytest.mark.usefixtures("trt")

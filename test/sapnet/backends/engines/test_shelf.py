@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from sapnet.backends import BackendSpec, BuildStatus
-from sapnet.backends.base import BuildWatch, EngineShape
+from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Entry
 from sapnet.backends.engines.key import Key, UnfitEngineError
 from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.cli import main
-from sapnet.errors import BackendError, EngineCacheError
+from sapnet.errors import BackendError
 
 SHAPE = EngineShape(48, 64)
 SIZE = (1, 48, 64)
@@ -116,26 +115,6 @@ def test_a_verdict_is_forgotten_with_the_cache_and_listed(shelf, tmp_path: Path,
     shelf(Loads()).prepare(*SIZE)
 
 
-def test_a_verdict_that_cannot_be_kept_holds_for_the_process(
-    shelf, builds, tmp_path: Path, monkeypatch, caplog
-) -> None:
-    cache = EngineCache(tmp_path)
-
-    def refuse(*args: object) -> None:
-        raise EngineCacheError("read-only")
-
-    monkeypatch.setattr(cache, "store", refuse)
-    monkeypatch.setattr(cache, "remove", refuse)
-    once = shelf(Loads(*3 * [UnfitEngineError("unfit")]), cache=cache)
-    with caplog.at_level(logging.WARNING, logger="sapnet"), pytest.raises(UnfitEngineError):
-        once.prepare(*SIZE)
-    assert "each start will build" in caplog.text
-    builds.clear()
-    with pytest.raises(BackendError, match="not built again"):
-        once.prepare(*SIZE)
-    assert not builds
-
-
 def status(share: float, seconds: float, moved: float) -> BuildStatus:
     return BuildStatus(SHAPE, "building", share, seconds, moved)
 
@@ -146,20 +125,6 @@ def test_the_time_left_is_said_only_while_the_build_moves() -> None:
     assert status(0.25, 16, 10).seconds_left is None
     assert status(0.01, 1, 1).seconds_left is None
     assert str(status(0.2, 600, 15)) == "building the engine for 48x64: building, 600 s"
-
-
-def test_the_watch_notes_when_the_share_moved_and_passes_on_each_step_and_twice_a_second() -> None:
-    told: list[BuildStatus] = []
-    now = [100.0]
-    watch = BuildWatch(SHAPE, told.append, lambda: now[0])
-    for step, share, seconds in (("export", 0.0, 1), ("build", 0.2, 1.1), ("build", 0.3, 1.2), ("build", 0.3, 9)):
-        now[0] = 100 + seconds
-        watch(step, share)
-    assert [(status.step, status.share, round(status.moved, 3)) for status in told] == [
-        ("export", 0.0, 0.0),
-        ("build", 0.2, 1.1),
-        ("build", 0.3, 1.2),
-    ]
 
 
 def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(shelf, tmp_path: Path) -> None:
