@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -15,13 +14,6 @@ def test_presets_are_those_of_the_design():
     assert PRESETS["sapnet_separable"] == ModelConfig(dilations=(1,) * 5, separable=True, downscale=1, stages=6)
     assert PRESETS["sapnet_fast"] == ModelConfig(dilations=(1, 2, 4, 8, 16), separable=False, downscale=2, stages=4)
     assert len(PRESETS) == 3
-
-
-def test_presets_cannot_be_changed():
-    with pytest.raises(TypeError):
-        PRESETS["sapnet"] = ModelConfig()  # type: ignore[index]
-    with pytest.raises(FrozenInstanceError):
-        PRESETS["sapnet"].stages = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -57,10 +49,6 @@ def test_unknown_settings_are_refused():
         ModelConfig.from_dict({"stage": 6})
 
 
-def test_dilations_of_a_list_compare_equal():
-    assert ModelConfig(dilations=[1, 2, 4, 8, 16]) == ModelConfig()  # type: ignore[arg-type]
-
-
 def test_stages_can_be_overridden_and_zero_keeps_them():
     config = PRESETS["sapnet_fast"]
     assert config.with_stages(0) is config
@@ -68,7 +56,3 @@ def test_stages_can_be_overridden_and_zero_keeps_them():
     assert config.with_stages(2).downscale == config.downscale
     with pytest.raises(ValueError, match="stages"):
         config.with_stages(-1)
-
-
-def test_image_channels_grow_with_the_square_of_downscale():
-    assert [ModelConfig(downscale=scale).image_channels for scale in (1, 2, 4)] == [3, 12, 48]

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sapnet import Derained, Derainer, load_weights
+from sapnet import Derainer, load_weights
 from sapnet.errors import BackendError, CheckpointError, ImageFormatError
 from sapnet.model.weights import save_weights
-from sapnet.streaks import DEFAULT_MASK_THRESHOLD, rain_score
 
 
 @pytest.fixture
@@ -33,9 +30,6 @@ def tiny(tiny_weights):
 
 
 class TestCall:
-    def test_no_frames(self, derainer):
-        assert derainer([]) == []
-
     def test_results_are_in_the_order_of_the_frames(self, derainer, make_frame):
         sizes = [(20, 30), (16, 16), (20, 30), (31, 17), (16, 16), (20, 30)]
         frames = [make_frame(*size, seed=seed) for seed, size in enumerate(sizes)]
@@ -90,19 +84,10 @@ class TestCall:
         assert np.abs(np.maximum(luma, 0.0) - result.streaks).max() <= 1.01
         assert result.streaks.any()
 
-    def test_a_batch_of_frames_in_one_array(self, derainer, make_frame):
-        frames = np.stack([make_frame(16, 20, seed) for seed in range(3)])
-        assert [result.image.tolist() for result in derainer(frames)] == frames.tolist()
-
     @pytest.mark.parametrize("change", [lambda f: f[::2, ::-1], lambda f: f[..., ::-1], np.asfortranarray])
     def test_views_are_accepted(self, derainer, make_frame, change):
         frame = change(make_frame(40, 50))
         assert np.array_equal(derainer([frame])[0].image, frame)
-
-    def test_read_only_frames_are_accepted(self, tiny, make_frame):
-        frame = make_frame(16, 16)
-        frame.flags.writeable = False
-        assert tiny([frame])[0].image.flags.writeable
 
     def test_results_own_their_memory(self, derainer, make_frame):
         frame = make_frame(16, 16)
@@ -131,57 +116,8 @@ class TestCall:
         with pytest.raises(BackendError, match=said):
             derainer([make_frame(20, 30)])
 
-    def test_from_several_threads(self, tiny, make_frame):
-        frames = [make_frame(16 + seed, 20, seed) for seed in range(4)]
-        expected = [tiny([frame])[0].image for frame in frames]
-        results = {}
-
-        def work(index):
-            results[index] = [tiny([frames[index]])[0].image for _ in range(5)]
-
-        threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert all(np.array_equal(image, expected[index]) for index in range(4) for image in results[index])
-
-
-class TestDerained:
-    def test_mask_and_score_come_from_the_streaks(self):
-        streaks = np.arange(256, dtype=np.uint8).reshape(16, 16)
-        derained = Derained(np.zeros((16, 16, 3), np.uint8), streaks, mask_threshold=100)
-        assert np.array_equal(derained.streak_mask == 255, streaks > 100)
-        assert derained.rain_score == rain_score(streaks)
-
-    def test_cannot_be_changed(self):
-        derained = Derained(np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8))
-        with pytest.raises(AttributeError):
-            derained.mask_threshold = 3
-
 
 class TestSettings:
-    def test_describes_itself(self, derainer):
-        assert derainer.backend_name == "fake"
-        assert derainer.precision == "fp32"
-        assert derainer.weights == "sapnet_fast"
-        assert derainer.stages == 4
-        assert derainer.mask_threshold == DEFAULT_MASK_THRESHOLD
-
-    def test_weights_may_be_a_path(self, tiny_weights):
-        with Derainer(tiny_weights, backend="torch", device="cpu") as derainer:
-            assert derainer.weights == str(tiny_weights)
-            assert derainer.stages == 2
-
-    def test_fewer_stages_change_the_result(self, tiny, tiny_weights, make_frame):
-        with Derainer(tiny_weights, backend="torch", device="cpu", precision="fp32", stages=1) as one:
-            assert one.stages == 1
-            assert not np.array_equal(one([make_frame(16, 16)])[0].image, tiny([make_frame(16, 16)])[0].image)
-
-    def test_mask_threshold_reaches_the_results(self, make_frame):
-        with Derainer(backend="fake", mask_threshold=77) as derainer:
-            assert derainer([make_frame(16, 16)])[0].mask_threshold == 77
-
     @pytest.mark.parametrize("threshold", [-1, 256, 12.0, "12", True])
     def test_wrong_mask_threshold(self, threshold):
         with pytest.raises(ValueError, match=r"mask_threshold.*0 to 255"):
@@ -216,10 +152,6 @@ class TestSettings:
 
 
 class TestLife:
-    def test_ready_by_batch(self, tiny):
-        tiny.prepare(16, 16, batch=20)
-        assert tiny.is_ready(16, 16, batch=20)
-
     def test_closed(self, make_frame):
         with Derainer(backend="fake") as derainer:
             assert derainer([make_frame(16, 16)])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sapnet.backends.base import BackendSpec
-from sapnet.bench import Candidate, OnnxModel, measure, steps
+from sapnet.bench import Candidate, OnnxModel, measure
 from sapnet.bound import Peak, Work, count
 from sapnet.cli import main
-from sapnet.errors import BackendError, CheckpointError
+from sapnet.errors import BackendError
 
 FAKE = Candidate("sapnet_fast", "fake")
 
@@ -44,25 +44,12 @@ class TestMeasure:
         assert first.fps == pytest.approx(2000 / first.p50_ms, rel=0.01)
         assert first.of_bound is None
 
-    def test_steps_are_told(self):
-        taken = []
-        measure([FAKE, FAKE], 16, 16, frames=4, on_step=lambda: taken.append(1))
-        assert len(taken) == steps(2, 4) == 10
-
-    def test_what_cannot_run_is_an_error(self):
-        with pytest.raises(BackendError, match="tensorrt"):
-            measure([FAKE, Candidate("sapnet_fast", "tensorrt")], 16, 16, frames=1)
-
     def test_a_real_network_has_a_bound(self, tiny_weights):
         candidate = Candidate(str(tiny_weights), "torch", "fp32", "cpu", bound=True)
         (timing,) = measure([candidate], 16, 18, frames=2)
         assert (timing.backend, timing.precision, timing.stages) == ("torch", "fp32", 2)
         assert timing.bound_ms > 0
         assert timing.of_bound == pytest.approx(timing.bound_ms / timing.p50_ms, abs=0.01)
-
-    def test_weights_that_are_missing_are_an_error(self, tmp_path):
-        with pytest.raises(CheckpointError, match="absent"):
-            measure([Candidate(str(tmp_path / "absent.pth"), "torch")], 16, 16)
 
 
 class TestOnnxModel:
@@ -80,11 +67,6 @@ class TestOnnxModel:
         pytest.importorskip(runtime, reason=f"needs {runtime}")
         with pytest.raises(BackendError, match=rf"nchw\.onnx: {runtime}.*--layout"):
             measure([OnnxModel(doubling("nchw"), runtime, "nhwc")], 20, 30, frames=1)
-
-    def test_a_wrong_batch_is_said(self, doubling):
-        pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-        with pytest.raises(BackendError, match="--shape"):
-            measure([OnnxModel(doubling("nchw"), "onnxruntime")], 20, 30, batch=2, frames=1)
 
 
 class TestBound:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections.abc import Callable
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
 import sapnet
@@ -81,22 +78,6 @@ def test_one_line_for_each_weights_file_in_aligned_columns(capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("few_backends")
-def test_verbose_adds_the_training(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["info"])
-    assert "python -m training.train" not in capsys.readouterr().out
-    main(["info", "--verbose"])
-    assert "python -m training.train" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("few_backends")
-def test_versions_are_those_that_run(run_json: Info) -> None:
-    versions = run_json()["versions"]
-    assert versions["python"] == platform.python_version()
-    assert versions["numpy"] == np.__version__
-    assert versions["opencv"] == cv2.__version__
-
-
-@pytest.mark.usefixtures("few_backends")
 def test_what_is_not_installed_is_said(
     run_json: Info, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,13 +94,6 @@ def test_what_is_not_installed_is_said(
 
 
 @pytest.mark.usefixtures("few_backends")
-def test_ros_is_found(run_json: Info, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(info, "find_spec", lambda name: name == "rclpy" or None)
-    monkeypatch.setenv("ROS_DISTRO", "jazzy")
-    assert run_json()["ros"] == {"available": True, "distro": "jazzy"}
-
-
-@pytest.mark.usefixtures("few_backends")
 def test_without_torch_the_rest_is_still_told(
     run_json: Info, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,17 +103,6 @@ def test_without_torch_the_rest_is_still_told(
     assert facts["hardware"]["gpus"] == []
     main(["info"])
     assert "cannot be read without torch: pip install torch" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("few_backends")
-def test_text_names_every_backend_and_why_it_cannot_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info"]) == 0
-    output = capsys.readouterr()
-    assert output.err == ""
-    assert "\n  auto          no backend runs here\n" in output.out
-    assert "\n  tensorrt      no GPU; buy one\n" in output.out
-    assert "\n  torch         runs\n" in output.out
-    assert "\n  fake          runs; for tests, does not derain\n" in output.out
 
 
 @pytest.mark.usefixtures("few_backends")

@@ -18,11 +18,6 @@ FRAMES = st.tuples(SIDES, SIDES).flatmap(lambda size: arrays(np.uint8, (*size, 3
 
 
 class TestRequireFrame:
-    @pytest.mark.parametrize("shape", [(16, 16, 3), (17, 31, 3), (720, 1280, 3)])
-    def test_returns_the_frame_itself(self, shape):
-        frame = np.zeros(shape, np.uint8)
-        assert require_frame(frame) is frame
-
     def test_accepts_a_view(self):
         view = np.zeros((40, 50, 3), np.uint8)[::2, ::-1, ::-1]
         assert require_frame(view) is view
@@ -60,9 +55,6 @@ class TestTensors:
         assert tensor.shape == (1, 3, 16, 18)
         assert tensor.dtype == torch.float32
         assert tensor[0, :, 2, 5].tolist() == pytest.approx([0.2, 0.0, 1.0])
-
-    def test_takes_a_batch(self):
-        assert to_tensor(np.zeros((2, 16, 18, 3), np.uint8)).shape == (2, 3, 16, 18)
 
     def test_clamps_and_rounds(self):
         values = torch.tensor([-0.5, 1.5, 0.6 / 255, 0.4 / 255]).reshape(1, 1, 1, 4).repeat(1, 3, 1, 1)

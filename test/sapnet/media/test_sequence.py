@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.errors import SapnetError
 from sapnet.media.sequence import BUILTIN_FRAMES, RainySequence, builtin_source, limit_width
 
 
@@ -20,30 +19,11 @@ def test_builtin_photographs_move() -> None:
     assert all(not np.array_equal(frames[index][1], frames[index + 1][1]) for index in range(8))
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_builtin_photographs_in_any_number(count: int) -> None:
-    pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
-    assert len(list(builtin_source(count))) == count
-
-
-def test_missing_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sapnet.media.sequence.find_spec", lambda name: None)
-    with pytest.raises(SapnetError, match="pip install scikit-image, or give an input"):
-        RainySequence().expected_frames()
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for index, size in enumerate([(40, 60), (60, 40), (40, 60), (40, 60)]):
         cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((*size, 3), 60, np.uint8))
     return tmp_path
-
-
-def test_without_rain_nothing_is_known_to_be_clean(folder: Path) -> None:
-    frames = list(RainySequence(folder))
-    assert [frame.name for frame in frames] == ["0.png", "1.png", "2.png", "3.png"]
-    assert all(frame.clean is None for frame in frames)
-    assert all((frame.rainy == 60).all() for frame in frames)
 
 
 def test_rain_falls_on_every_size_and_differs_from_frame_to_frame(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from sapnet.media import formats, videos
 from sapnet.media.videos import read_video, write_video
 
 Frame = NDArray[np.uint8]
-BT709, LIMITED, FULL = 1, 1, 2
+BT709, BT601, LIMITED, FULL = 1, 6, 1, 2
 
 
 def smooth_frames(count: int, height: int = 48, width: int = 64) -> list[Frame]:
@@ -139,14 +140,34 @@ def test_pixel_aspect_ratio_colour_and_metadata_are_kept(tmp_path: Path) -> None
         assert video.container.metadata["title"] == "Drive in the rain"
 
 
-@pytest.mark.parametrize("colorspace", [BT709, 6])
-@pytest.mark.parametrize("color_range", [LIMITED, FULL])
+@pytest.mark.parametrize(("colorspace", "color_range"), [(BT709, FULL), (BT601, LIMITED)])
 def test_colours_are_converted_by_their_matrix_and_range(tmp_path: Path, colorspace: int, color_range: int) -> None:
     red = [np.full((48, 64, 3), (30, 60, 200), np.uint8)] * 2
     path = make_video(tmp_path / "a.mp4", [0, 40], frames=red, colorspace=colorspace, color_range=color_range)
     convert(path, tmp_path / "b.mp4")
     for video in (path, tmp_path / "b.mp4"):
         assert pixels_of(video).mean(axis=(0, 1, 2)) == pytest.approx([30, 60, 200], abs=2.5)
+
+
+def test_subtitles_and_chapters_are_kept(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    srt = b"1\n00:00:00,500 --> 00:00:01,500\nRain ahead\n"
+    plain = make_video(tmp_path / "plain.mkv", [40 * index for index in range(50)])
+    with av.open(str(plain)) as video, av.open(io.BytesIO(srt), format="srt") as text, av.open(str(source), "w") as to:
+        to.set_chapters(
+            [{"id": 1, "start": 1, "end": 2, "time_base": Fraction(1), "metadata": {"title": "Tunnel"}}]
+        )
+        inputs = [(read, to.add_stream_from_template(read.streams[0])) for read in (video, text)]
+        for read, stream in inputs:
+            for packet in read.demux():
+                if packet.dts is not None:
+                    packet.stream = stream
+                    to.mux_one(packet)
+    assert convert(source, tmp_path / "b.mkv") == ""
+    assert packets_of(tmp_path / "b.mkv", "subtitle") == packets_of(source, "subtitle") == [b"Rain ahead"]
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        [chapter] = container.chapters()
+        assert (chapter["start"] * chapter["time_base"], chapter["metadata"]) == (1, {"title": "Tunnel"})
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
@@ -309,22 +330,3 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, suffix: str
     with pytest.raises(SapnetError, match=r"cannot be written \(File too large\)"):
         write()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
-    def write() -> None:
-        with write_video(tmp_path / "a.mp4") as video:
-            video.write(smooth_frames(1)[0])
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_suffix_is_an_error(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ImageFormatError, match=r"\.xyz videos cannot be written; name the output \.mp4"),
-        write_video(tmp_path / "a.xyz"),
-    ):
-        pass

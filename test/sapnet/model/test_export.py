@@ -81,15 +81,6 @@ def assert_equals_eager(run: Runner, network: DeployNet, shape: tuple[int, int, 
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize(("height", "width"), STATIC_SIZES)
-def test_static(preset, height, width):
-    network = deploy(thin(PRESETS[preset]))
-    program = export(network, (1, height, width), dynamic=False)
-    for run in (torch_runner(program), onnx_runner(program)):
-        assert_equals_eager(run, network, (1, height, width))
-
-
-@pytest.mark.parametrize("preset", PRESETS)
 def test_dynamic_once_for_all_sizes(preset):
     network = deploy(thin(PRESETS[preset]))
     program = export(network, DYNAMIC_EXAMPLE, dynamic=True)

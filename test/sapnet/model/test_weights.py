@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from state_dicts import make, official_state
 
 from sapnet.config import PRESETS
-from sapnet.errors import CheckpointError, SapnetError
+from sapnet.errors import CheckpointError
 from sapnet.model import SAPNet
 from sapnet.model.weights import load_weights, read_metadata, save_weights, shipped_weights
 
@@ -65,21 +65,12 @@ class TestLoad:
             assert parameter.is_contiguous()
         assert network(torch.rand(1, 3, 16, 16)).shape == (3, 1, 3, 16, 16)
 
-    def test_draws_no_random_numbers(self, saved):
-        torch.manual_seed(1)
-        before = torch.get_rng_state()
-        load_weights(saved)
-        assert torch.equal(torch.get_rng_state(), before)
-
     def test_holds_on_to_nothing_in_the_file(self, saved):
         network = load_weights(saved)
         with saved.open("r+b") as file:
             file.seek(-4096, os.SEEK_END)
             file.write(b"\xff" * 4096)
         assert same_weights(network, make())
-
-    def test_a_path_may_be_text(self, saved):
-        assert same_weights(load_weights(str(saved)), make())
 
     @pytest.mark.parametrize("prefix", ["module.", ""])
     @pytest.mark.parametrize("preset", ["sapnet", "sapnet_separable"])
@@ -106,18 +97,10 @@ class TestSave:
         assert same_weights(loaded, network)
         assert read_metadata(tmp_path / "a.safetensors")["training"] == "3 steps"
 
-    def test_other_readers_understand_it(self, saved):
-        assert load_file(saved).keys() == make().state_dict().keys()
-
     def test_half_precision_is_saved_as_float32(self, tmp_path):
         save_weights(make().half(), tmp_path / "half.safetensors", {})
         loaded = load_weights(tmp_path / "half.safetensors")
         assert same_weights(loaded, make().half().float())
-
-    def test_replaces_an_earlier_file_and_leaves_nothing_else(self, saved):
-        save_weights(make(seed=1), saved, {})
-        assert same_weights(load_weights(saved), make(seed=1))
-        assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
     def test_nan_is_not_saved_over_a_good_file(self, saved):
         network = make(seed=1)
@@ -126,26 +109,3 @@ class TestSave:
         with pytest.raises(CheckpointError, match=r"weights\.safetensors: not saved, tensor 'tail\.bias' holds NaN"):
             save_weights(network, saved, {})
         assert same_weights(load_weights(saved), make())
-
-    def test_failure_leaves_the_earlier_file(self, saved, monkeypatch):
-        def full(_):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(SapnetError, match=r"cannot be written .No space left on device"):
-            save_weights(make(seed=1), saved, {})
-        assert [path.name for path in saved.parent.iterdir()] == [saved.name]
-        assert same_weights(load_weights(saved), make())
-
-    def test_missing_folders_are_made(self, tmp_path):
-        save_weights(make(), tmp_path / "new" / "a.safetensors", {})
-        assert same_weights(load_weights(tmp_path / "new" / "a.safetensors"), make())
-
-    def test_other_endings_are_refused(self, tmp_path):
-        with pytest.raises(CheckpointError, match=r"are saved as \.safetensors, got '\.pth'"):
-            save_weights(make(), tmp_path / "a.pth", {})
-
-
-def test_metadata_of_a_pth_is_empty(tmp_path):
-    torch.save(official_state(make(PRESETS["sapnet"])), tmp_path / "official.pth")
-    assert read_metadata(tmp_path / "official.pth") == {}
