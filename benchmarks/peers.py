@@ -28,7 +28,7 @@ from sapnet import Derainer, SAPNet, load_weights
 from sapnet.backends import openvino
 from sapnet.backends.base import BackendSpec, Frames
 from sapnet.backends.devices import processor_name
-from sapnet.bench import Candidate, Contender, Running, measure
+from sapnet.bench import Candidate, Contender, Running, Subject, measure
 from sapnet.commands.common import parse_positive
 from sapnet.config import PRESETS
 from sapnet.model import DeployNet
@@ -85,9 +85,8 @@ class Peer:
         """For sapnet.bench."""
         with self.ready() as (infer, precision):
             stages = self.network.config.stages
-            yield Running(
-                lambda: infer(noise), self.name, self.runtime, precision, processor_name(), stages, bound_ms=None
-            )
+            subject = Subject(self.name, self.runtime, precision, processor_name(), stages, bound_ms=None)
+            yield Running(lambda: infer(noise), subject)
 
 
 def psnr(derain: Infer, data: Path | None, images: int) -> dict[str, float]:

@@ -22,16 +22,23 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Running:
-    """A contender that is ready. bound_ms: what a call takes at least on this machine; None where that is unknown."""
+class Subject:
+    """What runs. stages: None of what is no SAPNet. bound_ms: the least that a call takes here; None where unknown."""
 
-    call: Callable[[], object]
     weights: str
     backend: str
     precision: str
     device: str
     stages: int | None
     bound_ms: float | None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contender that is ready: ``call`` runs it once."""
+
+    call: Callable[[], object]
+    subject: Subject
 
 
 class Contender(Protocol):
@@ -67,15 +74,9 @@ class Candidate:
             on_build=self.on_build,
         ) as derainer:
             derainer.prepare(height, width, batch)
-            yield Running(
-                call=lambda: derainer(frames),
-                weights=derainer.weights,
-                backend=derainer.backend_name,
-                precision=derainer.precision,
-                device=derainer.device,
-                stages=derainer.stages,
-                bound_ms=_bound_ms(derainer, batch, height, width) if self.bound else None,
-            )
+            bound_ms = _bound_ms(derainer, batch, height, width) if self.bound else None
+            what = derainer.weights, derainer.backend_name, derainer.precision, derainer.device, derainer.stages
+            yield Running(lambda: derainer(frames), Subject(*what, bound_ms))
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class OnnxModel:
                 f"{self.path}: {self.runtime} cannot run it on {self.layout} {pixels.shape}: {first_line(err)}; "
                 "give the --shape and --layout that the model was exported for"
             ) from err
-        yield Running(call, str(self.path), self.runtime, precision, processor_name(), None, None)
+        yield Running(call, Subject(str(self.path), self.runtime, precision, processor_name(), None, None))
 
     def _openvino(self, pixels: Frames) -> tuple[Callable[[], object], str]:
         from sapnet.backends import openvino
@@ -123,33 +124,31 @@ class OnnxModel:
 
     def _onnxruntime(self, pixels: Frames) -> tuple[Callable[[], object], str]:
         import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-        session = onnxruntime.InferenceSession(self.path, providers=["CPUExecutionProvider"])
-        (image,) = session.get_inputs()
-        data = _as_input(pixels, image.type == "tensor(float)")
-        return lambda: session.run(None, {image.name: data}), "fp32"
+        try:
+            session = onnxruntime.InferenceSession(self.path, providers=["CPUExecutionProvider"])
+            (image,) = session.get_inputs()
+            inputs = {image.name: _as_input(pixels, image.type == "tensor(float)")}
+            session.run(None, inputs)
+        except (errors.Fail, errors.InvalidArgument, errors.InvalidProtobuf, errors.NoSuchFile) as err:
+            raise RuntimeError(err) from err
+        return lambda: session.run(None, inputs), "fp32"
 
 
 @dataclass(frozen=True)
-class Timing:
+class Timing(Subject):
     """One contender as it ran.
 
     p5_ms, p50_ms, p95_ms: of a call with a whole batch. fps: frames per second at p50. ratio: how many times as fast as
-    the first contender, the median over turns. bound_ms: the least that a call can take on this machine, and of_bound,
-    the share of it in p50_ms; None where unknown. stages: None of what is no SAPNet.
+    the first contender, the median over turns. of_bound: the share of bound_ms in p50_ms; None where unknown.
     """
 
-    weights: str
-    backend: str
-    precision: str
-    device: str
-    stages: int | None
     p5_ms: float
     p50_ms: float
     p95_ms: float
     fps: float
     ratio: float
-    bound_ms: float | None
     of_bound: float | None
 
 
@@ -164,7 +163,7 @@ def measure(
     """Time ``frames`` calls of every contender, each with ``batch`` frames of noise, in the contenders' order.
 
     They take turns call by call, so that other load on the machine slows all of them alike.
-    on_step: called ``steps(...)`` times as the work goes on. Raises SapnetError.
+    on_step: called after the warm-up and after each call of a contender. Raises SapnetError.
     """
     noise = np.random.default_rng(_SEED).integers(0, 256, (batch, height, width, 3), np.uint8)
     with ExitStack() as stack:
@@ -184,26 +183,16 @@ def measure(
     ratios = np.median(seconds[:, :1] / seconds, axis=0)
     return [
         Timing(
-            weights=one.weights,
-            backend=one.backend,
-            precision=one.precision,
-            device=one.device,
-            stages=one.stages,
+            **vars(one.subject),
             p5_ms=round(float(p5), 3),
             p50_ms=round(float(p50), 3),
             p95_ms=round(float(p95), 3),
             fps=round(float(batch * 1000.0 / p50), 2),
             ratio=round(float(ratio), 3),
-            bound_ms=None if one.bound_ms is None else round(one.bound_ms, 3),
-            of_bound=None if one.bound_ms is None else round(one.bound_ms / float(p50), 3),
+            of_bound=None if one.subject.bound_ms is None else round(one.subject.bound_ms / float(p50), 3),
         )
         for one, (p5, p50, p95), ratio in zip(running, percentiles, ratios, strict=True)
     ]
-
-
-def steps(contenders: int, frames: int) -> int:
-    """How often ``measure`` calls ``on_step``."""
-    return contenders * (1 + frames)
 
 
 def _bound_ms(derainer: Derainer, batch: int, height: int, width: int) -> float | None:
@@ -213,7 +202,7 @@ def _bound_ms(derainer: Derainer, batch: int, height: int, width: int) -> float 
 
     on_cpu = derainer.device == processor_name()
     works = count(BackendSpec(derainer.weights, stages=derainer.stages), derainer.precision, batch, height, width)
-    return 1000.0 * measure_peak("cpu" if on_cpu else "cuda", derainer.precision).seconds(works)
+    return round(1000.0 * measure_peak("cpu" if on_cpu else "cuda", derainer.precision).seconds(works), 3)
 
 
 def _as_input(pixels: Frames, is_real: bool) -> Frames | NDArray[np.float32]:

@@ -15,7 +15,7 @@ from typing import Any
 from sapnet import Derainer
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
-from sapnet.commands.common import parse_device, parse_positive, parse_stages, progress_bar
+from sapnet.commands.common import parse_positive, progress_bar
 from sapnet.errors import SapnetError
 from sapnet.files import replacing
 from sapnet.media.contact_sheet import contact_sheet
@@ -220,9 +220,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--confidence", type=float, default=Setting.confidence, help="what counts as detected (default: %(default)s)")
     add("--iou", type=float, default=Setting.iou, help="overlap that makes two objects the same (default: %(default)s)")
     add("--backend", choices=BACKENDS, default="auto", help="default: %(default)s")
-    add("--device", type=parse_device, default="auto", help="cpu, cuda, cuda:N (default: %(default)s)")
+    add("--device", default="auto", help="cpu, cuda, cuda:N (default: %(default)s)")
     add("--precision", choices=PRECISIONS, default="auto", help="default: %(default)s")
-    add("--stages", type=parse_stages, default=0, metavar="N", help="recurrences (default: the weights' own)")
+    add("--stages", type=int, default=0, metavar="N", help="recurrences (default: the weights' own)")
     add("--output", type=Path, metavar="DIR", help="write detect.png, a few frames with boxes, and detect.json there")
     add("--json", action="store_true", help="print JSON instead of a table")
     return parser

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from sapnet import Derainer
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
-from sapnet.commands.common import counting_bar, parse_device, parse_stages
+from sapnet.commands.common import counting_bar
 from sapnet.errors import SapnetError
 from sapnet.files import replacing
 from sapnet.media.sources import IMAGE_SUFFIXES
@@ -104,10 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         help="derained images named as the rainy ones; of several data sets in a folder of each one's name",
     )
     add("--backend", default="auto", choices=BACKENDS, help="what runs the network (default: %(default)s)")
-    add("--device", default="auto", type=parse_device, help="cpu, cuda, cuda:N (default: %(default)s)")
+    add("--device", default="auto", help="cpu, cuda, cuda:N (default: %(default)s)")
     add("--precision", default="fp32", choices=PRECISIONS, help="arithmetic of the network (default: %(default)s)")
     stages = parser.add_mutually_exclusive_group().add_argument
-    stages("--stages", default=0, type=parse_stages, metavar="N", help="recurrences (default: the weights' own)")
+    stages("--stages", default=0, type=int, metavar="N", help="recurrences (default: the weights' own)")
     stages("--every-stage", action="store_true", help="score the result after each of the weights' stages")
     add(
         "--mask-threshold",

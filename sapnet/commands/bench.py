@@ -14,10 +14,8 @@ from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
 from sapnet.commands.common import (
     add_command,
-    parse_device,
     parse_positive,
     parse_shape,
-    parse_stages,
     progress_bar,
     tell_builds,
 )
@@ -108,9 +106,9 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[:PRECISION]",
         help=f"{', '.join(BACKENDS)}; several are compared (default: auto)",
     )
-    add("--device", default="auto", type=parse_device, metavar="DEVICE", help="cpu, cuda, cuda:N (default: auto)")
+    add("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:N (default: auto)")
     add("--precision", default="auto", choices=PRECISIONS, help="of backends that name none (default: %(default)s)")
-    add("--stages", default=0, type=parse_stages, metavar="N", help="recurrences (default: the preset's own)")
+    add("--stages", default=0, type=int, metavar="N", help="recurrences (default: the preset's own)")
 
 
 def _parse_backend(text: str) -> tuple[str, str]:
@@ -125,11 +123,11 @@ def _parse_backend(text: str) -> tuple[str, str]:
 
 def _measure(contenders: Sequence[Contender], args: argparse.Namespace) -> list[Timing]:
     """Time the contenders, with a progress bar on stderr where that is a terminal."""
-    from sapnet.bench import measure, steps
+    from sapnet.bench import measure
 
     height, width = args.shape
     with progress_bar() as progress:
-        task = progress.add_task("measuring", total=steps(len(contenders), args.frames))
+        task = progress.add_task("measuring", total=len(contenders) * (1 + args.frames))
         return measure(contenders, height, width, args.batch, args.frames, on_step=lambda: progress.advance(task))
 
 

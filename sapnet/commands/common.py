@@ -67,12 +67,12 @@ def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True)
     if backend:
         group.add_argument("--backend", default="auto", choices=BACKENDS, help=_help("what runs the network"))
         group.add_argument("--engine", default="", metavar="FILE", help="TensorRT engine compiled ahead of time")
-    group.add_argument("--device", default="auto", type=parse_device, metavar="DEVICE", help=_help("cpu, cuda, cuda:N"))
+    group.add_argument("--device", default="auto", metavar="DEVICE", help=_help("cpu, cuda, cuda:N"))
     group.add_argument("--precision", default="auto", choices=PRECISIONS, help=_help("arithmetic of the network"))
     group.add_argument(
         "--stages",
         default=0,
-        type=parse_stages,
+        type=int,
         metavar="N",
         help=f"recurrences, 1 to {MAX_STAGES}; fewer is faster; 0 is the preset's own (default: 0)",
     )
@@ -108,33 +108,17 @@ def parse_shape(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def parse_whole(text: str, lowest: int, highest: int | None = None) -> int:
+    """A whole number from ``lowest`` to ``highest``."""
+    if not text.isdecimal() or int(text) < lowest or (highest is not None and int(text) > highest):
+        expected = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+        raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
+    return int(text)
+
+
 def parse_positive(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def parse_whole(text: str, lowest: int, highest: int) -> int:
-    """A whole number from ``lowest`` to ``highest``."""
-    if not text.isdecimal() or not lowest <= int(text) <= highest:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {lowest} to {highest}, got {text!r}")
-    return int(text)
-
-
-def parse_stages(text: str) -> int:
-    """A number of stages, 0 to ``MAX_STAGES``."""
-    if not text.isdecimal() or int(text) > MAX_STAGES:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {MAX_STAGES}, got {text!r}")
-    return int(text)
-
-
-def parse_device(text: str) -> str:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    kind, separator, index = text.partition(":")
-    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and separator and index.isdecimal()):
-        return text
-    raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+    return parse_whole(text, 1)
 
 
 def counted(number: int, noun: str) -> str:

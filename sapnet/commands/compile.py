@@ -127,26 +127,19 @@ def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequ
     return BuildRequest(args.weights, shape, build_onnx.__name__, precision, stages, options)
 
 
-def _tell_json(status: BuildStatus) -> None:
-    facts = {"step": status.step, "share": round(status.share, 3), "seconds": round(status.seconds, 1)}
-    print(json.dumps(facts), flush=True)
-
-
 @contextmanager
 def _telling(as_json: bool) -> Iterator[Tell]:
     """What shows progress: as JSON, as a bar on a terminal, else as a line every few seconds."""
-    if as_json:
-        yield _tell_json
-        return
     with progress_bar() as bar:
         task = bar.add_task("", total=1.0)
         tell_line = tell_builds()
 
         def tell(status: BuildStatus) -> None:
-            bar.update(
-                task, description=f"{status.shape.height}x{status.shape.width}: {status.step}", completed=status.share
-            )
-            if bar.disable:
+            bar.update(task, description=f"{status.shape}: {status.step}", completed=status.share)
+            if as_json:
+                facts = {"step": status.step, "share": round(status.share, 3), "seconds": round(status.seconds, 1)}
+                print(json.dumps(facts), flush=True)
+            elif bar.disable:
                 tell_line(status)
 
         yield tell
@@ -162,7 +155,11 @@ def _say(args: argparse.Namespace, facts: dict[str, Any]) -> None:
 
 
 def _list(cache: EngineCache, as_json: bool) -> None:
-    entries = sorted(cache.entries(), key=lambda entry: entry.used, reverse=True)
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    entries = cache.entries()
     if as_json:
         rows = [
             {"path": str(entry.path), "bytes": entry.size, "used": entry.used, "key": entry.key, "about": entry.about}
@@ -170,18 +167,9 @@ def _list(cache: EngineCache, as_json: bool) -> None:
         ]
         print(json.dumps({"folder": str(cache.folder), "entries": rows}, indent=2))
         return
-    if not entries:
-        print(f"nothing in {cache.folder}")
-        return
-    _print_table(cache, entries)
-
-
-def _print_table(cache: EngineCache, entries: list[Listed]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=str(cache.folder), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=str(cache.folder), title_justify="left", box=box.SIMPLE_HEAD, caption="" if entries else "empty"
+    )
     for heading in ("kind", "shape", "precision", "built for", "agreement", "last used"):
         table.add_column(heading, no_wrap=True)
     table.add_column("MB", justify="right")

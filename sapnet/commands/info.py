@@ -6,9 +6,7 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
@@ -19,6 +17,8 @@ from sapnet.commands.common import add_command
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sapnet.commands.common import Subparsers
 
 _EXAMPLES = """\
@@ -43,8 +43,8 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "rosbags": ("rosbags",),
     "rclpy": ("ros-rclpy", "rclpy"),
 }
-_LICENCES = ("Apache-2.0", "MIT")  # the first is that of weights which state none
-_NAME_WIDTH = 14
+_LICENCES = ("Apache-2.0", "MIT")
+_NO_TORCH = "weights\n  cannot be read without torch: pip install torch"
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -58,7 +58,10 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Print what is installed. Raises SapnetError where shipped weights are damaged."""
     facts = gather()
-    print(json.dumps(facts, indent=2) if args.json else "\n".join(_text(facts, args.verbose)))
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _print(facts, args.verbose)
     return 0
 
 
@@ -69,6 +72,7 @@ def gather() -> dict[str, Any]:
     auto: what ``auto`` chooses, None where no backend runs. backends: for each ``why_not``, empty where it runs.
     """
     from sapnet.backends import available_backends
+    from sapnet.backends.devices import processor_name
 
     torch_works = _torch_works()
     return {
@@ -77,7 +81,7 @@ def gather() -> dict[str, Any]:
         "backends": {name: {"available": not why, "why_not": why} for name, why in available_backends().items()},
         "auto": _auto(),
         "versions": _versions(),
-        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "gpus": _gpus() if torch_works else []},
+        "hardware": {"cpu": processor_name(), "cores": os.cpu_count(), "gpus": _gpus() if torch_works else []},
         "ros": {"available": find_spec("rclpy") is not None, "distro": os.environ.get("ROS_DISTRO")},
     }
 
@@ -98,27 +102,17 @@ def _weights() -> dict[str, dict[str, Any]]:
     for name, path in shipped_weights().items():
         network = load_weights(name)
         provenance = {key: text for key, text in sorted(read_metadata(name).items()) if key != CONFIG_KEY}
+        metrics = json.loads(provenance["metrics"])
         found[name] = {
             "path": str(path),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "stages": network.config.stages,
             "bytes": path.stat().st_size,
-            "psnr": dict(_psnr(json.loads(provenance.get("metrics", "{}")))),
-            "licence": provenance.get("licence", _LICENCES[0]),
+            "psnr": {data.removesuffix("_dev"): round(figures["psnr_y"], 2) for data, figures in metrics.items()},
+            "licence": provenance["licence"],
             "provenance": provenance,
         }
     return found
-
-
-def _psnr(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, float]]:
-    """PSNR by data set, of ``{"SET": {"psnr_y": dB}}`` or, as training.train writes it, ``{"val/SET/psnr": dB}``."""
-    for key, value in metrics.items():
-        if isinstance(value, dict):
-            yield from _psnr(value, f"val/{key}/")
-            continue
-        *folders, figure = (within + key).split("/")
-        if len(folders) == 2 and figure.startswith("psnr"):
-            yield folders[1].removesuffix("_dev"), round(value, 2)
 
 
 def _auto() -> dict[str, str] | None:
@@ -158,62 +152,66 @@ def _opencv_version() -> str:
     return str(cv2.__version__)
 
 
-def _cpu() -> str:
-    from sapnet.backends.devices import processor_name
-
-    return processor_name()
-
-
 def _gpus() -> list[str]:
     import torch
 
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
-def _text(facts: Mapping[str, Any], verbose: bool) -> Iterator[str]:
-    """Lines for people: a table of weights, then sections of names and what is to be said of them."""
-    yield f"sapnet {facts['sapnet']}"
-    yield ""
-    yield from _weights_table(facts["weights"])
-    for title, rows in _sections(facts, verbose):
-        yield ""
-        yield title
-        for name, text in rows:
-            yield _row(name, text)
+def _print(facts: Mapping[str, Any], verbose: bool) -> None:
+    """For people: a table of weights, then sections of names and what is to be said of them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # What is piped is not wrapped, so that a search finds whole lines.
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    with console.capture() as capture:
+        console.print(_weights_table(facts["weights"]) if facts["weights"] else _NO_TORCH)
+        for title, rows in _sections(facts, verbose):
+            table = Table.grid(padding=(0, 2, 0, 0))
+            table.add_column(no_wrap=True, min_width=14)
+            for name, text in rows:
+                table.add_row(f"  {name}", Text(text))
+            console.print("", Text(title), table, sep="\n")
+    print(f"sapnet {facts['sapnet']}\n")
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def _weights_table(weights: Mapping[str, Any]) -> Iterator[str]:
-    if not weights:
-        yield "weights"
-        yield "  cannot be read without torch: pip install torch"
-        return
-    rows = [["weights", "parameters", "stages", "MB", "PSNR, dB", "licence"]]
+def _weights_table(weights: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table("weights", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    for heading in ("parameters", "stages", "MB"):
+        table.add_column(heading, justify="right")
+    table.add_column("PSNR, dB")
+    table.add_column("licence")
     for name, entry in weights.items():
         psnr = " ".join(f"{data} {decibels:.1f}" for data, decibels in list(entry["psnr"].items())[:2])
         licences = ", ".join(licence for licence in _LICENCES if licence in entry["licence"]) or entry["licence"]
-        size = f"{entry['bytes'] / 1e6:.2f}"
-        figures = [f"{entry['parameters']:,}", str(entry["stages"]), size, psnr or "not stated"]
-        rows.append([name, *figures, licences])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(
-            cell.rjust(width) if 1 <= index <= 3 else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        figures = f"{entry['parameters']:,}", str(entry["stages"]), f"{entry['bytes'] / 1e6:.2f}"
+        table.add_row(name, *figures, psnr, licences)
+    return table
 
 
 def _sections(facts: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    auto = facts["auto"]
+    chosen = f"{auto['backend']}, {auto['precision']}, on {auto['device']}" if auto else "no backend runs here"
     backends = [(name, _say_backend(name, entry)) for name, entry in facts["backends"].items()]
-    yield "backends", [("auto", _say_auto(facts["auto"])), *backends]
-    hardware, ros = facts["hardware"], facts["ros"]
-    cpu = f"{hardware['cpu']}, {hardware['cores']} cores"
-    gpus = ", ".join(hardware["gpus"]) or "none that torch can use"
-    found = f"rclpy found, ROS_DISTRO {ros['distro'] or 'not set'}" if ros["available"] else "not found"
-    versions = facts["versions"]
+    yield "backends", [("auto", chosen), *backends]
+    hardware, ros, versions = facts["hardware"], facts["ros"], facts["versions"]
     installed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     missing = ", ".join(name for name, version in versions.items() if not version)
-    libraries = [("installed", installed), *([("missing", missing)] if missing else [])]
-    yield "machine", [("cpu", cpu), ("gpu", gpus), ("ros 2", found), *libraries]
+    yield (
+        "machine",
+        [
+            ("cpu", f"{hardware['cpu']}, {hardware['cores']} cores"),
+            ("gpu", ", ".join(hardware["gpus"]) or "none that torch can use"),
+            ("ros 2", f"rclpy found, ROS_DISTRO {ros['distro'] or 'not set'}" if ros["available"] else "not found"),
+            ("installed", installed),
+            ("missing", missing or "nothing"),
+        ],
+    )
     if verbose:
         for entry in facts["weights"].values():
             yield entry["path"], list(entry["provenance"].items())
@@ -223,21 +221,3 @@ def _say_backend(name: str, entry: Mapping[str, Any]) -> str:
     if not entry["available"]:
         return str(entry["why_not"])
     return "runs; for tests, does not derain" if name == "fake" else "runs"
-
-
-def _say_auto(auto: Mapping[str, str] | None) -> str:
-    return "no backend runs here" if auto is None else f"{auto['backend']}, {auto['precision']}, on {auto['device']}"
-
-
-def _row(name: str, text: str) -> str:
-    indent = " " * max(_NAME_WIDTH + 2, len(name) + 4)
-    # What is piped is not wrapped, so that a search finds whole lines.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    return textwrap.fill(
-        text,
-        max(width, 2 * len(indent)),
-        initial_indent=f"  {name}".ljust(len(indent)),
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

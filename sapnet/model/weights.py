@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,21 @@ from sapnet.model.sapnet import SAPNet
 CONFIG_KEY = "model_config"
 _FOLDER = Path(__file__).resolve().parents[1] / "weights"
 _SUFFIXES = (".safetensors", ".pth")
+# What safetensors raises at damaged files, and the unpickler, whose instructions are then any.
+_UNREADABLE = (
+    SafetensorError,
+    OSError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
 
 State = Mapping[str, Tensor]
 Layout = Mapping[str, tuple[str, ...]]
@@ -187,8 +204,7 @@ def _read_state(path: Path) -> State:
             with safe_open(path, "pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged pickle can make the unpickler raise nearly anything.
-    except Exception as err:
+    except _UNREADABLE as err:
         raise _unreadable(path, err) from err
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a state dict of named tensors")

@@ -154,9 +154,7 @@ def test_subtitles_and_chapters_are_kept(tmp_path: Path) -> None:
     srt = b"1\n00:00:00,500 --> 00:00:01,500\nRain ahead\n"
     plain = make_video(tmp_path / "plain.mkv", [40 * index for index in range(50)])
     with av.open(str(plain)) as video, av.open(io.BytesIO(srt), format="srt") as text, av.open(str(source), "w") as to:
-        to.set_chapters(
-            [{"id": 1, "start": 1, "end": 2, "time_base": Fraction(1), "metadata": {"title": "Tunnel"}}]
-        )
+        to.set_chapters([{"id": 1, "start": 1, "end": 2, "time_base": Fraction(1), "metadata": {"title": "Tunnel"}}])
         inputs = [(read, to.add_stream_from_template(read.streams[0])) for read in (video, text)]
         for read, stream in inputs:
             for packet in read.demux():
