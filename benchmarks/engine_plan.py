@@ -51,16 +51,16 @@ class _Plan(logging.Handler):
         self.text += kernels if found else ""
 
 
-def make_plan(weights: str, shape: EngineShape, precision: str = "fp16") -> list[Kernel]:
-    """The kernels of the engine of a preset's or file's network. Raises SapnetError."""
-    network = load_deploy_network(BackendSpec(weights=weights), FOR_ENGINE)
-    model = export_onnx(network, precision)
+def make_plan(weights: str, shape: EngineShape, stages: int = 0) -> list[Kernel]:
+    """The kernels of the fp16 engine of a preset's or file's network; stages: 0 for its own. Raises SapnetError."""
+    network = load_deploy_network(BackendSpec(weights=weights, stages=stages), FOR_ENGINE)
+    model = export_onnx(network, "fp16")
     log, plan = logging.getLogger("sapnet"), _Plan()
     level = log.level
     log.addHandler(plan)
     log.setLevel(logging.DEBUG)
     try:
-        build_engine(model, shape, precision, RTX, PORTABLE, lambda step, share: None, detailed=True)
+        build_engine(model, shape, "fp16", RTX, PORTABLE, lambda step, share: None, detailed=True)
     finally:
         log.removeHandler(plan)
         log.setLevel(level)

@@ -8,7 +8,6 @@ Everything that is wrong with a message raises ImageFormatError, whose ``kind`` 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -83,7 +82,7 @@ def image_size(msg: Any, compressed: bool, max_pixels: int = MAX_PIXELS) -> tupl
     """
     if compressed:
         return _checked_size(*stored_size(_content(msg)), max_pixels)
-    return _checked_size(_whole(msg, "height"), _whole(msg, "width"), max_pixels)
+    return _checked_size(msg.height, msg.width, max_pixels)
 
 
 def decode_image(
@@ -95,11 +94,11 @@ def decode_image(
     input_bits: of 16-bit samples, those that the camera uses; 0: all.
     """
     height, width = image_size(msg, compressed=False, max_pixels=max_pixels)
-    encoding = str(msg.encoding)
+    encoding = msg.encoding
     if encoding not in PIXEL_FORMATS:
         return Decoded(_by_fallback(msg, height, width, fallback), encoding)
     pixel_format = PIXEL_FORMATS[encoding]
-    raster = Raster(_buffer(msg), height, width, _whole(msg, "step", "step"), bool(msg.is_bigendian), input_bits)
+    raster = Raster(np.frombuffer(msg.data, np.uint8), height, width, msg.step, bool(msg.is_bigendian), input_bits)
     raster = _checked_raster(raster, pixel_format, encoding)
     with _opencv_errors(height, width):
         bgr, alpha = pixel_format.convert(raster)
@@ -121,7 +120,7 @@ def decode_compressed(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 
             raise ImageFormatError(
                 f"the header says {width}x{height}, decoded were {pixels.shape[1]}x{pixels.shape[0]}", kind="decode"
             )
-        encoding, code = _stored_as(str(msg.format), 1 if pixels.ndim == 2 else pixels.shape[2])
+        encoding, code = _stored_as(msg.format, 1 if pixels.ndim == 2 else pixels.shape[2])
         alpha: Pixels | None = cv2.extractChannel(pixels, 3) if code == cv2.COLOR_BGRA2BGR else None
         deep = stored if encoding == "mono16" and stored.dtype == np.uint16 and stored.ndim == 2 else None
         return Decoded(to_bgr(pixels, code), encoding, alpha, deep)
@@ -219,13 +218,13 @@ def _checked_raster(raster: Raster, pixel_format: PixelFormat, encoding: str) ->
 def _by_fallback(msg: Any, height: int, width: int, fallback: Fallback | None) -> Frame:
     if fallback is None:
         raise ImageFormatError(
-            f"encoding {quoted(str(msg.encoding))} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}",
+            f"encoding {quoted(msg.encoding)} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}",
             kind="encoding",
         )
     bgr = fallback(msg)
     if bgr.dtype != np.uint8 or bgr.shape != (height, width, 3):
         raise ImageFormatError(
-            f"encoding {quoted(str(msg.encoding))} was converted to {bgr.dtype} {bgr.shape}, "
+            f"encoding {quoted(msg.encoding)} was converted to {bgr.dtype} {bgr.shape}, "
             f"not to uint8 {(height, width, 3)}",
             kind="encoding",
         )
@@ -234,7 +233,7 @@ def _by_fallback(msg: Any, height: int, width: int, fallback: Fallback | None) -
 
 def _content(msg: Any) -> bytes:
     """The compressed bytes, which are those of a JPEG or PNG."""
-    content, declared = _buffer(msg).tobytes(), str(msg.format)
+    content, declared = bytes(msg.data), msg.format
     if "compresseddepth" in declared.lower():
         raise ImageFormatError(
             f"format {quoted(declared)} is a depth image; subscribe to a colour camera", kind="encoding"
@@ -261,21 +260,6 @@ def _stored_as(declared: str, channels: int) -> tuple[str, int | None]:
     if encoding not in PIXEL_FORMATS:
         encoding = "mono8" if channels == 1 else "bgr8"
     return encoding, _BY_CHANNELS[channels]
-
-
-def _buffer(msg: Any) -> Frame:
-    try:
-        return np.frombuffer(msg.data, np.uint8)
-    except (TypeError, ValueError, BufferError) as err:
-        raise ImageFormatError(f"data is a {type(msg.data).__name__}, not bytes: {err}", kind="data") from err
-
-
-def _whole(msg: Any, name: str, kind: str = "size") -> int:
-    value = getattr(msg, name)
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ImageFormatError(f"{name} is {repr(value)[:MAX_QUOTED]}, not a whole number", kind=kind) from None
 
 
 @contextmanager

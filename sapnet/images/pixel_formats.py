@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -39,37 +39,12 @@ class Raster:
         return padded[:, :row_bytes].view(dtype).reshape(height, *pixels)
 
 
-class PixelFormat(Protocol):
-    """What one encoding says about memory."""
-
-    @property
-    def multiple_of(self) -> tuple[int, int]:
-        """What height and width must be multiples of."""
-        ...
-
-    @property
-    def smallest(self) -> int:
-        """The smallest height and width that the conversion is defined for."""
-        ...
-
-    def row_bytes(self, width: int) -> int:
-        """Frame of a row of the first plane; ``step`` cannot be less."""
-        ...
-
-    def total_bytes(self, height: int, step: int) -> int:
-        """Frame of the whole image with rows ``step`` bytes apart."""
-        ...
-
-    def convert(self, raster: Raster) -> tuple[Frame, Frame | None]:
-        """BGR uint8 (H, W, 3), contiguous, and alpha uint8 (H, W) where there is one."""
-        ...
-
-
 @dataclass(frozen=True)
 class Packed:
     """One plane of interleaved samples.
 
-    code: OpenCV's conversion to BGR; None where the samples are BGR.
+    code: OpenCV's conversion to BGR; None where the samples are BGR. multiple_of: what height and width must be
+    multiples of. smallest: the smallest side that the conversion is defined for.
     """
 
     samples: int
@@ -80,12 +55,15 @@ class Packed:
     smallest: int = 1
 
     def row_bytes(self, width: int) -> int:
+        """Of a row of the first plane; ``step`` cannot be less."""
         return width * self.samples * self.bits // 8
 
     def total_bytes(self, height: int, step: int) -> int:
+        """Of the whole image with rows ``step`` bytes apart."""
         return step * height
 
     def convert(self, raster: Raster) -> tuple[Frame, Frame | None]:
+        """BGR uint8 (H, W, 3), contiguous, and alpha uint8 (H, W) where there is one."""
         dtype = f"{'>' if raster.big_endian else '<'}u{self.bits // 8}"
         shape = (raster.width,) if self.samples == 1 else (raster.width, self.samples)
         pixels = raster.rows(raster.height, shape, dtype)
@@ -130,6 +108,8 @@ class SemiPlanar:
     def _chroma_step(self, step: int) -> int:
         return step * 2 // self.subsampling
 
+
+PixelFormat: TypeAlias = Packed | SemiPlanar
 
 # BT.601, limited range, with the digits that OpenCV's 4:2:0 and 4:2:2 conversions use.
 _BLUE, _GREEN, _RED = (1.164, 2.018, 0.0), (1.164, -0.391, -0.813), (1.164, 0.0, 1.596)

@@ -17,16 +17,6 @@ def fake(**options):
     return create_backend("fake", BackendSpec(fake=options))
 
 
-def test_returns_a_copy_without_streaks():
-    given = FRAMES.copy()
-    derained, streaks = fake().infer(given)
-    given[:] = 0
-    assert np.array_equal(derained, FRAMES)
-    assert streaks.shape == (2, 16, 17)
-    assert streaks.dtype == np.uint8
-    assert not streaks.any()
-
-
 def test_fails_every_so_many_times():
     backend = fake(fail_every=3)
     outcomes = []

@@ -24,17 +24,11 @@ from sapnet.images.messages import (
         ({"height": 0}, "size", "no pixels"),
         ({"width": 0}, "size", "no pixels"),
         ({"height": 2**32 - 1, "width": 2**32 - 1}, "limit", "max_pixels allows"),
-        ({"height": -6}, "size", "no pixels"),
-        ({"height": "6"}, "size", "height is '6'"),
-        ({"step": None}, "step", "step is None"),
         ({"step": 0}, "step", "step is 0"),
-        ({"step": -1}, "step", "a row of 8"),
         ({"step": 2**32 - 1}, "data", "too few"),
         ({"encoding": "nv99"}, "encoding", "'nv99' is not supported"),
         ({"encoding": ""}, "encoding", "is not supported"),
         ({"data": b""}, "data", "0 bytes, too few"),
-        ({"data": None}, "data", "not bytes"),
-        ({"data": [0] * 48}, "data", "data is a list"),
     ],
 )
 def test_malformed_fields(change, kind, text):

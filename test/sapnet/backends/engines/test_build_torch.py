@@ -22,7 +22,6 @@ from sapnet.config import ModelConfig
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet, SAPNet
 
-SUPPORTED = ["2.10.0", "2.12.0", "2.14.1+cu132"]
 SHAPE = EngineShape(17, 18, max_batch=3)
 CPU = torch.device("cpu")
 
@@ -71,13 +70,8 @@ def install(monkeypatch):
 
 @pytest.fixture(scope="module")
 def network():
-    """The smallest that has all operations: separable, for the repeat of its gates, and half resolution inside."""
-    torch.manual_seed(0)
     config = ModelConfig(channels=4, dilations=(1,), downscale=2, stages=1, reduction=2, separable=True)
-    network = SAPNet(config).eval().requires_grad_(False)
-    for parameter in network.tail.parameters():
-        parameter.mul_(4.0)
-    return DeployNet(network).eval()
+    return DeployNet(SAPNet(config)).eval()
 
 
 @pytest.fixture
@@ -87,10 +81,8 @@ def no_export(monkeypatch):
     monkeypatch.setattr(build_torch, "export", lambda *args: empty)
 
 
-def build(
-    network: DeployNet, folder: Path, shape: EngineShape = SHAPE, on_step: Any = lambda step, share: None
-) -> bytes:
-    return build_torch.build_engine(network, shape, "fp16", folder, on_step, device="cpu")
+def build(network: DeployNet, folder: Path) -> bytes:
+    return build_torch.build_engine(network, SHAPE, "fp16", folder, lambda step, share: None, device="cpu")
 
 
 class TestCalls:
@@ -116,35 +108,6 @@ class TestCalls:
             "device": CPU,
         }
 
-    def test_has_casts_to_uint8_outputs_converted(self, install, no_export, network, tmp_path):
-        fake = install("2.13.0")
-        build(network, tmp_path)
-        build(network, tmp_path)
-        (converter,) = fake.converters
-        assert converter.target is torch.ops.aten._to_copy.default
-        assert (converter.priority, converter.supports_dynamic_shapes) == ("high", True)
-        asked: list[Any] = []
-        layer = SimpleNamespace(get_output=lambda index: f"output {index}")
-        net = SimpleNamespace(add_cast=lambda *args: asked.append(args) or layer)
-        assert converter.convert(SimpleNamespace(net=net), None, ("rounded",), {}, "name") == "output 0"
-        assert asked == [("rounded", "uint8")]
-
-    def test_leaves_other_casts_to_torch_tensorrt(self, install, no_export, network, tmp_path):
-        fake = install("2.13.0")
-        build(network, tmp_path)
-        graph = torch.fx.Graph()
-        source = graph.placeholder("source")
-        casts = [
-            graph.call_function(torch.ops.aten._to_copy.default, (source,), {"dtype": dtype})
-            for dtype in (torch.uint8, torch.uint8, torch.float32)
-        ]
-        graph.output((casts[0], graph.call_function(torch.ops.aten.relu.default, (casts[1],)), casts[2]))
-        assert [fake.converters[0].capability_validator(cast, None) for cast in casts] == [True, False, False]
-
-
-def raise_what_went_wrong() -> bytes:
-    raise RuntimeError("While interpreting the module got an error: no room\na long graph")
-
 
 def log_as_tensorrt() -> bytes:
     logging.getLogger("torch_tensorrt [TensorRT Conversion Context]").error("Error Code 10: no kernel")
@@ -155,7 +118,6 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("convert", "reason"),
         [
-            (raise_what_went_wrong, "While interpreting the module got an error: no room"),
             (log_as_tensorrt, "Error Code 10: no kernel"),
             (lambda: b"", "it returned no engine"),
         ],
@@ -169,12 +131,12 @@ class TestFailures:
 
 
 class TestVersions:
-    @pytest.mark.parametrize("version", SUPPORTED)
+    @pytest.mark.parametrize("version", ["2.10.0", "2.14.1+cu132"])
     def test_supported(self, install, version):
         install(version)
         assert build_torch.load_library().__version__ == "10.3.0"
 
-    @pytest.mark.parametrize("version", ["2.9.0", "1.4.0", "2.15.0", "3.0.0", "nightly"])
+    @pytest.mark.parametrize("version", ["2.9.0", "2.15.0", "nightly"])
     def test_unsupported(self, install, network, tmp_path, version):
         fake = install(version)
         for call in (build_torch.load_library, lambda: build(network, tmp_path)):
