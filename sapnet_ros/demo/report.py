@@ -19,7 +19,7 @@ from sapnet.images.frame import Frame, psnr_y
 from sapnet.images.messages import decode_image
 from sapnet.media.contact_sheet import contact_sheet, side_by_side_video
 from sapnet.media.sequence import RainyFrame, RainySequence
-from sapnet_ros.demo.run import NAMESPACE, Recording
+from sapnet_ros.demo.recording import NAMESPACE
 
 SHEET = "contact_sheet.png"
 VIDEO = "derained.mp4"
@@ -27,6 +27,15 @@ SHEET_ROWS = 6
 # What each backend computes with; torch is named on every one, for it reads the weights.
 _LIBRARIES = ("rclpy", "rosbags", "torch", "openvino", "tensorrt", "tensorrt_rtx")
 _DERAINED, _MASK = f"{NAMESPACE}/derained/image", f"{NAMESPACE}/streak_mask/image"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a run recorded, by stamp in ns: height and width of the frames, ``derained`` or ``passed_through``."""
+
+    bag: Path
+    sizes: dict[int, tuple[int, int]]
+    outcomes: dict[int, str]
 
 
 @dataclass
@@ -38,17 +47,17 @@ class Quality:
 
 
 def write_pictures(recording: Recording, sequence: RainySequence, rate: float, folder: Path) -> Quality:
-    """Write contact sheet and video into ``folder``, from what the recorder received."""
+    """Write the contact sheet and the video of a recording into ``folder``."""
     quality, rows, labels = Quality(), [], []
     shown = _shown(recording)
-    height = max(sent.height for sent in recording.sent.values())
-    width = max(sent.width for sent in recording.sent.values())
+    height, width = (max(sides) for sides in zip(*recording.sizes.values(), strict=True))
+    indices = {stamp: index for index, stamp in enumerate(recording.sizes)}
     with side_by_side_video(folder / VIDEO, rate, height, width) as video:
         for stamp, frame, derained, mask in _pairs(recording, sequence):
             video.add(frame.rainy, derained)
             if recording.outcomes.get(stamp) != "derained":
                 continue
-            label = f"frame {recording.sent[stamp].index}"
+            label = f"frame {indices[stamp]}"
             label += "" if frame.name.isdecimal() else f", {frame.name}"
             if frame.clean is not None:
                 quality.rainy.append(psnr_y(frame.rainy, frame.clean))
@@ -62,24 +71,15 @@ def write_pictures(recording: Recording, sequence: RainySequence, rate: float, f
     return quality
 
 
-def summarize(recording: Recording, quality: Quality) -> dict[str, Any]:
-    """The figures of ``summary.json``; PSNR is null where no clean frame is known. Latency is of derained frames."""
-    latencies = [
-        (recording.received_ns[stamp] - recording.sent[stamp].steady_ns) / 1e6
-        for stamp, outcome in recording.outcomes.items()
-        if outcome == "derained" and stamp in recording.received_ns
-    ]
-    p50, p95, p99 = np.percentile(latencies, (50, 95, 99))
-    counts = {name: int(recording.camera[name]) for name in ("received", "derained", "passed_through", "dropped")}
+def summarize(figures: dict[str, Any], quality: Quality) -> dict[str, Any]:
+    """``summary.json`` from the figures of a ReplayRun; PSNR is null where no clean frame is known."""
+    (camera,), network = figures["cameras"], figures["network"]
+    counts = ("sent", "received", "derained", "passed_through", "dropped", "latency_ms")
     return {
-        "sent": len(recording.sent),
-        **counts,
-        "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2), "p99": round(p99, 2)},
+        **{name: camera[name] for name in counts},
         "psnr_rainy": round(fmean(quality.rainy), 2) if quality.rainy else None,
         "psnr_derained": round(fmean(quality.derained), 2) if quality.derained else None,
-        "backend": recording.backend["backend"],
-        "precision": recording.backend["precision"],
-        "weights": recording.backend["weights"],
+        **{name: network[name] for name in ("backend", "precision", "weights")},
         "versions": versions(),
     }
 
@@ -106,16 +106,13 @@ def _shown(recording: Recording) -> set[int]:
 
 def _pairs(recording: Recording, sequence: RainySequence) -> Iterator[tuple[int, RainyFrame, Frame, Frame]]:
     """Stamp, frame, derained frame and streak mask of every frame that came back, in order."""
-    frames = enumerate(sequence)
+    frames = zip(recording.sizes, sequence, strict=True)
     for stamp, derained, mask in _outputs(recording.bag):
-        if stamp not in recording.sent:
-            continue
-        wanted = recording.sent[stamp].index
-        yield stamp, next(frame for index, frame in frames if index == wanted), derained, mask
+        yield stamp, next(frame for sent, frame in frames if sent == stamp), derained, mask
 
 
 def _outputs(bag: Path) -> Iterator[tuple[int, Frame, Frame]]:
-    """Stamp, derained frame and streak mask from a recording, once both are there."""
+    """Stamp, derained frame and streak mask from a recording."""
     waiting: dict[int, dict[str, Frame]] = {}
     with AnyReader([bag]) as reader:
         connections = [connection for connection in reader.connections if connection.topic in (_DERAINED, _MASK)]

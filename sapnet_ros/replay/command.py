@@ -1,4 +1,4 @@
-"""``sapnet replay``: plays a recording through a live derain_node, and records what it gives out."""
+"""``sapnet replay``: plays a recording through a live derain_node and records its outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,27 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from sapnet.bags import open_recording
 from sapnet.bags.metadata import METADATA
-from sapnet.commands.common import NETWORK, add_command, add_network_arguments
+from sapnet.commands.common import NETWORK, add_command, add_network_arguments, progress_bar
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
-from sapnet_ros.replay.live_run import RunError, free_domain, parent_of, run_bar, watch_line
 from sapnet_ros.replay.plan import Plan, make_plan, plain
+from sapnet_ros.replay.processes import RunError, free_domain, watch_line
 from sapnet_ros.replay.run import ReplayRun, ReplaySettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sapnet.commands.common import Subparsers
-
 
 PIPED_WIDTH = 1000
 
 _DESCRIPTION = """\
-Play a recording to a derain_node over DDS, under simulated time, and record its outputs.
+Play a recording to a derain_node over DDS, under simulated time, and record the node's outputs.
 
 Player, node and recorder are processes of their own, on this host, in a ROS domain that nothing else uses. All topics
-are played; the recording that is made holds derained/image, derained/camera_info, streak_mask/image and rain_score
-of each camera, beside its topic.
+are played; OUT holds derained/image, derained/camera_info, streak_mask/image and rain_score of each camera, beside its
+topic.
 
 With --lockstep the player waits for the node's answer to each frame, and two replays of a recording give equal outputs.
 """
@@ -51,17 +48,17 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Describe the arguments of ``sapnet replay``."""
     parser = add_command(subparsers, "replay", "play a recording through a live derain_node", _EXAMPLES, _DESCRIPTION)
     add_play_arguments(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="rosbag2 folder to make (default: none)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a recording that exists")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="rosbag2 folder to write (default: none)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing recording")
     parser.add_argument(
         "--topic",
         action="append",
         default=[],
         metavar="T",
-        help="play and derain this camera alone; may be given again (default: all in colour)",
+        help="play and derain only this camera; may be repeated (default: all color cameras)",
     )
-    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="of OUT (default: mcap)")
-    parser.add_argument("--status", action="store_true", help="record frame_status too, which holds latencies")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="format of OUT (default: mcap)")
+    parser.add_argument("--status", action="store_true", help="also record frame_status, which holds latencies")
     parser.add_argument("--params-file", type=Path, metavar="FILE", help="parameters of derain_node, keyed '/**:'")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument(
@@ -73,9 +70,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay: 0 when frames were derained, 1 where a process failed or none was. Raises SapnetError on wrong input."""
+    """Replay: 0 when frames were derained, 1 if a process failed or none was. Raises SapnetError on wrong input."""
     if args.params_file is not None and not args.params_file.is_file():
-        raise SapnetError(f"{args.params_file} is not a file; give one with parameters of derain_node")
+        raise SapnetError(f"{args.params_file} is not a file; give a parameter file of derain_node")
     if args.output is not None and not args.plan:
         _check_output(args.output, args.bag, args.overwrite)
     with open_recording(args.bag) as source:
@@ -83,43 +80,87 @@ def run(args: argparse.Namespace) -> int:
         if args.plan:
             print(json.dumps(plain(plan, source, recorder=args.output is not None), indent=2))
             return 0
+    return finish(lambda: _replay(args, plan), args.json, print_table)
+
+
+def finish(perform: Callable[[], dict[str, Any]], as_json: bool, show: Callable[[dict[str, Any]], None]) -> int:
+    """Print what ``perform`` returns; its RunError goes to stderr and is exit status 1."""
     try:
-        with _folder(args.output) as folder, free_domain() as domain:
-            replay = ReplayRun(_settings(args, plan), folder, domain)
-            watched = plan.cameras[0].source.output("derained/image")
-            print(f"To watch it, in another terminal:\n  {watch_line(domain, watched)}", file=sys.stderr)
-            summary = _perform(replay, None if args.loop or args.start or args.duration else _frames(plan))
-            if args.output is not None:
-                _put(replay.bag, args.output, folder)
-    except RunError as err:
+        summary = perform()
+    except RunError as err:  # with the last lines of a process, which are to stay lines
         print(f"sapnet: error: {err}", file=sys.stderr)
         return 1
-    if args.json:
+    if as_json:
         print(json.dumps(summary, indent=2))
     else:
-        _print_table(summary)
+        show(summary)
     return 0
 
 
-def _settings(args: argparse.Namespace, plan: Plan) -> ReplaySettings:
-    # What was not asked for is left to the params_file, and then to the node.
-    asked = {name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]}
-    return ReplaySettings(
+def perform(settings: ReplaySettings, folder: Path, total: int | None) -> tuple[ReplayRun, dict[str, Any]]:
+    """Run in a free domain, with a progress bar of ``total`` frames and the player's warnings on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    # The spinner shows that the run goes on while no frame is counted.
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with free_domain() as domain, progress_bar(*columns, TimeElapsedColumn()) as progress:
+        replay = ReplayRun(settings, folder, domain)
+        watched = settings.plan.cameras[0].source.output("derained/image")
+        print(f"To watch it, in another terminal:\n  {watch_line(domain, watched)}", file=sys.stderr)
+        task, said = progress.add_task("starting", total=total), set[str]()
+
+        def show(done: int, phase: str) -> None:
+            progress.update(task, completed=done, description=phase)
+            for warning in dict.fromkeys(replay.warnings()):
+                if warning not in said:
+                    said.add(warning)
+                    progress.console.print(f"sapnet: warning: {warning}", markup=False, soft_wrap=True)
+
+        return replay, replay.perform(show)
+
+
+@contextmanager
+def folder_beside(output: Path | None) -> Iterator[Path]:
+    """A temporary folder from which results can be moved to ``output`` by renaming. Raises SapnetError."""
+    if output is None:
+        with TemporaryDirectory(prefix="sapnet_") as folder:
+            yield Path(folder)
+        return
+    if output.exists() and not output.is_dir():
+        raise SapnetError(f"{output} is a file; give a folder for the output")
+    parent = output.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise SapnetError(f"{parent} cannot be made ({err.strerror}); give another output") from err
+    with TemporaryDirectory(prefix=f".{output.name}_", dir=parent) as folder:
+        yield Path(folder)
+
+
+def _replay(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+    settings = ReplaySettings(
         bag=args.bag,
         plan=plan,
         output=args.output,
         rate=args.rate,
+        play_arguments=[
+            *("--start", str(args.start), "--duration", str(args.duration), "--max-gap", str(args.max_gap)),
+        ],
         loop=args.loop,
-        lockstep=args.lockstep,
-        start_s=args.start,
-        duration_s=args.duration,
-        max_gap_s=args.max_gap,
         cameras_alone=bool(args.topic),
         storage=args.storage,
         status=args.status,
-        node_parameters=asked,
+        # An option that was not given is left to the params_file, and then to the node's default.
+        node_parameters={name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]},
         params_file=args.params_file,
     )
+    partial = args.loop or args.start or args.duration
+    total = None if partial else sum(camera.source.topic.count for camera in plan.cameras)
+    with folder_beside(args.output) as folder:
+        replay, summary = perform(settings, folder, total)
+        if args.output is not None:
+            _put(replay.bag, args.output, folder)
+    return summary
 
 
 def _check_output(output: Path, bag: Path, overwrite: bool) -> None:
@@ -132,34 +173,6 @@ def _check_output(output: Path, bag: Path, overwrite: bool) -> None:
         raise SapnetError(f"{output} is, or holds, the recording to play; give another output")
 
 
-@contextmanager
-def _folder(output: Path | None) -> Iterator[Path]:
-    """A folder for the time of the run: beside the output, so that it moves there in one step."""
-    parent = None if output is None else parent_of(output)
-    prefix = "sapnet_replay_" if output is None else f".{output.name}_"
-    with TemporaryDirectory(prefix=prefix, dir=parent) as folder:
-        yield Path(folder)
-
-
-def _frames(plan: Plan) -> int:
-    return sum(camera.source.topic.count for camera in plan.cameras)
-
-
-def _perform(replay: ReplayRun, total: int | None) -> dict[str, Any]:
-    said: set[str] = set()
-    with run_bar() as progress:
-        task = progress.add_task("starting", total=total)
-
-        def show(done: int, phase: str) -> None:
-            progress.update(task, completed=done, description=phase)
-            for warning in dict.fromkeys(replay.warnings()):
-                if warning not in said:
-                    said.add(warning)
-                    progress.console.print(f"sapnet: warning: {warning}", markup=False, soft_wrap=True)
-
-        return replay.perform(show)
-
-
 def _put(made: Path, output: Path, folder: Path) -> None:
     try:
         if output.exists():
@@ -169,7 +182,8 @@ def _put(made: Path, output: Path, folder: Path) -> None:
         raise SapnetError(f"{output} cannot be made ({err.strerror}); give another output") from err
 
 
-def _print_table(summary: dict[str, Any]) -> None:
+def print_table(summary: dict[str, Any]) -> None:
+    """The figures as a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -198,5 +212,5 @@ def _print_table(summary: dict[str, Any]) -> None:
 
 
 def _with_reasons(camera: dict[str, Any], fate: str) -> str:
-    reasons: Sequence[str] = [f"{name} {count}" for name, count in camera["reasons"][fate].items()]
+    reasons = [f"{name} {count}" for name, count in camera["reasons"][fate].items()]
     return f"{camera[fate]} ({', '.join(reasons)})" if reasons else str(camera[fate])

@@ -74,12 +74,6 @@ def test_an_argument_overrides_the_file_and_an_empty_one_does_not(launch: Launch
     assert parameters(peer, "/front/derain_node", *names) == ["given", "compressed", "bf16", "fake", "auto"]
 
 
-def test_switches_reach_the_node(launch: Launch, peer: Any) -> None:
-    launch("backend:=fake", "autostart:=false", "use_sim_time:=True")
-    assert parameters(peer, "/derain_node", "autostart", "use_sim_time") == [False, True]
-    wait_for_state(peer, "/derain_node", "unconfigured")
-
-
 def test_respawn_starts_the_node_again(launch: Launch) -> None:
     launched = launch("backend:=fake", "respawn:=true")
     (first,) = launched.node_pids()

@@ -62,23 +62,6 @@ def test_without_patterns_the_topics_stand_under_the_cameras(launch: Callable[..
     assert cameras_of(peer, "/truck/derain_node") == ["near", "far"]
 
 
-def test_the_file_names_the_cameras_where_the_argument_is_empty(
-    launch: Callable[..., Any], peer: Any, tmp_path: Path
-) -> None:
-    params = tmp_path / "params.yaml"
-    params.write_text("/**: {ros__parameters: {cameras: [only]}}\n")
-    launch("backend:=fake", "cameras:=", f"params_file:={params}", file=FILE)
-    live.wait_for(lambda: peer.node.count_subscribers("/only/image"), "a subscription of /only/image")
-    assert cameras_of(peer, "/derain_node") == ["only"]
-
-
-def test_names_that_the_node_refuses_end_it(launch: Callable[..., Any]) -> None:
-    launched = launch("backend:=fake", "cameras:=front,front", file=FILE)
-    assert launched.wait() == 0  # launch ends with its last process, whose status it logs
-    assert "exit code 1" in launched.log.read_text()
-    assert "parameter 'cameras' must be" in launched.log.read_text()
-
-
 def test_names_come_as_text_or_as_yaml(launch_file: ModuleType) -> None:
     for text in ("front,rear", "front, rear", "[front, rear]", "['front',\"rear\"]"):
         assert launch_file.names(text) == ["front", "rear"]
@@ -91,9 +74,3 @@ def test_a_pattern_without_a_place_for_the_name_is_refused(launch_file: ModuleTy
         launch_file.remaps(values, ["front"])
     with pytest.raises(ValueError, match="needs the names of the cameras"):
         launch_file.remaps(given(launch_file.ARGUMENTS, derained="/{camera}/clean"), [])
-
-
-def test_it_takes_the_arguments_of_the_other_launch_file_and_the_names(launch_file: ModuleType) -> None:
-    from sapnet_ros import launching
-
-    assert set(launch_file.ARGUMENTS) == {"cameras", *launching.ARGUMENTS}

@@ -142,19 +142,6 @@ def test_cameras_of_equal_size_share_batches_and_none_starves(rig: Rig) -> None:
     assert sum(f.derained for f in fates.values()) > 1.3 * max(f.derained for f in fates.values())
 
 
-def test_cameras_of_unequal_sizes_have_equal_turns(rig: Rig) -> None:
-    sizes = {"a": (48, 64), "b": (48, 80), "c": (64, 48), "d": (80, 80)}
-    warmup = [f"{height}x{width}" for height, width in sizes.values()]
-    rig.configure(tuple(RATES), fake__latency_ms=80, warmup_sizes=warmup)  # three calls in a second for each
-    rig.stream(RATES, 6.0, sizes=sizes)
-    fates = rig.settle()
-    derained = {name: fates[name].derained for name in RATES}
-    assert max(derained.values()) <= 2 * min(derained.values()), derained
-    assert min(derained.values()) >= 5
-    for name, size in sizes.items():
-        assert {(m.height, m.width) for m in rig.feeds[name].outputs["derained/image"]} == {size}
-
-
 def test_camera_info_that_does_not_fit_the_frames_is_told(rig: Rig) -> None:
     rig.configure(("a", "b"), **ALL)
     infos = {name: rig.peer.publisher(CameraInfo, rig.topic("camera_info", name)) for name in ("a", "b")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,8 +9,6 @@ import pytest
 from dispatch_bench import LARGE, SMALL, Simulation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from sapnet_ros.stats import Parts
 
 Make = Callable[..., Simulation]
 
@@ -83,14 +80,6 @@ def test_the_original_goes_out_by_the_deadline_and_the_late_result_does_not(make
     assert len(simulation.sent()) == 4
 
 
-def test_missed_deadlines_are_dropped_where_that_was_asked_for(make: Make) -> None:
-    simulation = make(latency_s=0.2, deadline_ms=20, on_failure="drop")
-    simulation.send(1)
-    simulation.settle()
-    assert simulation.sent() == []
-    assert simulation.figures().dropped == {"failure": 1}
-
-
 @pytest.mark.parametrize(("latency_s", "fate", "missed"), [(0.11, "deadline", 2), (0.09, "derained", 0)])
 def test_a_result_is_late_by_when_it_came_not_by_when_it_is_looked_at(
     make: Make, latency_s: float, fate: str, missed: int
@@ -103,25 +92,6 @@ def test_a_result_is_late_by_when_it_came_not_by_when_it_is_looked_at(
     simulation.advance(1.0)
     assert simulation.sent() == [(1, "deadline"), (2, fate)]
     assert simulation.figures().missed_in_row == missed
-
-
-def test_a_late_error_is_a_missed_deadline(make: Make) -> None:
-    simulation = make(latency_s=0.11, stall_s=0.05, deadline_ms=100, options={"fail_every": 1})
-    simulation.send(1)
-    simulation.advance(1.0)
-    assert simulation.sent() == [(1, "deadline")]
-    assert "fake failure" in simulation.loader.last_error[0]
-
-
-def test_one_slow_publish_does_not_cost_every_later_frame(make: Make) -> None:
-    simulation = make(latency_s=0.02, deadline_ms=50, on_failure="drop")
-    stats = simulation.cameras["camera0"].stats
-    stats.count_received(0.0)
-    stats.count_passed_through("building", "", Parts(publish_s=0.06))
-    for number in range(10):
-        simulation.send(number)
-        simulation.settle()
-    assert simulation.figures().derained == 10
 
 
 def test_originals_of_several_cameras_leave_in_time_together(make: Make) -> None:
@@ -165,16 +135,6 @@ def test_a_batch_waits_no_longer_than_it_may(make: Make) -> None:
     assert latencies_s(simulation)[-1] == 0.0
 
 
-def test_a_batch_does_not_wait_for_a_camera_that_comes_later(make: Make) -> None:
-    """Two cameras in opposite phase, 100 ms apart: to wait would only cost time."""
-    simulation = make(2, latency_s=0.01, batch_wait_ms=60)
-    for number in range(16):
-        simulation.send(number, camera=number % 2)
-        simulation.advance(0.1)
-    for camera in range(2):
-        assert latencies_s(simulation, camera)[2:] == pytest.approx([0.01] * 6)
-
-
 @pytest.mark.parametrize("calls_s", [[0.05, 0.05, 0.06], [0.08, 0.05, 0.09]])
 def test_a_frame_in_a_hurry_waits_for_no_batch(make: Make, calls_s: list[float]) -> None:
     """Its call may take somewhat longer than the longest of late, and its result is in time all the same."""
@@ -207,21 +167,6 @@ def test_slow_cameras_are_not_starved_by_fast_ones(make: Make) -> None:
         derained = [stamp for stamp, fate in simulation.sent(camera) if fate == "derained"]
         assert derained[-3:] == [15, 30, 45], "every frame of a slow camera but the first, for which its size compiles"
         assert max(latencies_s(simulation, camera)) <= 0.03 + 1e-9, "three calls at the most"
-
-
-def test_a_backend_that_hangs_is_left_behind(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 3600.0)
-    simulation = make(latency_s=math.inf, hang_timeout_s=0.2)
-    simulation.send(1)
-    simulation.settle()
-    assert simulation.sent() == [(1, "failure")]
-    assert latencies_s(simulation) == pytest.approx([0.2])
-    simulation.send(2)  # the backend is away: it passes at once
-    simulation.advance(0.0)
-    assert simulation.sent()[1:] == [(2, "failure")]
-    assert "try 1 of 5" in simulation.loader.error
-    assert all("hangs: no result after 0.2 s" in error for error in simulation.errors)
-    simulation.errors.clear()
 
 
 def test_the_gate_passes_dry_frames_and_looks_now_and_then(make: Make) -> None:
@@ -267,18 +212,6 @@ def test_a_disabled_camera_passes_while_another_is_derained(make: Make) -> None:
     simulation.settle()
 
 
-def test_a_size_that_is_not_ready_waits_for_no_call(make: Make) -> None:
-    simulation = make(2, latency_s=0.7)
-    simulation.send(1, camera=0)
-    simulation.advance(0.0)
-    for number in range(5):
-        simulation.send(number, camera=1, size=(8, 8))  # too small for the network, whatever it does
-        simulation.advance(0.0)
-    assert simulation.sent(1) == [(number, "failure") for number in range(5)]
-    assert simulation.sent(0) == []
-    simulation.errors.clear()
-
-
 def test_a_frame_whose_camera_info_is_late_holds_up_its_own_camera_alone(make: Make) -> None:
     simulation = make(2, enabled=False)
     simulation.cameras["camera0"].awaited = {1}
@@ -299,17 +232,3 @@ def test_a_camera_info_that_does_not_come_is_waited_for_shortly(make: Make, dead
     simulation.send(1)
     simulation.settle()
     assert latencies_s(simulation) == pytest.approx([latest_s])
-
-
-def test_frames_that_nobody_sees_are_not_derained_and_the_next_one_is(make: Make) -> None:
-    simulation = make()
-    simulation.cameras["camera0"].watched = False
-    for number in range(3):
-        simulation.send(number)
-        simulation.settle()
-    assert (simulation.sent(), simulation.batches) == ([], [])
-    assert simulation.figures().dropped == {"unwatched": 3}
-    simulation.cameras["camera0"].watched = True
-    simulation.send(3)
-    simulation.settle()
-    assert simulation.sent() == [(3, "derained")]

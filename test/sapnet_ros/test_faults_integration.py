@@ -37,27 +37,13 @@ def failures(fates: Fates, policy: str) -> int:
     return one["failure"]
 
 
-@pytest.mark.parametrize("on_failure", POLICIES)
-@pytest.mark.parametrize("every", [1, 3, 50])
-def test_a_backend_that_raises_now_and_then(rig: Rig, every: int, on_failure: str) -> None:
-    rig.configure(fake__fail_every=every, on_failure=on_failure)
-
-    def enough() -> bool:
-        status = rig.status("camera")
-        counts = ("derained", "passed_through_failure", "dropped_failure")
-        return sum(int(status.get(count, 0)) for count in counts) >= max(every, 20)
-
-    with rig.streaming(80):
-        wait_for(enough, "frames that met the backend")
-    fates = rig.one()
-    failed = failures(fates, on_failure)
-    assert failed == (fates.derained + failed) // every > 0
-    assert ("fake failure" in fates.values["last_error"], fates.derained == 0) == (True, every == 1)
-
-
-@pytest.mark.parametrize("on_failure", POLICIES)
 @pytest.mark.parametrize(
-    ("mode", "error"), [("nan", "float32"), ("wrong_shape", "expected uint8 (1, 48, 64, 3)"), ("oom", "memory")]
+    ("mode", "error", "on_failure"),
+    [
+        ("nan", "float32", "passthrough"),
+        ("wrong_shape", "expected uint8 (1, 48, 64, 3)", "passthrough"),
+        ("oom", "memory", "drop"),
+    ],
 )
 def test_a_backend_that_is_broken(rig: Rig, mode: str, error: str, on_failure: str) -> None:
     rig.configure(fake__mode=mode, on_failure=on_failure, **PATIENT)
@@ -69,9 +55,8 @@ def test_a_backend_that_is_broken(rig: Rig, mode: str, error: str, on_failure: s
     assert error in fates.values["message"]
 
 
-@pytest.mark.parametrize("on_failure", POLICIES)
-def test_a_backend_that_hangs_every_time(rig: Rig, on_failure: str) -> None:
-    rig.configure(fake__mode="hang", hang_timeout_s=0.5, on_failure=on_failure)
+def test_a_backend_that_hangs_every_time(rig: Rig) -> None:
+    rig.configure(fake__mode="hang", hang_timeout_s=0.5)
     with rig.streaming(20):
 
         def restarted() -> dict[str, Any] | None:
@@ -80,34 +65,30 @@ def test_a_backend_that_hangs_every_time(rig: Rig, on_failure: str) -> None:
             return status if again else None
 
         def failed() -> int:
-            status = rig.status("camera")
-            return int(status.get("passed_through_failure", 0)) + int(status.get("dropped_failure", 0))
+            return int(rig.status("camera").get("passed_through_failure", 0))
 
         status = wait_for(restarted, "the second restart")
         wait_for(lambda: failed() >= 10, "frames that go on while the backend is away")
         assert status["level"] == ERROR
         assert "the backend hangs: no result after 0.5 s; restarting it in" in status["message"]
     fates = rig.one()
-    assert failures(fates, on_failure) >= 10
+    assert failures(fates, "passthrough") >= 10
     assert fates.derained == 0
-    if on_failure == "passthrough":
-        assert max(fates.latencies_ms) < 5000
+    assert max(fates.latencies_ms) < 5000
 
 
-@pytest.mark.parametrize("on_failure", POLICIES)
-def test_a_backend_that_hangs_once_derains_again(tmp_path: Path, on_failure: str) -> None:
+def test_a_backend_that_hangs_once_derains_again(tmp_path: Path) -> None:
     with running(tmp_path / "node.log") as rig:  # for it hangs once in a process
-        rig.configure(fake__mode="hang_once", hang_timeout_s=2, on_failure=on_failure)
+        rig.configure(fake__mode="hang_once", hang_timeout_s=2)
         with rig.streaming(20):
             wait_for(lambda: int(rig.status("camera")["derained"]) > 10, "derained frames")
         fates = rig.one()
-        assert failures(fates, on_failure) > 0
+        assert failures(fates, "passthrough") > 0
         assert "hangs: no result after 2 s" in fates.values["last_error"] + str(rig.status("backend")["last_error"])
         assert rig.status("backend")["restarts"] == "1"
-        if on_failure == "passthrough":
-            first = fates.kinds.index("derained")
-            assert "failure" in fates.kinds[:first]
-            assert "failure" not in fates.kinds[first:]
+        first = fates.kinds.index("derained")
+        assert "failure" in fates.kinds[:first]
+        assert "failure" not in fates.kinds[first:]
 
 
 @pytest.mark.parametrize("on_failure", POLICIES)
@@ -134,8 +115,7 @@ def test_a_backend_slower_than_the_deadline(rig: Rig, on_failure: str) -> None:
     assert rig.one().derained > 0
 
 
-@pytest.mark.parametrize("on_overload", POLICIES)
-@pytest.mark.parametrize("on_failure", POLICIES)
+@pytest.mark.parametrize(("on_failure", "on_overload"), [POLICIES, POLICIES[::-1]])
 def test_a_flood_over_a_failing_backend(rig: Rig, on_failure: str, on_overload: str) -> None:
     rig.configure(fake__latency_ms=30, fake__fail_every=3, on_failure=on_failure, on_overload=on_overload)
     rig.stream({"": 200}, 2.0)
@@ -148,14 +128,6 @@ def test_a_flood_over_a_failing_backend(rig: Rig, on_failure: str, on_overload: 
     assert overtaken["overload"] + failed + fates.derained == fates.sent
     assert overtaken["overload"] > fates.sent / 3
     assert not other["overload"]
-
-
-def test_a_flood_that_a_sound_backend_may_carry(rig: Rig) -> None:
-    rig.configure(on_overload="passthrough")
-    rig.stream({"": 200}, 3.0)
-    fates = rig.one()
-    assert fates.out == fates.sent
-    assert set(fates.kinds) <= {"derained", "overload"}
 
 
 def test_the_gate_in_dry_weather(rig: Rig) -> None:

@@ -12,8 +12,6 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from sapnet.backends import BuildStatus
-from sapnet.backends.base import EngineShape
 from sapnet.errors import BackendError
 from sapnet_ros.loader import Loader, StageChoice
 
@@ -74,14 +72,6 @@ def make() -> Iterator[Callable[..., Loader]]:
         loader.close()
 
 
-def test_not_ready_before_a_size_is_known(make: Callable[..., Loader]) -> None:
-    loader = make(StubDerainer)
-    eventually(lambda: loader.derainer)
-    assert not loader.ready
-    loader.request((48, 64))
-    eventually(lambda: loader.ready)
-
-
 def test_warmup_sizes_are_compiled_and_the_change_is_told(make: Callable[..., Loader]) -> None:
     told = threading.Event()
     loader = make(StubDerainer, [(48, 64), (32, 32)], on_change=told.set)
@@ -129,18 +119,6 @@ def test_a_size_that_does_not_compile_spoils_no_other(make: Callable[..., Loader
     assert not loader.ready
 
 
-def test_changed_stages_are_loaded_while_the_old_serve(make: Callable[..., Loader]) -> None:
-    second = StubDerainer(2)
-    second.go.clear()
-    loader = make(lambda stages: second if stages == 2 else StubDerainer(stages), [(48, 64)])
-    eventually(lambda: loader.ready)
-    loader.choose_stages(StageChoice(2, 0.0))
-    assert loader.derainer.stages == 0
-    assert loader.ready_for((48, 64))
-    second.go.set()
-    eventually(lambda: loader.derainer.stages == 2 and loader.ready)
-
-
 def test_old_sizes_are_forgotten(make: Callable[..., Loader]) -> None:
     loader = make(StubDerainer)
     for height in range(16, 16 + 3 * MAX_SIZES):
@@ -161,66 +139,6 @@ def test_close_frees_the_network_also_when_it_is_still_loading(make: Callable[..
     loader.close()
     gate.set()
     eventually(lambda: stub.closed)
-
-
-def test_a_size_that_is_ready_wakes_nobody(make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch) -> None:
-    loader = make(lambda stages: StubDerainer(refuses=(32, 32)), [(48, 64), (32, 32)])
-    eventually(lambda: loader.ready_for((48, 64)) and loader.error)
-    told: list[Size] = []
-    for size in ((48, 64), (32, 32), (16, 16)):
-        monkeypatch.setattr(loader._changed, "notify", lambda size=size: told.append(size))
-        loader.request(size)
-    assert told == [(16, 16)], "one is ready, one has failed"
-    monkeypatch.undo()
-    loader.derainer.sizes.clear()  # given up for others
-    loader.request((48, 64))
-    eventually(lambda: loader.ready_for((48, 64)) and loader.ready_for((16, 16)))
-
-
-def test_a_build_for_other_stages_tells_how_it_goes(make: Callable[..., Loader]) -> None:
-    second = StubDerainer(2)
-    second.go.clear()
-    loader = make(lambda stages: second if stages == 2 else StubDerainer(stages), [(48, 64)], clock=lambda: 1000.0)
-    eventually(lambda: loader.ready)
-    loader.note_build(status := BuildStatus(EngineShape(48, 64), "tactics", 0.5, 9.0, 9.0))
-    loader.choose_stages(StageChoice(2, 0.0))
-    eventually(lambda: loader.building == str(status))
-    second.go.set()
-    eventually(lambda: loader.derainer.stages == 2 and loader.building == "")
-
-
-def test_what_a_build_said_ends_with_it(make: Callable[..., Loader]) -> None:
-    stub = StubDerainer()
-    stub.go.clear()
-    loader = make(lambda stages: stub, [(48, 64)], clock=lambda: 1000.0)
-    eventually(lambda: loader.building == "compiling for 48x64")
-    loader.note_build(status := BuildStatus(EngineShape(48, 64), "tactics", 0.5, 9.0, 9.0))
-    assert loader.building == str(status)
-    stub.go.set()
-    eventually(lambda: loader.ready and loader.building == "")
-
-
-@pytest.mark.parametrize("what", ["load", "compile"])
-def test_silence_is_counted_while_something_is_loaded_or_compiled(make: Callable[..., Loader], what: str) -> None:
-    now_s, go, stub = [1000.0], threading.Event(), StubDerainer()
-    if what == "compile":
-        stub.go, go = go, stub.go
-
-    def load(stages: int) -> StubDerainer:
-        assert go.wait(10)
-        return stub
-
-    loader = make(load, [(48, 64)], clock=lambda: now_s[0])
-    eventually(lambda: loader._busy and (loader.derainer is None) == (what == "load"))
-    now_s[0] += 700
-    assert loader.quiet_s == 700
-    loader.note_build(BuildStatus(EngineShape(48, 64), "tactics", 0.5, 9.0, 9.0))
-    now_s[0] += 5
-    assert loader.quiet_s == 5
-    (go if what == "load" else stub.go).set()
-    eventually(lambda: loader.ready)
-    now_s[0] += 1000
-    eventually(lambda: loader.quiet_s == 0)
 
 
 class TimedDerainer(StubDerainer):

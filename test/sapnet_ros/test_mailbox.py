@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-
-import pytest
 
 from sapnet_ros.mailbox import MAX_WAITING_BYTES, MAX_WAITING_FRAMES, Mailbox, Received
 
@@ -69,72 +65,6 @@ def test_many_small_frames_are_bounded_too() -> None:
     lost = [mailbox.put(frame(number, size=0), keep_overtaken=True) for number in range(MAX_WAITING_FRAMES + 2)]
     assert [numbers(frames) for frames in lost[-3:]] == [[], [0], [1]]
     assert len(mailbox.close()) == MAX_WAITING_FRAMES
-
-
-@pytest.mark.parametrize("long", ["encoding", "format", "frame_id"])
-def test_long_texts_count(long: str) -> None:
-    mailbox, text = Mailbox([""]), "x" * (MAX_WAITING_BYTES // 4)
-
-    def with_text(number: int) -> Received:
-        received = frame(number)
-        setattr(received.message.header if long == "frame_id" else received.message, long, text)
-        return received
-
-    lost = [mailbox.put(with_text(number), keep_overtaken=True) for number in range(5)]
-    assert [numbers(frames) for frames in lost] == [[], [], [], [0], [1]]
-
-
-def test_what_was_taken_counts_no_longer() -> None:
-    mailbox = Mailbox([""])
-    for number in range(10):
-        assert mailbox.put(frame(number, size=MAX_WAITING_BYTES // 3 - MIB), keep_overtaken=True) == []
-        assert numbers([taken(mailbox)]) == [number]
-        assert numbers(mailbox.put(frame(number, size=MAX_WAITING_BYTES), keep_overtaken=False)) == []
-        assert numbers(mailbox.put(frame(number + 100, size=1), keep_overtaken=False)) == [number]
-        assert numbers([taken(mailbox)]) == [number + 100]
-
-
-def test_a_large_frame_takes_the_place_of_several() -> None:
-    mailbox = Mailbox([""])
-    for number in range(4):
-        mailbox.put(frame(number, size=MAX_WAITING_BYTES // 4 - MIB), keep_overtaken=True)
-    assert numbers(mailbox.put(frame(4, size=MAX_WAITING_BYTES // 2 - MIB), keep_overtaken=True)) == [0, 1]
-
-
-def test_one_frame_waits_behind_another_whatever_their_size() -> None:
-    mailbox = Mailbox([""])
-    lost = [mailbox.put(frame(number, size=2 * MAX_WAITING_BYTES), keep_overtaken=True) for number in range(3)]
-    assert [numbers(frames) for frames in lost] == [[], [], [0]]
-    assert len(mailbox.close()) == 2
-
-
-def test_cameras_have_lines_of_their_own() -> None:
-    mailbox = Mailbox(["fast", "slow"])
-    for number in range(3):
-        mailbox.put(frame(number, "fast"), keep_overtaken=False)
-    mailbox.put(frame(9, "slow"), keep_overtaken=False)
-    assert numbers([taken(mailbox, "slow"), taken(mailbox, "slow"), taken(mailbox, "fast")]) == [9, 2]
-
-
-@pytest.mark.parametrize("tell", ["put", "wake", "close"])
-def test_what_happens_ends_the_wait_also_when_it_came_before(tell: str) -> None:
-    mailbox = Mailbox([""])
-    steps = {"put": lambda: mailbox.put(frame(1), False), "wake": mailbox.wake, "close": mailbox.close}
-    for early in (True, False):
-        waiter = threading.Thread(target=mailbox.wait, args=(None,))
-        if early:
-            steps[tell]()
-        waiter.start()
-        if not early:
-            steps[tell]()
-        waiter.join(5)
-        assert not waiter.is_alive()
-
-
-def test_a_wait_ends_by_itself_and_not_before_its_time() -> None:
-    began_s = time.monotonic()
-    Mailbox([""]).wait(0.05)
-    assert time.monotonic() - began_s >= 0.05
 
 
 def test_a_closed_mailbox_hands_back_what_waits_and_what_comes() -> None:

@@ -85,18 +85,12 @@ def test_an_impossible_transition_does_not_kill_the_node(peer: Peer, tmp_path: P
 
 @pytest.mark.parametrize(
     ("reached", "number"),
-    [
-        ("unconfigured", signal.SIGINT),
-        ("inactive", signal.SIGTERM),
-        ("active", signal.SIGINT),
-        ("active", signal.SIGTERM),
-    ],
+    [("unconfigured", signal.SIGINT), ("active", signal.SIGTERM)],
 )
 def test_signals_end_it_with_code_0_in_every_state(peer: Peer, start_process: Start, reached: str, number: int) -> None:
     node = start_process(autostart="false")
-    if reached != "unconfigured":
-        assert change(peer, Transition.TRANSITION_CONFIGURE)
     if reached == "active":
+        assert change(peer, Transition.TRANSITION_CONFIGURE)
         assert change(peer, Transition.TRANSITION_ACTIVATE)
     assert state(peer) == reached
     assert node.stop(number) == 0
@@ -112,11 +106,6 @@ def start_hanging(peer: Peer, start: Callable[..., Any]) -> tuple[Any, list[Any]
     camera.publish(image(GRAY, 1))
     wait_for(lambda: status_values(diagnostics, "/derain_node: camera").get("in_flight") == "1", "the frame in hand")
     return node, diagnostics
-
-
-def test_a_signal_during_a_call_that_hangs_ends_it(peer: Peer, start_process: Start) -> None:
-    node, _ = start_hanging(peer, start_process)
-    assert node.stop(signal.SIGTERM) == 0
 
 
 def test_a_frame_given_up_on_deactivate_is_counted(peer: Peer, start_node: Start) -> None:
@@ -144,13 +133,10 @@ def test_a_signal_while_it_starts_ends_it_with_code_0(start_process: Start) -> N
     assert node.stop(signal.SIGTERM) == 0
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"jpeg_quality": 500}, {"mask_mode": "shiny"}, {"stages": "many"}, {"warmup_sizes": "[big]"}]
-)
-def test_a_wrong_parameter_ends_an_autostarted_node_with_code_1(start_node: Start, wrong: dict[str, Any]) -> None:
-    node = start_node(**wrong)
+def test_a_wrong_parameter_ends_an_autostarted_node_with_code_1(start_node: Start) -> None:
+    node = start_node(stages="many")
     assert node.wait() == 1
-    assert next(iter(wrong)) in node.log
+    assert "parameter 'stages' must be a whole number" in node.log
 
 
 def test_a_wrong_parameter_fails_configure_until_it_is_mended(peer: Peer, start_node: Start) -> None:
@@ -244,23 +230,6 @@ def test_simulated_time_without_a_clock_stalls_nothing(peer: Peer, start_node: S
     wait_for(lambda: derained, "a derained frame")
     assert millis(derained[0]) == 42
     wait_for(lambda: status_values(diagnostics, "/derain_node: camera").get("derained") == "1", "diagnostics")
-
-
-def test_diagnostics_come_in_every_state(peer: Peer, start_node: Start) -> None:
-    start_node(autostart="false")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-
-    def process_state() -> str:
-        return status_values(diagnostics, "/derain_node: process").get("state", "")
-
-    wait_for(lambda: process_state() == "unconfigured", "diagnostics while unconfigured")
-    assert change(peer, Transition.TRANSITION_CONFIGURE)
-    wait_for(lambda: process_state() == "inactive", "diagnostics while inactive")
-    assert change(peer, Transition.TRANSITION_ACTIVATE)
-    wait_for(lambda: process_state() == "active", "diagnostics while active")
-    backend = wait_for(lambda: status_values(diagnostics, "/derain_node: backend"), "the backend's status")
-    assert backend["level"] == b"\x01"
-    assert backend["backend"] == "fake"
 
 
 def test_missing_weights_pass_frames_through_and_say_so(peer: Peer, start_node: Start, tmp_path: Path) -> None:

@@ -36,11 +36,6 @@ def test_what_came_and_what_was_lost_is_what_was_sent(fates: list[str], first: i
     assert fates.count(CAME) + lost == len(fates)
 
 
-def test_without_numbers_the_reports_count() -> None:
-    losses = Losses()
-    assert [losses.note_number(None, ALWAYS[True]), losses.note_reported(3), losses.note_reported(2)] == [0, 3, 2]
-
-
 @pytest.mark.parametrize(
     ("numbers", "one", "expected"),
     [

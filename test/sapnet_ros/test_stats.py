@@ -44,14 +44,6 @@ def test_latency_percentiles_are_of_the_last_frames() -> None:
     assert figures.millis["wait_ms_p50"] == pytest.approx(1.0)
 
 
-def test_nothing_received_is_unknown_not_zero() -> None:
-    figures = CameraStats().snapshot()
-    assert figures.silent_s is None
-    assert figures.rain_score is None
-    assert figures.millis == {}
-    assert figures.rate_in_hz == figures.rate_out_hz == 0.0
-
-
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     stats, now_s = CameraStats(), time.monotonic()
     for number in range(100):
@@ -59,29 +51,3 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     for number in range(30):
         stats.count_received(now_s - 2 + number / 15)
     assert stats.snapshot().rate_in_hz == pytest.approx(15)
-
-
-def test_ages_are_of_the_clock_that_is_given() -> None:
-    stats = CameraStats(clock=lambda: 20.0)
-    stats.count_received(15.0)
-    stats.count_dropped("failure", "out of memory")
-    figures = stats.snapshot()
-    assert (figures.silent_s, figures.error_age_s) == (5.0, 0.0)
-
-
-def test_misses_count_until_one_is_kept() -> None:
-    stats = CameraStats()
-    for _ in range(3):
-        stats.count_missed()
-    assert stats.snapshot().missed_in_row == 3
-    stats.count_kept()
-    assert stats.snapshot().missed_in_row == 0
-
-
-def test_the_last_error_is_remembered_with_its_age() -> None:
-    stats = CameraStats()
-    stats.count_passed_through("failure", "out of memory")
-    stats.count_derained(Parts())
-    figures = stats.snapshot()
-    assert (figures.last_error, figures.error) == ("", "out of memory")
-    assert 0 <= figures.error_age_s < 60

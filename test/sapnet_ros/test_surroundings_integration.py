@@ -71,9 +71,9 @@ def test_parameters_that_change_while_frames_come(rig: Rig) -> None:
     assert rig.status("backend")["stages"] == "4"
 
 
-@pytest.mark.parametrize("wrong", [{"deadline_ms": 0.5}, {"rain_gate.off_threshold": 0.9}, {"weights": "another"}])
-def test_one_wrong_value_changes_nothing(rig: Rig, wrong: dict[str, Any]) -> None:
+def test_one_wrong_value_changes_nothing(rig: Rig) -> None:
     rig.configure(**ALL)
+    wrong = {"rain_gate.off_threshold": 0.9}
     with rig.streaming(50):
         before = rig.parameters("enabled", *wrong)
         result = rig.try_to_set(enabled=False, **wrong)
@@ -156,11 +156,10 @@ def test_subscribers_that_never_read_stall_nothing(rig: Rig) -> None:
     assert max(fates.latencies_ms) < 5000
 
 
-@pytest.mark.parametrize("mode", ["identity", "hang"])
-def test_a_signal_in_a_flood_ends_it(tmp_path: Path, mode: str) -> None:
-    """With a backend that hangs, too: what it holds is given up. Nobody is left to tell the counts."""
+def test_a_signal_in_a_flood_ends_it(tmp_path: Path) -> None:
+    """Although the backend hangs: its frames are given up. Nobody is left to report the counts."""
     with running(tmp_path / "node.log") as rig:
-        rig.configure(("a", "b"), fake__mode=mode, fake__latency_ms=20)
+        rig.configure(("a", "b"), fake__mode="hang")
         process = rig.process.process
         with rig.streaming(200, "a", "b"):
             wait_for(lambda: int(rig.status("a")["received"]) > 50, "the flood")

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from sapnet_ros import top
-from sapnet_ros.top import MAX_NOTE, Monitor, plain, read, render
+from sapnet_ros.top import Monitor, plain, read, render
 
 CAMERA = {"topic": "/image", "rate_in_hz": 29.97, "rate_out_hz": 9.5, "received": 1234, "derained": 1100}
 CAMERA |= {"passed_through": 30, "dropped": 104, "lost_in_transport": 7, "rain_score": 0.1234, "gate": "rain"}
@@ -74,17 +74,6 @@ def test_a_report_shows_everything(width: int) -> None:
     assert [line.strip() for line in lines if line.startswith("       ") and line.strip() in notes] == notes
 
 
-@pytest.mark.parametrize("progress", ["0.45", "compiling for 720x1280"])
-def test_build_progress_is_a_share_or_words(progress: str) -> None:
-    lines = text(array(status("n: backend", BACKEND | {"build_progress": progress}, message="loading")))
-    assert f"       build: {'45%' if progress == '0.45' else progress}" in lines
-
-
-def test_what_the_message_says_is_not_said_again() -> None:
-    values = BACKEND | {"build_progress": "compiling", "last_error": "compiling"}
-    assert sum("compiling" in line for line in text(array(status("n: backend", values, message="compiling")))) == 1
-
-
 def test_missing_values_are_empty_cells_and_unknown_ones_are_nowhere() -> None:
     message = array(status("n: front", {"received": 5, "derained": 5, "colour": "mauve"}, message="deraining"))
     lines = text(message)
@@ -103,16 +92,6 @@ def test_other_nodes_are_ignored() -> None:
     assert (found.node, list(found.cameras), list(found.parts)) == ("rain_remover", ["front"], ["backend", "process"])
 
 
-def test_several_nodes_in_a_message() -> None:
-    both = array(*report("front_node").status, *report("rear_node").status)
-    assert [found.node for found in read(both)] == ["front_node", "rear_node"]
-
-
-def test_a_camera_called_backend() -> None:
-    (found,) = read(array(status("n: backend", CAMERA), status("n: backend", BACKEND)))
-    assert list(found.cameras) == list(found.parts) == ["backend"]
-
-
 @pytest.mark.parametrize("garbage", ["abc", "nan", "inf", "-inf", "1e999", "0x10", "٣٣ px", "[1, 2]"])
 def test_garbage_figures(garbage: str) -> None:
     keys = ("received", "rate_in_hz", "latency_ms_p50", "rain_score", "dropped_overload", "silent_s")
@@ -125,11 +104,6 @@ def test_garbage_figures(garbage: str) -> None:
     assert told["process"]["memory_mb"] is None
 
 
-@pytest.mark.parametrize("level", [b"\4", b"\xff"])
-def test_a_level_that_is_none(level: bytes) -> None:
-    assert words(text(array(status("n: front", CAMERA, level))), "? front")
-
-
 @pytest.mark.parametrize("width", [1, 7, 20, 80, 100, 140])
 def test_hostile_text_stays_within_the_width_and_is_no_command(width: int) -> None:
     hostile = dict.fromkeys((*CAMERA, *BACKEND, *PROCESS, "dropped_" + HOSTILE), HOSTILE)
@@ -138,18 +112,6 @@ def test_hostile_text_stays_within_the_width_and_is_no_command(width: int) -> No
     lines = text(array(*statuses), width)
     assert max(map(cell_len, lines)) <= width
     assert {unicodedata.category(letter) for line in lines for letter in line}.isdisjoint({"Cc", "Cf", "Cs", "Zl"})
-
-
-def test_a_long_message_is_cut() -> None:
-    lines = text(array(status("n: front", CAMERA, b"\2", "network " * 50_000)), 1000)
-    (said,) = (line.strip() for line in lines if "network" in line)
-    assert said.endswith("…")
-    assert len(said) == MAX_NOTE
-
-
-def test_silence_is_said_from_three_seconds_on() -> None:
-    assert "no message" not in "".join(text(report(), silent_s=1.2))
-    assert text(report(), silent_s=12.3)[0] == "derain_node, pid 4711  no message for 12 s  /image"
 
 
 class Clock:

@@ -65,17 +65,10 @@ TWO = {"cameras": "[front, rear]"}
             ("output front/derained/image", "input rear/image", "/rear/image"),
         ),
         (
-            {"front__derained__image": "/rear/clean"},
-            TWO,
-            ("output front/derained/camera_info", "input rear/camera_info", "/rear/camera_info"),
-        ),
-        ({"image": "/camera", "derained__image": "/camera"}, {}, ("output derained/image", "input image", "/camera")),
-        (
             {"image": "/camera", "derained__image": "/camera"},
             {"image_transport": "compressed", "publish_compressed": "true"},
             ("output derained/image/compressed", "input image", "/camera/compressed"),
         ),
-        ({"streak_mask__image": "/a", "comparison__image": "/a"}, {}, ("streak_mask/image", "comparison/image", "/a")),
         ({"frame_status": "/diagnostics"}, {}, ("output frame_status", "output /diagnostics", "/diagnostics")),
     ],
 )
@@ -116,20 +109,16 @@ def dump(peer: Peer, name: str, path: Path) -> None:
     path.write_text(yaml.dump({name: {"ros__parameters": tree}}))
 
 
-@pytest.mark.parametrize("given", [{}, {"cameras": "[front]", "warmup_sizes": "[48x64, 16x16]", "weights": "sapnet"}])
-def test_dumped_parameters_can_be_read_again(
-    peer: Peer, start_node: Start, tmp_path: Path, given: dict[str, str]
-) -> None:
-    start_node(**given)
-    wait_for(lambda: peer.node.count_subscribers("/front/image" if given else "/image"), "the subscription")
+def test_dumped_parameters_can_be_read_again(peer: Peer, start_node: Start, tmp_path: Path) -> None:
+    start_node(cameras="[front]", weights="sapnet")
+    wait_for(lambda: peer.node.count_subscribers("/front/image"), "the subscription")
     dump(peer, "/derain_node", tmp_path / "dump.yaml")
     text = (tmp_path / "dump.yaml").read_text()
     assert "null" not in text
     (tmp_path / "again.yaml").write_text(text.replace("/derain_node:", "/again/derain_node:"))
     again = LocalNode(peer, "-r", "__ns:=/again", "--params-file", str(tmp_path / "again.yaml"))
     try:
-        camera = "/again/front/image" if given else "/again/image"
-        wait_for(lambda: peer.node.count_subscribers(camera) == 1, f"the subscription of {camera}")
+        wait_for(lambda: peer.node.count_subscribers("/again/front/image") == 1, "the subscription")
         dump(peer, "/again/derain_node", tmp_path / "third.yaml")
         assert (tmp_path / "third.yaml").read_text() == text.replace("/derain_node:", "/again/derain_node:")
     finally:
@@ -151,9 +140,7 @@ def test_null_means_unset(peer: Peer, start_node: Start, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "reduced",
     [
-        {"height": 96, "width": 128, "binning_x": 2, "binning_y": 2},
         {"height": 97, "width": 129, "binning_x": 2, "binning_y": 2},
-        {"height": 480, "width": 640, "roi": RegionOfInterest(x_offset=5, y_offset=7, height=48, width=64)},
         {"height": 480, "width": 640, "roi": RegionOfInterest(height=96, width=64), "binning_y": 2, "binning_x": 1},
     ],
 )
@@ -234,21 +221,11 @@ def test_nothing_is_run_while_nobody_subscribes(peer: Peer, start_node: Start) -
     assert int(status(diagnostics)["derained"]) >= 3
 
 
-def test_frames_of_a_node_that_is_not_lazy_are_derained_for_nobody(peer: Peer, start_node: Start) -> None:
-    start_node(warmup_sizes="[48x64]", lazy="false")
-    wait_ready(peer)
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-    peer.publisher(Image, "/image").publish(image(FRAME, 1))
-    wait_for(lambda: status(diagnostics)["derained"] == "1", "the frame")
-
-
 @pytest.mark.parametrize(
     ("topic", "transport", "instead"),
     [
         ("/cam/image_raw/compressed", "raw", "remap image to /cam/image_raw and set image_transport to compressed"),
-        ("/cam/image_raw/compressed", "compressed", "remap image to /cam/image_raw"),
         ("/cam/image_raw/theora", "raw", "republish theora raw"),
-        ("/cam/image_raw", "raw", ""),
     ],
 )
 def test_a_transport_in_the_name_is_told_once_with_what_to_write(
@@ -257,20 +234,16 @@ def test_a_transport_in_the_name_is_told_once_with_what_to_write(
     node = start_node(*remaps(image=topic), image_transport=transport)
     wait_for(lambda: "deraining" in node.log, "the node to be active")
     warnings = [line for line in node.lines if "names a transport" in line]
-    assert len(warnings) == bool(instead)
-    assert all(instead in line and topic in line for line in warnings)
+    assert [instead in line and topic in line for line in warnings] == [True]
 
 
-@pytest.mark.parametrize("side", ["input", "camera_info", "output"])
+@pytest.mark.parametrize("side", ["input", "output"])
 def test_a_topic_of_another_type_is_an_error(peer: Peer, stranger: Peer, start_node: Start, side: str) -> None:
     node = start_node()
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     if side == "output":
         stranger.node.create_subscription(CompressedImage, "/derained/image", print, 1)
         topic, wrong = "/derained/image", "sensor_msgs/msg/CompressedImage"
-    elif side == "input":
-        stranger.node.create_publisher(CompressedImage, "/image", 1)
-        topic, wrong = "/image", "sensor_msgs/msg/CompressedImage"
     else:
         stranger.node.create_publisher(Image, "/camera_info", 1)
         topic, wrong = "/camera_info", "sensor_msgs/msg/Image"
@@ -299,15 +272,6 @@ def test_a_latched_camera_info_arrives_and_one_sent_later_too(peer: Peer, start_
         return bool(derained[-1].distortion_model == "not latched")
 
     wait_for(comes, "a camera_info that is not latched")
-
-
-def test_a_latched_image_arrives(peer: Peer, start_node: Start) -> None:
-    """A still picture, published once."""
-    start = peer.collect(Image, "/derained/image", publishers=0)
-    latched = peer.node.create_publisher(Image, "/image", latched_profile())
-    latched.publish(image(FRAME, 1))
-    start_node(enabled="false")
-    wait_for(lambda: [millis(message) for message in start] == [1], "the picture")
 
 
 def test_diagnostics_of_several_nodes_do_not_overwrite_each_other(peer: Peer, start_node: Start) -> None:

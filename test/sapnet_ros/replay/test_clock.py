@@ -45,22 +45,3 @@ def test_it_stands_still_until_every_reason_is_gone() -> None:
     clock.go_on("lockstep")
     steady.ns += 7
     assert clock.now_ns() == 107
-
-
-def test_going_on_without_a_stop_changes_nothing() -> None:
-    steady = Steady()
-    clock = PlayClock(1.0, steady)
-    clock.set(100)
-    steady.ns += 10
-    clock.go_on("pause")
-    steady.ns += 10
-    assert clock.now_ns() == 120
-
-
-def test_it_can_be_set_back() -> None:
-    steady = Steady()
-    clock = PlayClock(1.0, steady)
-    clock.set(10**18)
-    clock.set(50)
-    steady.ns += 1
-    assert clock.now_ns() == 51

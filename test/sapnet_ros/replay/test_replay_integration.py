@@ -28,7 +28,6 @@ from sapnet.bags import open_recording
 from sapnet.errors import SapnetError
 from sapnet.media.sequence import RainySequence
 from sapnet_ros.replay import command as replay
-from sapnet_ros.replay import live_run
 from sapnet_ros.replay.plan import make_plan
 
 pytestmark = pytest.mark.once
@@ -209,39 +208,6 @@ def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.
     assert len(set(stamps(derained, "sensor_msgs/msg/Image"))) == 5
 
 
-def say(run: live_run.LiveRun, in_flight: int) -> None:
-    """As the recorder keeps what derain_node says."""
-    values = {"in_flight": str(in_flight), "derained": "3", "passed_through": "0"}
-    statuses = {"/derain_node: camera": {"values": values}}
-    made = run.diagnostics.with_suffix(".new")
-    made.write_text(json.dumps({"steady_ns": time.monotonic_ns(), "statuses": statuses}))
-    made.rename(run.diagnostics)
-
-
-def test_a_frame_that_takes_long_is_waited_for_as_long_as_the_node_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C may come in the middle of it; without a word of the node's, it is over."""
-    monkeypatch.setattr(live_run, "DIAGNOSTICS_TIMEOUT_S", 1.0)
-    run = live_run.LiveRun(tmp_path, 0)
-    monkeypatch.setattr(run, "_check_running", lambda: None)
-    run.received.write_text("frame_status 1 2 derained\n" * 3)
-    said = [1] * 15 + [0]
-
-    def tell() -> None:
-        for in_flight in said:
-            time.sleep(0.1)
-            say(run, in_flight)
-
-    thread = threading.Thread(target=tell)
-    thread.start()
-    run._wait_for_final_diagnostics()
-    thread.join()
-    say(run, in_flight=1)
-    with pytest.raises(live_run.RunError, match="derain_node has sent no diagnostics for 1 s"):
-        run._wait_for_final_diagnostics()
-
-
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_recording_that_cannot_be_written_is_told(storage: str, tmp_path: Path) -> None:
     """A full disk, stood in for by a limit on the size of files; sqlite3 has exceptions of its own."""
@@ -336,16 +302,6 @@ def test_a_recording_whose_time_begins_at_0(tmp_path: Path, lockstep: bool, caps
     assert run_replay(bag, "--json", *(["--lockstep"] if lockstep else [])) == 0
     (camera,) = json.loads(capsys.readouterr().out)["cameras"]
     assert (camera["sent"], camera["derained"]) == (6, 6)
-
-
-def test_a_camera_wins_over_another_type_on_its_topic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    frames = list(drive(["/front"], smooth_frames(6, *SIZE)))
-    bag = record(tmp_path / "bag", [*talk("/front/image_raw", 2), *frames])
-    assert run_replay(bag, "--json") == 0
-    said = capsys.readouterr()
-    (camera,) = json.loads(said.out)["cameras"]
-    assert (camera["sent"], camera["derained"]) == (6, 6)
-    assert "not played: /front/image_raw (std_msgs/msg/String)" in said.err
 
 
 def test_a_gap_of_years_is_cut_down_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,83 @@
+"""The demo's input: pictures, a video or a recording, in synthetic rain, as the recording of a camera to replay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from sapnet.bags.cameras import contents, find_cameras
+from sapnet.bags.frames import decode
+from sapnet.bags.open import is_recording, open_recording
+from sapnet.bags.types import CAMERA_INFO, IMAGE, described_topic
+from sapnet.errors import BagError
+from sapnet.images.frame import Frame
+from sapnet.media.sequence import RainySequence
+from sapnet.media.sources import FrameSource, open_source
+from sapnet_ros.camera import image_message
+from sapnet_ros.replay.recorder import new_bag
+
+NAMESPACE = "/sapnet_demo"
+TOPIC = f"{NAMESPACE}/image"
+_BEFORE_NS = 1000  # camera_info is logged this long before its frame
+
+
+def open_input(path: Path) -> FrameSource:
+    """An image, a folder of images, a video, or the first color camera of a recording. Raises SapnetError."""
+    if not is_recording(path):
+        return open_source(path)
+    with open_recording(path) as bag:
+        cameras = find_cameras(bag)
+        if not cameras:
+            raise BagError(f"{path} has no color camera. {contents(bag)}")
+        topic = cameras[0].topic
+        seconds = (bag.end_ns - 1 - bag.start_ns) / 1e9
+    fps = (topic.count - 1) / seconds if topic.count > 1 and seconds > 0 else None
+    return FrameSource(path, fps, topic.count, partial(_frames, path))
+
+
+def _frames(path: Path) -> Iterator[tuple[str, Frame]]:
+    with open_recording(path) as bag:
+        for index, recorded in enumerate(bag.messages([find_cameras(bag)[0].topic])):
+            yield f"{index:06d}", decode(recorded, None).decoded.bgr
+        if bag.missing:
+            raise BagError(f"{path} can be read only in part: {'; '.join(bag.missing)}")
+
+
+def write_recording(sequence: RainySequence, rate: float, path: Path) -> dict[int, tuple[int, int]]:
+    """Record the rainy frames at ``rate`` Hz, with camera_info; returns height and width of each by its stamp in ns.
+
+    Raises SapnetError.
+    """
+    start_ns, sizes = time.time_ns(), dict[int, tuple[int, int]]()
+    with new_bag(path, "mcap", "none") as bag:
+        infos = bag.add(described_topic(f"{NAMESPACE}/camera_info", CAMERA_INFO, ()))
+        images = bag.add(described_topic(TOPIC, IMAGE, ()))
+        for index, frame in enumerate(sequence):
+            stamp_ns = start_ns + round(index * 1e9 / rate)
+            header = Header(frame_id="camera")
+            header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
+            height, width = sizes[stamp_ns] = frame.rainy.shape[:2]
+            bag.write(infos, stamp_ns - _BEFORE_NS, serialize_message(camera_info(height, width, header)))
+            bag.write(images, stamp_ns, serialize_message(image_message(header, frame.rainy, "bgr8")))
+    return sizes
+
+
+def camera_info(height: int, width: int, header: Header) -> CameraInfo:
+    """A pinhole camera without distortion, with a horizontal field of view of 53 degrees."""
+    focal, x, y = float(width), width / 2, height / 2
+    return CameraInfo(
+        header=header,
+        height=height,
+        width=width,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=[focal, 0.0, x, 0.0, focal, y, 0.0, 0.0, 1.0],
+        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        p=[focal, 0.0, x, 0.0, 0.0, focal, y, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
