@@ -36,8 +36,7 @@ from sapnet.model import DeployNet
 # It is no part of what is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from training.datasets.paired import find_pairs
-from training.methods import Method
-from training.scores import score
+from training.scores import Method, score
 
 RESULTS = Path(__file__).resolve().parent / "results" / "peers.json"
 PLOT = DOCUMENT.parent / "images" / "peers.svg"

@@ -21,7 +21,7 @@ from training.config import TrainConfig
 from training.train import read_config
 
 if TYPE_CHECKING:
-    from training.stopping import StopInOrder
+    from training.callbacks import StopInOrder
 
 DEFAULT_TERMS = ("edge=0.2", "urss=0.1", "ubs=0.1", "pcl=0.1")
 NEEDED_DB = 0.1
@@ -40,8 +40,8 @@ def ablate(
     config: of the runs, which go to folders in its output. Raises SapnetError or ValueError, also where a run was
     stopped: with equal arguments the next call goes on from there.
     """
+    from training.callbacks import StopInOrder
     from training.losses.combined import TERMS
-    from training.stopping import StopInOrder
 
     if unknown := [name for name in terms if name not in TERMS]:
         raise ValueError(f"unknown term {unknown[0]!r}; expected one of {', '.join(TERMS)}")

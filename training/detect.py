@@ -20,9 +20,8 @@ from sapnet.errors import SapnetError
 from sapnet.files import replacing
 from sapnet.media.contact_sheet import contact_sheet
 from sapnet.rain import RAIN_PRESETS
-from training.detection_experiment import CLEAN, RAINY, Outcome, Setting, run_experiment
+from training.detection_experiment import CLEAN, LEGEND, RAINY, Outcome, Setting, run_experiment
 from training.detection_metrics import confidence, confidence_of_all, interval, precision, recall, resample, won_back
-from training.detection_picture import LEGEND
 from training.detector import Detector, Floats
 
 # Fewer leave the figures to chance.

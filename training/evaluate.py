@@ -17,12 +17,10 @@ from sapnet.errors import SapnetError
 from sapnet.files import replacing
 from sapnet.media.sources import IMAGE_SUFFIXES
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
-from training.datasets.paired import check_pairs, find_pairs, set_folders
-from training.methods import Method, network, rainy_input, results
-from training.naming import short_names
-from training.scores import MASK, SetReport, score
+from training.datasets.paired import check_pairs, find_pairs, set_folders, short_names
+from training.scores import MASK, Method, SetReport, network, rainy_input, results, score
 from training.sheet import Sheet
-from training.tables import print_tables, to_csv, to_json, to_markdown
+from training.tables import print_tables, to_json, to_markdown
 
 _DESCRIPTION = """\
 Score weights, or images that another program wrote, on paired data sets: PSNR (dB) and SSIM on Y and on RGB, means
@@ -36,11 +34,11 @@ examples:
   python -m training.evaluate --data Rain100L Rain100H
   python -m training.evaluate --weights sapnet_fast mine.safetensors --data Rain100L --sheet sheet.png
   python -m training.evaluate --weights sapnet_fast --data Rain12 --every-stage --markdown
-  python -m training.evaluate --results derained/ --data Rain1400 --json scores.json --csv scores.csv
+  python -m training.evaluate --results derained/ --data Rain1400 --json scores.json
 """
 _STDOUT = "-"
 _FORMATS: Mapping[str, Callable[[Sequence[SetReport]], str]] = MappingProxyType(
-    {"json": to_json, "csv": to_csv, "markdown": to_markdown}
+    {"json": to_json, "markdown": to_markdown}
 )
 
 

@@ -9,10 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from sapnet.images.frame import psnr_y
-
-__all__ = ["MaskCounts", "psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y", "streak_strength", "true_streaks", "y_channel"]
-
 Image = NDArray[np.uint8]
 Plane = NDArray[np.uint8]
 
@@ -22,21 +18,15 @@ _LUMA_BGR = np.array((114, 587, 299))
 _STREAK = 10_000
 
 
-def y_channel(image: Image) -> NDArray[np.float64]:
+def _y(image: Image) -> NDArray[np.float64]:
     """(H, W): ``Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255`` (BT.601), not rounded."""
     y: NDArray[np.float64] = 16.0 + image @ np.array((24.966, 128.553, 65.481)) / 255.0
     return y
 
 
-def psnr_rgb(image: Image, clean: Image) -> float:
-    """PSNR in dB, peak 255, of the mean square error over all pixels of all three channels; infinite where equal."""
-    mean_square = float(np.mean((image.astype(np.float64) - clean) ** 2))
-    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
-
-
 def ssim_y(image: Image, clean: Image) -> float:
     """Structural similarity on Y, at most 1: Gaussian 11x11 window, sigma 1.5, mean over the valid region."""
-    return _ssim(y_channel(image), y_channel(clean))
+    return _ssim(_y(image), _y(clean))
 
 
 def ssim_rgb(image: Image, clean: Image) -> float:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from sapnet.config import PRESETS
-from sapnet.images.frame import to_frames, to_tensor
+from sapnet.images.frame import psnr_y, to_frames, to_tensor
 from sapnet.model.sapnet import SAPNet
 from sapnet.model.weights import load_weights
 from training.config import OptimizerConfig, TrainConfig
@@ -22,7 +22,7 @@ from training.datasets.paired import ImagePair, read_pair
 from training.datasets.synthetic import Sample
 from training.losses.combined import DerainingLoss
 from training.losses.edge import edge_agreement
-from training.metrics import psnr_y, ssim_y
+from training.metrics import ssim_y
 
 _SHOWN = 4  # images of a validation grid
 

@@ -23,13 +23,12 @@ from torch.utils.data import DataLoader
 from sapnet.files import replacing
 from sapnet.memory import keep_freed_memory
 from sapnet.model.weights import read_metadata, save_weights
+from training.callbacks import SaveAtEnd, StopInOrder, Throughput
 from training.config import TrainConfig
 from training.datasets.paired import ImagePair, check_pairs, find_sets
 from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
 from training.module import DerainingModule
-from training.progress import Throughput
-from training.stopping import SaveAtEnd, StopInOrder
 from training.stream import find_sources, make_loader, make_stream
 
 WEIGHTS = "weights.safetensors"

@@ -15,12 +15,12 @@ from rich.table import Table
 
 from sapnet.commands.common import parse_positive
 from sapnet.errors import SapnetError
+from sapnet.images.frame import psnr_y
 from sapnet.media.pictures import read_image, write_image
-from training.arguments import parse_seed
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
 from training.datasets.paired import find_pairs, read_pair, refuse
 from training.datasets.synthetic import Image, RainySample, find_photographs, rain_on
-from training.metrics import psnr_y, streak_strength, true_streaks
+from training.metrics import streak_strength, true_streaks
 
 EPILOG = """
 OUT gets rainy/, clean/ and streaks/ (0 or 255: where streaks added more than 10/255 of luma, mist apart), as PNG of
@@ -147,6 +147,13 @@ def _read_samples(folder: Path) -> Iterable[RainySample]:
         yield RainySample(rainy, clean, true_streaks(rainy, clean))
 
 
+def _parse_seed(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of 0 or more, got {text!r}")
+    return int(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -161,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--copies", type=parse_positive, default=1, metavar="N", help="of each photograph (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=parse_seed, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=_parse_seed, default=0, help="default: %(default)s")
     parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="pairs to compare with")
     parser.add_argument("--sheet", type=Path, metavar="IMAGE", help="write a picture of 24 samples")
     args = parser.parse_args(argv)

@@ -1,9 +1,7 @@
-"""What was measured, as text: an aligned table, markdown, CSV and JSON."""
+"""What was measured, as text: an aligned table, markdown and JSON."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import sys
@@ -29,10 +27,8 @@ _COLUMNS: Mapping[str, tuple[str, int]] = {
 }
 # Where there is no terminal to fit into.
 _WIDTH = 120
-# Fields of a Method, empty in CSV and null in JSON where there is no such thing.
+# Fields of a Method, null in JSON where there is no such thing.
 _ABOUT = ("name", "source", "mask_threshold", "stages", "backend")
-# Stands for the means and pooled masks in the CSV's column of images.
-MEAN = "(mean)"
 
 
 def print_tables(reports: Sequence[SetReport]) -> None:
@@ -60,19 +56,6 @@ def to_markdown(reports: Sequence[SetReport]) -> str:
         lines += [_markdown_row((score.method.name, *_cells(score))) for score in report.scores]
         lines.append("")
     return "\n".join(lines)
-
-
-def to_csv(reports: Sequence[SetReport]) -> str:
-    """One row for each image of each method and one, ``MEAN``, for all of them; an infinite PSNR is ``inf``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("data", "method", *_ABOUT[1:], "image", *FIGURES))
-    for report in reports:
-        for score in report.scores:
-            about = (report.folder, *(getattr(score.method, name) for name in _ABOUT))
-            rows = [(MEAN, score.figures), *((image.name, image.figures) for image in score.images)]
-            writer.writerows((*about, name, *(figures[figure] for figure in FIGURES)) for name, figures in rows)
-    return text.getvalue()
 
 
 def to_json(reports: Sequence[SetReport]) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from sapnet.errors import SapnetError
-from training.arguments import parse_duration
 from training.config import TrainConfig
 
 EPILOG = """
@@ -62,16 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     settings: Namespace = parser.parse_args(argv)
-    # Not as the argument's type: jsonargparse gives what that returns to it again.
-    try:
-        max_time = parse_duration(settings.max_time) if settings.max_time else 0.0
-    except ArgumentTypeError as err:
-        parser.error(f"--max-time: {err}")
     command = shlex.join(["python", "-m", "training.train", *argv])
     # Lightning takes seconds to import: after the arguments are known to be right.
     from training.run import train
 
     try:
+        max_time = parse_duration(settings.max_time) if settings.max_time else 0.0
         config = read_config(parser, settings)
         path = train(config, max_time, settings.resume, command)
     except (SapnetError, ValueError) as err:
@@ -79,6 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(path)
     return 0
+
+
+def parse_duration(text: str) -> float:
+    """``DD:HH:MM:SS`` or ``HH:MM:SS`` in seconds, above 0. Raises ValueError."""
+    match = re.fullmatch(r"(?:(\d{1,3}):)?(\d{1,2}):(\d\d):(\d\d)", text.strip())
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0, 0)
+    duration = timedelta(days, seconds, minutes=minutes, hours=hours).total_seconds()
+    if not duration:
+        raise ValueError(f"--max-time: expected a time such as 01:30:00 or 00:01:30:00, got {text!r}")
+    return duration
 
 
 def read_config(parser: ArgumentParser, settings: Namespace) -> TrainConfig:

@@ -75,13 +75,6 @@ def test_a_run_that_is_stopped_stops_all(
     assert main([*given, "--seeds", "0"]) == 0
 
 
-def test_without_pairs_to_validate_on_nothing_can_be_said(
-    photographs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*arguments(photographs, pairs, tmp_path), "--data.validation", "[]"]) == 2
-    assert "data.validation is empty" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("term", "message"),
     [("beauty=1", "unknown term 'beauty'"), ("edge", "expected NAME=WEIGHT"), ("distill=1", "needs loss.teacher")],

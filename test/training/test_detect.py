@@ -10,10 +10,8 @@ import pytest
 from colour_detector import NAMES, SIDE, write_colour_detector
 
 from sapnet import Derainer
-from sapnet.media.videos import write_video
-from training.detect import main, summarise, table
-from training.detection_experiment import Setting, run_experiment
-from training.detection_picture import draw_detections
+from training.detect import main, summarise
+from training.detection_experiment import Setting, draw_detections, run_experiment
 from training.detector import Detections, Detector
 
 
@@ -68,19 +66,6 @@ def test_what_is_undone_is_won_back_and_what_is_left_is_not(detector_file, photo
     assert figures["undoing"]["won_back"] == {"value": 1, "interval": [1, 1]}
     assert figures["undoing"]["confidence"] == figures["clean"]["confidence"] == figures["clean"]["confidence_of_all"]
     assert "won_back" not in figures["clean"].keys() | figures["rainy"].keys()
-
-
-def test_takes_every_image_and_some_frames_of_videos(tmp_path, photos):
-    with write_video(tmp_path / "drive.mp4", 10.0) as video:
-        for level in range(7):
-            video.write(np.full((48, 64, 3), 30 * level, np.uint8))
-    setting = Setting((tmp_path / "drive.mp4", photos, photos / "1.png"), stride=3, max_width=64)
-    names, frames = zip(*setting.frames(), strict=True)
-    assert names == (
-        *(f"drive.mp4 00000{index}" for index in (0, 3, 6)), "photos 0.png", "photos 1.png", "1.png"
-    )  # fmt: skip
-    assert [frame.shape[:2] for frame in frames] == [(48, 64)] * 3 + [(64, 64), (48, 64), (48, 64)]
-    assert [round(frame.mean() / 30) for frame in frames[:3]] == [0, 3, 6]
 
 
 def test_rain_differs_between_frames_and_seeds(detector_file, photos):
@@ -141,20 +126,11 @@ class TestCommand:
         assert {line.count("|") for line in lines[2:]} == {7}
         assert lines[4].split("|")[2].strip() == "1.000 [1.000, 1.000]"
 
-    def test_takes_what_other_commands_take_to_run_the_network(self, arguments, capsys):
-        assert main([*arguments, "--device", "cpu", "--stages", "2", "--precision", "fp32", "--json"]) == 0
-        network = json.loads(capsys.readouterr().out)["networks"]["sapnet_fast"]
-        assert (network["stages"], network["precision"]) == (2, "fp32")
-
     def test_nothing_found_on_the_clean_frames(self, arguments, tmp_path, capsys):
         gray = tmp_path / "gray.png"
         cv2.imwrite(str(gray), np.full((SIDE, SIDE, 3), 60, np.uint8))
         assert main([*arguments, "--clips", str(gray)]) == 2
         assert "finds nothing on the 1 clean frames at confidence 0.4" in capsys.readouterr().err
-
-    def test_an_output_that_is_no_folder_is_said_before_any_work(self, arguments, detector_file, capsys):
-        assert main([*arguments, "--clips", "/no/clip", "--output", str(detector_file)]) == 2
-        assert "colour.onnx cannot be made a folder to write to" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("more", "said"), [(["--clips", "/no/clip"], "/no/clip does not exist"), (["--iou", "2"], "got iou 2")]
@@ -164,13 +140,6 @@ class TestCommand:
         err = capsys.readouterr().err
         assert said in err
         assert len(err.splitlines()) == 1
-
-
-def test_a_figure_that_is_not_defined_is_a_dash():
-    undefined = {"value": None, "interval": [None, None]}
-    report = {"clean_detections": 1, "frames": 1, "rain": "heavy", "seeds": [1], "confidence": 0.4, "iou": 0.5}
-    row = table({**report, "figures": {"rainy": {"recall": undefined}}}).splitlines()[-1]
-    assert row == "| rainy | - | - | - | - | - |"
 
 
 def test_boxes_are_drawn_by_what_became_of_them():

@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sapnet.images.frame import psnr_y
 from training.metrics import (
     MaskCounts,
-    psnr_rgb,
-    psnr_y,
+    _y,
     ssim_rgb,
     ssim_y,
     streak_strength,
     true_streaks,
-    y_channel,
 )
 
 
@@ -30,50 +29,9 @@ def plain(value, height: int = 16, width: int = 16) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
-class TestY:
-    @pytest.mark.parametrize(
-        ("bgr", "y"),
-        [
-            ((0, 0, 0), 16.0),
-            ((255, 255, 255), 235.0),
-            ((255, 0, 0), 16 + 24.966),
-            ((0, 255, 0), 16 + 128.553),
-            ((0, 0, 255), 16 + 65.481),
-        ],
-    )
-    def test_of_known_colours(self, bgr, y):
-        assert y_channel(plain(bgr)) == pytest.approx(y, abs=1e-9)
-
-    def test_is_not_rounded(self):
-        assert y_channel(plain((0, 1, 0)))[0, 0] == pytest.approx(16 + 128.553 / 255, abs=1e-9)
-
-
-class TestPsnr:
-    def test_of_a_known_difference(self):
-        step = 10 * 219 / 255  # what 10 levels of gray are on Y
-        assert psnr_y(plain(110), plain(100)) == pytest.approx(20 * math.log10(255 / step))
-
-    def test_of_equal_images_is_infinite(self):
-        assert psnr_y(noise(20, 20), noise(20, 20)) == math.inf
-
-    def test_darker_counts_as_brighter_does(self):
-        assert psnr_y(plain(90), plain(100)) == pytest.approx(psnr_y(plain(110), plain(100)))
-
-
-class TestPsnrRgb:
-    def test_of_a_known_difference(self):
-        assert psnr_rgb(plain(110), plain(100)) == pytest.approx(20 * math.log10(255 / 10))
-
-    def test_pools_the_error_of_all_channels(self):
-        assert psnr_rgb(plain((130, 100, 100)), plain(100)) == pytest.approx(10 * math.log10(255**2 / 300))
-
-    def test_of_equal_images_is_infinite(self):
-        assert psnr_rgb(noise(20, 20), noise(20, 20)) == math.inf
-
-
 class TestSsim:
     def restated(self, one: np.ndarray, other: np.ndarray) -> float:
-        return self.restated_on(y_channel(one), y_channel(other))
+        return self.restated_on(_y(one), _y(other))
 
     def restated_on(self, one: np.ndarray, other: np.ndarray) -> float:
         """Wang et al. 2004: every 11x11 window that lies in the plane, weighted by a Gaussian."""
@@ -102,10 +60,6 @@ class TestSsim:
         assert of_channels[0] == pytest.approx(1.0)
         assert ssim_rgb(one, other) == pytest.approx(np.mean(of_channels), abs=1e-6)
 
-    def test_of_equal_images_is_one(self):
-        assert ssim_y(noise(20, 20), noise(20, 20)) == pytest.approx(1.0)
-        assert ssim_rgb(noise(20, 20), noise(20, 20)) == pytest.approx(1.0)
-
 
 class TestTrueStreaks:
     def test_gray_rain_counts_above_ten_levels(self):
@@ -113,9 +67,6 @@ class TestTrueStreaks:
             clean = plain(level, 1, 1)
             assert not true_streaks(plain(level + 10, 1, 1), clean).any()
             assert true_streaks(plain(level + 11, 1, 1), clean).all()
-
-    def test_darker_is_not_rain(self):
-        assert not true_streaks(plain(0), plain(255)).any()
 
     @pytest.mark.parametrize(("bgr", "streak"), [((100, 0, 0), True), ((0, 17, 0), False), ((0, 18, 0), True)])
     def test_colours_count_by_their_luma(self, bgr, streak):
@@ -131,14 +82,6 @@ class TestStreakStrength:
         strength = streak_strength(rainy, derained)
         assert (strength.shape, strength.dtype) == ((16, 20), np.uint8)
         assert np.abs(strength - np.clip(luma[0] - luma[1], 0, None)).max() <= 0.5 + 1e-9
-
-    def test_rounds_to_the_nearest_level(self):
-        assert (streak_strength(plain((0, 14, 0)), plain(0)) == 8).all()  # 8.218
-        assert (streak_strength(plain((0, 15, 0)), plain(0)) == 9).all()  # 8.805
-
-    def test_darker_is_not_rain_and_white_is_all_of_it(self):
-        assert not streak_strength(plain(0), plain(255)).any()
-        assert (streak_strength(plain(255), plain(0)) == 255).all()
 
 
 def masks():
@@ -172,26 +115,11 @@ class TestMaskCounts:
         pooled = MaskCounts.of(one, one_truth) + MaskCounts.of(other, other_truth)
         assert pooled == MaskCounts.of(np.stack([one, other]), np.stack([one_truth, other_truth]))
 
-    @given(masks())
-    def test_all_ones(self, truth):
-        ones = np.ones_like(truth)
-        counts = MaskCounts.of(ones, truth)
-        assert counts.f1 == counts.f1_all_ones
-        assert counts.matthews == 0.0
-
-    def test_of_camera_sized_pools_does_not_overflow(self):
-        many = MaskCounts(10**10, 10**9, 10**9, 10**10)
-        assert many.matthews == pytest.approx(9 / 11)
-
     @pytest.mark.parametrize("value", [False, True])
     def test_constant_masks_divide_by_nothing(self, value):
         mask = np.full((4, 4), value)
         counts = MaskCounts.of(mask, ~mask)
         assert (counts.precision, counts.recall, counts.f1, counts.matthews) == (0.0, 0.0, 0.0, 0.0)
-
-    def test_shapes_must_agree(self):
-        with pytest.raises(ValueError, match=r"predicted \(4, 5\), truth \(5, 4\)"):
-            MaskCounts.of(np.zeros((4, 5), bool), np.zeros((5, 4), bool))
 
 
 @given(st.integers(0, 255), st.integers(0, 255))

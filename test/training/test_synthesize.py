@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.errors import SapnetError
 from sapnet.media.sources import read_image
 from training.datasets.paired import ImagePair, check_pairs, read_pair
 from training.datasets.synthetic import RainySample
 from training.metrics import true_streaks
-from training.synthesize import RainStatistics, main, name_photographs, synthesize, write_set
+from training.synthesize import RainStatistics, main, name_photographs, synthesize
 
 
 def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_path: Path) -> None:
@@ -29,13 +28,6 @@ def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_p
         assert np.array_equal(rainy, made[pair.name].rainy)
         assert np.array_equal(mask, made[pair.name].streaks * 255)
         assert np.array_equal(clean, read_image(photographs / f"{pair.name[0]}.png"))
-
-
-def test_equal_seeds_make_equal_sets(photographs: Path) -> None:
-    named = name_photographs(photographs)
-    one, again, other = ([sample.rainy for _, sample in synthesize(named, "light", seed)] for seed in (1, 1, 2))
-    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_statistics_leave_dry_samples_out() -> None:
@@ -56,22 +48,6 @@ def test_sheet_shows_24_samples(photographs: Path, tmp_path: Path) -> None:
     assert read_image(tmp_path / "sheet.png").shape == (4 * 240, 6 * 240, 3)
 
 
-def test_sets_are_compared(pairs: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(photographs), str(tmp_path / "out"), "--compare", str(pairs)]) == 0
-    rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == 3
-    assert rows[2].split()[1] == "2"
-
-
-def test_an_earlier_set_is_not_mixed_with(photographs: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").touch()
-    with pytest.raises(SapnetError, match="is not empty"):
-        write_set(synthesize(name_photographs(photographs), "light", 0), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    with pytest.raises(SapnetError, match="is a file"):
-        write_set([], tmp_path / "mine.txt")
-
-
 def test_photographs_of_one_name_in_several_folders_are_kept_apart(tmp_path: Path) -> None:
     for place, level in (("day", 50), ("night", 20)):
         (tmp_path / "in" / place).mkdir(parents=True)
@@ -79,17 +55,6 @@ def test_photographs_of_one_name_in_several_folders_are_kept_apart(tmp_path: Pat
     assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--rain", "dry"]) == 0
     found = {path.name: int(read_image(path).max()) for path in (tmp_path / "out" / "rainy").iterdir()}
     assert found == {"day_1.png": 50, "night_1.png": 20}
-
-
-def test_photographs_that_would_have_one_name_are_refused_before_anything_is_written(
-    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("1.png", "1.bmp"):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        cv2.imwrite(str(tmp_path / "in" / name), np.zeros((32, 32, 3), np.uint8))
-    assert main([str(tmp_path / "in"), str(tmp_path / "out")]) == 2
-    assert "1.png: " in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sapnet.errors import ImageFormatError
 from sapnet.model.weights import load_weights, read_metadata
-from training.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from training.config import DataConfig, OptimizerConfig, TrainConfig
 from training.module import DerainingModule
 from training.run import LAST, train, validation_pairs
 from training.train import main
@@ -80,17 +79,6 @@ def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs:
     assert any(not torch.equal(value, start[name]) for name, value in network.state_dict().items())
 
 
-def test_every_term_of_the_loss_is_logged(settings: Settings) -> None:
-    config = settings(steps=2, loss=LossConfig(edge=0.1, distill=0.1, teacher="sapnet_fast"))
-    train(config)
-    events = EventAccumulator(str(Path(config.output) / "tensorboard"))
-    events.Reload()
-    terms = {"loss", "ssim", "l1", "edge", "distill"}
-    assert {tag for tag in events.Tags()["scalars"] if tag.startswith("train/")} == {f"train/{name}" for name in terms}
-    assert {"val/psnr", "time/data_share", "time/steps_per_s"} <= set(events.Tags()["scalars"])
-    assert events.Tags()["images"]
-
-
 class Crash(Exception):
     """Stands for power that fails."""
 
@@ -147,19 +135,6 @@ def test_two_processes_train_as_one_with_twice_the_batch(settings: Settings, pai
     assert_equal(tmp_path / "one" / "weights.safetensors", tmp_path / "two" / "weights.safetensors", 5e-5)
 
 
-def test_training_starts_from_given_weights(settings: Settings) -> None:
-    config = settings(steps=1, init="sapnet_fast")
-    optimizer = OptimizerConfig(steps=1, lr=1e-9, final_lr=1e-9, warmup=0, weight_decay=0)
-    path = train(TrainConfig(**{**vars(config), "optimizer": optimizer}))
-    start = load_weights("sapnet_fast").state_dict()
-    assert all(torch.allclose(value, start[name], atol=1e-6) for name, value in tensors(path).items())
-
-
-def test_weights_of_another_preset_are_refused(settings: Settings) -> None:
-    with pytest.raises(ValueError, match="expected weights of the preset 'sapnet'"):
-        train(settings(preset="sapnet", init="sapnet_fast"))
-
-
 def test_a_finished_run_is_left_alone_and_one_without_weights_gets_the_averaged_ones(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,15 +154,6 @@ def test_a_finished_run_is_left_alone_and_one_without_weights_gets_the_averaged_
     assert read_metadata(path) == metadata
 
 
-def test_each_slice_of_a_limited_run_makes_progress(settings: Settings) -> None:
-    config = settings(steps=3)
-    for slice_ in (1, 2):
-        path = train(config, max_time=1e-9, resume=slice_ > 1)
-        assert read_metadata(path)["training"].startswith(f"{slice_} of 3 steps")
-    averaged = torch.load(Path(config.output) / LAST, weights_only=True)["state_dict"]
-    assert all(torch.equal(value, averaged[f"network.{name}"]) for name, value in tensors(path).items())
-
-
 def test_validation_is_spread_over_every_set_though_folders_share_a_name(tmp_path: Path, settings: Settings) -> None:
     for camera, count in (("front", 10), ("rear", 3)):
         for part in ("rainy", "clean"):
@@ -202,15 +168,6 @@ def test_validation_is_spread_over_every_set_though_folders_share_a_name(tmp_pat
     }
 
 
-def test_a_run_is_not_overwritten(settings: Settings) -> None:
-    config = settings(steps=1)
-    train(config)
-    with pytest.raises(ValueError, match="holds a run already"):
-        train(config)
-    with pytest.raises(ValueError, match="no checkpoint at"):
-        train(settings("elsewhere"), resume=True)
-
-
 def test_wrong_data_fail_before_training(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ImageFormatError, match="no such folder"):
         train(settings(data={"clean": str(tmp_path / "nowhere")}))
@@ -221,13 +178,6 @@ def test_wrong_data_fail_before_training(settings: Settings, tmp_path: Path) -> 
     with pytest.raises(ImageFormatError, match=r"a\.png"):
         train(settings(data={"clean": str(tmp_path / "damaged")}))
     assert not (tmp_path / "run").exists()
-
-
-def test_without_arguments_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
-    said = capsys.readouterr().err
-    assert "datasets/train" in said
-    assert "--config training/configs/sapnet_fast.yaml" in said
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from sapnet.errors import ImageFormatError
 from sapnet.files import natural_key
 from sapnet.images.frame import MIN_SIDE, Frame
 from sapnet.media.sources import IMAGE_SUFFIXES, read_image
-from training.naming import short_names
 
 # Names of folders, lower case.
 _RAINY = ("rainy", "rain", "input", "rainy_image")
@@ -73,6 +72,23 @@ def find_sets(folders: Iterable[str | Path]) -> dict[str, list[ImagePair]]:
     """The pairs of each data set in ``folders`` by its short name. Raises ImageFormatError."""
     names = short_names(str(each) for folder in folders for each in set_folders(Path(folder)))
     return {name: find_pairs(Path(folder)) for folder, name in names.items()}
+
+
+def short_names(sources: Iterable[str]) -> dict[str, str]:
+    """Weights or folders as given -> what tables call them: the ends of their paths, as long as it takes to differ."""
+    parts = {source: _name_parts(source) for source in sources}
+    for depth in range(1, max(map(len, parts.values()), default=1) + 1):
+        names = {source: "/".join(some[-depth:]) for source, some in parts.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
+
+
+def _name_parts(source: str) -> tuple[str, ...]:
+    path = Path(source)
+    if path.is_dir():
+        return path.resolve().parts
+    return path.resolve().with_suffix("").parts if path.is_file() else (source,)
 
 
 def set_folders(folder: Path) -> list[Path]:

@@ -1,1 +1,1 @@
-"""What training minimises: each loss is a function of tensors and a thin Module around it, one idea per file."""
+"""What training minimises: each loss is a function of tensors; ``combined`` weighs them."""

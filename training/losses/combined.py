@@ -10,12 +10,11 @@ from torch import Tensor
 from sapnet.model.weights import load_weights
 from training.config import LossConfig
 from training.fpn import ResNetFPN
-from training.losses.contrastive import PerceptualContrastiveLoss, load_vgg16
-from training.losses.distill import DistillationLoss
+from training.losses.contrastive import load_vgg16, perceptual_contrastive_loss
 from training.losses.edge import edge_loss
-from training.losses.l1 import l1_each
-from training.losses.segmentation import UnsupervisedSegmentationLoss, residual
-from training.losses.ssim import ssim_each
+from training.losses.frozen import Frozen
+from training.losses.reconstruction import l1_each, ssim_each
+from training.losses.segmentation import residual, unsupervised_segmentation_loss
 
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -54,20 +53,20 @@ def stage_weights(config: LossConfig, stages: int) -> Tensor:
     return weights / weights.mean()
 
 
-def _ssim(config: LossConfig) -> Term:
+def _over_stages(config: LossConfig, measure: Callable[[Tensor, Tensor], Tensor]) -> Term:
     def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
         weights = stage_weights(config, len(estimates)).to(estimates.device)
-        return -(weights[:, None] * ssim_each(estimates, clean)).mean()
+        return (weights[:, None] * measure(estimates, clean)).mean()
 
     return term
+
+
+def _ssim(config: LossConfig) -> Term:
+    return _over_stages(config, lambda estimates, clean: -ssim_each(estimates, clean))
 
 
 def _l1(config: LossConfig) -> Term:
-    def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
-        weights = stage_weights(config, len(estimates)).to(estimates.device)
-        return (weights[:, None] * l1_each(estimates, clean)).mean()
-
-    return term
+    return _over_stages(config, l1_each)
 
 
 def _edge(config: LossConfig) -> Term:
@@ -75,23 +74,36 @@ def _edge(config: LossConfig) -> Term:
 
 
 def _urss(config: LossConfig) -> Term:
-    loss = UnsupervisedSegmentationLoss(ResNetFPN(pretrained=config.backbone))
-    return lambda estimates, rainy, clean: loss(residual(estimates[-1], rainy))
+    segment = Frozen(ResNetFPN(pretrained=config.backbone))
+    return lambda estimates, rainy, clean: unsupervised_segmentation_loss(
+        residual(estimates[-1], rainy), segment.on(rainy.device)
+    )
 
 
 def _ubs(config: LossConfig) -> Term:
-    loss = UnsupervisedSegmentationLoss(ResNetFPN(pretrained=config.backbone))
-    return lambda estimates, rainy, clean: loss(estimates[-1].clamp(0.0, 1.0))
+    segment = Frozen(ResNetFPN(pretrained=config.backbone))
+    return lambda estimates, rainy, clean: unsupervised_segmentation_loss(
+        estimates[-1].clamp(0.0, 1.0), segment.on(rainy.device)
+    )
 
 
 def _pcl(config: LossConfig) -> Term:
-    loss = PerceptualContrastiveLoss(load_vgg16(config.vgg))
-    return lambda estimates, rainy, clean: loss(estimates[-1].clamp(0.0, 1.0), rainy, clean)
+    features = Frozen(load_vgg16(config.vgg))
+    return lambda estimates, rainy, clean: perceptual_contrastive_loss(
+        estimates[-1].clamp(0.0, 1.0), rainy, clean, features.on(rainy.device)
+    )
 
 
 def _distill(config: LossConfig) -> Term:
-    loss = DistillationLoss(load_weights(config.teacher))
-    return lambda estimates, rainy, clean: loss(estimates[-1], rainy)
+    """Mean absolute difference from the teacher's derained image, clamped to [0, 1] and computed in bfloat16."""
+    teacher = Frozen(load_weights(config.teacher))
+
+    def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(rainy.device.type, dtype=torch.bfloat16):
+            wanted = teacher.on(rainy.device).derain(rainy).float().clamp(0, 1)
+        return l1_each(estimates[-1], wanted).mean()
+
+    return term
 
 
 TERMS: Mapping[str, Callable[[LossConfig], Term]] = {

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sapnet.errors import CheckpointError, first_line
-from training.losses.frozen import Frozen
 
 Features = Callable[[Tensor], Sequence[Tensor]]
 
@@ -88,14 +87,3 @@ def perceptual_contrastive_loss(derained: Tensor, rainy: Tensor, clean: Tensor, 
             for weight, anchor, positive, negative in zip(LAYER_WEIGHTS, anchors, positives, negatives, strict=True)
         ]
         return torch.stack(ratios).sum()
-
-
-class PerceptualContrastiveLoss:
-    """``perceptual_contrastive_loss`` with a frozen network, which no module around it trains, casts or saves."""
-
-    def __init__(self, network: Vgg16) -> None:
-        self._network = Frozen(network)
-
-    def __call__(self, derained: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
-        """Images (B, 3, H, W) RGB in [0, 1]. Returns a float32 scalar."""
-        return perceptual_contrastive_loss(derained, rainy, clean, self._network.on(derained.device))

@@ -7,7 +7,7 @@ import math
 import torch
 from kornia.color import rgb_to_grayscale
 from kornia.filters import canny, gaussian_blur2d, spatial_gradient
-from torch import Tensor, nn
+from torch import Tensor
 
 # Inside the square root: the gradient of the magnitude stays finite where the image is flat. About a quarter of one
 # 8-bit level's step.
@@ -40,17 +40,6 @@ def edge_loss(derained: Tensor, clean: Tensor, sigma: float = 1.0) -> Tensor:
         )
     with torch.autocast(derained.device.type, enabled=False):
         return (_edge_strength(derained, sigma) - _edge_strength(clean, sigma)).abs().mean()
-
-
-class EdgeLoss(nn.Module):
-    """``edge_loss`` as a module."""
-
-    def __init__(self, sigma: float = 1.0) -> None:
-        super().__init__()
-        self.sigma = sigma
-
-    def forward(self, derained: Tensor, clean: Tensor) -> Tensor:
-        return edge_loss(derained, clean, self.sigma)
 
 
 @torch.no_grad()

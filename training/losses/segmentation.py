@@ -12,9 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.fpn import ResNetFPN
-from training.losses.frozen import Frozen
-
 Segmenter = Callable[[Tensor], Tensor]
 
 
@@ -54,15 +51,3 @@ def residual(derained: Tensor, rainy: Tensor) -> Tensor:
     if derained.shape != rainy.shape:
         raise ValueError(f"expected images of one shape, got {tuple(derained.shape)} and {tuple(rainy.shape)}")
     return (rainy.float() - derained.float()).clamp(0.0, 1.0)
-
-
-class UnsupervisedSegmentationLoss:
-    """``unsupervised_segmentation_loss`` with a frozen network, which no module around it trains, casts or saves."""
-
-    def __init__(self, network: ResNetFPN, gamma: float = 2.0) -> None:
-        self.gamma = gamma
-        self._network = Frozen(network)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """image: (B, 3, H, W), [0, 1]. Returns a float32 scalar."""
-        return unsupervised_segmentation_loss(image, self._network.on(image.device), self.gamma)

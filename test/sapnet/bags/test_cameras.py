@@ -45,10 +45,6 @@ def declared(topic: str, words: str, content: bytes = b"\0" * 20) -> Sent:
     return bags.cdr(topic, START_NS, make(bags.header(START_NS), words, np.frombuffer(content, np.uint8)))
 
 
-def broken(topic: str) -> Sent:
-    return image(topic, START_NS, FRAME)._replace(data=b"\0\1\0\0\1\2\3")
-
-
 def names(cameras: list[Camera]) -> list[str]:
     return [camera.topic.name for camera in cameras]
 
@@ -73,16 +69,6 @@ def test_colour_is_found_and_what_is_gray_depth_or_label_is_not(find: Find, enco
     assert names(find(messages)) == ["/front/image_raw", "/rear/image_raw", "/side/image/compressed"]
 
 
-@pytest.mark.parametrize("name", ["/gray/image_raw", "/depth/image_raw", "/cam/derained/image"])
-def test_any_image_topic_is_one_that_is_named(find: Find, name: str) -> None:
-    messages = [
-        image("/gray/image_raw", START_NS, GRAY, "mono8"),
-        image("/depth/image_raw", START_NS, GRAY.astype(np.uint16), "16UC1"),
-        image("/cam/derained/image", START_NS, FRAME),
-    ]
-    assert names(find(messages, name, name)) == [name]
-
-
 def test_raw_and_compressed_of_one_camera_are_one(find: Find) -> None:
     messages = [
         compressed("/front/image_raw/compressed", START_NS, FRAME),
@@ -102,25 +88,6 @@ def test_compressed_is_taken_where_the_raw_topic_has_nothing_to_show(tmp_path: P
         (camera,) = find_cameras(source)
         assert camera.topic.name == "/front/image_raw/compressed"
         assert camera.compressed
-
-
-def test_naming_a_camera_twice_is_an_error(find: Find) -> None:
-    messages = [image("/a/image", START_NS, FRAME), compressed("/a/image/compressed", START_NS, FRAME)]
-    with pytest.raises(
-        BagError, match="/a/image and /a/image/compressed are the same camera in two transports; name one of them"
-    ):
-        find(messages, "/a/image", "/a/image/compressed")
-
-
-def test_first_images_that_cannot_be_read(find: Find) -> None:
-    many = [broken("/late/image")] * 19
-    never = [broken("/never/image")] * 25
-    assert names(find([*many, *never, image("/late/image", START_NS + 1, FRAME)])) == ["/late/image"]
-
-
-@pytest.mark.parametrize("hostile", [declared("/a/compressed", "jpeg"), declared("/a/compressed", "", b"")])
-def test_what_is_no_image_is_no_camera(find: Find, hostile: Sent) -> None:
-    assert find([hostile]) == []
 
 
 def test_what_the_node_put_out_is_no_camera(find: Find) -> None:
@@ -164,12 +131,6 @@ def test_two_cameras_in_one_namespace_have_outputs_of_their_own(find: Find) -> N
         "/other/derained/image",
     ]
     assert left.info is right.info is not None
-
-
-def test_outputs_that_would_have_the_same_names_are_an_error(find: Find) -> None:
-    topics = ["/cam/left", "/cam/right", "/cam/left/image"]
-    with pytest.raises(BagError, match=r"outputs of /cam/left and /cam/left/image would have the same names"):
-        find([image(topic, START_NS, FRAME) for topic in topics])
 
 
 def test_a_topic_that_is_not_there(find: Find) -> None:

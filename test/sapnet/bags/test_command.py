@@ -43,14 +43,6 @@ def test_it_says_what_was_done(source: Path, tmp_path: Path, capsys: pytest.Capt
     assert topics(tmp_path / "out") == {CAMERA: 5, "/log": 5, "/cam/derained/image": 5, "/cam/streak_mask/image": 5}
 
 
-def test_options_reach_their_place(source: Path, tmp_path: Path) -> None:
-    options = ["--only-derained", "--compressed", "png", "--stride", 2, "--storage", "sqlite3", "--batch", 2]
-    assert bag(source, "-o", tmp_path / "out", "--topic", CAMERA, "--start", 0.04, "--duration", 0.12, *options) == 0
-    expected = {"/cam/derained/image/compressed": 2, "/cam/streak_mask/image/compressed": 2}
-    assert topics(tmp_path / "out") == expected
-    assert [file.suffix for file in (tmp_path / "out").iterdir() if file.name.startswith("out_")] == [".db3"]
-
-
 def test_replace(source: Path, tmp_path: Path) -> None:
     assert bag(source, "-o", tmp_path / "out", "--replace") == 0
     assert topics(tmp_path / "out") == {CAMERA: 5, "/log": 5, "/cam/streak_mask/image": 5}
@@ -63,12 +55,6 @@ def test_json(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (camera,) = report["cameras"]
     assert {"topic": CAMERA, "derained_frames": 5, "rain_score": 0.0}.items() <= camera.items()
     assert report["network"]["backend"] == "fake"
-
-
-def test_a_page(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bag(source, "-o", tmp_path / "out", "--report", tmp_path / "page.html") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'page.html'}"
-    assert CAMERA in (tmp_path / "page.html").read_text()
 
 
 def test_a_page_can_be_had_later(source: Path, tmp_path: Path) -> None:
@@ -124,10 +110,3 @@ def test_wrong_usage_is_said_in_one_line(
     assert err.count("\n") == 1
     assert not out
     assert [path.name for path in tmp_path.iterdir()] == ["drive"]
-
-
-def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bag", "--help"]) == 0
-    out = capsys.readouterr().out
-    assert "sapnet bag drive/ -o derained/ --resume" in out
-    assert "IN is never changed" in " ".join(out.split())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bag_builders import START_NS, smooth_frames, wheel
-from bag_builders import image as image_message
+from bag_builders import START_NS, wheel
 from sapnet.bags.definitions import Definitions
 from sapnet.bags.recording import Schema, Topic
 
@@ -59,11 +58,6 @@ def defined(type_name: str, text: str = "", encoding: str = "ros2msg") -> Defini
     return Definitions([Topic("/topic", type_name, schema=Schema(encoding, text.encode()))])
 
 
-def test_standard_types_are_known_without_a_definition() -> None:
-    assert defined(IMAGE).is_stamped(IMAGE)
-    assert not defined(STRING).is_stamped(STRING)
-
-
 @pytest.mark.parametrize(("text", "encoding"), [(MSG, "ros2msg"), (IDL, "ros2idl")], ids=["msg", "idl"])
 def test_types_are_read_as_the_recording_defines_them(text: str, encoding: str) -> None:
     definitions = defined(STAMPED, text, encoding)
@@ -82,12 +76,3 @@ def test_messages_of_a_type_that_nothing_tells_are_left_as_they_are(text: str) -
     assert not definitions.is_stamped(WHEEL)
     data = wheel("/wheel", START_NS, 1.5).data[:-3]
     assert definitions.canonical(data, WHEEL) == data
-
-
-def test_a_definition_that_cannot_be_read_leaves_the_standard_one() -> None:
-    assert defined(IMAGE, "}}} what").is_stamped(IMAGE)
-
-
-def test_messages_that_are_not_of_their_type_are_left_as_they_are() -> None:
-    data = image_message("/camera", START_NS, smooth_frames(1)[0]).data[:50]
-    assert defined(IMAGE).canonical(data, IMAGE) == data

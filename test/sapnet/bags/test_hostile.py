@@ -48,17 +48,6 @@ def test_links_in_the_input_are_followed_to_files_only(tmp_path: Path) -> None:
     assert times(bag)[0] == [0]
 
 
-def test_an_output_that_is_a_link_is_replaced_itself(tmp_path: Path) -> None:
-    """What it leads to stays as it is."""
-    source = write_bag(tmp_path / "in", [image("/cam/image_raw", START_NS, smooth_frames(1)[0])])
-    precious = write_bag(tmp_path / "precious", [text("/a", 1, "x")])
-    (tmp_path / "out").symlink_to(precious)
-    with Derainer(backend="fake") as derainer:
-        derain_bag(derainer, source, tmp_path / "out", overwrite=True)
-    assert times(precious) == ([1], [])
-    assert not (tmp_path / "out").is_symlink()
-
-
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize("field", ["uncompressed size", "data length", "record length"])
 def test_sizes_in_mcap_that_no_memory_holds(tmp_path: Path, indexed: bool, field: str) -> None:

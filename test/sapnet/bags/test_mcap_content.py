@@ -14,7 +14,6 @@ from mcap.writer import IndexType
 from mcap.writer import Writer as McapWriter
 
 from bag_builders import START_NS, image, smooth_frames
-from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer
@@ -103,12 +102,6 @@ def test_a_copy_in_parts_keeps_each_record_once(
     assert content(*files)["records"] == content(source)["records"]
 
 
-def test_sqlite3_is_refused_what_it_cannot_hold(tmp_path: Path, derainer: Derainer) -> None:
-    source = write(tmp_path / "in.mcap")
-    with pytest.raises(BagError, match=r"sqlite3 cannot hold /pose \(protobuf\).* as recorded"):
-        derain_bag(derainer, source, tmp_path / "out", BagOptions(storage="sqlite3"))
-
-
 def test_ros1_messages_in_mcap_are_named(tmp_path: Path, derainer: Derainer) -> None:
     source = tmp_path / "in.mcap"
     with source.open("wb") as stream:
@@ -122,21 +115,3 @@ def test_ros1_messages_in_mcap_are_named(tmp_path: Path, derainer: Derainer) -> 
         derain_bag(derainer, source, tmp_path / "out")
     with pytest.raises(BagError, match=r"no image topic /cam; it has: none\. Its messages are ROS 1 encoded"):
         derain_bag(derainer, source, tmp_path / "out", BagOptions(topics=("/cam",)))
-
-
-def test_publishers_of_one_ros_topic_are_one_topic(tmp_path: Path) -> None:
-    profile = "- {history: 1, depth: %d, reliability: 1, durability: 2, deadline: {sec: 0, nsec: 0}, lifespan: "
-    profile += "{sec: 0, nsec: 0}, liveliness: 1, liveliness_lease_duration: {sec: 0, nsec: 0}, "
-    profile += "avoid_ros_namespace_conventions: false}"
-    with (tmp_path / "in.mcap").open("wb") as stream:
-        writer = McapWriter(stream)
-        writer.start("ros2")
-        schema = writer.register_schema("std_msgs/msg/String", "ros2msg", b"string data\n")
-        for depth in (1, 2):
-            channel = writer.register_channel("/a", "cdr", schema, {"offered_qos_profiles": profile % depth})
-            writer.add_message(channel, depth, b"\0\1\0\0\1\0\0\0\0", depth)
-        writer.finish()
-    with open_recording(tmp_path / "in.mcap") as bag:
-        (topic,) = bag.topics
-        assert ([qos.depth for qos in topic.qos], topic.count) == ([1, 2], 2)
-        assert [message.time_ns for message in bag.messages([topic])] == [1, 2]

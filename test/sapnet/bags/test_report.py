@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bag_builders import FRAME_NS, START_NS, Sent, compressed, image, smooth_frames, write_bag
-from sapnet.bags import report as reports
-from sapnet.bags.report import MAX_WIDTH, BagReport, CameraReport, read_report, write_html
-from sapnet.errors import BagError, SapnetError
+from sapnet.bags.report import BagReport, CameraReport, read_report, write_html
+from sapnet.errors import BagError
 
 Frame = NDArray[np.uint8]
 
@@ -159,17 +158,6 @@ def test_pictures_are_the_frames_of_the_recordings(report: BagReport, tmp_path: 
     np.testing.assert_array_equal(alphas, [mask(frame) for frame in shown])
 
 
-def test_every_picture_has_a_slider_that_keys_reach_and_a_caption(report: BagReport, tmp_path: Path) -> None:
-    page = write(report, tmp_path, samples=2)
-    sliders = [attrs for attrs in page.all("input") if attrs["type"] == "range"]
-    assert [attrs["aria-label"] for attrs in sliders] == [
-        "rainy on the left, derained on the right, at 0.00 s",
-        "rainy on the left, derained on the right, at 0.44 s",
-    ]
-    assert "0.44 s · rain score 0.110" in page.words
-    assert len(page.all("input", "masks")) == 1
-
-
 def test_figures_network_and_notes_are_shown(report: BagReport, tmp_path: Path) -> None:
     page = write(report, tmp_path)
     words = " ".join(page.words.split())
@@ -190,23 +178,6 @@ def curves(report: BagReport, folder: Path) -> list[tuple[list[tuple[float, floa
         for page in [write(report, folder)]
         for pair in zip(page.all("polyline"), page.all("polygon"), strict=True)
     ]
-
-
-def test_charts_draw_the_values_over_time(tmp_path: Path) -> None:
-    times = [START_NS, START_NS + 10**9, START_NS + 4 * 10**9]
-    camera = camera_report(times_ns=times, rain_scores=[0.0, 0.4, 0.2], latencies_ms=[20.0, 20.0, 10.0])
-    (scores, _), (latencies, _) = curves(bag_report(tmp_path, camera), tmp_path)
-    assert scores == [(0, 100), (25, 0), (100, 50)]
-    assert latencies == [(0, 0), (25, 0), (100, 50)]
-
-
-def test_a_long_curve_shows_the_range_of_each_moment(tmp_path: Path) -> None:
-    times = [stamp(index) for index in range(1200)]
-    camera = camera_report(times_ns=times, rain_scores=[0.1, 0.5] * 600, latencies_ms=[5.0] * 1200)
-    (line, band), _ = curves(bag_report(tmp_path, camera), tmp_path)
-    assert len(line) == 300
-    assert {y for _, y in line} == {50.0}
-    assert {y for _, y in band} == {16.67, 83.33}
 
 
 numbers = st.floats(0, 1e7, allow_subnormal=False)
@@ -253,29 +224,6 @@ def test_what_a_recording_names_is_shown_and_never_obeyed(tmp_path: Path) -> Non
     assert not {"\u202e", "\x00"} & {*page.source}
 
 
-@pytest.mark.parametrize("jpeg", [False, True])
-def test_derained_frames_under_the_original_name_are_found(tmp_path: Path, jpeg: bool) -> None:
-    camera = camera_report()
-    camera.derained = camera.topic
-    before, after = recorded(camera, rainy_frames(), jpeg)
-    write_bag(tmp_path / "in", before)
-    write_bag(tmp_path / "out", after)
-    page = write(bag_report(tmp_path, camera), tmp_path, samples=1)
-    [picture] = page.pictures("derained")
-    assert np.abs(picture.astype(int) - derained(rainy_frames()[6])).mean() < 3
-
-
-def test_wide_frames_are_scaled_down(tmp_path: Path) -> None:
-    camera = camera_report()
-    before, after = recorded(camera, rainy_frames(100, 2000))
-    write_bag(tmp_path / "in", before)
-    write_bag(tmp_path / "out", after)
-    page = write(bag_report(tmp_path, camera), tmp_path, samples=1)
-    for of_class in ("rainy", "derained", "mask"):
-        [picture] = page.pictures(of_class)
-        assert picture.shape[:2] == (48, MAX_WIDTH)
-
-
 def test_frames_that_cannot_be_shown_are_left_out(tmp_path: Path) -> None:
     """One is broken, one has no mask; both bags hold other messages at those times, too."""
     camera = camera_report()
@@ -288,40 +236,12 @@ def test_frames_that_cannot_be_shown_are_left_out(tmp_path: Path) -> None:
     assert [len(page.all("img", name)) for name in ("rainy", "derained", "mask")] == [2, 2, 1]
 
 
-def test_without_the_recordings_the_figures_remain(tmp_path: Path) -> None:
-    page = write(bag_report(tmp_path, camera_report()), tmp_path)
-    assert "Sample frames cannot be shown:" in page.words
-    assert page.all("img") == []
-    assert len(page.all("svg")) == 2
-
-
 def test_without_derained_frames_the_counts_remain(report: BagReport, tmp_path: Path) -> None:
     report.cameras = [CameraReport("/front/image_raw", "/front/derained/image", "/front/streak_mask/image", 7, 0, 7)]
     page = write(report, tmp_path)
     assert page.all("svg") == page.all("img") == []
     assert "/front/image_raw 7 0 7 0 – – – –" in " ".join(page.words.split())
     assert "frames derained" in write(bag_report(tmp_path, seconds=0.0), tmp_path).words
-
-
-def test_the_page_is_whole_or_not_there(report: BagReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "pages" / "report.html"
-    write_html(report, path)
-    earlier = path.read_text(encoding="utf-8")
-
-    def fail(*arguments: object) -> str:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(reports, "_curve", fail)
-    with pytest.raises(KeyboardInterrupt):
-        write_html(report, path)
-    assert path.read_text(encoding="utf-8") == earlier
-    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
-
-
-def test_a_page_that_cannot_be_written_is_an_error(report: BagReport, tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file")
-    with pytest.raises(SapnetError, match=r"report\.html cannot be written"):
-        write_html(report, tmp_path / "taken" / "report.html")
 
 
 def test_a_report_is_read_back_and_a_damaged_one_refused(report: BagReport, tmp_path: Path) -> None:

@@ -12,9 +12,7 @@ import sapnet.bags.journal
 from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
-from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer
-from sapnet.errors import BagError
 
 
 @pytest.fixture(scope="module")
@@ -69,33 +67,3 @@ def test_files_that_overlap_in_time_keep_their_order(tmp_path: Path, derainer: D
     drive = split_bag(tmp_path / "in", groups, storage)
     derain_bag(derainer, drive, tmp_path / "out")
     assert [sent.time_ns - START_NS for sent in words(tmp_path / "out")] == [ns for group in times for ns in group]
-
-
-@pytest.mark.parametrize("output", ["drives/in", "drives", "drives/../drives/in", "."])
-def test_the_input_is_never_replaced(tmp_path: Path, drive: Path, derainer: Derainer, output: str) -> None:
-    before = words(drive)
-    with pytest.raises(BagError, match=r"is the input, or holds it; name another output"):
-        derain_bag(derainer, drive, tmp_path / output, overwrite=True)
-    assert words(drive) == before
-
-
-def test_what_is_no_recording_is_never_replaced(tmp_path: Path, drive: Path, derainer: Derainer) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(BagError, match="is no recording, so it is not replaced; name another output"):
-        derain_bag(derainer, drive, tmp_path / "out", overwrite=True)
-    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
-
-
-def test_what_a_killed_replacement_left_behind_is_in_nobodys_way(
-    tmp_path: Path, drive: Path, derainer: Derainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed after the new output had its name, before the old one was gone."""
-    derain_bag(derainer, drive, tmp_path / "out")
-    with monkeypatch.context() as patched:
-        patched.setattr("shutil.rmtree", lambda *args, **options: None)
-        derain_bag(derainer, drive, tmp_path / "out", overwrite=True)
-    assert (tmp_path / "out.partial" / "replaced").is_dir()
-    derain_bag(derainer, drive, tmp_path / "out", BagOptions(stride=2), overwrite=True)
-    assert words(tmp_path / "out") == words(drive)
-    assert not (tmp_path / "out.partial").exists()

@@ -27,8 +27,7 @@ from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.cli import main
 from sapnet.errors import SapnetError
-from sapnet.fleet import FleetOptions, FleetReport, Row, Standing, derain_fleet, plan_bags
-from sapnet.fleet.ledger import Ledger
+from sapnet.fleet import FleetOptions, FleetReport, derain_fleet, plan_bags
 
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES = 30
@@ -203,15 +202,6 @@ def test_recordings_that_fail_fail_alone_and_are_tried_by_the_next_run(tmp_path:
     assert (again["a"], again["c"], again["cut"]) == ("kept", "done", "partial")
 
 
-def test_an_unusable_rest_of_an_earlier_run_is_replaced_at_the_third_attempt(tmp_path: Path, run: Run) -> None:
-    (tmp_path / "out/a.partial").mkdir(parents=True)
-    (tmp_path / "out/a.partial/job.json").write_text("{}")
-    report = run()
-    assert states(report)["a"] == "done"
-    assert [row.attempts for row in report.rows] == [3, 1, 1]
-    assert contents(tmp_path / "out") == alone(tmp_path / "drives", tmp_path / "alone")
-
-
 def test_other_options_and_damaged_files_of_the_output_are_refused(tmp_path: Path, run: Run) -> None:
     run()
     with pytest.raises(SapnetError, match="with other options: compressed was '', now 'jpeg'; use them"):
@@ -229,25 +219,6 @@ def test_other_options_and_damaged_files_of_the_output_are_refused(tmp_path: Pat
     (tmp_path / "out/fleet.json").write_text("")
     with pytest.raises(SapnetError, match=r"out/fleet\.json is damaged \(.*; choose another output, or move the file"):
         run()
-
-
-def test_a_ledger_is_read_from_later_versions_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
-    Ledger(path).append(Row("/in/a", "/out/a", "done", frames=3))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"mood": "good"}) + "\n")
-    assert Ledger(path).newest["/out/a"].frames == 3
-    path.write_text('{"state": "done"}\n')
-    with pytest.raises(SapnetError, match=r"line 1 of .* is not a ledger row"):
-        Ledger(path)
-
-
-def test_progress_grows_to_the_whole(run: Run) -> None:
-    seen: list[Standing] = []
-    run(watch=seen.append)
-    shares = [standing.done / standing.total for standing in seen]
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    assert (seen[-1].bags, seen[-1].failed) == (3, 0)
 
 
 @pytest.fixture(scope="session")
@@ -356,22 +327,6 @@ def test_the_tasks_of_a_lost_node_go_to_the_others(
         add_node(cluster)
     require_whole(report, tmp_path / "out", expected)
     assert sorted(row.attempts for row in report.rows) == [1, 1, 1, 2]
-
-
-def test_the_run_after_a_killed_driver_finishes_its_work(
-    cluster: Any, drives: Path, expected: dict[str, Messages], tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    driver = command(slow_fleet.__file__, f"{drives}/**", "-o", out, "--address", cluster.address)
-    wait_until(lambda: any(out.rglob("sapnet_report.json")) or driver.poll() is not None)
-    assert driver.poll() is None, driver.communicate()
-    driver.kill()
-    driver.wait()
-    finish = command("-m", "sapnet", "fleet", f"{drives}/**", "-o", out, "--address", cluster.address, "--json")
-    summary = json.loads(finish.communicate(timeout=2 * WAIT_S)[0])
-    assert {row["state"] for row in summary["rows"]} == {"kept", "done"}
-    assert contents(out) == expected
-    assert len(Ledger(out / "ledger.jsonl").newest) == 4
 
 
 def command(*words: object) -> subprocess.Popen[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -100,17 +99,6 @@ def test_rain1400_has_fourteen_of_each_in_natural_order(tmp_path):
     ]
 
 
-def test_two_folders_of_any_name(tmp_path):
-    make(tmp_path, "a/x/1.png", "b/y/1.png")
-    [pair] = find_pairs(Path(f"{tmp_path / 'a' / 'x'}{os.pathsep}{tmp_path / 'b' / 'y'}"))
-    assert pair == ImagePair("1", tmp_path / "a" / "x" / "1.png", tmp_path / "b" / "y" / "1.png")
-
-
-def test_hidden_files_and_others_are_passed_over(tmp_path):
-    make(tmp_path, "rainy/1.png", "clean/1.png", "rainy/._1.png", "rainy/.DS_Store", "clean/Thumbs.db", ".cache/1.png")
-    assert named(tmp_path) == [("1", "rainy/1.png", "clean/1.png")]
-
-
 def test_lists_everything_that_does_not_pair_up(tmp_path):
     make(tmp_path, "rainy/1.png", "clean/1.png", "rainy/2.png", "clean/3.png", "rainy/4.png", "rainy/1.jpg")
     title, *lines = problems(tmp_path)
@@ -121,21 +109,6 @@ def test_lists_everything_that_does_not_pair_up(tmp_path):
         f"{tmp_path}/clean/3.png: no rainy image of that name",
         f"{tmp_path}/rainy/1.png: 1.jpg lies beside it",
     ]
-
-
-def test_a_missing_clean_image_is_not_replaced_by_one_of_a_similar_name(tmp_path):
-    make(tmp_path, "rainy/1.png", "clean/1.png", "rainy/2_1.png", "rainy/3.png", "clean/2.png", "clean/3.png")
-    assert problems(tmp_path)[1:] == [
-        f"{tmp_path}/rainy/2_1.png: no clean image of that name",
-        f"{tmp_path}/clean/2.png: no rainy image of that name",
-    ]
-
-
-def test_long_lists_end_with_a_count(tmp_path):
-    make(tmp_path, "rainy/x.png", "clean/x.png", *(f"rainy/{index}.png" for index in range(25)))
-    lines = problems(tmp_path)
-    assert len(lines) == 22
-    assert lines[-1] == "and 5 more"
 
 
 @pytest.mark.parametrize(
@@ -154,11 +127,6 @@ def test_a_folder_without_a_known_layout(files, said, tmp_path):
     assert "expected rainy/ and clean/" in line
 
 
-def test_no_such_folder(tmp_path):
-    with pytest.raises(ImageFormatError, match="missing: no such folder"):
-        find_pairs(tmp_path / "missing")
-
-
 class TestSets:
     def test_a_set_is_itself_and_a_folder_of_sets_is_those(self, tmp_path):
         for name in ("Rain100L", "Rain12", "Rain100H"):
@@ -169,27 +137,10 @@ class TestSets:
         assert set_folders(tmp_path / "test") == folders
         assert list(find_sets([tmp_path / "test"])) == ["Rain12", "Rain100H", "Rain100L"]
 
-    def test_a_flat_set_beside_clean_photographs_is_one_of_its_own(self, tmp_path):
-        make(tmp_path, "clean/1.png", "clean/2.png", "RainTrainL/rain-1.png", "RainTrainL/norain-1.png")
-        [(name, [pair])] = find_sets([str(tmp_path)]).items()
-        assert (name, pair.rainy) == ("RainTrainL", tmp_path / "RainTrainL" / "rain-1.png")
-
     def test_names_are_as_long_as_it_takes_to_differ(self, tmp_path):
         for place in ("a", "b"):
             make(tmp_path / place / "set", "rainy/1.png", "clean/1.png")
         assert list(find_sets([tmp_path / "a" / "set", tmp_path / "b" / "set"])) == ["a/set", "b/set"]
-
-    def test_a_set_in_a_folder_that_does_not_pair_up_is_not_passed_over(self, tmp_path):
-        make(tmp_path, "good/rainy/1.png", "good/clean/1.png", "bad/rainy/1.png", "bad/clean/2.png")
-        with pytest.raises(ImageFormatError, match="bad does not pair up"):
-            find_sets([tmp_path])
-
-    def test_what_is_there_is_said_where_there_are_none(self, tmp_path):
-        make(tmp_path, "readme.txt", "photographs/1.png")
-        with pytest.raises(ImageFormatError, match=r"holds 0 images, photographs/ with 1; expected .*folders of such"):
-            find_sets([tmp_path])
-        with pytest.raises(ImageFormatError, match="no such folder"):
-            find_sets([tmp_path / "nowhere"])
 
 
 class TestCheck:
@@ -201,9 +152,6 @@ class TestCheck:
         write(pair.rainy)
         write(pair.clean)
         return pair
-
-    def test_whole_pairs_pass(self, tmp_path):
-        check_pairs([self.whole(tmp_path), self.whole(tmp_path, "2")])
 
     def test_lists_all_that_is_wrong(self, tmp_path):
         pairs = [self.whole(tmp_path, name) for name in "12345"]
@@ -220,13 +168,6 @@ class TestCheck:
         assert "is 20x20, its clean image" in lines[-1]
         assert lines[-1].endswith("is 16x20")
 
-    def test_too_small_for_the_network(self, tmp_path):
-        pair = self.pair(tmp_path)
-        write(pair.rainy, 15, 40)
-        write(pair.clean, 15, 40)
-        with pytest.raises(ImageFormatError, match="is 15x40, expected at least 16x16"):
-            check_pairs([pair])
-
     def test_read(self, tmp_path):
         pair = self.whole(tmp_path)
         write(pair.rainy, value=9)
@@ -234,9 +175,3 @@ class TestCheck:
         assert (rainy.shape, rainy.dtype) == ((16, 20, 3), np.uint8)
         assert (rainy == 9).all()
         assert not clean.any()
-
-    def test_read_refuses_unequal_sizes(self, tmp_path):
-        pair = self.whole(tmp_path)
-        write(pair.clean, 17, 20)
-        with pytest.raises(ImageFormatError, match=r"is 16x20, its clean image .* is 17x20"):
-            read_pair(pair)

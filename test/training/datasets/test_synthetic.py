@@ -10,23 +10,12 @@ import pytest
 import torch
 
 from sapnet.errors import ImageFormatError
-from sapnet.rain import RainConfig, StreakLayer
 from training.datasets.augment import Augmentation, augment_scene, compress
-from training.datasets.curriculum import MIXED, RAIN_KINDS, draw_rain
-from training.datasets.synthetic import SyntheticRain, find_photographs, rain_on
+from training.datasets.curriculum import MIXED, draw_rain
+from training.datasets.synthetic import SyntheticRain, rain_on
 from training.metrics import true_streaks
 
 PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0)
-
-
-def test_samples_have_one_form(photographs: Path) -> None:
-    sample = SyntheticRain(photographs, "heavy", crop=48)[3]
-    assert sample["rainy"].shape == sample["clean"].shape == (3, 48, 48)
-    assert sample["rainy"].dtype == torch.float32
-    assert 0 <= sample["rainy"].min() <= sample["rainy"].max() <= 1
-    assert sample["streaks"].shape == (48, 48)
-    assert sample["streaks"].dtype == torch.bool
-    assert sample["streaks"].float().mean() > 0.05
 
 
 def test_a_sample_is_decided_by_seed_and_number(photographs: Path) -> None:
@@ -40,34 +29,9 @@ def test_a_sample_is_decided_by_seed_and_number(photographs: Path) -> None:
         one[20]
 
 
-def test_every_photograph_comes_once_in_an_epoch(tmp_path: Path) -> None:
-    for value in range(6):
-        cv2.imwrite(str(tmp_path / f"{value}.png"), np.full((40, 40, 3), value * 10, np.uint8))
-    data = SyntheticRain(tmp_path, "dry", crop=32, length=12, augmentation=PLAIN)
-    shown = [round(float(data[index]["clean"].mean() * 25.5)) for index in range(12)]
-    assert sorted(shown[:6]) == sorted(shown[6:]) == list(range(6))
-    assert shown[:6] != shown[6:]
-
-
-def test_dry_samples_are_untouched(photographs: Path) -> None:
-    sample = SyntheticRain(photographs, "dry", crop=48, augmentation=PLAIN)[0]
-    assert torch.equal(sample["rainy"], sample["clean"])
-    assert not sample["streaks"].any()
-
-
 def test_masks_are_exact(photographs: Path) -> None:
     sample = SyntheticRain(photographs, "medium", crop=64, augmentation=PLAIN).make(1)
     assert np.array_equal(sample.streaks, true_streaks(sample.rainy, sample.clean))
-
-
-def test_mist_is_no_streak() -> None:
-    layer = StreakLayer(count=20, length=0.1, width=0.03, brightness=100)
-    clean = np.full((60, 60, 3), 40, np.uint8)
-    streaks, misty = (rain_on(clean, RainConfig((layer,), mist=mist), 0) for mist in (0.0, 0.15))
-    # The veil alone adds 22.
-    assert (misty.rainy >= clean + 20).all()
-    assert 0 < misty.streaks.mean() < 0.3
-    assert np.array_equal(misty.streaks, streaks.streaks)
 
 
 @pytest.mark.parametrize("kind", ["light", "medium", "heavy"])
@@ -90,27 +54,11 @@ def test_mixed_rain_holds_every_kind_and_dry_samples() -> None:
     assert sum(MIXED.values()) == pytest.approx(1)
 
 
-def test_an_unknown_kind_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown kind of rain 'snow'; expected one of mixed, dry, light"):
-        draw_rain("snow", np.random.default_rng())
-    assert set(RAIN_KINDS) == {"mixed", "dry", "light", "medium", "heavy"}
-
-
 def test_photographs_that_cannot_be_used_are_all_listed(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 20, 3), np.uint8))
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8nothing")
     with pytest.raises(ImageFormatError, match=r"(?s)damaged\.jpg.*small\.png is 20x20, expected at least 32x32"):
         SyntheticRain(tmp_path, crop=32)
-
-
-def test_folders_without_photographs_are_named(tmp_path: Path) -> None:
-    (tmp_path / ".thumbnails").mkdir()
-    for hidden in ("._1.jpg", ".thumbnails/1.jpg"):
-        (tmp_path / hidden).touch()
-    with pytest.raises(ImageFormatError, match="holds no images"):
-        find_photographs(tmp_path)
-    with pytest.raises(ImageFormatError, match="no such folder"):
-        find_photographs(tmp_path / "nowhere")
 
 
 def test_augmentations_do_what_they_say() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
-from training.losses.edge import EdgeLoss, canny_edges, edge_agreement, edge_loss
+from training.losses.edge import canny_edges, edge_agreement, edge_loss
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -31,28 +29,16 @@ class TestEdgeLoss:
         assert loss.item() == 0
         assert (derained.grad == 0).all()
 
-    def test_is_positive_for_others(self):
-        assert edge_loss(images(1, 3, 16, 16), images(1, 3, 16, 16, seed=1)) > 0.01
-
     def test_of_a_step_is_its_height(self):
         """Smoothing spreads a step over many columns and Sobel by two, neither changes its whole height."""
         loss = edge_loss(step(height=0.5), torch.zeros(1, 3, 24, 24))
         assert loss.item() == pytest.approx(0.5 / 24, abs=1e-3)  # the mean over 24 columns; 1e-3 is the root's epsilon
-
-    def test_does_not_see_brightness(self):
-        assert edge_loss(step(height=0.5) + 0.25, step(height=0.5)).item() == pytest.approx(0, abs=1e-6)
 
     @pytest.mark.parametrize(("channel", "weight"), [(0, 0.299), (1, 0.587), (2, 0.114)])
     def test_colours_count_by_their_luma(self, channel, weight):
         coloured = torch.zeros(1, 3, 24, 24)
         coloured[:, channel] = step()[:, channel]
         assert edge_loss(coloured, step(height=weight)).item() == pytest.approx(0, abs=1e-6)
-
-    def test_a_wider_gaussian_sees_less_of_a_thin_streak(self):
-        streak, dry = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
-        streak[..., 16] = 0.5
-        losses = [edge_loss(streak, dry, sigma).item() for sigma in (0.5, 1.0, 2.0)]
-        assert losses == sorted(losses, reverse=True)
 
     def test_gradient_is_that_of_the_function(self):
         derained = images(1, 3, 4, 5).requires_grad_()
@@ -68,30 +54,11 @@ class TestEdgeLoss:
         edge_loss(flat, step()).backward()
         assert torch.isfinite(flat.grad).all()
 
-    def test_a_step_against_the_gradient_comes_closer(self):
-        derained, clean = images(1, 3, 16, 16).requires_grad_(), images(1, 3, 16, 16, seed=1)
-        loss = edge_loss(derained, clean)
-        (gradient,) = torch.autograd.grad(loss, derained)
-        assert edge_loss(derained - 10 * gradient, clean) < loss
-
-    @pytest.mark.parametrize(
-        ("given", "computed"),
-        [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)],
-    )
-    def test_dtype(self, given, computed):
-        loss = edge_loss(images(1, 3, 16, 16).to(given), images(1, 3, 16, 16, seed=1).to(given))
-        assert loss.dtype == computed
-        assert loss.shape == ()
-
     def test_autocast_changes_nothing(self):
         derained, clean = images(1, 3, 16, 16).float(), images(1, 3, 16, 16, seed=1).float()
         outside = edge_loss(derained, clean)
         with torch.autocast("cpu", torch.bfloat16):
             assert edge_loss(derained, clean) == outside
-
-    def test_module_calls_the_function(self):
-        derained, clean = images(1, 3, 16, 16), images(1, 3, 16, 16, seed=1)
-        assert EdgeLoss(sigma=0.7)(derained, clean) == edge_loss(derained, clean, sigma=0.7)
 
     @pytest.mark.parametrize(
         ("derained", "clean"), [((1, 3, 16, 16), (1, 3, 16, 18)), ((1, 1, 16, 16),) * 2, ((3, 16, 16),) * 2]
@@ -102,11 +69,6 @@ class TestEdgeLoss:
         assert str(derained) in str(caught.value)
         assert str(clean) in str(caught.value)
 
-    @pytest.mark.parametrize("sigma", [0.0, -1.0, 6.0, math.nan])
-    def test_wrong_sigma(self, sigma):
-        with pytest.raises(ValueError, match="sigma must be"):
-            edge_loss(step(16), step(16), sigma)
-
 
 class TestCanny:
     def test_finds_a_step_and_nothing_else(self):
@@ -116,20 +78,8 @@ class TestCanny:
         assert columns.tolist() == [12]
         assert not canny_edges(torch.full((1, 3, 24, 24), 0.5)).any()
 
-    def test_has_no_gradient(self):
-        assert not edge_agreement(step().requires_grad_(), step()).requires_grad
-
     def test_agreement_is_f1(self):
         assert edge_agreement(step(), step()).item() == 1
         assert edge_agreement(step(at=8), step(at=16)).item() == 0
         half = torch.cat((step(), step()), 0)
         assert edge_agreement(half, torch.cat((step(), 0 * step()), 0)).item() == pytest.approx(2 / 3)
-
-    def test_agreement_on_nothing(self):
-        flat = torch.zeros(1, 3, 24, 24)
-        assert edge_agreement(flat, flat).item() == 1
-        assert edge_agreement(step(), flat).item() == 0
-
-    def test_wrong_shapes(self):
-        with pytest.raises(ValueError, match=r"\(1, 3, 24, 24\) and \(1, 3, 16, 16\)"):
-            edge_agreement(step(), step(16))

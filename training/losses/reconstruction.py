@@ -1,25 +1,30 @@
-"""Structural similarity (Wang et al., 2004) as a loss, with the window of PReNet's training (Ren et al., CVPR 2019)."""
+"""Distances from the clean image, for stacks of stages: L1, and structural similarity with PReNet's window."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _SIZE, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Mean structural similarity, a scalar, at most 1; differentiable in both. The rest as for ``ssim_each``.
+def l1_each(image: Tensor, reference: Tensor) -> Tensor:
+    """Mean absolute difference of every image, (...).
 
-    >>> float(ssim(torch.ones(1, 3, 16, 16), torch.ones(1, 3, 16, 16)))
-    1.0
+    image, reference: (..., C, H, W), broadcast against each other: a stack of stages may share one reference.
+    Raises ValueError.
+
+    >>> l1_each(torch.full((2, 3, 4, 4), 0.5), torch.zeros(3, 4, 4)).tolist()
+    [0.5, 0.5]
     """
-    return ssim_each(image, reference).mean()
+    if image.shape[-3:] != reference.shape[-3:]:
+        raise ValueError(f"expected images of one size, got {tuple(image.shape)} and {tuple(reference.shape)}")
+    return (image - reference).abs().mean(dim=(-3, -2, -1))
 
 
 def ssim_each(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity of every image, (...).
+    """Structural similarity of every image (Wang et al., 2004; window of PReNet, Ren et al., CVPR 2019), (...).
 
     image, reference: (..., C, H, W) in [0, 1], broadcast against each other: a stack of stages may share one
     reference. Gaussian 11x11 window, sigma 1.5, on every channel; borders are padded with zeros. Raises ValueError.
@@ -33,13 +38,6 @@ def ssim_each(image: Tensor, reference: Tensor) -> Tensor:
     luminance = (2 * mean * wanted + _C1) / (mean * mean + wanted * wanted + _C1)
     structure = (2 * covariance + _C2) / (variance + wanted_variance + _C2)
     return (luminance * structure).mean(dim=(-3, -2, -1))
-
-
-class NegativeSSIM(nn.Module):
-    """``-ssim`` as a module."""
-
-    def forward(self, derained: Tensor, clean: Tensor) -> Tensor:
-        return -ssim(derained, clean)
 
 
 def _blur(x: Tensor) -> Tensor:
