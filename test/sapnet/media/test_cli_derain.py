@@ -132,18 +132,6 @@ def test_no_more_frames_than_a_batch_are_derained_at_once(
     assert calls == [3, 1, 3, 3, 1]
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".mov"])
-def test_a_video_keeps_name_rate_size_and_frames(tmp_path: Path, suffix: str) -> None:
-    save_clip(tmp_path / f"clip{suffix}")
-    assert run(tmp_path / f"clip{suffix}", "-o", tmp_path / "out", "--batch", 2) == 0
-    assert files(tmp_path / "out") == [f"clip{suffix}"]
-    fps, frames = read_clip(tmp_path / "out" / f"clip{suffix}")
-    _, before = read_clip(tmp_path / f"clip{suffix}")
-    assert fps == pytest.approx(12.5)
-    assert np.stack(frames).shape == (7, 48, 64, 3)
-    assert np.abs(np.stack(frames).astype(int) - np.stack(before)).mean() < 4
-
-
 def test_masks_stand_beside_the_outputs(tmp_path: Path, clip: Path, make_frame: MakeFrame) -> None:
     save(tmp_path / "a.jpg", make_frame(20, 30))
     assert run(tmp_path / "a.jpg", clip, "-o", tmp_path / "out", "--masks") == 0
@@ -201,19 +189,6 @@ def test_json_reports_every_file(tmp_path: Path, photos: Path, clip: Path, capsy
     assert report["fps"] == pytest.approx(8 / report["seconds"], rel=0.2)
     assert (report["backend"], report["precision"], report["weights"]) == ("fake", "fp32", "sapnet_fast")
     assert (report["stages"], report["device"]) == (4, "fake")
-
-
-def test_an_output_that_exists_needs_overwrite(
-    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "out").mkdir()
-    for name in ("a.png", "B.PNG"):
-        (tmp_path / "out" / name).write_text("earlier")
-    assert run(photos, "-o", tmp_path / "out") == 2
-    assert "B.PNG exists (and 1 more); give another output, or --overwrite to replace" in refused(capsys)
-    assert files(tmp_path / "out") == ["B.PNG", "a.png"]
-    assert run(photos, "-o", tmp_path / "out", "--overwrite") == 0
-    np.testing.assert_array_equal(read(tmp_path / "out/a.png"), read(photos / "a.png"))
 
 
 def test_an_input_that_cannot_be_read_does_not_stop_the_others(

@@ -189,40 +189,24 @@ def test_streams_that_a_format_cannot_hold_are_named(tmp_path: Path, caplog: pyt
     assert len(pixels_of(tmp_path / "b.webm")) == 3
 
 
-def trimmed(source: Path, path: Path, start: int) -> Path:
-    """A copy without the packets of the first ``start`` ms, not encoded again: the muxer writes an edit list."""
-    with source.open("rb") as file, av.open(file) as read, path.open("wb") as out, av.open(out, "w", "mp4") as write:
+def remuxed(source: Path, path: Path, start: int = 0, **options: str) -> Path:
+    """A copy that is not encoded again, without the packets of the first ``start`` ms."""
+    with av.open(str(source)) as read, av.open(str(path), "w", options=options) as write:
         copies = {stream.index: write.add_stream_from_template(stream, opaque=True) for stream in read.streams}
         for packet in read.demux():
-            if packet.dts is None:
-                continue
-            shift = round(Fraction(start, 1000) / packet.time_base)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            packet.stream = copies[packet.stream_index]
-            write.mux_one(packet)
+            if packet.dts is not None:
+                shift = round(Fraction(start, 1000) / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = copies[packet.stream_index]
+                write.mux_one(packet)
     return path
 
 
 def test_a_video_trimmed_without_encoding_is_whole(tmp_path: Path) -> None:
     source = make_video(tmp_path / "a.mp4", [40 * index for index in range(100)], sound="aac")
-    cut = trimmed(source, tmp_path / "b.mp4", 1500)
+    cut = remuxed(source, tmp_path / "b.mp4", 1500)  # the muxer writes an edit list
     assert convert(cut, tmp_path / "c.mp4") == ""
     assert 55 <= len(times_of(tmp_path / "c.mp4")) <= 70
-
-
-def with_index_first(source: Path, path: Path) -> Path:
-    """A copy of an MP4 or MOV with its index at the start, so that the file opens where its end is missing."""
-    with (
-        source.open("rb") as file,
-        av.open(file) as read,
-        av.open(str(path), "w", options={"movflags": "faststart"}) as to,
-    ):
-        copies = {stream.index: to.add_stream_from_template(stream, opaque=True) for stream in read.streams}
-        for packet in read.demux():
-            if packet.dts is not None:
-                packet.stream = copies[packet.stream_index]
-                to.mux_one(packet)
-    return path
 
 
 @pytest.mark.parametrize(("suffix", "codec", "sound"), [*FORMATS[:3], (".avi", "mjpeg", ""), (".avi", "mjpeg", "mp2")])
@@ -230,21 +214,13 @@ def test_a_video_that_is_cut_off_says_so(tmp_path: Path, suffix: str, codec: str
     noise = [make_frame(48, 64, seed) for seed in range(100)]
     source = make_video(tmp_path / f"a{suffix}", [40 * index for index in range(100)], codec, sound, frames=noise)
     if suffix in (".mp4", ".mov"):
-        source = with_index_first(source, tmp_path / f"first{suffix}")
+        # The index at the start, so that the file opens where its end is missing.
+        source = remuxed(source, tmp_path / f"first{suffix}", movflags="faststart")
     os.truncate(source, source.stat().st_size // 2)
     assert "cut off" in convert(source, tmp_path / f"b{suffix}") or "damaged" in convert(
         source, tmp_path / f"c{suffix}"
     )
     assert 20 < len(times_of(tmp_path / f"b{suffix}")) < 80
-
-
-def test_a_real_video_that_is_cut_off_says_so(tmp_path: Path, shared_data: Path) -> None:
-    whole = (shared_data / "driving" / "highway_1280x720.mp4").read_bytes()
-    (tmp_path / "v.mp4").write_bytes(whole[: len(whole) // 2])
-    with read_video(tmp_path / "v.mp4") as video:
-        count = sum(1 for _ in video.frames())
-    assert 5 < count < 38
-    assert "cut off" in video.damage
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video" * 100])
@@ -264,9 +240,9 @@ def test_a_playlist_named_as_a_video_opens_no_other_file(tmp_path: Path) -> None
         pass
 
 
-@pytest.mark.parametrize(("suffix", "codec", "sound"), FORMATS)
+@pytest.mark.parametrize(("suffix", "codec"), [format[:2] for format in FORMATS])
 def test_frames_that_unpack_to_too_many_pixels_are_refused(
-    tmp_path: Path, suffix: str, codec: str, sound: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_video(tmp_path / f"a{suffix}", [0, 40], codec)
     monkeypatch.setattr(videos, "MAX_PIXELS", 48 * 64 - 1)
