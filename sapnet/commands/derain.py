@@ -104,14 +104,14 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Derain what the arguments name. Raises SapnetError, also where an input could not be derained."""
-    from sapnet.media.derain import Quality, derain_files
+    from sapnet.media.derain import derain_files
     from sapnet.media.plan import plan_jobs
     from sapnet.media.tiles import Tiler
 
     jobs = plan_jobs(args.inputs, args.output, masks=args.masks, overwrite=args.overwrite)
     with derainer_from(args) as derainer, counting_bar() as progress:
         tiler = Tiler(derainer, args.tile)
-        report = derain_files(tiler, jobs, args.batch, progress, Quality(args.quality, args.crf))
+        report = derain_files(tiler, jobs, args.batch, progress, args.quality, args.crf)
     if args.json:
         print(json.dumps(_as_json(report, derainer), indent=2))
     elif report.files:

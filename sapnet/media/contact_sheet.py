@@ -31,8 +31,6 @@ def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Seque
     rows: name -> uint8 (H, W, 3) BGR or (H, W); columns stand in the order of the names' first appearance, and a
     picture that a row lacks is left blank. labels: one line under each row. Raises SapnetError.
     """
-    if not rows:
-        raise ValueError("a contact sheet needs at least one row")
     titles = list(dict.fromkeys(name for row in rows for name in row))
     shown = [_scale_row(row) for row in rows]
     widths = [max(row[title].shape[1] for row in shown if title in row) for title in titles]
@@ -53,23 +51,20 @@ def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Seque
 
 
 class SideBySideVideo:
-    """Labelled pairs of frames as a video.
+    """Pairs of rainy and derained frames as a video, with their titles.
 
     video: where to write. height, width: the largest of the frames to come; smaller ones are centred.
     """
 
-    def __init__(
-        self, video: VideoWriter, height: int, width: int, titles: tuple[str, str] = ("rainy", "derained")
-    ) -> None:
+    def __init__(self, video: VideoWriter, height: int, width: int) -> None:
         self._video = video
-        self._titles = titles
         # Videos have even sides.
         self._height, self._width = height + height % 2, width + width % 2
 
     def add(self, left: Frame, right: Frame) -> None:
         """Append a pair of uint8 (H, W, 3) BGR frames."""
         canvas = _paper(self._height + _TITLE, 2 * self._width + _GAP)
-        for start, title, frame in zip((0, self._width + _GAP), self._titles, (left, right), strict=True):
+        for start, title, frame in zip((0, self._width + _GAP), ("rainy", "derained"), (left, right), strict=True):
             _write(canvas, title, start + _GAP, _TITLE // 2, 0.62, _INK)
             _centre(canvas[_TITLE:, start : start + self._width], frame)
         self._video.write(canvas)

@@ -11,9 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from sapnet.errors import ImageFormatError
-from sapnet.images.codecs import JPEG_QUALITY
 from sapnet.images.frame import require_frame
-from sapnet.media.formats import DEFAULT_CRF
 from sapnet.media.pictures import Picture, PictureFile, read_pictures, write_pictures
 from sapnet.media.plan import Job
 from sapnet.media.tiles import Tiler
@@ -24,14 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How outputs are compressed. picture: of JPEG and WebP, 1 to 100. crf: of videos, 0 (best) to 51."""
-
-    picture: int = JPEG_QUALITY
-    crf: int = DEFAULT_CRF
 
 
 @dataclass(frozen=True)
@@ -93,15 +83,14 @@ class Report:
         log.warning("skipped: %s", err)
 
 
-def derain_files(
-    derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progress, quality: Quality | None = None
-) -> Report:
+def derain_files(derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progress, quality: int, crf: int) -> Report:
     """Do all jobs, pictures first, ``batch`` files or frames in memory at a time.
 
+    quality: of JPEG and WebP, 1 to 100. crf: of videos, 0 (best) to 51.
     An input that cannot be read is recorded, and the others go on. Raises SapnetError where the backend fails
     or an output cannot be written, ImageFormatError for the only input.
     """
-    report, quality = Report(len(jobs)), quality or Quality()
+    report = Report(len(jobs))
     task = progress.add_task("files", total=len(jobs))
     started = time.monotonic()
     for some in _batches((job for job in jobs if not job.is_video), batch):
@@ -109,7 +98,7 @@ def derain_files(
         progress.advance(task, len(some))
     for job in (job for job in jobs if job.is_video):
         try:
-            report.files.append(_derain_video(derain, job, batch, progress, quality))
+            report.files.append(_derain_video(derain, job, batch, progress, crf))
         except (ImageFormatError, OSError) as err:
             report.note_failure(job, err)
         progress.advance(task)
@@ -117,7 +106,7 @@ def derain_files(
     return report
 
 
-def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality: Quality) -> None:
+def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality: int) -> None:
     files: dict[Job, PictureFile] = {}
     for job in jobs:
         try:
@@ -133,7 +122,7 @@ def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality
         pairs = list(zip(file.pictures, derained, strict=True))
         pictures = [picture.with_frame(result.image) for picture, result in pairs]
         try:
-            write_pictures(job.output, PictureFile(pictures, file.info), quality.picture)
+            write_pictures(job.output, PictureFile(pictures, file.info), quality)
             if job.mask:
                 masks = [Picture.of_gray(result.streak_mask, picture.milliseconds) for picture, result in pairs]
                 write_pictures(job.mask, PictureFile(masks))
@@ -143,13 +132,13 @@ def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality
             report.files.append(_file_report(job, [result.rain_score for result in derained]))
 
 
-def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, quality: Quality) -> FileReport:
+def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, crf: int) -> FileReport:
     scores: list[float] = []
     with ExitStack() as stack:
         video = stack.enter_context(read_video(job.source))
         task = progress.add_task(job.source.name, total=video.count)
         stack.callback(progress.remove_task, task)
-        output = stack.enter_context(write_video(job.output, like=video, crf=quality.crf))
+        output = stack.enter_context(write_video(job.output, like=video, crf=crf))
         mask = stack.enter_context(write_video(job.mask, like=video, lossless=True)) if job.mask else None
         for frames in _batches(video.frames(output.copy), batch):
             results = derain([require_frame(frame.pixels) for frame in frames])

@@ -144,7 +144,8 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
     """The file with nothing decoded, its size checked, and its content. Raises ImageFormatError, OSError."""
     content = path.read_bytes()
     try:
-        with _quiet():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is in our error
             _require_integers(path, content)
             image = Image.open(io.BytesIO(content), formats=_READ_FORMATS)
             count = getattr(image, "n_frames", 1)
@@ -161,14 +162,6 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
         raise ImageFormatError(
             f"{path} is not a picture that can be read; it may be damaged ({err})", "decode"
         ) from err
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: what is wrong is in our error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _pictures(path: Path) -> Iterator[Picture]:

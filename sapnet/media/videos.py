@@ -88,7 +88,8 @@ class VideoReader:
 
         Raises ImageFormatError where no frame can be decoded or where the size changes.
         """
-        streams = [self.stream, *(other_streams(self) if copy else [])]
+        copied = ("audio", "subtitle") if copy else ()
+        streams = [self.stream, *(stream for stream in self.container.streams if stream.type in copied)]
         damaged, ends = 0, [0.0]
         packets = self.container.demux(streams)
         while True:
@@ -179,11 +180,6 @@ def read_video(path: Path) -> Iterator[VideoReader]:
             yield VideoReader(path, container, stream)
 
 
-def other_streams(video: VideoReader) -> list[Any]:
-    """The audio and subtitle streams."""
-    return [stream for stream in video.container.streams if stream.type in ("audio", "subtitle")]
-
-
 @contextmanager
 def write_video(
     path: Path,
@@ -207,8 +203,8 @@ def write_video(
             with av.open(file, "w", format=VIDEO_FORMATS[suffix][0]) as container:
                 codec = "ffv1" if lossless else VIDEO_FORMATS[suffix][1]
                 writer = VideoWriter(path, container, codec, Fraction(rate).limit_denominator(100_000), crf, like)
-                if like and not lossless:
-                    writer.add_others(like)
+                if not lossless:
+                    writer.add_others()
                 yield writer
                 writer.close()
         except (av.FFmpegError, ValueError) as err:
@@ -262,8 +258,11 @@ class VideoWriter:
         self._next_pts = 0
         self._converter = VideoReformatter()
 
-    def add_others(self, like: VideoReader) -> None:
+    def add_others(self) -> None:
         """Announce copies of the audio and subtitle streams, and set the metadata and chapters."""
+        like = self._like
+        if like is None:
+            return
         self._container.metadata.update({k: v for k, v in like.container.metadata.items() if k not in _OWN_TAGS})
         self._container.set_chapters(like.container.chapters())
         left_out = []

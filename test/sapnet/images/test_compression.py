@@ -142,14 +142,6 @@ def test_truncated_content_is_broken_wherever_it_ends(encode):
         assert error.value.kind == "decode"
 
 
-@pytest.mark.parametrize("encode", [jpeg, png])
-@pytest.mark.parametrize("padding", [b"\0", bytes(4096), b"\xff" * 64])
-def test_padding_after_the_end_is_ignored(encode, padding):
-    content = encode(smooth_bgr())
-    expected = decode_compressed(compressed(content)).bgr
-    np.testing.assert_array_equal(decode_compressed(compressed(content + padding)).bgr, expected)
-
-
 def test_the_end_of_a_thumbnail_is_not_the_end():
     content = with_segment(jpeg(smooth_bgr()), 0xE1, b"Exif\0\0" + jpeg(smooth_bgr(8, 8)))
     assert image_size(compressed(content), compressed=True) == (24, 32)

@@ -98,33 +98,11 @@ def test_the_fallback_is_asked_for_unknown_encodings_alone():
     assert asked == ["rgba16"]
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((6, 8), np.uint8), np.zeros((6, 8, 3)), np.zeros((5, 8, 3), np.uint8)])
-def test_a_fallback_must_return_bgr_of_the_right_size(wrong):
-    with pytest.raises(ImageFormatError, match="'32FC1' was converted to") as error:
-        decode_image(message(6, 8, "32FC1", 32, bytes(192)), fallback=lambda _: wrong)
-    assert error.value.kind == "encoding"
-
-
 def test_bgr8_and_gray_are_written_without_a_copy():
     frame, mask = random_pixels(6, 8, 3), random_pixels(6, 8)
     assert np.shares_memory(encode_image(frame, "bgr8").data, frame)
     assert np.shares_memory(encode_image(mask, "mono8").data, mask)
     np.testing.assert_array_equal(encode_image(frame[:, ::2], "bgr8").data, frame[:, ::2].ravel())
-
-
-@pytest.mark.parametrize(("encoding", "order"), [("bgra8", (0, 1, 2)), ("rgba8", (2, 1, 0))])
-def test_missing_alpha_is_opaque(encoding, order):
-    frame = random_pixels(6, 8, 3)
-    pixels = encode_image(frame, encoding).data.reshape(6, 8, 4)
-    np.testing.assert_array_equal(pixels[..., :3], frame[..., list(order)])
-    assert pixels[..., 3].min() == 255
-
-
-@pytest.mark.parametrize(("shape", "encoding"), [((6, 8, 3), "mono16"), ((6, 8, 3), "8UC3"), ((6, 8), "bgr8")])
-def test_frames_cannot_be_written_as_anything(shape, encoding):
-    with pytest.raises(ImageFormatError, match="cannot be written as") as error:
-        encode_image(np.zeros(shape, np.uint8), encoding)
-    assert error.value.kind == "encoding"
 
 
 def test_output_encoding():

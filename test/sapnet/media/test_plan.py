@@ -61,13 +61,6 @@ def test_one_file_to_a_file(tmp_path: Path, touch: Touch) -> None:
     ]
 
 
-def test_a_mask_that_exists_needs_overwrite(tmp_path: Path, touch: Touch) -> None:
-    image, _ = touch("a.png", "out/a_streak_mask.png")
-    with pytest.raises(SapnetError, match=r"a_streak_mask\.png exists; give another output, or --overwrite"):
-        plan_jobs([image], tmp_path / "out", masks=True)
-    assert len(plan_jobs([image], tmp_path / "out", masks=True, overwrite=True)) == 1
-
-
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("out", ["in", "in/trip/../", "link", "in/a.png"])
 def test_inputs_are_never_overwritten(tmp_path: Path, touch: Touch, out: str, overwrite: bool) -> None:

@@ -48,17 +48,6 @@ def test_frames_of_a_batch_do_not_mix():
     torch.testing.assert_close(network.derain(rainy), alone)
 
 
-def test_fewer_stages_are_the_first_ones():
-    rainy = torch.rand(1, 3, 16, 18)
-    assert torch.equal(small(stages=2)(rainy), small(stages=3)(rainy)[:2])
-
-
-def test_gradients_reach_every_parameter():
-    network = small(downscale=2).requires_grad_(True)
-    network(torch.rand(1, 3, 16, 16)).sum().backward()
-    assert [name for name, value in network.named_parameters() if value.grad is None] == []
-
-
 def test_separable_heads_equal_convolutions_side_by_side():
     torch.manual_seed(0)
     fused = SeparableConv(6, 4, heads=4)

@@ -58,13 +58,6 @@ def test_what_is_stored_is_loaded(cache: EngineCache) -> None:
     assert list(cache.folder.iterdir()) == [loaded.path]
 
 
-def test_the_default_folder_is_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert EngineCache().folder == tmp_path / "sapnet" / "engines"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert EngineCache().folder == Path.home() / ".cache" / "sapnet" / "engines"
-
-
 def test_processes_build_a_key_once_and_a_killed_builder_frees_it(tmp_path: Path) -> None:
     first = builder(tmp_path, 60)
     assert first.stdout is not None

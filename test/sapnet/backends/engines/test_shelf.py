@@ -115,18 +115,6 @@ def test_a_verdict_is_forgotten_with_the_cache_and_listed(shelf, tmp_path: Path,
     shelf(Loads()).prepare(*SIZE)
 
 
-def status(share: float, seconds: float, moved: float) -> BuildStatus:
-    return BuildStatus(SHAPE, "building", share, seconds, moved)
-
-
-def test_the_time_left_is_said_only_while_the_build_moves() -> None:
-    assert status(0.25, 10, 10).seconds_left == 30
-    assert status(0.25, 14, 10).seconds_left == 42
-    assert status(0.25, 16, 10).seconds_left is None
-    assert status(0.01, 1, 1).seconds_left is None
-    assert str(status(0.2, 600, 15)) == "building the engine for 48x64: building, 600 s"
-
-
 def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(shelf, tmp_path: Path) -> None:
     shelf(Loads()).prepare(*SIZE)
     began, stopped = threading.Event(), threading.Event()
