@@ -23,7 +23,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Subject:
-    """What runs. stages: None of what is no SAPNet. bound_ms: the least that a call takes here; None where unknown."""
+    """What runs. stages: None for other networks. bound_ms: lower bound of a call's time here; None if unknown."""
 
     weights: str
     backend: str

@@ -98,7 +98,7 @@ class Derainer:
 
     @property
     def backend_name(self) -> str:
-        """What runs now: ``auto`` may change over to TensorRT once an engine is built."""
+        """The backend that runs now: ``auto`` may change over to TensorRT once an engine is built."""
         return self._backend.name
 
     @property
@@ -117,16 +117,16 @@ class Derainer:
         return isinstance(self._backend, Standby) and self._backend.building
 
     def is_ready(self, height: int, width: int, batch: int = 1) -> bool:
-        """Whether so many frames of that size would be derained at once, with nothing left to compile."""
+        """Whether a batch of such frames would be derained without compiling anything."""
         return all(self._backend.is_ready(size, height, width) for size in set(_batch_sizes(batch)))
 
     def prepare(self, height: int, width: int, batch: int = 1) -> None:
-        """Compile for so many frames of that size; may take seconds. Raises BackendError."""
+        """Compile for a batch of frames of that size; may take seconds. Raises BackendError."""
         for size in set(_batch_sizes(batch)):
             self._backend.prepare(size, height, width)
 
     def close(self) -> None:
-        """Free the backend; an inference under way ends or raises, further ones raise BackendError."""
+        """Free the backend; an inference in progress ends or raises, further ones raise BackendError."""
         self._backend.close()
 
     def __enter__(self) -> Derainer:
@@ -159,7 +159,7 @@ class Derainer:
             )
 
     def _require_sound(self, rainy: Frames, derained: Frames, streaks: Frames) -> None:
-        """Refuse a result of the right type and shape that no network makes; a detector must not be fed with it.
+        """Raise BackendError for a damaged result of the right type and shape, which must not reach a detector.
 
         A network that overflows comes out as one colour all over, as nothing but zeros and full values, or as a frame
         without the streaks that were taken out of it, whichever the backend makes of infinity and NaN; memory that was
@@ -196,5 +196,5 @@ def _batches(frames: Sequence[Frame]) -> list[list[int]]:
 
 
 def _batch_sizes(count: int) -> list[int]:
-    """Sizes of the batches that so many equal-sized frames are run in."""
+    """Sizes of the batches that ``count`` equal-sized frames are run in."""
     return [min(MAX_BATCH, count - at) for at in range(0, count, MAX_BATCH)]

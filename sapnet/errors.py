@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class SapnetError(Exception):
-    """Base of every error of this package; its text says what was got, what was expected, what to do."""
+    """Base of this package's errors; the text says what was got, what was expected and what to do."""
 
 
 class CheckpointError(SapnetError):
@@ -20,7 +20,7 @@ class CheckpointError(SapnetError):
 
 
 class BackendError(SapnetError):
-    """A backend is missing, cannot run here, or returned something that is not a result."""
+    """A backend is missing, cannot run here, or returned a wrong result."""
 
 
 class EngineCacheError(SapnetError):
@@ -49,5 +49,5 @@ def describe(err: Exception) -> str:
 
 
 def first_line(said: BaseException | str) -> str:
-    """The first line of what a library says, which may go on for pages; an exception's class where it says nothing."""
+    """The first line of a library's message, or an exception's class where it has none."""
     return str(said).strip().partition("\n")[0].rstrip() or type(said).__name__

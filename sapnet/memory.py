@@ -1,4 +1,4 @@
-"""How a process that makes and frees large arrays all the time keeps the C library from giving their memory back."""
+"""Keeps the C library from returning freed memory, for processes that allocate large arrays all the time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NEVER, _PAD = 2**31 - 1, 2**28
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed for the next array, for the rest of the process; whether it could be told so.
+    """Have glibc keep freed memory for the next array, for the rest of the process; returns whether that worked.
 
     By default every array of some size is mapped anew and its pages cleared by the kernel, which takes as much time
     as the arithmetic of a training on two cores, and most of the time that a node takes to publish a frame.

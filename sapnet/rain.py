@@ -173,7 +173,7 @@ class RainSynthesizer:
         rng: np.random.Generator,
         combine: Callable[..., Any],
     ) -> None:
-        """Let a layer's streaks fall everywhere, also partly outside the frame, where it has a margin for them."""
+        """Draw a layer's streaks at random places, also partly outside the frame, which has a margin for them."""
         reach = _reach(sprites)
         first, rows, columns = self._margin - reach, self.height + reach, self.width + reach
         count = rng.poisson(layer.count * rows * columns / self.image_height**2)
@@ -210,7 +210,7 @@ def _render_soft(length: float, width: float, peak: float, angle: float, dx: flo
 
 
 def _render_flat(length: float, width: float, peak: float, angle: float, dx: float, dy: float) -> Frame:
-    """One streak without shades: all of its pixels have the peak's brightness."""
+    """One flat streak: all of its pixels have the peak's brightness."""
     half_width = max(width, 1.0) / 2
     along, across = _streak_axes(length / 2, half_width, angle, dx, dy)
     inside = (np.abs(along) <= length / 2) & (np.abs(across) <= half_width)

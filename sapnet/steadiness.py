@@ -20,7 +20,7 @@ class Steadier:
         """The steadied frame, uint8 (H, W, 3), new or ``frame`` itself.
 
         share: of the result before, 0 to 1. What differs in any channel by more than NEAR stays as it is, so that
-        what moves leaves no trail but of faint contrast. Another size begins anew.
+        what moves leaves no trail but of faint contrast. A frame of another size restarts it.
         """
         before, self._before = self._before, frame
         if share == 0 or before is None or before.shape != frame.shape:
@@ -31,5 +31,5 @@ class Steadier:
         return steady
 
     def forget(self) -> None:
-        """Begin anew: frames are missing between the last one and the next."""
+        """Restart: frames are missing between the last one and the next."""
         self._before = None

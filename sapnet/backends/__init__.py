@@ -1,4 +1,4 @@
-"""What runs the network: one module per backend, each with ``create(spec) -> Backend``, and the choice between them."""
+"""Backends run the network: one module each, with ``create(spec) -> Backend``, and the choice between them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _INSTALL: Mapping[str, str] = MappingProxyType(
         "fake": "reinstall sapnet",
     }
 )
-# Present where a driver for an NVIDIA GPU is: on a PC or server, and on Jetson.
+# Exist where an NVIDIA driver is loaded: on a PC or server, and on Jetson.
 _GPU_NODES = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/nvgpu"))
 
 log = logging.getLogger("sapnet")
 
 
 def create_backend(name: str, spec: BackendSpec) -> Backend:
-    """The backend of that name, or for ``auto`` the fastest that runs here; the log says which.
+    """Create a backend by name; ``auto`` takes the fastest that runs here and logs which.
 
     Raises BackendError that says what is missing and how to install it, CheckpointError for bad weights.
     """
@@ -50,7 +50,7 @@ def create_backend(name: str, spec: BackendSpec) -> Backend:
 
 
 def available_backends() -> dict[str, str]:
-    """For each backend that can be asked for by name: empty if it runs here, else why not."""
+    """Map each backend's name to why it cannot run here; empty if it can."""
     return {name: _why_not(name) for name in BACKENDS if name != "auto"}
 
 
@@ -65,7 +65,7 @@ def _why_not(name: str) -> str:
 def _create(name: str, spec: BackendSpec) -> Backend:
     try:
         module = import_module(_MODULES[name])
-    # A library that is there but broken raises OSError from its shared objects.
+    # A broken installation raises OSError from its shared objects.
     except (ImportError, OSError) as err:
         raise BackendError(f"backend {name!r} cannot be loaded ({err}); install it: {_INSTALL[name]}") from err
     backend: Backend = module.create(spec)
@@ -107,7 +107,7 @@ def _by_speed(device: str) -> list[tuple[str, str]]:
 
 
 def _warn_of_faster(backend: Backend, missed: list[tuple[str, SapnetError]], expected: bool) -> None:
-    """Say which faster backend cannot run although it may be expected; ``expected``: those that need a GPU, too."""
+    """Warn about faster backends that cannot run. expected: whether those that need a GPU count too."""
     for device, reason in missed:
         if device == "cpu" or expected:
             log.warning("running on %s (%s), a faster one is missing: %s", backend.name, backend.device, reason)

@@ -1,4 +1,4 @@
-"""What every backend is and is given: the protocol, the specification, and the progress of builds."""
+"""What backends share: the protocol, the specification, and the progress of builds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sapnet.errors import BackendError
 from sapnet.images.frame import MIN_SIDE
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-# Without a change of its share for this long, a build gives no estimate.
+# No estimate of the time left once the share has not changed for this long.
 _STANDS_STILL_S = 5.0
 _TELL_EVERY_S = 0.25
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -27,7 +27,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class EngineShape:
-    """Frames of height x width, in batches of 1 to ``max_batch``. Raises BackendError for what no engine can be."""
+    """Frames of height x width, in batches of 1 to ``max_batch``. Raises BackendError for sizes that are too small."""
 
     height: int
     width: int
@@ -58,7 +58,7 @@ class BuildStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate; None while the share is too small to go by, or stands still."""
+        """An estimate; None at the beginning of a build and while its share does not change."""
         if self.share < 0.05 or self.seconds - self.moved > _STANDS_STILL_S:
             return None
         return self.seconds * (1 - self.share) / self.share
@@ -75,7 +75,7 @@ OnStep = Callable[[str, float], None]
 
 
 class BuildWatch:
-    """Times a build: called with a step and a share, it hands on a BuildStatus for each step, and twice a second."""
+    """Times a build: turns steps and shares into BuildStatus, at most four a second and one for each step."""
 
     def __init__(self, shape: EngineShape, on_build: OnBuild, clock: Callable[[], float] = time.monotonic) -> None:
         self._shape = shape
@@ -98,7 +98,7 @@ class BuildWatch:
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """What was asked for; ``auto`` and 0 leave the choice to the backend. A value out of range is a BackendError.
+    """What a backend is asked for; ``auto`` and 0 leave the choice to it. Raises BackendError for values out of range.
 
     weights: preset name with shipped weights, or path of a checkpoint.
     device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -156,7 +156,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the backend that runs."""
+        """The name of the backend that runs."""
         ...
 
     @property
@@ -170,7 +170,7 @@ class Backend(Protocol):
         ...
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
-        """Whether ``infer`` on this shape would start at once, with nothing left to compile."""
+        """Whether ``infer`` on this shape would run at once, with nothing left to compile."""
         ...
 
     def prepare(self, batch: int, height: int, width: int) -> None:
@@ -185,5 +185,5 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the backend holds; it cannot be used afterwards. An ``infer`` under way ends or raises."""
+        """Free what the backend holds; it cannot be used afterwards. An ``infer`` in progress ends or raises."""
         ...

@@ -85,7 +85,7 @@ class CudaRunner:
             raise
 
     def close(self) -> None:
-        """Free its memory, after a call under way."""
+        """Free its memory, after a call in progress."""
         with self._lock:
             self._enqueue = None
             self._graphs.clear()

@@ -1,4 +1,4 @@
-"""The processors that backends run on: names, abilities, the GPU's driver, and the lock of what prepares work."""
+"""The processors that backends run on: names, features, the GPU's driver, and the lock for preparing work."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sapnet.errors import BackendError, first_line
 if TYPE_CHECKING:
     import torch  # the node's diagnostics name the processor without it
 
-# Held, in the whole process, by who captures a CUDA graph, loads an engine or sets torch's flags for a while, which
-# must not meet: a capture fails when another thread takes or frees memory. Never held while frames are run, and nobody
-# closes what may be running while holding it.
+# Held while a CUDA graph is captured, an engine is loaded or torch's flags are changed, in the whole process: a capture
+# fails when another thread allocates or frees memory. Never held while frames are run, nor while closing what may be
+# running.
 PREPARING = threading.RLock()
 _DRIVER = "libcuda.so.1"
 _CPUINFO = Path("/proc/cpuinfo")
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-# What the driver says of itself: on PCs and servers, and on Jetson, whose driver is part of the system.
+# The driver's own version files: on PCs and servers, and on Jetson, whose driver is part of the system.
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
 
 
 def processor_name() -> str:
-    """For people: the model of the processor, or its architecture where the system does not tell."""
+    """The processor's model, or its architecture where the system does not tell."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
@@ -60,7 +60,7 @@ def find_device(name: str) -> torch.device:
         )
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
-    except RuntimeError as err:  # a GPU whose memory others hold, a driver that is too old
+    except RuntimeError as err:  # such as a GPU without free memory, or a driver that is too old
         raise BackendError(f"torch cannot use the GPU: {first_line(err)}; see who else does: nvidia-smi") from err
     index = torch.device("cuda" if name == "auto" else name).index or 0
     if index >= (count := torch.cuda.device_count()):
@@ -69,7 +69,7 @@ def find_device(name: str) -> torch.device:
 
 
 def driver_version() -> str:
-    """All that is known of the NVIDIA driver; a change of it makes engines and their kernels worthless."""
+    """Identify the NVIDIA driver; another driver invalidates engines and their kernels."""
     said = [f"CUDA {_cuda_of_driver() or 'unknown'}"]
     for path in _DRIVER_FILES:
         if path.is_file():
@@ -78,7 +78,7 @@ def driver_version() -> str:
 
 
 def place(device: torch.device) -> dict[str, str]:
-    """The GPU and its driver, as part of a cache key: what holds here need not hold on others."""
+    """The GPU and its driver, as part of a cache key."""
     import torch
 
     return {"gpu": torch.cuda.get_device_name(device), "driver": driver_version()}
@@ -86,7 +86,7 @@ def place(device: torch.device) -> dict[str, str]:
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Have convolutions in float32 be that, in all of the process: for who holds PREPARING.
+    """Turn TF32 off for convolutions in the whole process; the caller holds PREPARING.
 
     Where a process has used torch's newer ``fp32_precision``, its older flags raise: each is set in its own way.
     """
@@ -106,7 +106,7 @@ def without_tf32() -> Iterator[None]:
 
 
 def _cuda_of_driver() -> int:
-    """The newest CUDA that the driver runs, such as 13010; 0 where its library is not there or does not say."""
+    """The newest CUDA version that the driver supports, such as 13010; 0 if unknown."""
     version = ctypes.c_int()
     try:
         status = ctypes.CDLL(_DRIVER).cuDriverGetVersion(ctypes.byref(version))

@@ -1,4 +1,4 @@
-"""The LRU cache of what backends made ready: engines, CUDA graphs, compiled networks."""
+"""The LRU cache of engines, CUDA graphs and compiled networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serves frames with one backend until another, whose engines take long to build, is ready for their size."""
+"""Runs frames on one backend until another, whose engines take long to build, is ready for their size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 from sapnet.backends.base import Backend, Frames
 from sapnet.errors import BackendError, SapnetError
 
-# An engine that could not be made ready is tried again after so long: memory that had run out may be there by then.
+# Time until a failed engine is tried again: there may be free memory by then.
 _RETRY_S = 300.0
 
 Shape = tuple[int, int, int]
@@ -23,7 +23,7 @@ class Meanwhile(Backend, Protocol):
     """A backend that serves for a while."""
 
     def forget(self, height: int, width: int) -> None:
-        """Free what is held for frames of this size; it is made anew where they come again."""
+        """Free what is held for frames of this size; it is made again when needed."""
         ...
 
 
@@ -66,12 +66,12 @@ class Standby:
         return bool(self._building)
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
-        """Whether either is."""
+        """Whether either backend is ready."""
         shape = batch, height, width
         return self._wanted.is_ready(*shape) or self._meanwhile.is_ready(*shape)
 
     def prepare(self, batch: int, height: int, width: int) -> None:
-        """Have ``wanted`` made ready in the background, and ``meanwhile`` at once. Raises BackendError."""
+        """Prepare ``meanwhile`` now and ``wanted`` in the background. Raises BackendError."""
         shape = batch, height, width
         if self._wanted.is_ready(*shape):
             return
@@ -108,7 +108,7 @@ class Standby:
         return backend.infer(frames)
 
     def _want(self, shape: Shape, at_once: bool = False) -> None:
-        """Have an engine made ready in the background, unless that goes on or, but for ``at_once``, has just failed."""
+        """Prepare an engine in the background, unless it is being built or, without ``at_once``, failed recently."""
         with self._lock:
             due = at_once or time.monotonic() >= self._not_before.get(shape, -math.inf)
             if shape in self._building or not due:

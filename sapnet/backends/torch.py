@@ -60,7 +60,7 @@ class TorchBackend:
         return (self._get(*shape) or self._make_runner(*shape)).infer(frames)
 
     def forget(self, height: int, width: int) -> None:
-        """Free what a GPU holds for frames of this size; it is made anew where they come again."""
+        """Free what a GPU holds for frames of this size; it is made again when needed."""
         if self._on_gpu.drop((height, width)):
             with devices.PREPARING:
                 torch.cuda.empty_cache()

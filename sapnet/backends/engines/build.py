@@ -1,4 +1,4 @@
-"""Builds engines: in this process, or in a child process that cannot disturb the frames that go on meanwhile.
+"""Builds engines: in this process, or in a child process, so that frames go on undisturbed.
 
 ``python -m sapnet.backends.engines.build REQUEST CACHE_DIR`` is the child: it prints a line for each step.
 """
@@ -24,17 +24,17 @@ from sapnet.backends.engines.cache import EngineCache, Entry
 from sapnet.backends.engines.key import Key, UnfitEngineError
 from sapnet.errors import BackendError, SapnetError
 
-# How the child says how far it is, and why it ends.
+# Prefixes of the child's lines: its progress, and why it failed.
 _PROGRESS, _ERROR = "progress: ", "error: "
 _POLL_S = 0.5
 _END_S = 5.0
-_FAILED, _UNFIT = 1, 3  # exit status of the child: it may succeed another time, or it cannot
+_FAILED, _UNFIT = 1, 3  # exit status of the child: a retry may succeed, or cannot
 _BUILT = 0.95  # the rest is storing and loading
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What an engine is wanted for.
+    """A request for an engine.
 
     builder: dotted name of the module that builds it, a Builder. stages: recurrences, never 0.
     options: what the builder needs besides, plain JSON values: target or device.
@@ -77,7 +77,7 @@ class Builder(Protocol):
 
 
 def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> Entry:
-    """The engine from the cache, else built in this process and stored; two who want the same wait for one build.
+    """The engine from the cache, else built in this process and stored; concurrent callers share one build.
 
     Raises SapnetError.
     """
@@ -147,7 +147,7 @@ def main() -> int:
 
 
 def _say(kind: str, text: str) -> None:
-    # A library may have left a line open.
+    # A library may have printed an incomplete line.
     print(f"\n{kind}{text}", flush=True)
 
 
@@ -156,7 +156,7 @@ def _builder(request: BuildRequest) -> Builder:
 
 
 def _follow(child: subprocess.Popen[str], on_step: OnStep, stopped: threading.Event) -> list[str]:
-    """Pass on the child's steps until it ends; returns all else that it and its libraries have printed."""
+    """Report the child's steps until it ends; returns the other lines that it has printed."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -186,7 +186,7 @@ def _follow(child: subprocess.Popen[str], on_step: OnStep, stopped: threading.Ev
 
 
 def _end(child: subprocess.Popen[str], stopped: bool) -> None:
-    """Let it end, or have it ended."""
+    """Wait for the child; terminate it if stopped, kill it if it does not end."""
     if stopped:
         child.terminate()
     try:
@@ -196,7 +196,7 @@ def _end(child: subprocess.Popen[str], stopped: bool) -> None:
 
 
 def _why(status: int, said: list[str]) -> str:
-    # Libraries may have a last word when the process ends.
+    # Libraries may print more when the process ends.
     ours = [line.removeprefix(_ERROR) for line in said if line.startswith(_ERROR)]
     return (ours or said or [f"the build ended with status {status}"])[-1]
 

@@ -40,7 +40,7 @@ TIMINGS = 8
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
 _EXAMPLE_SHAPE = (2, 33, 46, 3)
 
-# Words that blame something else: diagnostics of TensorRT-RTX, errors such as "Cuda Runtime (cudaError 35".
+# Causes other than the engine: diagnostics of TensorRT-RTX, errors such as "Cuda Runtime (cudaError 35".
 _NOT_ITS_FAULT = (
     "out of memory",
     "outofmemory",
@@ -56,7 +56,7 @@ log = logging.getLogger("sapnet")
 
 @dataclass(frozen=True)
 class Flavour:
-    """Where the two libraries differ.
+    """What differs between the two libraries.
 
     module: the Python module. install: how to get it. supports: compute capabilities it runs on, empty for any.
     """
@@ -84,7 +84,7 @@ def load_library(flavour: str) -> Any:
     name = FLAVOURS[flavour].module
     try:
         library = import_module(name)
-    # A library that is there but broken raises OSError from its shared objects.
+    # A broken installation raises OSError from its shared objects.
     except (ImportError, OSError) as err:
         raise BackendError(f"{name} cannot be loaded ({err}); install it: {FLAVOURS[flavour].install}") from err
     # torch-tensorrt-rtx puts TensorRT-RTX in the place of TensorRT.
@@ -94,7 +94,7 @@ def load_library(flavour: str) -> Any:
 
 
 def require_capability(flavour: str, capability: tuple[int, int], device: str) -> None:
-    """Refuse a GPU that the flavour does not run on. Raises BackendError."""
+    """Raise BackendError for a GPU that the flavour does not support."""
     supports = FLAVOURS[flavour].supports
     if supports and capability not in supports:
         known = ", ".join(f"{major}.{minor}" for major, minor in supports)
@@ -111,7 +111,7 @@ def own_target(capability: tuple[int, int]) -> str:
 
 
 def require_target(target: str, precision: str) -> None:
-    """Refuse a target that there is not, or that cannot run the precision. Raises BackendError."""
+    """Raise BackendError for an unknown target, or one that cannot run the precision."""
     if target not in TARGETS:
         raise BackendError(f"got target {target!r}, expected {', '.join(TARGETS)}")
     if (target, precision) == ("sm75", "bf16"):
@@ -184,7 +184,7 @@ def build_engine(
         raise UnfitEngineError(f"{trt.__name__} cannot read the exported network: {faults}")
     config = builder.create_builder_config()
     _set_shape(builder, network, config, shape)
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; fp32 is to mean fp32
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, but fp32 means fp32
     if flavour == RTX:
         _set_target(trt, config, target)
     else:
@@ -217,7 +217,7 @@ def _set_shape(builder: Any, network: Any, config: Any, shape: EngineShape) -> N
 
 @cache
 def shared_logger(trt: Any) -> Any:
-    """The logger of a flavour, which passes on to ``sapnet``'s and keeps the last error.
+    """The logger of a flavour: forwards to ``sapnet``'s and keeps the last error.
 
     One per process: TensorRT keeps the first that it is given, by its address, for all that come later.
     """
@@ -229,12 +229,12 @@ def shared_logger(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                # Whoever asked raises it as a BackendError: it is reported once.
+                # The caller raises it as a BackendError.
                 self._last_error = message
             log.debug("TensorRT: %s", message)
 
         def take_error(self) -> str:
-            """The last error, which is reported once."""
+            """Return the last error and forget it."""
             said, self._last_error = self._last_error, ""
             return said or "no reason given"
 
@@ -242,7 +242,7 @@ def shared_logger(trt: Any) -> Any:
 
 
 def refusal(said: str) -> BackendError:
-    """The error for an engine that TensorRT does not build or run: unfit, unless something else is to blame."""
+    """The error for an engine that TensorRT refuses: UnfitEngineError, unless memory or the driver is the cause."""
     others = any(words in said.lower() for words in _NOT_ITS_FAULT)
     return BackendError(said) if others else UnfitEngineError(said)
 
@@ -273,7 +273,7 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
             inside = 0.0
             for steps, done in reversed(list(self._phases.values())):
                 inside = min(1.0, (done + inside) / steps)
-            # Subphases that come again would let it fall.
+            # A repeated subphase would make it fall.
             self._share = max(self._share, inside)
             on_step("building", self._share)
 
@@ -321,7 +321,7 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
     network.network.to(DTYPES[precision])
     example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
     sizes = ({0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO},)
-    # Its advice is for whoever maintains the exporter.
+    # It prints advice for the exporter's maintainers.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

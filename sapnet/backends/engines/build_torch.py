@@ -150,7 +150,7 @@ def _input(torch_tensorrt: Any, shape: EngineShape) -> Any:
 
 @cached
 def _convert_uint8_outputs(torch_tensorrt: Any, tensorrt: Any) -> None:
-    """Have torch-tensorrt convert casts to uint8 that give outputs, where TensorRT has them: it knows no others."""
+    """Register a converter for casts to uint8 outputs, which torch-tensorrt lacks; TensorRT allows no others."""
     conversion = torch_tensorrt.dynamo.conversion
 
     def gives_uint8_output(node: torch.fx.Node, settings: object = None) -> bool:
@@ -170,13 +170,13 @@ def _convert_uint8_outputs(torch_tensorrt: Any, tensorrt: Any) -> None:
 
 
 def _current(device: torch.device) -> AbstractContextManager[Any]:
-    """TensorRT builds for the GPU that is the current one."""
+    """Make the GPU current: TensorRT builds for the current one."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager
 def _as_backend_error(what: str) -> Iterator[None]:
-    """Raise whatever goes wrong inside as a BackendError that says ``what`` and the first cause that is known."""
+    """Raise errors inside as a BackendError that says ``what`` and the first known cause."""
     errors = _FirstError()
     for name in _LOGS:
         logging.getLogger(name).addHandler(errors)
@@ -191,7 +191,7 @@ def _as_backend_error(what: str) -> Iterator[None]:
 
 
 class _FirstError(logging.Handler):
-    """Keeps the first error that is logged: up to 2.11, torch-tensorrt logs what went wrong and raises nonsense."""
+    """Keeps the first logged error: TensorRT's causes are only logged, and up to 2.11 torch-tensorrt's too."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

@@ -60,7 +60,7 @@ class Listed:
 
 
 class _DamagedError(Exception):
-    """A file that is not an entry, or not all of one; its text is part of a sentence."""
+    """A file is not a complete entry; the text completes a sentence."""
 
 
 class EngineCache:
@@ -105,7 +105,7 @@ class EngineCache:
         return entry
 
     def try_store(self, key: Key, data: bytes, about: Mapping[str, Any]) -> None:
-        """``store``, for what can be had again; where it cannot be stored, that is one line in the log."""
+        """``store``, but log a warning where the folder cannot be written: for what can be made again."""
         try:
             self.store(key, data, about)
         except EngineCacheError as err:

@@ -1,4 +1,4 @@
-"""What identifies an engine: plain values that JSON holds, compared as a whole."""
+"""The identity of an engine: plain JSON values, compared as a whole."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Key = Mapping[str, Any]
 
 
 class UnfitEngineError(BackendError):
-    """An engine that does not run here or computes something else: another may, so this one is not kept."""
+    """An engine does not run here or gives wrong results; it is removed, and another one may be built."""
 
 
 @cache
 def model_code_version() -> str:
-    """A digest of the source that an engine is compiled from: a change of it makes a new engine."""
+    """A digest of the source that decides what an engine computes; a change leads to a new engine."""
     digest = hashlib.sha256()
     for pattern in _MODEL_CODE:
         for path in sorted(_PACKAGE.glob(pattern)):

@@ -19,7 +19,7 @@ from sapnet.rain import RainSynthesizer
 # 8-bit PSNR that an engine must reach against float32, in dB.
 REQUIRED_DB: Mapping[str, float] = MappingProxyType({"fp32": 65.0, "fp16": 55.0, "bf16": 48.0})
 
-# The largest agreement that is stated: that of equal frames is infinite, which JSON cannot hold.
+# Equal frames agree infinitely, which JSON cannot hold.
 _MOST_DB = 99.0
 
 

@@ -55,7 +55,7 @@ class EngineRunner:
         self.infer = self._runner.infer
 
     def close(self) -> None:
-        """Free the engine, after a call under way."""
+        """Free the engine, after a call in progress."""
         self._runner.close()
         self._contexts.clear()
         self._config = self._kernels = self._engine = self._runtime = self._memory = None
@@ -76,7 +76,7 @@ class EngineRunner:
     def _name_tensors(self, engine: Any) -> None:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT]
-        # The derained frames have a dimension more than the streaks.
+        # The derained frames have one dimension more than the streaks.
         outputs = [name for name in names if name not in self._inputs]
         self._outputs = sorted(outputs, key=lambda name: -len(engine.get_tensor_shape(name)))
 
@@ -100,7 +100,7 @@ class EngineRunner:
         config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
         self._kernels = config.create_runtime_cache()
         if (stored := self._cache.load(self._kernels_key)) is not None:
-            self._kernels.deserialize(stored.data)  # says False for kernels of another driver, and then has none
+            self._kernels.deserialize(stored.data)  # returns False for kernels of another driver, and stays empty
         config.set_runtime_cache(self._kernels)
         return config
 
@@ -120,7 +120,7 @@ class EngineRunner:
         """Keep the kernels that were compiled for this GPU: otherwise every start compiles them again."""
         stored = self._cache.load(self._kernels_key)
         serialized = self._kernels.serialize()
-        if serialized is None:  # there is nothing to keep, which is no fault of the engine
+        if serialized is None:  # nothing to keep
             return
         kernels = bytes(serialized)
         if stored is None or stored.data != kernels:

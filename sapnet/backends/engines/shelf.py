@@ -34,7 +34,7 @@ class EngineShelf(Generic[E]):
     """The engines of a backend, for the last ``spec.max_shapes`` heights and widths.
 
     requests: what an engine of a shape may be, the one to be built first, then those built elsewhere that do too.
-    load: makes a cache's entry run; raises UnfitEngineError, for which the entry is built anew, or BackendError, for
+    load: makes a cache's entry run; raises UnfitEngineError, for which the entry is built again, or BackendError, for
     which it is kept.
     place: what else it depends on whether an engine is fit. One that is built here and unfit is not built again there.
     """
@@ -58,7 +58,7 @@ class EngineShelf(Generic[E]):
         self._closed = threading.Event()
 
     def get(self, batch: int, height: int, width: int) -> E | None:
-        """The engine that takes such frames, if it is ready. Raises BackendError once closed."""
+        """The engine for such frames, if it is ready. Raises BackendError once closed."""
         engine = self._engines.get((height, width))
         return engine if engine is not None and batch <= engine.shape.max_batch else None
 

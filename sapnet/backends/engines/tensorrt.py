@@ -81,7 +81,7 @@ def _load_torch_tensorrt() -> Any:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # it is loaded, by a package that has taken its name for another
+    except ValueError:  # another package has been loaded under this name
         return True
 
 
@@ -162,7 +162,7 @@ class TensorRtBackend:
                     raise
                 finally:
                     torch.cuda.empty_cache()
-            # Memory that runs out above all; the bindings raise RuntimeError and TypeError.
+            # Mostly memory that runs out; the bindings raise RuntimeError and TypeError.
             except (RuntimeError, TypeError, MemoryError) as err:
                 raise BackendError(f"the engine for {shape} cannot be made ready: {first_line(err)}") from err
         return runner
@@ -180,7 +180,7 @@ class TensorRtBackend:
         """Refuse an engine file that was not built for what is to run here."""
         ours = self._requests(EngineShape(16, 16))[0].key()
         for name, wanted in ours.items():
-            # TensorRT-RTX says itself which targets run here.
+            # TensorRT-RTX checks the target itself.
             if name not in ("shape", "target") and (got := given.key.get(name)) != wanted:
                 raise BackendError(
                     f"{given.path}: built for {name} {got!r}, but {wanted!r} is needed here; "
