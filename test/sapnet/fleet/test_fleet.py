@@ -382,9 +382,9 @@ def test_an_interrupted_command_resumes_and_says_what_failed(cluster: Any, tmp_p
     [
         (FAKE, {"gpus": 64.0}, "no node has 1 CPUs and 64 GPUs for a worker; ask for less"),
         (
-            {"backend": "fake", "fake": {"latency_ms": -1.0}},
+            {"backend": "fake", "fake": {"mode": "explode"}},
             {},
-            r"/\w+ cannot derain: got fake option latency_ms -1\.0",
+            r"/\w+ cannot derain: got fake option mode 'explode'",
         ),
     ],
 )
