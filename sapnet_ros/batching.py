@@ -11,6 +11,7 @@ from sapnet.derainer import Derained, Derainer
 from sapnet.errors import describe
 from sapnet.images.messages import Decoded
 from sapnet_ros.camera import Camera
+from sapnet_ros.loader import FAILURES
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
 from sapnet_ros.stats import Parts
@@ -51,10 +52,10 @@ class Call:
         self.error = ""
 
     def run(self) -> None:
-        """Derain; raises nothing."""
+        """Derain."""
         try:
             self.results = self.derainer([held.decoded.bgr for held in self.batch])
-        except Exception as err:  # a backend's library may raise anything, and no frame may kill the node
+        except FAILURES as err:
             self.error = describe(err)
         self.ended_s = self._clock()
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,7 +55,7 @@ def cv_bridge_fallback(keep_thread: Callable[[Thread], None] = lambda thread: No
             if len(msg.data) == msg.step * msg.height:
                 bgr: NDArray[np.uint8] = bridge.imgmsg_to_cv2(msg, desired_encoding="bgr8")
                 return bgr
-        except Exception as err:  # cv_bridge lets errors of NumPy, OpenCV and its own through
+        except (RuntimeError, TypeError, ValueError, cv2.error) as err:  # its own, NumPy's and OpenCV's
             said = str(err)[:MAX_SAID]
             raise _refused(msg.encoding, f"cv_bridge cannot convert it to bgr8: {said}") from err
         raise ImageFormatError(
@@ -86,7 +87,7 @@ def _open_bridge() -> tuple[Any, str]:
         trouble = _try_bridge()
         if not trouble:
             return importlib.import_module("cv_bridge").CvBridge(), ""
-    except Exception as err:  # also of the import, although it has just worked in another process
+    except (ImportError, AttributeError, OSError) as err:
         trouble = f"{type(err).__name__}: {first_line(err)}"
     return None, f"cv_bridge, which may know it, does not work beside NumPy {np.__version__} ({trouble[:MAX_SAID]})"
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -79,6 +80,14 @@ def main(args: list[str] | None = None) -> int:
     logger = logging.getLogger("sapnet")
     logger.setLevel(logging.INFO)
     logger.addHandler(RosHandler(node.get_logger()))
+
+    def end_on_error(error: threading.ExceptHookArgs) -> None:
+        """An error that nobody expects ends the process, which can be respawned; a lost thread would go unnoticed."""
+        said = "".join(traceback.format_exception(error.exc_type, error.exc_value, error.exc_traceback))
+        node.get_logger().fatal(f"thread {error.thread and error.thread.name} failed:\n{said}")
+        ends.put(1)
+
+    threading.excepthook = end_on_error
     code, all_ended = _run(node, ends)
     rclpy.try_shutdown()
     if not all_ended:
@@ -117,7 +126,7 @@ def _run(node: DerainNode, ends: SimpleQueue[int]) -> tuple[int, bool]:
             except (ExternalShutdownException, ShutdownException):
                 ends.put(0)
                 return
-            except Exception:  # one bad request or callback must not end the node
+            except RuntimeError:  # of rclpy, as for a transition that the state does not allow
                 node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
                 time.sleep(AFTER_ERROR_S)
 
@@ -129,7 +138,7 @@ def _run(node: DerainNode, ends: SimpleQueue[int]) -> tuple[int, bool]:
     executor.wake()
     spinner.join(JOIN_TIMEOUT_S)
     if not spinner.is_alive():
-        with contextlib.suppress(Exception):  # already shut down, by a transition
+        with contextlib.suppress(RuntimeError):  # already shut down, by a transition
             node.trigger_shutdown()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()

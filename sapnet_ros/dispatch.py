@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sapnet.derainer import Derained
-from sapnet.errors import ImageFormatError
+from sapnet.errors import ImageFormatError, describe
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import Decoded
 from sapnet_ros import fate as fates
@@ -23,7 +22,6 @@ from sapnet_ros.params import NodeParams
 from sapnet_ros.stats import Parts
 
 NEVER = math.inf
-AFTER_ERROR_S = 0.1
 # From receipt; a driver that sends the camera_info after the image does so at once.
 INFO_WAIT_S = 0.05
 
@@ -86,7 +84,6 @@ class Dispatch:
         self._settled: dict[str, Settled] = {}
         self._call: Call | None = None
         self._pending = 0  # cameras that have a frame in hand or queued
-        self._looking_at: Received | None = None
         self._inference = make_inference()
         for camera in cameras.values():
             camera.steadier.forget()
@@ -98,27 +95,7 @@ class Dispatch:
 
     def step(self) -> float:
         """Do what can be done now; returns the steady time of the next step, if nothing comes before."""
-        try:
-            return self._step(self._params())
-        except Exception as err:  # an error of ours, not of a message or a backend: the node goes on
-            self._log_error(f"worker:{type(err).__name__}", "".join(traceback.format_exception(err)))
-            if (frame := self._looking_at) is not None:
-                self._looking_at = None
-                self._mailbox.take(frame)
-                self._cameras[frame.camera].stats.count_dropped(fates.FAILURE, str(err))
-            self._settle_all(Fate(fates.FAILURE, dropped=True, error=str(err), kind=fates.FAILURE))
-            return self._clock() + AFTER_ERROR_S
-
-    def end(self) -> None:
-        """Drop what is in hand, and let the thread of the network end."""
-        if self._in_hand and self._call is not None:
-            self._log_error("give-up", "the network's call does not end in time: its frames are given up")
-        self._settle_all(Fate(fates.SHUTDOWN, dropped=True))
-        for settled in self._settled.values():
-            self._publish(settled)
-        self._inference.close()
-
-    def _step(self, params: NodeParams) -> float:
+        params = self._params()
         self._count_pending()
         if self._call is not None and self._call.ended_s is not None:
             self._end_call(self._call, self._call.ended_s, params)
@@ -133,6 +110,16 @@ class Dispatch:
         self._settle_missed(params)
         next_s = min(self._start_call(params), self._next_s(params))
         return self._clock() if any(took) else next_s
+
+    def end(self) -> None:
+        """Drop what is in hand, and let the thread of the network end."""
+        if self._in_hand and self._call is not None:
+            self._log_error("give-up", "the network's call does not end in time: its frames are given up")
+        for held in list(self._in_hand.values()):
+            self._settle(held, Fate(fates.SHUTDOWN, dropped=True))
+        for settled in self._settled.values():
+            self._publish(settled)
+        self._inference.close()
 
     def _end_call(self, call: Call, ended_s: float, params: NodeParams) -> None:
         self._call = None
@@ -188,12 +175,6 @@ class Dispatch:
         """Take a camera's oldest frame, if it can be settled, or be derained next; returns whether there was one."""
         if name in self._in_hand or name in self._settled or (head := self._mailbox.head(name)) is None:
             return False
-        self._looking_at = head
-        took = self._look_at(head, params)
-        self._looking_at = None
-        return took
-
-    def _look_at(self, head: Received, params: NodeParams) -> bool:
         camera, now_s = self._cameras[head.camera], self._clock()
         fate = fates.decide(head, camera, self._loader, params, now_s, self._due_s(head, params))
         if fate is None and not self._may_be_next(head):
@@ -207,6 +188,8 @@ class Dispatch:
                 decoded = self._decode(head.message)
             except ImageFormatError as err:
                 fate = fates.unreadable(err)
+            except MemoryError:
+                fate = Fate(fates.FAILURE, dropped=True, error="too little memory for the frame", kind=fates.FAILURE)
         if head.size is not None and (decoded is not None or (fate is not None and fate.reason == fates.UNWATCHED)):
             camera.size = head.size
             if min(head.size) >= MIN_SIDE:
@@ -260,10 +243,6 @@ class Dispatch:
     def _holds(self, held: InHand) -> bool:
         return self._in_hand.get(held.frame.camera) is held
 
-    def _settle_all(self, fate: Fate) -> None:
-        for held in list(self._in_hand.values()):
-            self._settle(held, fate)
-
     def _settle(self, held: InHand, fate: Fate, derained: Derained | None = None) -> None:
         del self._in_hand[held.frame.camera]
         self._finish(held.frame, held.decoded, fate, derained, held.parts)
@@ -306,9 +285,9 @@ class Dispatch:
         camera = self._cameras[frame.camera]
         try:
             camera.publish(frame, settled.decoded, derained, fate.reason, self._params(), parts)
-        except Exception as err:  # a frame that cannot be written as JPEG, or an error of ours
-            camera.stats.count_dropped(fates.FAILURE, str(err))
-            self._log_error(f"{camera.label}:{type(err).__name__}", "".join(traceback.format_exception(err)))
+        except (ImageFormatError, RuntimeError, MemoryError) as err:  # RuntimeError: of rclpy
+            camera.stats.count_dropped(fates.FAILURE, describe(err))
+            self._log_error(f"{camera.label}:{type(err).__name__}", f"{camera.label}: {describe(err)}")
             return
         parts.total_s = self._clock() - frame.received_s
         if derained is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sapnet.errors import describe
+from sapnet.errors import SapnetError, describe
 from sapnet.images.frame import MIN_SIDE
 from sapnet_ros.params import NodeParams, Size
 
@@ -33,6 +33,10 @@ MAX_LEFT_BEHIND = 5
 # A rate is held if the calls of one period take so much of it.
 BUSY_SHARE = 0.8
 MEASURED_CALLS = 3
+
+# What loading, compiling or running a network raises: our own errors, RuntimeError of torch, OpenVINO and TensorRT, and
+# what a library that cannot be loaded, a full disk or too little memory lead to.
+FAILURES = (SapnetError, RuntimeError, ImportError, OSError, MemoryError)
 
 log = logging.getLogger("sapnet")
 
@@ -345,13 +349,13 @@ class Loader:
             self._busy, self._build = False, None
             try:
                 self._on_change()
-            except Exception as err:  # telling others must not end the loading
+            except RuntimeError as err:  # of rclpy, whose context may have been shut down
                 self._tell_error(describe(err))
 
     def _reload(self, stages: int) -> None:
         try:
             derainer = self._load(stages)
-        except Exception as err:
+        except FAILURES as err:
             error = describe(err)
             with self._changed:
                 # The same load would fail again, and only a change of stages asks for another ...
@@ -389,7 +393,7 @@ class Loader:
             return
         try:
             changed = choice.review(derainer, size, may_rise)
-        except Exception as err:  # a backend's library may raise anything
+        except FAILURES as err:
             self._tell_error(describe(err))
             return
         log.info(choice.said)
@@ -401,7 +405,7 @@ class Loader:
         """Compile for a size; returns why it failed, or nothing."""
         try:
             derainer.prepare(*size)
-        except Exception as err:
+        except FAILURES as err:
             reason = describe(err)
             self._tell_error(reason)
             return reason

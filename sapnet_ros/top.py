@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,36 +39,18 @@ LEVELS = ("OK", "WARN", "ERROR", "STALE")
 STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
 QUANTILES = ("p50", "p95", "p99")
 PARTS = ("wait", "preprocess", "inference", "postprocess", "publish")
-REASONS = ("passed_through", "dropped")
-COUNTS = ("received", "derained", *REASONS, "lost_in_transport")
-
-# Values that are known; others are shown nowhere.
-TEXTS = {
-    "topic",
-    "gate",
-    "backend",
-    "weights",
-    "precision",
-    "device",
-    "build_progress",
-    "last_error",
-    "state",
-    "version",
-}
-FLAGS = {"best_effort_fallback", "enabled", "ready"}
-NUMBERS = {*COUNTS, "in_flight", "rain_score", "rate_in_hz", "rate_out_hz", "silent_s", "stages", "missed_in_row"}
-NUMBERS |= {"last_error_age_s", "restarts", "gpu_memory_mb", "pid", "memory_mb", "cpu_percent", "threads", "open_files"}
-NUMBERS |= {f"{part}_ms_{quantile}" for part in ("latency", *PARTS) for quantile in QUANTILES}
-
-# By two values a status is known to be derain_node's, whatever the node is called.
+COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport")
+# Values that stay text in JSON, although they may look like a number.
+TEXTS = ("topic", "weights", "version", "device", "build_progress", "last_error")
+# A status that has the values of one of these is derain_node's, whatever the node is called.
 SIGNATURES = ({"received", "derained"}, {"backend", "weights"}, {"state", "pid"})
 
 SILENT_AFTER_S = 3.0  # three messages that did not come
 PIPED_WIDTH = 1000
 MAX_CELL = 40
+MAX_NOTE = 240
 # Columns of words; the others hold figures.
 WORDS = ("", "camera", "gate", "ms p50/95/99", "backend", "precision", "weights", "process", "version")
-MAX_NOTE = 240
 
 _EXAMPLES = """\
 sapnet top
@@ -111,52 +93,38 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Source:
-    """A node's last report; when its first and its last one came, on the steady clock."""
-
-    report: Report
-    first_s: float
-    last_s: float
-
-    def is_replaced_by(self, other: Source) -> bool:
-        """Whether the other process, which began after this one's last word, is the same node started anew."""
-        ours, theirs = self.report, other.report
-        same_topics = not ours.topics or not theirs.topics or ours.topics == theirs.topics
-        return self.last_s < other.first_s and ours.node == theirs.node and same_topics
-
-
 class Monitor:
-    """Keeps the last report of every derain node. wanted: the name of the one that counts; None for all."""
+    """Keeps the last report of every derain node, and when it came. wanted: the name of a node, or None for all."""
 
     def __init__(self, wanted: str | None = None) -> None:
-        self.sources: dict[tuple[str, str], Source] = {}
+        self.sources: dict[tuple[str, str], tuple[Report, float]] = {}
         self.fresh: list[Report] = []
         self.others: set[str] = set()
         self.last_s = time.monotonic()
         self._wanted = wanted
 
     def take(self, message: DiagnosticArray) -> None:
-        """Note what came."""
+        """Store the reports of a message."""
         now_s = time.monotonic()
         for report in read(message):
             if self._wanted and not f"/{report.node}".endswith(f"/{self._wanted.lstrip('/')}"):
                 self.others.add(report.node)
                 continue
-            key = (report.node, report.pid)
-            first_s = self.sources[key].first_s if key in self.sources else now_s
-            self.sources[key] = Source(report, first_s, now_s)
+            # A process that has ended is not shown beside the one that was started in its place.
+            for key, (old, old_s) in list(self.sources.items()):
+                if (old.node, old.topics) == (report.node, report.topics) and now_s - old_s >= SILENT_AFTER_S:
+                    del self.sources[key]
+            self.sources[report.node, report.pid] = report, now_s
             self.fresh.append(report)
             self.last_s = now_s
-        self._forget_the_replaced(now_s)
 
     def take_fresh(self) -> list[Report]:
-        """What came since the last call."""
+        """The reports since the last call."""
         fresh, self.fresh = self.fresh, []
         return fresh
 
     def silent_s(self) -> float:
-        """Since anything came, or since the start."""
+        """Seconds since the last report, or since the start."""
         return time.monotonic() - self.last_s
 
     def screen(self) -> RenderableType:
@@ -164,20 +132,14 @@ class Monitor:
         if not self.sources:
             return Text(f"Waiting for {self.whom()}: no message for {self.silent_s():.0f} s. Ctrl-C ends.")
         now_s = time.monotonic()
-        reports = [render(source.report, now_s - source.last_s) for source in self.sources.values()]
+        reports = [render(report, now_s - came_s) for report, came_s in self.sources.values()]
         return Group(*(Padding(report, (0, 0, 1, 0)) for report in reports))
 
     def whom(self) -> str:
-        """Whom one waits for, and where."""
+        """The node that is waited for, and where."""
         others = f"; heard: {', '.join(map(clean, sorted(self.others)))}" if self.others else ""
         node = f"the node {self._wanted!r}" if self._wanted else "a derain_node"
         return f"{node} on /diagnostics (ROS_DOMAIN_ID {os.environ.get('ROS_DOMAIN_ID') or 0}{others})"
-
-    def _forget_the_replaced(self, now_s: float) -> None:
-        """A process that ended is not shown beside the one that was started in its place."""
-        for key, old in list(self.sources.items()):
-            if now_s - old.last_s >= SILENT_AFTER_S and any(map(old.is_replaced_by, self.sources.values())):
-                del self.sources[key]
 
 
 def _once(monitor: Monitor, spin: Callable[[], None], args: argparse.Namespace) -> int:
@@ -257,28 +219,35 @@ def _parse_seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class Status:
-    """One status; the values are the sender's text, whatever it is."""
+    """One diagnostic status. The values come from the network and may be any text."""
 
     level: str
     message: str
     values: dict[str, str]
 
-    def text(self, key: str) -> str:
-        """For a cell; empty where it is missing."""
-        return clean(self.values.get(key, ""), MAX_CELL)
+    def text(self, key: str, longest: int = MAX_CELL) -> str:
+        """A value for display; empty if missing."""
+        return clean(self.values.get(key, ""), longest)
 
-    def number(self, key: str) -> float | None:
-        """None where it is missing or no finite number."""
-        try:
-            value = float(self.values.get(key, ""))
-        except ValueError:
-            return None
-        return value if math.isfinite(value) else None
+    def figure(self, key: str, form: str = ".0f") -> str:
+        """A number for display, from 10 on without decimals; empty if missing, ``?`` if it is not a finite number."""
+        value = _number(self.values.get(key, ""))
+        if value is None:
+            return "?" if self.values.get(key) else ""
+        return f"{value:{form if abs(value) < 9.95 else '.0f'}}"
 
-    def figure(self, key: str, say: Callable[[float], str]) -> str:
-        """For a cell; empty where it is missing, ``?`` where it is no number."""
-        value = self.number(key)
-        return say(value) if value is not None else "?" if self.values.get(key) else ""
+    def figures(self, keys: Iterable[str], form: str) -> str:
+        """Several numbers, separated by slashes; empty if all are missing."""
+        found = [self.figure(key, form) for key in keys]
+        return "/".join(figure or "-" for figure in found) if any(found) else ""
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -324,22 +293,23 @@ def _level(level: bytes | int) -> str:
 
 
 def plain(report: Report) -> dict[str, Any]:
-    """For programs: ``node``, ``cameras`` by name, ``backend``, ``process``. A value that is no such thing is None."""
+    """For programs: ``node``, ``cameras`` by name, ``backend``, ``process``; numbers and booleans as such."""
     cameras = {name: _plain(status) for name, status in report.cameras.items()}
     return {"node": report.node, "cameras": cameras} | {name: _plain(status) for name, status in report.parts.items()}
 
 
 def _plain(status: Status) -> dict[str, Any]:
-    known: dict[str, Any] = {"level": status.level, "message": status.message}
-    for key, text in status.values.items():
-        if key in TEXTS:
-            known[key] = text
-        elif key in FLAGS:
-            known[key] = {"true": True, "false": False}.get(text)
-        elif key in NUMBERS or key.startswith(tuple(f"{reason}_" for reason in REASONS)):
-            value = status.number(key)
-            known[key] = int(value) if value is not None and value.is_integer() and abs(value) < 2**53 else value
-    return known
+    values = {key: text if key in TEXTS else _value(text) for key, text in status.values.items()}
+    return {**values, "level": status.level, "message": status.message}
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    value = _number(text)
+    if value is None:
+        return text
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def render(report: Report, silent_s: float = 0.0) -> Group:
@@ -351,20 +321,31 @@ def render(report: Report, silent_s: float = 0.0) -> Group:
     body: list[RenderableType] = []
     if cameras:
         table = _table("", "camera", "Hz in/out", "received", "derained", "passed", "dropped", "lost", "rain", "gate")
+        latencies = _table("ms p50/95/99", "latency", *PARTS)
         for name, status in cameras.items():
-            table.add_row(_level_text(status), Text(name), *map(Text, _camera_cells(status)))
-        body += [Text(), table, *_notes(cameras, _camera_notes)]
-        table = _table("ms p50/95/99", "latency", *PARTS)
-        for name, status in cameras.items():
-            table.add_row(Text(name), *(Text(_quantiles(status, part)) for part in ("latency", *PARTS)))
+            rates = status.figures(("rate_in_hz", "rate_out_hz"), ".1f")
+            counts = [status.figure(key) for key in COUNTS]
+            cells = [name, rates, *counts, status.figure("rain_score", ".3f"), status.text("gate")]
+            table.add_row(_level_text(status), *map(Text, cells))
+            parts_ms = [[f"{part}_ms_{quantile}" for quantile in QUANTILES] for part in ("latency", *PARTS)]
+            latencies.add_row(Text(name), *(Text(status.figures(keys, ".1f")) for keys in parts_ms))
         body += [Text(), table]
+        for name, status in cameras.items():
+            body += _notes(status, [_reasons(status)], f"{name}: " if len(cameras) > 1 else "")
+        body += [Text(), latencies]
     if backend := parts.get("backend"):
         table = _table("", "backend", "precision", "weights", "GPU MB", "restarts")
-        table.add_row(_level_text(backend), *map(Text, _backend_cells(backend)))
-        body += [Text(), table, *_notes({"": backend}, _backend_notes)]
+        words = [backend.text(key) for key in ("backend", "precision", "weights")]
+        table.add_row(
+            _level_text(backend), *map(Text, words), backend.figure("gpu_memory_mb"), backend.figure("restarts")
+        )
+        build, device = backend.text("build_progress", MAX_NOTE), backend.text("device")
+        notes = [f"build: {build}" if build not in ("", clean(backend.message, MAX_NOTE)) else ""]
+        body += [Text(), table, *_notes(backend, [*notes, f"on {device}" if device else ""])]
     if process := parts.get("process"):
         table = _table("", "process", "memory MB", "CPU %", "threads", "version")
-        table.add_row(_level_text(process), *map(Text, _process_cells(process)))
+        figures = [process.figure(key) for key in ("memory_mb", "cpu_percent", "threads")]
+        table.add_row(_level_text(process), *map(Text, (process.text("state"), *figures, process.text("version"))))
         body += [Text(), table]
     title = Text(clean(report.node, MAX_CELL) + (f", pid {report.pid}" if report.pid else ""), style="bold")
     if silent_s >= SILENT_AFTER_S:
@@ -388,72 +369,19 @@ def _level_text(status: Status) -> Text:
     return Text(status.level, style=STYLES.get(status.level, "magenta"))
 
 
-def _notes(statuses: Mapping[str, Status], notes_of: Callable[[Status], list[str]]) -> list[RenderableType]:
-    """What is said of each status in words, named where there are several."""
-    return [
-        Padding(Text(f"{name}: {note}" if len(statuses) > 1 else note), (0, 0, 0, 7), expand=False)
-        for name, status in statuses.items()
-        for note in notes_of(status)
-        if note
-    ]
+def _notes(status: Status, notes: list[str], prefix: str = "") -> list[RenderableType]:
+    """Lines below a table: the message, ``notes``, and the last error if it is not the message."""
+    message, error = clean(status.message, MAX_NOTE), status.text("last_error", MAX_NOTE)
+    age = status.figure("last_error_age_s")
+    last = f"last error{f' {age} s ago' if age else ''}: {error}" if error not in ("", message) else ""
+    return [Padding(Text(prefix + note), (0, 0, 0, 7), expand=False) for note in (message, *notes, last) if note]
 
 
-def _camera_cells(status: Status) -> list[str]:
-    rates = _joined([status.figure(f"rate_{way}_hz", "{:.1f}".format) for way in ("in", "out")])
-    counts = [status.figure(key, _say) for key in COUNTS]
-    score = status.figure("rain_score", "{:.3f}".format)
-    return [rates, *counts, score, status.text("gate")]
-
-
-def _camera_notes(status: Status) -> list[str]:
-    """Its message, and why frames were passed through or dropped."""
+def _reasons(status: Status) -> str:
+    """Why frames were passed through or dropped."""
     said = []
-    for fate in REASONS:
-        counts = {key: status.number(key) for key in status.values if key.startswith(f"{fate}_")}
-        causes = [f"{_say(count)} {clean(key[len(fate) + 1 :], MAX_CELL)}" for key, count in counts.items() if count]
+    for fate in ("passed_through", "dropped"):
+        keys = [key for key, text in status.values.items() if key.startswith(f"{fate}_") and text != "0"]
+        causes = [f"{status.figure(key)} {clean(key[len(fate) + 1 :], MAX_CELL)}" for key in keys]
         said += [f"{fate.replace('_', ' ')}: {', '.join(causes)}"] if causes else []
-    return [clean(status.message, MAX_NOTE), clean("; ".join(said), MAX_NOTE), _last_error(status)]
-
-
-def _backend_cells(status: Status) -> list[str]:
-    counts = [status.figure(key, _say) for key in ("gpu_memory_mb", "restarts")]
-    return [*(status.text(key) for key in ("backend", "precision", "weights")), *counts]
-
-
-def _backend_notes(status: Status) -> list[str]:
-    message, share = clean(status.message, MAX_NOTE), status.number("build_progress")
-    # A share of 1, or words, which may be the message again.
-    progress = clean(status.values.get("build_progress", ""), MAX_NOTE) if share is None else f"{share:.0%}"
-    build = f"build: {progress}" if progress not in ("", message) else ""
-    device = status.text("device")
-    return [message, build, f"on {device}" if device else "", _last_error(status)]
-
-
-def _last_error(status: Status) -> str:
-    """Empty where there was none, or the message is the same."""
-    error = clean(status.values.get("last_error", ""), MAX_NOTE)
-    age = status.figure("last_error_age_s", "{:.0f}".format)
-    if error in ("", clean(status.message, MAX_NOTE)):
-        return ""
-    return f"last error{f' {age} s ago' if age else ''}: {error}"
-
-
-def _process_cells(status: Status) -> list[str]:
-    figures = [status.figure(key, _say) for key in ("memory_mb", "cpu_percent", "threads")]
-    return [status.text("state"), *figures, status.text("version")]
-
-
-def _quantiles(status: Status, part: str) -> str:
-    return _joined([status.figure(f"{part}_ms_{quantile}", _say_ms) for quantile in QUANTILES])
-
-
-def _joined(figures: Sequence[str]) -> str:
-    return "/".join(figure or "-" for figure in figures) if any(figures) else ""
-
-
-def _say_ms(value: float) -> str:
-    return f"{value:.1f}" if abs(value) < 9.95 else _say(value)
-
-
-def _say(value: float) -> str:
-    return f"{value:.0f}" if abs(value) < 1e8 else f"{value:.3g}"
+    return clean("; ".join(said), MAX_NOTE)

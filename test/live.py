@@ -107,7 +107,7 @@ class LocalNode:
         """End it, as a signal does."""
 
         def end() -> None:
-            with contextlib.suppress(Exception):  # already shut down, by a transition
+            with contextlib.suppress(RuntimeError):  # already shut down, by a transition
                 self.node.trigger_shutdown()
             self._peer.executor.remove_node(self.node)
             self.node.destroy_node()
@@ -185,6 +185,13 @@ class Peer:
         )
         wait_for(lambda: self.node.count_publishers(subscription.topic_name) >= publishers, f"a publisher of {topic}")
         return messages
+
+    def wait_ready(self, topic: str = "/derain_node/ready") -> None:
+        """Until a node says that it would derain a frame at once."""
+        from std_msgs.msg import Bool
+
+        ready = self.collect(Bool, topic, latched=True)
+        wait_for(lambda: ready and ready[-1].data, "ready", 200)
 
     def call(self, service_type: type, name: str, request: Any) -> Any:
         """Call a service; returns its response."""

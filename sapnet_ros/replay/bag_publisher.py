@@ -21,9 +21,9 @@ from sapnet.bags import Message, Recording, Topic, open_recording
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.types import header_stamp
 from sapnet.errors import BagError, SapnetError
-from sapnet_ros.replay.lockstep import READY, STATUS, Answers, Lockstep, frame_key
+from sapnet_ros.replay.lockstep import READY, SETTLE_S, STATUS, Answers, Lockstep, frame_key
 from sapnet_ros.replay.publisher_node import CLOCK, CLOCK_HZ, BagPlayer, PlayerStopped, offered_profile, play_once
-from sapnet_ros.replay.waiting import EXIT_FAILED, EXIT_INPUT, SETTLE_S, PlayerError, parse_rate
+from sapnet_ros.replay.waiting import EXIT_FAILED, EXIT_INPUT, PlayerError, parse_rate
 
 READY_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0

@@ -17,13 +17,17 @@ from sapnet.bags.types import deserialize
 from sapnet_ros.fate import BUILDING
 from sapnet_ros.qos import latched_profile
 from sapnet_ros.replay.publisher_node import CLOCK, BagPlayer
-from sapnet_ros.replay.waiting import READINESS_CHANGES_S, SETTLE_S, PlayerError, stamp_of
+from sapnet_ros.replay.waiting import PlayerError, stamp_of
 
 STATUS = "frame_status"
 READY = "derain_node/ready"
 HELD = "lockstep"
 DEPTH = 100
 REMEMBERED = 1000
+# A node that does not know a size yet withdraws its readiness within this time.
+READINESS_CHANGES_S = 1.0
+# Endpoints that have found us may not listen yet.
+SETTLE_S = 0.5
 
 
 class FrameKey(NamedTuple):

@@ -13,21 +13,24 @@ from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rosbags.interfaces import QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import QosDurability, QosHistory, QosReliability
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from sapnet.bags import Message, Topic
 from sapnet.errors import SapnetError, first_line
 from sapnet_ros.replay.clock import PlayClock
-from sapnet_ros.replay.waiting import WaitingNode
 
 CLOCK = "/clock"
 CLOCK_HZ = 40.0
 PAUSE = "pause"
 LONG_GAP_S = 60.0
+# Discovery and signals wake no executor.
+SLICE_S = 0.05
 # Callbacks are served at least so often while messages are late.
 SERVE_NS = 10_000_000
 # To wait for acknowledgements at a time.
@@ -35,22 +38,20 @@ ACKNOWLEDGED = Duration(seconds=0.1)
 DEPTH = 10  # of a topic whose QoS was not recorded
 # Names come from the recording, and are imported.
 _TYPE = re.compile(r"([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Z][A-Za-z0-9_]*)")
-_FOREVER = QosTime(9223372036, 854775807)
-_NEVER_SET = QosTime(0, 0)
 
 
 class PlayerStopped(SapnetError):
     """A signal asked the player to end."""
 
 
-class BagPlayer(WaitingNode):
+class BagPlayer(Node):
     """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
 
     profiles: what to offer instead of what was recorded. clock_depth: of the queue of /clock. skipped: topics that
     cannot be published here, and why. max_gap_s: the longest time without a message that is waited for, in the
     recording's seconds; longer ones are cut down to it. 0: all are waited for.
     /clock has the recording's time: with each message, and ``clock_hz`` times in each second of steady time.
-    ``~/pause`` stops time and goes on. Not thread-safe.
+    ``~/pause`` stops time and goes on. Not thread-safe: it spins itself, in the thread that waits.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class BagPlayer(WaitingNode):
         **node_options: Any,
     ) -> None:
         super().__init__("bag_player", **node_options)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self)
         self.time = PlayClock(rate)
         self.skipped: dict[Topic, str] = {}
         self.stop_asked = False
@@ -118,12 +121,15 @@ class BagPlayer(WaitingNode):
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Serve callbacks until ``condition`` holds; whether it did in time. Raises PlayerStopped."""
-
-        def holds() -> bool:
+        until_s = time.monotonic() + timeout_s
+        while True:
             self._obey()
-            return condition()
-
-        return super().spin_until(holds, timeout_s)
+            if condition():
+                return True
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            self.serve(left_s)
 
     def subscribers(self, topic: Topic) -> int:
         """How many listen to a topic."""
@@ -169,8 +175,13 @@ class BagPlayer(WaitingNode):
 
     def serve(self, at_most_s: float) -> None:
         """Wait a moment for a callback, and serve it."""
-        super().serve(at_most_s)
+        self._executor.spin_once(timeout_sec=min(at_most_s, SLICE_S))
         self._served_ns = time.monotonic_ns()
+
+    def destroy_node(self) -> None:
+        """Free everything."""
+        self._executor.shutdown()
+        super().destroy_node()
 
     def _obey(self) -> None:
         """What signals asked for."""
@@ -241,29 +252,15 @@ def offered_profile(topic: Topic, reliable: bool = False) -> QoSProfile:
     """
     best_effort = bool(topic.qos) and all(qos.reliability == QosReliability.BEST_EFFORT for qos in topic.qos)
     keeps_all = any(qos.history == QosHistory.KEEP_ALL for qos in topic.qos)
-    by_topic = any(qos.liveliness == QosLiveliness.MANUAL_BY_TOPIC for qos in topic.qos)
-    profile = QoSProfile(
+    return QoSProfile(
         history=HistoryPolicy.KEEP_ALL if keeps_all else HistoryPolicy.KEEP_LAST,
         depth=max((qos.depth for qos in topic.qos), default=0) or DEPTH,
         reliability=ReliabilityPolicy.BEST_EFFORT if best_effort and not reliable else ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if is_latched(topic) else DurabilityPolicy.VOLATILE,
-        liveliness=LivelinessPolicy.MANUAL_BY_TOPIC if by_topic else LivelinessPolicy.AUTOMATIC,
     )
-    deadlines = [qos.deadline for qos in topic.qos if qos.deadline not in (_FOREVER, _NEVER_SET)]
-    if deadlines:
-        profile.deadline = _duration(min(deadlines))
-    leases = [q.liveliness_lease_duration for q in topic.qos]
-    leases = [lease for lease in leases if lease not in (_FOREVER, _NEVER_SET)]
-    if leases:
-        profile.liveliness_lease_duration = _duration(min(leases))
-    return profile
 
 
 def overridable() -> QoSOverridingOptions:
     """The standard ``qos_overrides`` parameters of a publisher, durability among them."""
     kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
     return QoSOverridingOptions(kinds)
-
-
-def _duration(time: QosTime) -> Duration:
-    return Duration(seconds=time.sec, nanoseconds=time.nsec)

@@ -106,10 +106,7 @@ def test_without_yolo_ros_one_line_says_what_to_install(
     [
         ({}, None, "/derained/image"),
         ({"namespace": "front"}, None, "/front/derained/image"),
-        ({"namespace": "/front/"}, None, "/front/derained/image"),
         ({"namespace": "front", "derained": "clean/image"}, "/truck", "/truck/front/clean/image"),
-        ({"namespace": "front", "derained": "/clean/image"}, "/truck", "/clean/image"),
-        ({"derained": "clean"}, "truck", "/truck/clean"),
     ],
 )
 def test_the_detector_is_given_the_full_name(

@@ -83,7 +83,7 @@ def test_respawn_starts_the_node_again(launch: Launch) -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["build_only:=maybe", "autostart:=maybe", "params_file:=missing.yaml", "fastdds_profile:=missing.xml"],
+    ["autostart:=maybe", "params_file:=missing.yaml", "fastdds_profile:=missing.xml"],
 )
 def test_an_argument_of_no_use_ends_the_launch(argument: str, launch: Launch) -> None:
     launched = launch("backend:=fake", argument)
@@ -117,10 +117,8 @@ def test_the_profile_goes_to_the_nodes_process_only(launch: Launch, colcon_insta
     ("variables", "line"),
     [
         ({}, "fastdds.xml"),
-        ({"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}, "fastdds.xml"),
         ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, "rmw_cyclonedds_cpp"),
         ({"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, "/mine.xml"),
-        ({"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"}, "/mine.xml"),
         ({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, "LARGE_DATA"),
     ],
 )

@@ -94,19 +94,6 @@ def test_a_result_is_late_by_when_it_came_not_by_when_it_is_looked_at(
     assert simulation.figures().missed_in_row == missed
 
 
-def test_originals_of_several_cameras_leave_in_time_together(make: Make) -> None:
-    """All of them are due at once, behind a call that is late."""
-    simulation = make(4, latency_s=1.5, deadline_ms=300)
-    for camera in simulation.cameras.values():
-        camera.publish_s = 0.02
-    for number in range(3):
-        for camera in range(4):
-            simulation.send(number, camera)
-        simulation.settle()
-    late_s = [latency_s for camera in range(4) for latency_s in latencies_s(simulation, camera)[1:]]
-    assert max(late_s) <= 0.3 + 1e-9
-
-
 def test_equal_sizes_share_a_batch_and_others_stand_beside(make: Make) -> None:
     simulation = make(4, latency_s=0.02, batch_wait_ms=500)
     for turn in range(3):
@@ -196,33 +183,6 @@ def test_the_gate_opens_also_when_every_look_is_late(make: Make) -> None:
         simulation.send(number)
         simulation.advance(0.02)
     assert gate.state(simulation.params) == "rain"
-
-
-def test_a_disabled_camera_passes_while_another_is_derained(make: Make) -> None:
-    simulation = make(2, latency_s=0.3)
-    simulation.send(1, camera=0)
-    simulation.advance(0.05)
-    simulation.send(1, camera=1)
-    simulation.advance(0.05)
-    assert simulation.sent(1) == []
-    simulation.cameras["camera1"].enabled = False
-    simulation.advance(0.0)
-    assert simulation.sent(1) == [(1, "disabled")]
-    assert simulation.sent(0) == []
-    simulation.settle()
-
-
-def test_a_frame_whose_camera_info_is_late_holds_up_its_own_camera_alone(make: Make) -> None:
-    simulation = make(2, enabled=False)
-    simulation.cameras["camera0"].awaited = {1}
-    for number in (1, 2):
-        simulation.send(number, camera=0)
-        simulation.send(number, camera=1)
-        simulation.advance(0.01)
-    assert (simulation.sent(0), simulation.sent(1)) == ([], [(1, "disabled"), (2, "disabled")])
-    simulation.cameras["camera0"].awaited.clear()  # it has come
-    simulation.settle()
-    assert simulation.sent(0) == [(1, "disabled"), (2, "disabled")]
 
 
 @pytest.mark.parametrize(("deadline_ms", "latest_s"), [(0, 0.05), (20, 0.02)])

@@ -13,7 +13,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Bool, Float32
+from std_msgs.msg import Float32
 
 from live import LocalNode, Peer, image, millis, status_values, wait_for
 
@@ -30,11 +30,6 @@ def pixels(message: Any) -> np.ndarray:
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1).squeeze()
 
 
-def wait_ready(peer: Peer, topic: str = "/derain_node/ready") -> None:
-    ready = peer.collect(Bool, topic, latched=True)
-    wait_for(lambda: ready and ready[-1].data, "ready", 200)
-
-
 def counts(diagnostics: list[Any], camera: str = "camera") -> dict[str, int]:
     values = status_values(diagnostics, f"/derain_node: {camera}")
     return {name: int(values[name]) for name in COUNTS} if values else {}
@@ -42,7 +37,7 @@ def counts(diagnostics: list[Any], camera: str = "camera") -> dict[str, int]:
 
 def test_every_topic_carries_the_frames_header(peer: Peer, start_node: Start) -> None:
     start_node(warmup_sizes="[48x64]", publish_compressed="true")
-    wait_ready(peer)
+    peer.wait_ready()
     received = {
         topic: peer.collect(kind, topic)
         for topic, kind in {
@@ -94,7 +89,7 @@ def test_every_topic_carries_the_frames_header(peer: Peer, start_node: Start) ->
 
 def test_camera_info_falls_back_to_the_newest_under_the_frames_header(peer: Peer, start_node: Start) -> None:
     start_node(warmup_sizes="[48x64]")
-    wait_ready(peer)
+    peer.wait_ready()
     infos = peer.collect(CameraInfo, "/derained/camera_info")
     status = peer.collect(DiagnosticArray, "/frame_status")
     camera = peer.publisher(Image, "/image")
@@ -120,7 +115,7 @@ def test_one_remap_moves_all_inputs_and_outputs(peer: Peer, start_node: Start) -
     infos = peer.collect(CameraInfo, "/clear/camera_info")
     derained = peer.collect(Image, "/clear/image")
     peer.publisher(CameraInfo, "/cam/front/camera_info").publish(CameraInfo(height=48, width=64))
-    wait_ready(peer)
+    peer.wait_ready()
     camera = peer.publisher(CompressedImage, "/cam/front/image_raw/compressed")
     message = CompressedImage(format="bgr8; png compressed bgr8", header=image(noise(2, 2), 9).header)
     frame = noise(48, 64)
@@ -134,7 +129,7 @@ def test_one_remap_moves_all_inputs_and_outputs(peer: Peer, start_node: Start) -
 def test_a_qos_override_wins_and_switches_the_fallback_off(peer: Peer, start_node: Start) -> None:
     name = "qos_overrides./image.subscription.reliability"
     start_node("-p", f"{name}:=reliable", warmup_sizes="[48x64]")
-    wait_ready(peer)
+    peer.wait_ready()
     camera = peer.node.create_publisher(Image, "/image", QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     for stamp in range(20):
@@ -163,7 +158,7 @@ def test_same_encoding_keeps_the_format_and_the_alpha(peer: Peer, start_node: St
 def test_thermal_frames_keep_their_depth(peer: Peer, start_node: Start) -> None:
     """14 bits in mono16, of either byte order; the fake backend takes nothing out."""
     start_node(output_encoding="same", input_bits=14, warmup_sizes="[48x64]")
-    wait_ready(peer)
+    peer.wait_ready()
     derained, compared = peer.collect(Image, "/derained/image"), peer.collect(Image, "/comparison/image")
     camera = peer.publisher(Image, "/image")
     thermal = RNG.integers(0, 2**14, (48, 64), np.uint16)
@@ -191,7 +186,7 @@ def test_real_network_derains_while_it_passes_frames_through_before(peer: Peer, 
     wait_for(lambda: status and derained, "the first frame")
     assert status_values(status, "/derain_node: camera")["reason"] == "building"
     np.testing.assert_array_equal(pixels(derained[0]), rainy)
-    wait_ready(peer)
+    peer.wait_ready()
     camera.publish(image(rainy, 2))
     wait_for(lambda: len(derained) == len(status) == 2 and scores, "the derained frame")
     assert status[-1].status[0].message == "derained"

@@ -128,19 +128,6 @@ def test_old_sizes_are_forgotten(make: Callable[..., Loader]) -> None:
     assert {(16 + 3 * MAX_SIZES - n, 64) for n in range(1, MAX_SIZES + 1)} <= stub.sizes
 
 
-def test_close_frees_the_network_also_when_it_is_still_loading(make: Callable[..., Loader]) -> None:
-    gate, stub = threading.Event(), StubDerainer()
-
-    def load(stages: int) -> StubDerainer:
-        assert gate.wait(10)
-        return stub
-
-    loader = make(load)
-    loader.close()
-    gate.set()
-    eventually(lambda: stub.closed)
-
-
 class TimedDerainer(StubDerainer):
     """Takes 10 ms for each stage and 48x64 pixels, of a test's own time; six stages are the preset's."""
 
@@ -178,18 +165,3 @@ def test_a_rate_that_one_stage_does_not_hold_is_told(make: Callable[..., Loader]
     loader.request((48, 64))
     eventually(lambda: loader.stages_said.startswith("1 of 3 stages take 10.0 ms at 48x64: they do not hold 200 "))
     assert loader.ready
-
-
-def test_what_stands_in_for_an_engine_is_not_measured(
-    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(TimedDerainer, "building", True)
-    loader = make(lambda stages: TimedDerainer(stages, clock), choice=StageChoice(0, 19.0, lambda: clock[0]))
-    loader.request((48, 64))
-    eventually(lambda: loader.ready)
-    loader.note_working()
-    assert (loader.stages_said, clock) == ("", [100.0])
-    monkeypatch.setattr(TimedDerainer, "building", False)
-    loader.note_working()
-    eventually(lambda: loader.stages_said.startswith("4 of 6"))

@@ -49,6 +49,9 @@ def set_parameter(peer: Peer, name: str, **value: Any) -> Any:
 def test_lifecycle_by_hand(peer: Peer, start_node: Start) -> None:
     start_node(autostart="false", warmup_sizes="[48x64]")
     assert state(peer) == "unconfigured"
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    process = "/derain_node: process"
+    wait_for(lambda: status_values(diagnostics, process).get("state") == "unconfigured", "diagnostics in every state")
     assert change(peer, Transition.TRANSITION_CONFIGURE)
     ready = peer.collect(Bool, "/derain_node/ready", latched=True)
     wait_for(lambda: ready and ready[-1].data, "~/ready before the node is active")
@@ -100,8 +103,7 @@ def start_hanging(peer: Peer, start: Callable[..., Any]) -> tuple[Any, list[Any]
     """A node with one frame in a call that does not return; its diagnostics."""
     node = start(fake__mode="hang", warmup_sizes="[48x64]")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
-    wait_for(lambda: ready and ready[-1].data, "ready")
+    peer.wait_ready()
     camera = peer.publisher(Image, "/image")
     camera.publish(image(GRAY, 1))
     wait_for(lambda: status_values(diagnostics, "/derain_node: camera").get("in_flight") == "1", "the frame in hand")
@@ -185,19 +187,10 @@ def test_a_wrong_qos_override_fails_activate_and_leaves_nothing_behind(peer: Pee
     node.close()
 
 
-def test_shutdown_by_service_is_told(peer: Peer, start_node: Start) -> None:
-    start_node()
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-    wait_for(lambda: state(peer) == "active", "the node to be active")
-    assert change(peer, Transition.TRANSITION_ACTIVE_SHUTDOWN)
-    wait_for(lambda: status_values(diagnostics, "/derain_node: process").get("state") == "finalized", "the last state")
-
-
 def test_enable_service_switches_deraining(peer: Peer, start_node: Start) -> None:
     start_node(warmup_sizes="[48x64]")
     status = peer.collect(DiagnosticArray, "/frame_status")
-    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
-    wait_for(lambda: ready and ready[-1].data, "ready")
+    peer.wait_ready()
     camera = peer.publisher(Image, "/image")
     for stamp, enabled in enumerate([True, False, True], 1):
         assert peer.call(SetBool, "/derain_node/enable", SetBool.Request(data=enabled)).success
@@ -224,8 +217,7 @@ def test_simulated_time_without_a_clock_stalls_nothing(peer: Peer, start_node: S
     start_node(use_sim_time="true", warmup_sizes="[48x64]")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     derained = peer.collect(Image, "/derained/image")
-    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
-    wait_for(lambda: ready and ready[-1].data, "ready")
+    peer.wait_ready()
     peer.publisher(Image, "/image").publish(image(GRAY, 42))
     wait_for(lambda: derained, "a derained frame")
     assert millis(derained[0]) == 42
@@ -247,8 +239,7 @@ def test_missing_weights_pass_frames_through_and_say_so(peer: Peer, start_node: 
 def test_switching_a_camera_off_takes_effect_at_once(peer: Peer, start_node: Start) -> None:
     """A call that does not return wakes nobody, and no other frame comes: only the service can."""
     start_node(cameras="[a, b]", fake__mode="hang", hang_timeout_s=3600.0, warmup_sizes="[48x64]")
-    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
-    wait_for(lambda: ready and ready[-1].data, "ready")
+    peer.wait_ready()
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     statuses = {name: peer.collect(DiagnosticArray, f"/{name}/frame_status") for name in "ab"}
     for name in "ab":

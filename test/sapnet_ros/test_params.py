@@ -28,41 +28,26 @@ def test_an_integer_is_accepted_where_a_number_is_meant() -> None:
     assert params.fake_latency_ms == 1.0
 
 
-def test_a_whole_double_is_accepted_where_an_integer_is_meant() -> None:
-    assert NodeParams.check(DEFAULTS | {"jpeg_quality": 90.0}).jpeg_quality == 90
-
-
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
         ("jpeg_quality", 0, "1 to 100"),
         ("jpeg_quality", 90.5, "whole number"),
-        ("jpeg_quality", True, "whole number"),
         ("mask_threshold", "12", "0 to 255"),
         ("hang_timeout_s", float("nan"), "a number from"),
         ("backend", "tensorflow", "auto, tensorrt, torch, openvino, fake"),
-        ("backend", 3, "one of"),
         ("enabled", 1, "true or false"),
         ("weights", "", "a preset or a path"),
-        ("warmup_sizes", ["720"], "HEIGHTxWIDTH"),
         ("warmup_sizes", ["8x720"], "16x16"),
-        ("warmup_sizes", "720x1280", "HEIGHTxWIDTH"),
         ("cameras", ["front", "front"], "unique"),
-        ("cameras", ["2nd"], "start with a letter"),
-        ("cameras", ["a/b"], "letters"),
         ("cameras", ["a__b"], "single underscores"),
         ("cameras", ["process"], "not backend or process"),
         ("cameras", "front", "empty, or unique names"),
-        ("fake.mode", "slow", "identity, hang"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(name: str, value: Any, allowed: str) -> None:
     with pytest.raises(ParameterError, match=rf"{re.escape(repr(name))}.*{re.escape(allowed)}"):
         NodeParams.check(DEFAULTS | {name: value})
-
-
-def test_sizes_are_height_then_width() -> None:
-    assert NodeParams.check(DEFAULTS | {"warmup_sizes": ["720x1280", "16x16"]}).warmup_sizes == ((720, 1280), (16, 16))
 
 
 def test_the_gates_thresholds_are_checked_together() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,21 +33,6 @@ def test_what_came_and_what_was_lost_is_what_was_sent(fates: list[str], first: i
     for late in filter(None, reports[len(fates) :]):
         lost += losses.note_reported(late)
     assert fates.count(CAME) + lost == len(fates)
-
-
-@pytest.mark.parametrize(
-    ("numbers", "one", "expected"),
-    [
-        ([7, 8, 9], True, 0),  # a camera that was there before the node
-        ([1, 2, 5], True, 2),
-        ([1, 2, 5], False, 0),  # several publishers
-        ([90, 91, 1, 2, 4], True, 1),  # a camera that was started anew
-        ([1, None, 5], True, 0),
-    ],
-)
-def test_gaps_count_where_they_tell_something(numbers: list[int | None], one: bool, expected: int) -> None:
-    losses = Losses()
-    assert sum(losses.note_number(number, ALWAYS[one]) for number in numbers) == expected
 
 
 def test_frames_overwritten_in_the_nodes_own_queue_are_counted(

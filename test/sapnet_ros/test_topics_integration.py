@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.parameter import Parameter, parameter_value_to_python
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
-from std_msgs.msg import Bool, Float32
+from std_msgs.msg import Float32
 
 from live import LocalNode, Peer, image, millis, status_values, wait_for
 from sapnet_ros.qos import latched_profile
@@ -35,11 +35,6 @@ def stranger() -> Iterator[Peer]:
 def remaps(**rules: str) -> list[str]:
     """``front_image="/x"`` is the rule for front/image."""
     return [word for name, topic in rules.items() for word in ("-r", f"{name.replace('__', '/')}:={topic}")]
-
-
-def wait_ready(peer: Peer, name: str = "/derain_node/ready") -> None:
-    ready = peer.collect(Bool, name, latched=True)
-    wait_for(lambda: ready and ready[-1].data, "ready")
 
 
 def status(diagnostics: list[Any], name: str = "/derain_node: camera") -> dict[str, Any]:
@@ -89,7 +84,7 @@ def test_cameras_in_one_namespace_keep_the_camera_info_beside_them(peer: Peer, s
         rear__derained__image="/cam/rear_clean",
     )
     start_node(*rules, **TWO, warmup_sizes="[48x64]")
-    wait_ready(peer)
+    peer.wait_ready()
     assert peer.node.count_publishers("/cam/camera_info") == 0
     assert peer.node.count_subscribers("/cam/camera_info") == 2
 
@@ -152,7 +147,7 @@ def test_camera_info_with_binning_or_a_region_is_for_the_reduced_image(
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     message = image(FRAME, 1)
     peer.publisher(CameraInfo, "/camera_info").publish(CameraInfo(header=message.header, **reduced))
-    wait_ready(peer)
+    peer.wait_ready()
     peer.publisher(Image, "/image").publish(message)
     wait_for(lambda: infos and statuses, "the frame")
     assert statuses[0].status[0].message == "derained", "its size was made ready by the camera_info"
@@ -205,7 +200,7 @@ def test_a_camera_info_that_does_not_come_is_waited_for_in_vain_and_told(peer: P
 
 def test_nothing_is_run_while_nobody_subscribes(peer: Peer, start_node: Start) -> None:
     start_node(warmup_sizes="[48x64]", lazy="true", on_overload="passthrough")
-    wait_ready(peer)
+    peer.wait_ready()
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera = peer.publisher(Image, "/image")
     for stamp in range(5):
@@ -257,7 +252,7 @@ def test_a_latched_camera_info_arrives_and_one_sent_later_too(peer: Peer, start_
     latched = peer.node.create_publisher(CameraInfo, "/camera_info", latched_profile())
     latched.publish(CameraInfo(height=48, width=64, distortion_model="latched"))
     start_node()
-    wait_ready(peer)
+    peer.wait_ready()
     derained = peer.collect(CameraInfo, "/derained/camera_info")
     camera = peer.publisher(Image, "/image")
     camera.publish(image(FRAME, 1))
@@ -290,7 +285,7 @@ def test_diagnostics_of_several_nodes_do_not_overwrite_each_other(peer: Peer, st
 
 def test_the_comparison_shows_both_and_is_made_for_who_subscribes(peer: Peer, start_node: Start) -> None:
     start_node(warmup_sizes="[48x64]")
-    wait_ready(peer)
+    peer.wait_ready()
     compared = peer.collect(Image, "/comparison/image")
     camera = peer.publisher(Image, "/image")
     camera.publish(image(FRAME, 7))

@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -52,11 +51,6 @@ def test_bag_gives_its_first_colour_topic(tmp_path: Path) -> None:
             np.testing.assert_array_equal(frame, flat(value))
 
 
-def test_bag_without_colour_images(shared_data: Path) -> None:
-    with pytest.raises(BagError, match=r"no color camera\. It holds .*String"):
-        open_input(shared_data / "bags" / "mcap" / "talker")
-
-
 def test_a_bag_that_lacks_a_file_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
     frames = [image_message(flat(value)) for value in (1, 2, 3)]
     bag = write_bag(tmp_path / "bag", {"/colour": frames}, StoragePlugin.MCAP)
@@ -66,21 +60,6 @@ def test_a_bag_that_lacks_a_file_gives_what_it_has_and_says_so(tmp_path: Path) -
     assert [int(frame.mean()) for _, frame in (next(source), next(source), next(source))] == [1, 2, 3]
     with pytest.raises(BagError, match=r"can be read only in part: bag_1\.mcap of the recording is missing"):
         next(source)
-
-
-def test_ros1_bag(tmp_path: Path) -> None:
-    types = get_typestore(Stores.ROS1_NOETIC)
-    stamp = types.types["builtin_interfaces/msg/Time"](1, 2)
-    header = types.types["std_msgs/msg/Header"](0, stamp, "camera")
-    make = types.types["sensor_msgs/msg/Image"]
-    with Ros1Writer(tmp_path / "a.bag") as bag:
-        connection = bag.add_connection("/colour", make.__msgtype__, typestore=types)
-        for value in (7, 8):
-            message = make(header, 32, 48, "bgr8", 0, 144, flat(value).reshape(-1))
-            bag.write(connection, value * 10**8, types.serialize_ros1(message, make.__msgtype__))
-    source = open_input(tmp_path / "a.bag")
-    assert (source.count, source.fps) == (2, pytest.approx(10.0))
-    assert [int(frame.mean()) for _, frame in source] == [7, 8]
 
 
 def test_what_is_no_recording_is_read_as_pictures_and_videos(tmp_path: Path) -> None:
