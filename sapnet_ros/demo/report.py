@@ -1,4 +1,4 @@
-"""What a demo run gave: its figures, contact sheet and side-by-side video."""
+"""The results of a demo: figures, contact sheet and side-by-side video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ros2 run sapnet_ros bag_publisher``: publishes a recording in real time or in lockstep with derain_node."""
+"""``ros2 run sapnet_ros bag_publisher``: publishes a recording, in real time or in lockstep with derain_node."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANSWER_TIMEOUT_S = 60.0
 LOCKSTEP_DEPTH = 1
 
 _EXAMPLES = """\
-The player stops time, and goes on, at SIGUSR1 and by its service ~/pause (std_srvs/SetBool).
+SIGUSR1, and the service ~/pause (std_srvs/SetBool), pause and resume.
 
 examples:
   ros2 run sapnet_ros bag_publisher drive/ --rate 2 --loop
@@ -40,7 +40,7 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 when all is played, or a loop was ended by a signal; 1 where nobody answers, 2 on wrong input."""
+    """Play: 0 at the end, or when a signal ends a loop; 1 if an answer is missing; 2 on wrong input."""
     words = remove_ros_args(sys.argv if argv is None else ["bag_player", *argv])[1:]
     args = _parser().parse_args(words)
     try:
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def chosen_topics(source: Recording, only: Sequence[str], excluded: Sequence[str]) -> list[Topic]:
-    """The topics to play; /clock is the player's own. Raises BagError where one that is asked for is not there."""
+    """The topics to play; the player publishes /clock itself. Raises BagError if one of ``only`` is missing."""
     if missing := set(only) - {topic.name for topic in source.topics}:
         raise BagError(f"{source.path} has no topic {', '.join(sorted(missing))}")
     left_out = {CLOCK, *excluded}
@@ -67,7 +67,7 @@ def chosen_topics(source: Recording, only: Sequence[str], excluded: Sequence[str
 
 
 def span(source: Recording, start_s: float, duration_s: float) -> tuple[int, int]:
-    """Log times from which, and until before which, to play. Raises BagError where nothing lies between them."""
+    """First log time to play, and the one to stop before. Raises BagError if that is empty."""
     start_ns = source.start_ns + round(start_s * 1e9)
     stop_ns = min(source.end_ns, start_ns + round(duration_s * 1e9)) if duration_s else source.end_ns
     if start_ns >= stop_ns:
@@ -80,7 +80,7 @@ def span(source: Recording, start_s: float, duration_s: float) -> tuple[int, int
 def _player(
     source: Recording, args: argparse.Namespace, argv: list[str] | None
 ) -> Iterator[tuple[BagPlayer, list[Camera]]]:
-    """The player's node, and the cameras it knows of."""
+    """The player's node, and the cameras that it plays."""
     topics = chosen_topics(source, args.topic, args.exclude)
     cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
     if args.lockstep and not cameras:
@@ -105,7 +105,7 @@ def _player(
 
 
 def _profiles(cameras: Sequence[Camera], lockstep: bool) -> dict[Topic, QoSProfile]:
-    """What cameras offer so that all arrives, whatever was recorded."""
+    """Reliable QoS for cameras, so that no frame is lost, whatever was recorded."""
     topics = [topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
     profiles = {topic: offered_profile(topic, reliable=True) for topic in topics}
     if lockstep:
@@ -126,7 +126,7 @@ def _heed_signals(player: BagPlayer) -> None:
 def _play(
     source: Recording, player: BagPlayer, cameras: list[Camera], between: tuple[int, int], args: argparse.Namespace
 ) -> None:
-    """Play the time between, again and again with --loop. Raises PlayerError, PlayerStopped."""
+    """Play a span, repeatedly with --loop. Raises PlayerError, PlayerStopped."""
     start_ns, stop_ns = between
     ready = args.ready or ([READY] if args.lockstep else [])
     answers = Answers(player, ready, args.status or ([STATUS] if args.lockstep else []))
@@ -159,11 +159,11 @@ def _play(
 
 
 def _finish(player: BagPlayer, answers: Answers, last: list[Message], args: argparse.Namespace) -> None:
-    """Wait for what is under way, which a publisher that ends would take along."""
+    """Wait until the last frames are answered: messages in transit are lost when their publisher ends."""
     player.spin_until(lambda: False, SETTLE_S)
     if args.lockstep or not args.status:
         return
-    # The newest frame wins, so the last one comes back, unless it is damaged.
+    # The node keeps the newest frame, so the last one is answered, unless it is damaged.
     keys = [key for message in last if (key := frame_key(message)) is not None]
     answers.idle_reports = 0
     player.spin_until(
@@ -176,7 +176,7 @@ def _note(message: Message, log: TextIO | None) -> None:
         return
     try:
         stamp = header_stamp(message.data)
-    except ValueError:  # cut off; no node can take it either
+    except ValueError:  # truncated
         stamp = message.time_ns
     print(message.topic.name, stamp, time.monotonic_ns(), file=log)
 
@@ -197,37 +197,40 @@ def _parse_seconds(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "bag_player",
-        description="Publish a recording's messages as they were recorded, with /clock.",
+        description="Publish the messages of a recording, with /clock.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_play_arguments(parser)
     several = partial(parser.add_argument, action="append", default=[], metavar="TOPIC")
-    several("--topic", help="play this topic alone; may be given again")
-    several("--exclude", help="leave this topic out; may be given again")
-    several("--camera", help="images that must all arrive: offered as reliable (with --lockstep: those in colour)")
-    several("--ready", help=f"begin once this std_msgs/Bool is true (with --lockstep: {READY})")
-    several("--status", help=f"where frames are answered (with --lockstep: {STATUS})")
-    parser.add_argument("--clock-rate", type=parse_rate, default=CLOCK_HZ, metavar="HZ", help="/clock, at least")
+    several("--topic", help="play only this topic; may be repeated")
+    several("--exclude", help="do not play this topic; may be repeated")
+    several(
+        "--camera",
+        help="image topic to offer as reliable, so that no frame is lost (with --lockstep: all color cameras)",
+    )
+    several("--ready", help=f"start once this std_msgs/Bool is true (with --lockstep: {READY})")
+    several("--status", help=f"topic of the answers to frames (with --lockstep: {STATUS})")
+    parser.add_argument("--clock-rate", type=parse_rate, default=CLOCK_HZ, metavar="HZ", help="minimum rate of /clock")
     parser.add_argument("--ready-timeout", type=_parse_seconds, default=READY_TIMEOUT_S, metavar="S")
     parser.add_argument("--answer-timeout", type=_parse_seconds, default=ANSWER_TIMEOUT_S, metavar="S")
-    parser.add_argument("--sent", type=Path, help="write topic, stamp and steady time (ns) of each frame here")
+    parser.add_argument("--sent", type=Path, help="log topic, stamp and steady time (ns) of each frame")
     return parser
 
 
 def add_play_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to play, and how: also of ``sapnet replay``."""
+    """Arguments that ``sapnet replay`` shares."""
     parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file, or ROS 1 .bag")
-    parser.add_argument("--rate", type=parse_rate, default=1.0, metavar="R", help="times as fast as recorded")
-    parser.add_argument("--loop", action="store_true", help="begin again at the end, until Ctrl-C")
-    parser.add_argument("--start", type=_parse_seconds, default=0.0, metavar="S", help="seconds to leave out first")
+    parser.add_argument("--rate", type=parse_rate, default=1.0, metavar="R", help="playback speed (default: 1)")
+    parser.add_argument("--loop", action="store_true", help="start over at the end, until Ctrl-C")
+    parser.add_argument("--start", type=_parse_seconds, default=0.0, metavar="S", help="seconds to skip at the start")
     parser.add_argument("--duration", type=_parse_seconds, default=0.0, metavar="S", help="seconds to play (0: all)")
     parser.add_argument(
         "--max-gap",
         type=_parse_seconds,
         default=0.0,
         metavar="S",
-        help="cut longer gaps between messages down (0: none)",
+        help="shorten longer gaps between messages to this (0: keep them)",
     )
     parser.add_argument("--lockstep", action="store_true", help="wait for derain_node's answer to each frame")
 

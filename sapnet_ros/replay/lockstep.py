@@ -1,4 +1,4 @@
-"""Frame by frame: the player sends on when derain_node has answered, so that a replay does not depend on time."""
+"""Lockstep: the player waits for derain_node's answer to each frame, so that a replay does not depend on timing."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ SETTLE_S = 0.5
 
 
 class FrameKey(NamedTuple):
-    """What tells a camera's frames apart, and mostly one camera's from another's."""
+    """Identifies a frame of a camera, and in most recordings the camera too."""
 
     stamp_ns: int
     frame_id: str
 
 
 class Answers:
-    """What a derain_node says: that it is ready, and what became of each frame.
+    """What derain_node reports: that it is ready, and each frame's status.
 
-    ready: topics of std_msgs/Bool that must all be true. status: topics of what became of a frame, as frame_status.
+    ready: topics of std_msgs/Bool that must all be true. status: topics of type frame_status.
     """
 
     def __init__(self, player: BagPlayer, ready: Sequence[str], status: Sequence[str]) -> None:
@@ -59,22 +59,22 @@ class Answers:
 
     @property
     def all_ready(self) -> bool:
-        """Whether all say that they are ready."""
+        """Whether every ``ready`` topic is true."""
         return all(self._ready.values())
 
     @property
     def dropped(self) -> int | None:
-        """Frames that derain_node gave nothing out for, and said so in its diagnostics; None before the first ones."""
+        """Frames that derain_node's diagnostics count as dropped; None before the first diagnostics."""
         return self._dropped
 
     def wait_ready(self, timeout_s: float) -> None:
-        """Until all are ready, and what they answer can come. Raises PlayerError."""
+        """Wait until every ``ready`` topic is true. Raises PlayerError."""
         if not self._player.spin_until(lambda: self.all_ready, timeout_s):
             late = ", ".join(self._player.resolve_topic_name(name) for name, ready in self._ready.items() if not ready)
-            raise PlayerError(f"nobody said to be ready on {late} within {timeout_s:g} s; is derain_node running?")
+            raise PlayerError(f"nothing was ready on {late} within {timeout_s:g} s; is derain_node running?")
 
     def wait_connected(self, timeout_s: float) -> None:
-        """Until those who answer have been found. Raises PlayerError."""
+        """Wait until the publishers of all answers are connected. Raises PlayerError."""
 
         def lonely() -> list[str]:
             return [one.topic_name for one in self._status if not one.get_publisher_count()]
@@ -88,11 +88,11 @@ class Answers:
         self._player.spin_until(lambda: False, SETTLE_S)
 
     def clear(self) -> None:
-        """Forget what became of earlier frames."""
+        """Discard the answers to earlier frames."""
         self._reasons.clear()
 
     def reason(self, key: FrameKey) -> str | None:
-        """Why a frame was not derained, empty where it was; None where nothing has come yet."""
+        """Why a frame was not derained; empty if it was, None before its answer."""
         return self._reasons.get(key)
 
     def _on_ready(self, topic: str) -> Callable[[Bool], None]:
@@ -116,11 +116,10 @@ class Answers:
 
 
 class Lockstep:
-    """Sends a recording's messages, and holds its time from each frame on until that is answered.
+    """Sends a recording's messages, and stops time at each frame until that is answered.
 
-    A frame is answered when its status has come, or when the diagnostics count one more that was dropped. It is sent
-    when the node has all camera_info from before it, which it looks at first, and when all who listen to /clock
-    reliably, as the recorder does, have its time.
+    A frame is answered by its status, or by diagnostics that count one more dropped frame. It is sent once the node has
+    acknowledged all earlier camera_info, and all reliable subscribers of /clock, such as the recorder, its time.
     """
 
     def __init__(
@@ -134,11 +133,11 @@ class Lockstep:
         self._answer_s = answer_s
 
     def begin(self, messages: Callable[[Collection[Topic]], Messages], sizes_known: bool) -> None:
-        """Wait until derain_node listens and is ready. Raises PlayerError.
+        """Wait until derain_node is subscribed and ready. Raises PlayerError.
 
-        It gets each camera's first camera_info, to be ready for its frames. Where there is none, and unless
-        ``sizes_known``, it gets ready by the first frame, which then passes through.
-        messages: as Recording.messages, of the span that is to be played.
+        Each camera's first camera_info is sent ahead, so that the node learns the frame size. Without any, and unless
+        ``sizes_known``, it learns the size from the first frame, which then passes through.
+        messages: like Recording.messages, for the span that is played.
         """
         player, topics = self._player, self._frames | self._infos
         if not player.spin_until(lambda: all(player.subscribers(topic) for topic in topics), self._ready_s):
@@ -155,7 +154,7 @@ class Lockstep:
         self._answers.wait_connected(self._ready_s)
 
     def send(self, message: Message) -> None:
-        """Publish, and of a frame wait for the answer. Raises PlayerError."""
+        """Publish a message, and wait for the answer if it is a frame. Raises PlayerError."""
         if message.topic not in self._frames:
             self._player.send(message)
             if message.topic in self._infos:
@@ -176,9 +175,10 @@ class Lockstep:
         self._player.time.go_on(HELD)
 
     def _await_drop(self, dropped: int | None) -> None:
-        """Until a damaged frame is counted as dropped, lest a later one be taken for it.
+        """Wait until a damaged frame is counted as dropped, so that its count is not taken for a later frame's.
 
-        One that the node's middleware refuses is not: then until the diagnostics have twice told of no frame.
+        A frame that the node's middleware rejects is never counted: then wait for two diagnostics without a frame in
+        flight.
         """
         answers = self._answers
         answers.idle_reports = 0
@@ -205,7 +205,7 @@ class Lockstep:
 
 
 def frame_key(message: Message) -> FrameKey | None:
-    """Of an image's header; None of a message that no node can take either."""
+    """The key of an image message; None if it is too damaged to be deserialized."""
     try:
         header: Any = deserialize(message.data, message.topic.type).header
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the cameras of a recording ask of derain_node: parameters and remap rules that serve all of them."""
+"""How to run derain_node on the cameras of a recording: parameters, remap rules, arguments of the processes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import image_size
 from sapnet.images.topics import DERAINED_COMPRESSED, DERAINED_INFO, FRAME_STATUS, OUTPUTS, RECORDED
 
-# What stands beside the derained image follows its remap.
+# Topics beside the derained image follow its remap.
 REMAPPED = tuple(output.name for output in OUTPUTS if output not in (DERAINED_COMPRESSED, DERAINED_INFO))
-# Of the recorded drive; derain_node says its own.
+# Of the recorded drive; derain_node publishes its own.
 NODE_TOPICS = ("/diagnostics", "/derain_node/ready")
 READY = "derain_node/ready"
 RECORDER_READY, RECORDER_STATUS = "recorder/ready", "recorder/recorded"
 # Names of the node's other diagnostics.
 _TAKEN = ("backend", "process")
-# Frames that are looked at, of a camera whose first ones cannot be read, to find its size.
+# Frames that are tried until one can be read, to find the size.
 _LOOKED_AT = 20
-# Each has the network compiled for it.
+# The network is compiled for each.
 MAX_SIZES = 16
 
 
@@ -58,16 +58,16 @@ class Plan:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the node must have."""
+        """Parameters that the node must have."""
         transport = "compressed" if self.cameras[0].source.compressed else "raw"
         names = [camera.name for camera in self.cameras if camera.name]
         fixed = {"image_transport": transport, "use_sim_time": True}
-        # Frames of one backend alone are the same each time.
+        # Only frames of a single backend are reproducible.
         return fixed | ({"cameras": names} if names else {}) | ({"stand_in": False} if self.lockstep else {})
 
     @property
     def remaps(self) -> list[tuple[str, str]]:
-        """Rules for the node, and for whoever listens to it by the same names."""
+        """Remap rules for the node, and for subscribers that use its topic names."""
         rules = []
         for camera in self.cameras:
             prefix, topic = f"{camera.name}/" if camera.name else "", camera.source.topic.name
@@ -79,7 +79,7 @@ class Plan:
         return rules
 
     def publisher_arguments(self, recorder: bool) -> list[str]:
-        """Of ``bag_publisher``, for these cameras. recorder: whether one runs, to be waited for."""
+        """Arguments of ``bag_publisher``. recorder: whether it must wait for one."""
         words = each("--camera", [camera.source.topic.name for camera in self.cameras])
         words += each("--exclude", self.outputs) + each("--ready", [READY, RECORDER_READY] if recorder else [READY])
         if self.lockstep:  # the recorder answers for the node, once it has written all that came with a frame
@@ -87,7 +87,7 @@ class Plan:
         return words + each("--status", [camera.source.output(FRAME_STATUS.name) for camera in self.cameras])
 
     def recorder_arguments(self) -> list[str]:
-        """Of ``bag_recorder``, for these cameras."""
+        """Arguments of ``bag_recorder``."""
         without_info = [camera.name for camera in self.cameras if not camera.has_info]
         return each("--camera", [camera.name for camera in self.cameras]) + each("--without-info", without_info)
 
@@ -97,12 +97,12 @@ class Plan:
 
     @property
     def outputs(self) -> list[str]:
-        """All topics of the node's that a recording may hold, too, from an earlier run."""
+        """The node's topics, which a recording may hold from an earlier run."""
         return [*NODE_TOPICS, *(camera.source.output(output.name) for camera in self.cameras for output in OUTPUTS)]
 
 
 def plain(plan: Plan, source: Recording, recorder: bool) -> dict[str, Any]:
-    """What node, publisher and recorder are started with, for JSON. recorder: whether there is one."""
+    """How node, publisher and recorder are started, for JSON. recorder: whether there is one."""
     cameras = [camera.source for camera in plan.cameras]
     return {
         "parameters": plan.parameters,
@@ -121,11 +121,11 @@ def plain(plan: Plan, source: Recording, recorder: bool) -> dict[str, Any]:
 
 
 def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = False) -> Plan:
-    """For the cameras with these topics, or all that are in colour.
+    """Plan for the cameras with these topics, or all color cameras.
 
-    lockstep: read all frames for their sizes, not just the first ones, and have the node wait for its engines: what
-    becomes of a frame is not to depend on what is ready when it comes.
-    Raises BagError where there is none, where one derain_node cannot serve all, or none of their frames can be read.
+    lockstep: find the sizes of all frames, not only of the first, and wait for engines, so that no result depends on
+    what is ready when a frame comes.
+    Raises BagError if there is no camera, if one derain_node cannot serve all, or if no frame can be read.
     """
     cameras = find_cameras(source, wanted)
     if not cameras:
@@ -151,7 +151,7 @@ def each(option: str, values: Iterable[str]) -> list[str]:
 
 
 def _sizes(source: Recording, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:
-    """Height and width of its first frames that can be read, or of all."""
+    """Height and width of the first ``count`` readable frames, or of all."""
     frames = source.messages([camera.topic]) if count is None else islice(source.messages([camera.topic]), _LOOKED_AT)
     yield from islice(_readable_sizes(frames, camera), count)
 
@@ -165,7 +165,7 @@ def _readable_sizes(frames: Iterable[Message], camera: Camera) -> Iterator[tuple
 
 
 def _names(cameras: Sequence[Camera]) -> list[str]:
-    """As the node's parameter ``cameras`` allows them: by the namespaces of their outputs."""
+    """Names that the node's parameter ``cameras`` allows, from the namespaces of the outputs."""
     if len(cameras) == 1:
         return [""]
     names: list[str] = []

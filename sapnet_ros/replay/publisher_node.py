@@ -1,4 +1,4 @@
-"""A recording to topics: its messages as they were recorded, with /clock."""
+"""The node that publishes a recording's messages, with /clock."""
 
 from __future__ import annotations
 
@@ -47,11 +47,10 @@ class PlayerStopped(SapnetError):
 class BagPlayer(Node):
     """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
 
-    profiles: what to offer instead of what was recorded. clock_depth: of the queue of /clock. skipped: topics that
-    cannot be published here, and why. max_gap_s: the longest time without a message that is waited for, in the
-    recording's seconds; longer ones are cut down to it. 0: all are waited for.
-    /clock has the recording's time: with each message, and ``clock_hz`` times in each second of steady time.
-    ``~/pause`` stops time and goes on. Not thread-safe: it spins itself, in the thread that waits.
+    profiles: QoS that replaces the recorded one. clock_depth: queue depth of /clock. skipped: topics that cannot be
+    published here, and why. max_gap_s: longer gaps between messages are shortened to it, in seconds of the recording; 0
+    keeps all gaps. /clock carries the recording's time: with each message, and ``clock_hz`` times per steady second.
+    ``~/pause`` stops and resumes time. Not thread-safe: it spins itself, in the thread that waits.
     """
 
     def __init__(
@@ -85,38 +84,38 @@ class BagPlayer(Node):
 
     @property
     def topics(self) -> list[Topic]:
-        """What is played."""
+        """The topics that are played."""
         return list(self._publishers_of)
 
     def begin(self, time_ns: int) -> None:
-        """Set the recording's time, which may be back from where it was."""
+        """Set the recording's time, which may go back."""
         self.time.set(time_ns)
         self._told_ns, self._next_ns = time_ns, time_ns
         self._tell_time(time_ns)
 
     def wait_until(self, time_ns: int) -> None:
-        """Until the recording's time has come, and it is not paused. Raises PlayerStopped."""
+        """Wait for a time of the recording. Raises PlayerStopped."""
         self._next_ns = time_ns
         while (left_s := self.time.seconds_until(time_ns)) > 0 or self._is_due():
             self.serve(max(0.0, left_s))
             self._obey()
 
     def shorten_gap(self, time_ns: int) -> None:
-        """Skip what is longer than the longest gap before this time; warn of a long wait otherwise."""
+        """Shorten the gap before this time to the longest allowed; warn before a long one."""
         gap_s = (time_ns - self.time.now_ns()) / 1e9
         if 0 < self._max_gap_s < gap_s:
             self.time.set(time_ns - round(self._max_gap_s * 1e9))
-            self.get_logger().warning(f"a gap of {gap_s:.0f} s is cut down to {self._max_gap_s:g} s")
+            self.get_logger().warning(f"a gap of {gap_s:.0f} s is shortened to {self._max_gap_s:g} s")
         elif gap_s > LONG_GAP_S:
             self.get_logger().warning(f"nothing was recorded for {gap_s:.0f} s: waiting; --max-gap S skips such gaps")
 
     def send(self, message: Message) -> None:
-        """Publish a message as it was recorded, after its time."""
+        """Publish its time, then the message."""
         self._tell_time(message.time_ns)
         self.publish(message)
 
     def publish(self, message: Message) -> None:
-        """Publish a message as it was recorded, whatever the time."""
+        """Publish the message alone."""
         self._publishers_of[message.topic].publish(message.data)
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -132,30 +131,30 @@ class BagPlayer(Node):
             self.serve(left_s)
 
     def subscribers(self, topic: Topic) -> int:
-        """How many listen to a topic."""
+        """The number of subscribers of a topic."""
         return int(self._publishers_of[topic].get_subscription_count())
 
     def tell_time(self, time_ns: int, timeout_s: float) -> bool:
-        """Have it be this time for all reliable subscribers of /clock; whether they took it. Raises PlayerStopped."""
+        """Publish the time; returns whether all reliable subscribers acknowledged it in time. Raises PlayerStopped."""
         self._tell_time(time_ns)
         return self._wait_acknowledged(self._clock_publisher, timeout_s)
 
     def wait_taken(self, topic: Topic, timeout_s: float) -> bool:
-        """Whether all reliable subscribers have what was sent of a topic within the time. Raises PlayerStopped."""
+        """Whether all reliable subscribers of a topic acknowledge what was sent in time. Raises PlayerStopped."""
         return self._wait_acknowledged(self._publishers_of[topic], timeout_s)
 
     def _wait_acknowledged(self, publisher: Any, timeout_s: float) -> bool:
         return self.spin_until(lambda: bool(publisher.wait_for_all_acked(ACKNOWLEDGED)), timeout_s)
 
     def toggle_pause(self) -> None:
-        """Pause, or go on: soon. May be called from a signal handler."""
+        """Pause or resume soon. Safe in a signal handler."""
         self._toggles += 1
 
     def pause(self, paused: bool) -> None:
-        """Stop time, or let it go on."""
+        """Stop or resume time."""
         if paused != self.time.is_stopped(PAUSE):
             (self.time.stop if paused else self.time.go_on)(PAUSE)
-            self.get_logger().info("paused" if paused else "playing on")
+            self.get_logger().info("paused" if paused else "resumed")
 
     def _advertise(self, topic: Topic, profile: QoSProfile) -> None:
         kind = message_class(topic.type) if topic.encoding == "cdr" else None
@@ -170,11 +169,11 @@ class BagPlayer(Node):
             self.skipped[topic] = first_line(err)
 
     def _is_due(self) -> bool:
-        """Whether callbacks have waited for long."""
+        """Whether callbacks have waited for too long."""
         return time.monotonic_ns() - self._served_ns > SERVE_NS
 
     def serve(self, at_most_s: float) -> None:
-        """Wait a moment for a callback, and serve it."""
+        """Wait briefly for a callback, and run it."""
         self._executor.spin_once(timeout_sec=min(at_most_s, SLICE_S))
         self._served_ns = time.monotonic_ns()
 
@@ -184,7 +183,7 @@ class BagPlayer(Node):
         super().destroy_node()
 
     def _obey(self) -> None:
-        """What signals asked for."""
+        """Do what signals have asked for."""
         if self.stop_asked:
             raise PlayerStopped("stopped by a signal")
         while self._toggles:
@@ -193,11 +192,11 @@ class BagPlayer(Node):
 
     def _tick(self) -> None:
         if self._told_ns is not None:
-            # What comes next may be late, and is not to come after its time.
+            # The next message may be late: /clock must not run ahead of it.
             self._tell_time(min(self.time.now_ns(), self._next_ns))
 
     def _tell_time(self, time_ns: int) -> None:
-        # Of a message that is late: time never goes back but for a new beginning.
+        # A late message: time goes back only when playback starts over.
         self._told_ns = time_ns if self._told_ns is None else max(self._told_ns, time_ns)
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(self._told_ns, 10**9)
@@ -215,9 +214,9 @@ def play_once(
     span_ns: tuple[int, int],
     send: Callable[[Message], None],
 ) -> None:
-    """Play a span of a recording; what was latched before it comes first. Raises PlayerStopped, and what ``send`` does.
+    """Play a span of a recording, after the latched messages before it. Raises PlayerStopped, and what ``send`` raises.
 
-    messages: as Recording.messages. send: called for each message when its time has come.
+    messages: like Recording.messages. send: called for each message at its time.
     """
     start_ns, stop_ns = span_ns
     player.begin(start_ns)
@@ -241,14 +240,14 @@ def message_class(type_name: str) -> type | None:
 
 
 def is_latched(topic: Topic) -> bool:
-    """Whether late subscribers get what was published before."""
+    """Whether late subscribers receive earlier messages."""
     return any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in topic.qos)
 
 
 def offered_profile(topic: Topic, reliable: bool = False) -> QoSProfile:
-    """What to offer so that every subscriber of the recorded publishers is served: where they differ, the most of it.
+    """The QoS to offer so that every subscriber of the recorded publishers is compatible.
 
-    What was not recorded is reliable, volatile and keeps the last 10. reliable: whatever was recorded.
+    Without a recorded QoS: reliable, volatile, keep last 10. reliable: be reliable in any case.
     """
     best_effort = bool(topic.qos) and all(qos.reliability == QosReliability.BEST_EFFORT for qos in topic.qos)
     keeps_all = any(qos.history == QosHistory.KEEP_ALL for qos in topic.qos)

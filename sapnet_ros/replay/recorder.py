@@ -1,4 +1,4 @@
-"""Topics to a rosbag2 recording: writes what a derain_node published, as it came, and when."""
+"""Records what a derain_node publishes as rosbag2, and logs when each message came."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from sapnet_ros.qos import frames_profile, latched_profile
 INPUT = "image"
 SCORE = RAIN_SCORE.name
 STATUS = "frame_status"
-# Deep, for a bag must not lose what the node gave out.
+# Deep, so that no output of the node is lost.
 DEPTH = 50
 DERAINED = "derained"
 _FOREVER = QosTime(9223372036, 854775807)
@@ -72,16 +72,16 @@ EXIT_INPUT = 2
 class Recorder(Node):
     """Writes the outputs of a derain_node's cameras to ``bag``, if there is one, at the times of the node's clock.
 
-    cameras: their names; one without a name stands alone. without_info: those whose camera_info nobody publishes.
-    status, frames_in: record frame_status, and the frames that go in. log: gets a line for each message that has a
-    header: topic, header stamp, time of receipt on CLOCK_MONOTONIC (both in nanoseconds), and of a frame_status what
-    became of the frame. on_diagnostics: called with each message of /diagnostics as plain values.
+    cameras: their names; empty for a single camera. without_info: cameras whose camera_info nobody publishes.
+    status, frames_in: also record frame_status, and the input frames. log: receives a line for each message with a
+    header: topic, header stamp, time of receipt on CLOCK_MONOTONIC (both in nanoseconds), and the outcome of a
+    frame_status. on_diagnostics: receives each message of /diagnostics as plain values.
 
-    Simulated time is that of a reliable subscription: a player that waits until /clock has been taken, as it does in
-    lockstep, says when what it then sends is recorded.
+    The subscription of simulated time is reliable: a player that waits until /clock is acknowledged, as it does in
+    lockstep, determines the log time of what it sends next.
 
-    ``~/ready`` tells that all outputs, and time, are listened to; ``~/recorded`` repeats a frame_status once all that
-    came with the frame is written.
+    ``~/ready`` is true once all outputs and /clock are connected; ``~/recorded`` repeats a frame_status once all
+    outputs of the frame are written.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Recorder(Node):
         super().__init__("recorder", **node_options)
         self._bag = bag
         self._log = log
-        # First, so that a time that has come is noted before the messages that came after it.
+        # First, so that the time is updated before the messages that came after it are handled.
         self._simulated_time = _Clock(self) if self.get_parameter("use_sim_time").value else None
         self._ready = self.create_publisher(Bool, "~/ready", latched_profile())
         self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
@@ -109,7 +109,7 @@ class Recorder(Node):
             for camera in cameras
             for subscription in self._record_camera(camera, camera not in without_info, status)
         ]
-        # Steady: simulated time may stand still until we are ready.
+        # Steady: simulated time may not start before we are ready.
         steady = RosClock(clock_type=ClockType.STEADY_TIME)
         self._discovery = self.create_timer(0.1, self._look_for_publishers, clock=steady)
 
@@ -127,7 +127,7 @@ class Recorder(Node):
         has_time = self._simulated_time is None or self._simulated_time.now_ns is not None
         if has_time and all(subscription.get_publisher_count() for subscription in self._outputs):
             self._discovery.cancel()
-            # The input comes last: who waits for its subscribers then knows that the outputs are listened to.
+            # The input comes last: its subscription tells a publisher that the outputs are connected.
             for camera in self._inputs:
                 self._record(f"{camera}/{INPUT}" if camera else INPUT, Topics(self, camera, "raw").image, Image)
             self._ready.publish(Bool(data=True))
@@ -165,7 +165,7 @@ class Recorder(Node):
 
 
 class _Clock:
-    """Simulated time, of which no tick is lost on the way. now_ns: None before the first one."""
+    """Simulated time, over a reliable subscription. now_ns: None before the first message."""
 
     def __init__(self, node: Node) -> None:
         self.now_ns: int | None = None
@@ -178,7 +178,7 @@ class _Clock:
 
 
 class _Frame:
-    """Tells when all that came with a camera's frames is there: by counting, for each output keeps their order."""
+    """Knows when all outputs of a camera's frame have come, by counting: each output keeps the order of frames."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -196,7 +196,7 @@ class _Frame:
         self._derained += derained
 
     def take_complete(self) -> bytes | None:
-        """The status of the last frame, once, if nothing is missing."""
+        """The status of the last frame, once, if no output is missing."""
         scores = {count for name, count in self._counts.items() if name.endswith(SCORE)}
         others = {count for name, count in self._counts.items() if not name.endswith(SCORE)}
         if self._status is None or len(others) > 1 or not scores <= {self._derained}:
@@ -226,7 +226,7 @@ def _save(path: Path, statuses: dict[str, Any]) -> None:
 
 @contextmanager
 def new_bag(path: Path, storage: str, compression: str) -> Iterator[BagWriter]:
-    """A recording to write, which appears under its name when it is complete. Raises BagError."""
+    """A recording to write, which is moved to ``path`` when it is complete. Raises BagError."""
     if path.exists():
         raise BagError(f"{path} exists already; give another name for the recording")
     try:
@@ -243,7 +243,7 @@ def new_bag(path: Path, storage: str, compression: str) -> Iterator[BagWriter]:
 def main(argv: list[str] | None = None) -> int:
     """``python -m sapnet_ros.replay.recorder``: records until SIGINT or SIGTERM, then closes the bag and returns 0.
 
-    2 where the recording cannot be written: then there is none.
+    2 if the recording cannot be written.
     """
     args = _parser().parse_args(remove_ros_args(sys.argv if argv is None else ["recorder", *argv])[1:])
     stop = Event()
@@ -276,17 +276,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "recorder", description="Record a derain_node's outputs until Ctrl-C. Remap its topics as those of the node."
     )
-    parser.add_argument("bag", nargs="?", type=Path, help="rosbag2 folder to make (default: nothing is recorded)")
+    parser.add_argument("bag", nargs="?", type=Path, help="rosbag2 folder to write (default: none)")
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     parser.add_argument("--compress", action="store_true", help="zstd, with mcap")
-    parser.add_argument("--camera", action="append", metavar="NAME", help="of the node's cameras; may be given again")
+    parser.add_argument("--camera", action="append", metavar="NAME", help="camera of the node; may be repeated")
     parser.add_argument(
-        "--without-info", action="append", default=[], metavar="NAME", help="a camera that has no camera_info"
+        "--without-info", action="append", default=[], metavar="NAME", help="camera without camera_info"
     )
     parser.add_argument("--status", action="store_true", help="record frame_status, which holds latencies")
-    parser.add_argument("--input", action="store_true", help="record the image that goes in")
-    parser.add_argument("--received", type=Path, help="write a line for each message here")
-    parser.add_argument("--diagnostics", type=Path, help="keep the newest diagnostics here, as JSON")
+    parser.add_argument("--input", action="store_true", help="record the input image")
+    parser.add_argument("--received", type=Path, help="log a line for each message")
+    parser.add_argument("--diagnostics", type=Path, help="store the latest diagnostics, as JSON")
     return parser
 
 
