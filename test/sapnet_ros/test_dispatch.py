@@ -140,33 +140,6 @@ def test_a_frame_in_a_hurry_waits_for_no_batch(make: Make, calls_s: list[float])
     assert simulation.figures().missed_in_row == 0
 
 
-def test_slow_cameras_are_not_starved_by_fast_ones(make: Make) -> None:
-    """Three cameras of sizes that share no batch; one sends at every chance, the others seldom."""
-    simulation = make(3, latency_s=0.01)
-    for number in range(60):
-        simulation.send(number, 0, SMALL)
-        if number % 15 == 0:
-            simulation.send(number, 1, LARGE)
-            simulation.send(number, 2, (32, 20))
-        simulation.advance(0.005)
-    simulation.settle()
-    for camera in (1, 2):
-        derained = [stamp for stamp, fate in simulation.sent(camera) if fate == "derained"]
-        assert derained[-3:] == [15, 30, 45], "every frame of a slow camera but the first, for which its size compiles"
-        assert max(latencies_s(simulation, camera)) <= 0.03 + 1e-9, "three calls at the most"
-
-
-def test_the_gate_passes_dry_frames_and_looks_now_and_then(make: Make) -> None:
-    gate = {"rain_gate__enabled": True, "rain_gate__hold_s": 0.055, "rain_gate__probe_period_s": 0.2}
-    simulation = make(latency_s=0.001, **gate)  # the fake backend finds no rain
-    for number in range(60):
-        simulation.send(number)
-        simulation.advance(0.01)
-    fates = [fate for _, fate in simulation.sent()]
-    assert fates == ["derained"] * 6 + ["dry"] * 54
-    assert len(simulation.batches) == 7 + 2, "a look every 0.2 s"
-
-
 def test_the_gate_opens_also_when_every_look_is_late(make: Make) -> None:
     simulation = make(
         latency_s=0.08,

@@ -87,29 +87,6 @@ def test_every_topic_carries_the_frames_header(peer: Peer, start_node: Start) ->
     assert float(values["latency_ms"]) > 0
 
 
-def test_camera_info_falls_back_to_the_newest_under_the_frames_header(peer: Peer, start_node: Start) -> None:
-    start_node(warmup_sizes="[48x64]")
-    peer.wait_ready()
-    infos = peer.collect(CameraInfo, "/derained/camera_info")
-    status = peer.collect(DiagnosticArray, "/frame_status")
-    camera = peer.publisher(Image, "/image")
-    camera.publish(image(noise(48, 64), 1))
-    wait_for(lambda: len(status) == 1, "the first frame")
-    assert infos == []  # none came yet
-    sent = CameraInfo(height=48, width=64, distortion_model="newest")
-    sent.header.frame_id = "elsewhere"
-    peer.publisher(CameraInfo, "/camera_info").publish(sent)
-    for stamp in range(2, 50):  # until it has arrived
-        camera.publish(image(noise(48, 64), stamp))
-        wait_for(lambda n=stamp: len(status) == n, f"frame {stamp}")
-        if infos:
-            break
-        time.sleep(0.1)
-    wait_for(lambda: infos, "camera_info")
-    assert millis(infos[0]) in (stamp - 1, stamp)
-    assert (infos[0].header.frame_id, infos[0].distortion_model) == ("camera_optical", "newest")
-
-
 def test_one_remap_moves_all_inputs_and_outputs(peer: Peer, start_node: Start) -> None:
     start_node("-r", "image:=/cam/front/image_raw", "-r", "derained/image:=/clear/image", image_transport="compressed")
     infos = peer.collect(CameraInfo, "/clear/camera_info")

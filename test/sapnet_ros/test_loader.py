@@ -72,15 +72,6 @@ def make() -> Iterator[Callable[..., Loader]]:
         loader.close()
 
 
-def test_warmup_sizes_are_compiled_and_the_change_is_told(make: Callable[..., Loader]) -> None:
-    told = threading.Event()
-    loader = make(StubDerainer, [(48, 64), (32, 32)], on_change=told.set)
-    eventually(lambda: loader.ready)
-    assert told.wait(10)
-    assert loader.ready_for((32, 32))
-    assert loader.building == ""
-
-
 def test_a_new_size_makes_it_unready_until_compiled(make: Callable[..., Loader]) -> None:
     stub = StubDerainer()
     loader = make(lambda stages: stub, [(48, 64)])
@@ -157,11 +148,3 @@ def test_as_many_stages_run_as_hold_the_rate(make: Callable[..., Loader], monkey
     monkeypatch.setattr(TimedDerainer, "slowness", 2.0)  # as a device that has grown hot
     loader.review_stages()
     eventually(lambda: loader.stages_said == "4 of 6 stages take 40.0 ms at 24x64: they hold 19 frames a second")
-
-
-def test_a_rate_that_one_stage_does_not_hold_is_told(make: Callable[..., Loader]) -> None:
-    clock = [100.0]
-    loader = make(lambda stages: TimedDerainer(stages, clock), choice=StageChoice(3, 200.0, lambda: clock[0]))
-    loader.request((48, 64))
-    eventually(lambda: loader.stages_said.startswith("1 of 3 stages take 10.0 ms at 48x64: they do not hold 200 "))
-    assert loader.ready

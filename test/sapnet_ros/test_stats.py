@@ -5,31 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sapnet_ros.stats import PERCENTILES, WINDOW, CameraStats, Parts
-
-FATES = st.sampled_from(["derained", "building", "failure", "drop_invalid", "drop_overload", "pending"])
-
-
-@given(st.lists(FATES))
-def test_received_is_the_sum_of_all_fates(fates: list[str]) -> None:
-    stats = CameraStats()
-    for fate in fates:
-        stats.count_received(0.0)
-        if fate == "derained":
-            stats.count_derained(Parts(total_s=0.01))
-        elif fate.startswith("drop_"):
-            stats.count_dropped(fate)
-        elif fate != "pending":
-            stats.count_passed_through(fate)
-    figures = stats.snapshot()
-    assert figures.received == len(fates)
-    assert figures.in_flight == fates.count("pending")
-    assert figures.derained == fates.count("derained")
-    assert figures.passed_through.get("building", 0) == fates.count("building")
-    assert figures.dropped.get("drop_invalid", 0) == fates.count("drop_invalid")
 
 
 def test_latency_percentiles_are_of_the_last_frames() -> None:

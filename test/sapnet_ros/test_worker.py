@@ -52,28 +52,6 @@ def make() -> Iterator[Callable[..., Bench]]:
         assert bench.settled()
 
 
-def test_a_flood_that_passes_through_keeps_nobody_waiting(make: Callable[..., Bench]) -> None:
-    """One camera sends as fast as it is settled; a result of another goes out all the same."""
-    bench = make(2, {"latency_ms": 20})
-    bench.cameras["camera0"].enabled = False
-    flooding = True
-
-    def flood() -> None:
-        number = 0
-        while flooding:
-            bench.send(number, camera=0)
-            number += 1
-
-    thread = Thread(target=flood)
-    thread.start()
-    bench.send(1, camera=1)
-    try:
-        wait_for(lambda: bench.sent(1), "the result")
-    finally:
-        flooding = False
-        thread.join()
-
-
 def test_a_frame_that_cannot_be_published_is_dropped(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
