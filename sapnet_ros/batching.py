@@ -1,4 +1,4 @@
-"""Which frames share a call of the network, and how long the first of them waits for others."""
+"""Batches: which frames share a call of the network, and how long the first of them waits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MARGIN, MARGIN_S = 1.25, 0.005  # ... with this factor and addition, for a resul
 
 @dataclass(eq=False)
 class InHand:
-    """A decoded frame on its way to its fate."""
+    """A decoded frame that is not settled yet."""
 
     frame: Received
     decoded: Decoded
@@ -37,9 +37,9 @@ class InHand:
 
 
 class Call:
-    """Frames of equal size on their way through the network.
+    """A call of the network on frames of equal size.
 
-    Once ``ended_s`` is set there are ``results``, one for each frame, or an ``error`` for people. Times are steady.
+    Once ``ended_s`` is set there are ``results``, one for each frame, or an ``error`` text. Times are steady.
     """
 
     def __init__(self, derainer: Derainer, batch: Sequence[InHand], clock: Callable[[], float]) -> None:
@@ -61,7 +61,7 @@ class Call:
 
 
 class Batching:
-    """Frames of equal size share a call; the camera that was derained last comes last. clock: steady seconds."""
+    """Groups frames of equal size; the least recently derained camera goes first. clock: steady seconds."""
 
     def __init__(self, cameras: Mapping[str, Camera], clock: Callable[[], float] = time.monotonic) -> None:
         self._cameras = cameras
@@ -71,16 +71,16 @@ class Batching:
 
     @property
     def turns(self) -> tuple[str, ...]:
-        """The names of the cameras, the one whose turn it is first."""
+        """Camera names, the next one first."""
         return tuple(self._turns)
 
     def group(self, in_hand: Mapping[str, InHand]) -> list[InHand]:
-        """Of the frames in hand, those that would share the next call."""
+        """The frames in hand that would share the next call."""
         held = [in_hand[name] for name in self._turns if name in in_hand]
         return [one for one in held if one.size == held[0].size]
 
     def may_join(self, frame: Received, in_hand: Iterable[InHand], derainer: Derainer | None) -> bool:
-        """Whether a frame would start a batch, or may join the one that gathers."""
+        """Whether a frame would start a batch, or may join the current one."""
         sizes = [held.size for held in in_hand]
         if not sizes:
             return True
@@ -94,9 +94,9 @@ class Batching:
         params: NodeParams,
         due_s: Callable[[Received], float],
     ) -> float | None:
-        """Until when a group waits for frames of other cameras; None where it does not.
+        """Until when a group waits for frames of other cameras; None if it does not wait.
 
-        due_s: when a frame's deadline is; one that is in a hurry does not wait for others.
+        due_s: returns a frame's deadline, which bounds the wait.
         """
         now_s = self._clock()
         names = {held.frame.camera for held in group}
@@ -113,7 +113,7 @@ class Batching:
         return until_s if worth_it else None
 
     def start(self, derainer: Derainer, group: Sequence[InHand]) -> Call:
-        """The call for a group, or for its first frame where the network is not ready for a batch of that size."""
+        """The call for a group, or for its first frame if the network is not ready for that batch size."""
         if len(group) > 1 and not derainer.is_ready(*group[0].size, batch=len(group)):
             group = group[:1]
         call = Call(derainer, group, self._clock)
@@ -125,12 +125,12 @@ class Batching:
         return call
 
     def note_ended(self, call_s: float) -> None:
-        """A call took so long."""
+        """Note the duration of a call."""
         self._calls_s.append(call_s)
 
 
 def _may_come(camera: Camera, size: tuple[int, int], until_s: float, now_s: float, params: NodeParams) -> bool:
-    """Whether a camera that is to be derained is likely to send a frame of this size before ``until_s``."""
+    """Whether a camera is likely to send a frame of this size to derain before ``until_s``."""
     return (
         camera.size == size
         and camera.enabled

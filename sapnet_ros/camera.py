@@ -1,4 +1,4 @@
-"""One camera's topics: where they are, what comes in, what goes out."""
+"""A camera's topics: names, subscriptions, publishers and the messages made for them."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ from sapnet_ros.qos import CameraSubscription, ReliabilityOverrides, frames_prof
 from sapnet_ros.stats import CameraStats, Parts
 
 REMEMBERED_INFOS = 32
-PAIRS = 8  # recent frames that tell whether the camera sends a camera_info with each
-# Of image_transport; a name that ends with one is not that of a raw image.
+PAIRS = 8  # recent frames that show whether the camera sends a camera_info with each
+# Transports of image_transport; a topic that ends with one is not a raw image.
 TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 TINT = (0, 0, 255)  # of streaks in the comparison, BGR
 TYPES = {
@@ -80,18 +80,18 @@ class Topics:
         self.outputs[DERAINED_INFO] = self._sibling(self.outputs[DERAINED_INFO], derained)
 
     def final(self, name: str) -> str:
-        """Where a topic really is."""
+        """The resolved name of a topic."""
         return str(self._node.resolve_topic_name(name))
 
     def inputs(self) -> dict[str, str]:
-        """Final names of what comes in, and what they are for people."""
+        """Resolved names of the inputs, and their names for display."""
         return {
             self.final(self.image): f"{self._prefix}image",
             self.final(self.camera_info): f"{self._prefix}camera_info",
         }
 
     def advice(self) -> list[str]:
-        """What to write instead of names that end with a transport, a sentence each."""
+        """A sentence for each name that ends with a transport, with the correct one."""
         sentences = []
         for name, what in ((f"{self._prefix}image", "image"), (self.outputs[DERAINED], "derained/image")):
             base, _, transport = self.final(name).rpartition("/")
@@ -106,9 +106,9 @@ class Topics:
         return sentences
 
     def published(self, params: NodeParams) -> dict[Output, str]:
-        """Of ``outputs``, those that are published with these parameters."""
+        """The ``outputs`` that are published with these parameters."""
         left_out = set() if params.publish_compressed else {DERAINED_COMPRESSED}
-        # Derained frames that stand beside the camera_info that comes in share it.
+        # Derained frames beside the input camera_info share it.
         if self.final(self.outputs[DERAINED_INFO]) == self.final(self.camera_info):
             left_out.add(DERAINED_INFO)
         return {output: name for output, name in self.outputs.items() if output not in left_out}
@@ -121,9 +121,9 @@ class Topics:
 
 
 def require_no_collisions(cameras: Iterable[Camera], own: Iterable[str], params: NodeParams) -> None:
-    """Raises ParameterError where an output would share its topic with another output, or with an input.
+    """Raises ParameterError if an output has the topic of another output or of an input.
 
-    own: final names of the node's outputs that are no camera's.
+    own: resolved names of the node's other outputs.
     """
     cameras = list(cameras)
     taken = {name: f"output {name}" for name in own}
@@ -139,7 +139,7 @@ def require_no_collisions(cameras: Iterable[Camera], own: Iterable[str], params:
 
 
 class Camera:
-    """Subscriptions and publishers of one camera. Publishers live while configured, subscriptions while active."""
+    """Subscriptions and publishers of a camera. Publishers exist while configured, subscriptions while active."""
 
     def __init__(self, node: LifecycleNode, name: str, params: NodeParams) -> None:
         self.name = name
@@ -162,17 +162,17 @@ class Camera:
 
     @property
     def label(self) -> str:
-        """Name for people and diagnostics."""
+        """Name for logs and diagnostics."""
         return self.name or "camera"
 
     @property
     def best_effort(self) -> bool:
-        """Whether an input fell back to best effort."""
+        """Whether a subscription fell back to best effort."""
         return any(subscription.best_effort for subscription in self._subscriptions)
 
     @property
     def watched(self) -> bool:
-        """Whether somebody subscribes to an output."""
+        """Whether an output has a subscriber."""
         return any(map(self.is_wanted, self._publishers))
 
     def advertise(self, params: NodeParams) -> None:
@@ -207,7 +207,7 @@ class Camera:
             on_image(message)
 
         message_type = CompressedImage if params.image_transport == "compressed" else Image
-        # Callbacks are served in this order: a frame finds the camera_info that came with it.
+        # Callbacks run in this order, so that a frame finds the camera_info that came with it.
         self._subscriptions.append(
             CameraSubscription(self._node, CameraInfo, self.topics.camera_info, keep_info, overrides)
         )
@@ -218,7 +218,7 @@ class Camera:
         )
 
     def look_around(self) -> None:
-        """Find out what others do on the camera's topics: call it now and then while subscribed."""
+        """Check durability and types of the other endpoints on the topics: call it periodically while subscribed."""
         found = []
         for subscription in self._subscriptions:
             subscription.look_for_latched()
@@ -244,11 +244,11 @@ class Camera:
             self._node.destroy_lifecycle_publisher(self._publishers.popitem()[1])
 
     def is_wanted(self, output: Output) -> bool:
-        """Whether it is published, and somebody subscribes to it."""
+        """Whether an output is published and has a subscriber."""
         return output in self._publishers and self._publishers[output].get_subscription_count() > 0
 
     def awaits_info(self, header: Header) -> bool:
-        """Whether the camera_info of a frame's stamp is still to come: most of the frames before it had theirs."""
+        """Whether a frame's camera_info is still expected: it has not come, and most earlier frames had theirs."""
         if not self.is_wanted(DERAINED_INFO):
             return False
         stamp = _stamp(header)
@@ -267,11 +267,11 @@ class Camera:
         params: NodeParams,
         parts: Parts,
     ) -> None:
-        """Send the derained frame, or the original where there is none, and all that belongs to it.
+        """Publish the derained frame, or the original if there is none, with all other outputs.
 
-        Every message has the frame's header, and is made only if somebody subscribes. All are made before any is sent,
-        so that a frame goes out whole or not at all; frame_status goes last. ``parts`` gets how long either took.
-        Raises ImageFormatError for a frame that cannot be written as JPEG.
+        Every message has the frame's header, and is made only if it has a subscriber. All are made before the first is
+        published, so that a frame is published whole or not at all; frame_status comes last. ``parts`` receives both
+        durations. Raises ImageFormatError for a frame that cannot be encoded as JPEG.
         """
         began_s = time.monotonic()
         header = frame.message.header
@@ -308,7 +308,7 @@ class Camera:
         )
 
     def _info_for(self, header: Header, size: tuple[int, ...]) -> CameraInfo | None:
-        """The camera_info of the frame's stamp, else the newest; None if none ever came."""
+        """The camera_info of the frame's stamp, else the newest; None before the first one."""
         self.late_infos += self.awaits_info(header)
         with self._infos_lock:
             if not self._infos:
@@ -319,7 +319,7 @@ class Camera:
 
 
 def _wrong_types(topic: str, message_type: type, endpoints: Iterable[Any]) -> str:
-    """What is wrong with a topic that others use with another type; empty if nothing is."""
+    """The error for a topic that others use with another type; empty without one."""
     ours = next(name for name, known in TYPES.items() if known is message_type)
     others = sorted({endpoint.topic_type for endpoint in endpoints} - {ours})
     return f"{topic} is used with type {', '.join(others)} elsewhere, expected {ours}" if others else ""
@@ -343,7 +343,7 @@ def _derained_message(header: Header, decoded: Decoded, derained: Derained | Non
 
 
 def _deepened(decoded: Decoded, derained: Derained | None, input_bits: int) -> np.ndarray:
-    """The derained frame in the depth of the original, uint16 (H, W): less what 8 bits lost."""
+    """The derained frame in the depth of the original, uint16 (H, W): the original minus the 8-bit difference."""
     if derained is None:
         return decoded.deep
     taken_out = cv2.cvtColor(decoded.bgr, cv2.COLOR_BGR2GRAY).astype(np.float32)
@@ -365,7 +365,7 @@ def _image(header: Header, fields: ImageFields) -> Image:
 
 
 def as_array(data: Any) -> array.array[int]:
-    """Bytes as the one type that rclpy takes without checking every element."""
+    """Bytes as array.array, the only type that rclpy does not check element by element."""
     values = array.array("B")
     values.frombytes(memoryview(data).cast("B"))
     return values
@@ -412,10 +412,10 @@ def image_size_of(info: CameraInfo) -> tuple[int, int]:
 
 
 def _mismatch(info: CameraInfo, header: Header, size: tuple[int, ...]) -> str:
-    """What a camera_info says otherwise than the frame it is for."""
+    """How a camera_info contradicts its frame; empty if it does not."""
     wrong = []
     height, width = image_size_of(info)
-    # Where the binning leaves a rest, drivers round either way.
+    # Drivers round either way if the size is not a multiple of the binning.
     fits = height <= size[0] <= height + (info.binning_y > 1) and width <= size[1] <= width + (info.binning_x > 1)
     if (height, width) != (0, 0) and not fits:
         wrong.append(f"size {height}x{width}, the frame's is {size[0]}x{size[1]}")

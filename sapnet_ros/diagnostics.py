@@ -28,7 +28,7 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 
 class Throttle:
-    """Lets one line of each kind through every LOG_INTERVAL_S seconds. May be used from any thread."""
+    """Lets one line of each kind pass per interval. Thread-safe."""
 
     def __init__(self, interval_s: float = LOG_INTERVAL_S) -> None:
         self._interval_s = interval_s
@@ -37,7 +37,7 @@ class Throttle:
         self._suppressed: dict[str, int] = {}
 
     def allow(self, kind: str) -> int | None:
-        """How many lines of this kind were held back since the last one, or None to hold this one back too."""
+        """The number of lines of this kind suppressed since the last one, or None to suppress this one too."""
         with self._lock:
             now_s = time.monotonic()
             if now_s - self._last_s.get(kind, -self._interval_s) < self._interval_s:
@@ -48,7 +48,7 @@ class Throttle:
 
 
 class ProcessUsage:
-    """Memory, threads, and processor time since it was last asked."""
+    """Memory, threads, and CPU time since the last call."""
 
     def __init__(self) -> None:
         self._asked_s, self._used_s = time.monotonic(), time.process_time()
@@ -92,8 +92,8 @@ class Statuses:
             "rate_out_hz": figures.rate_out_hz,
             "received": figures.received,
             "derained": figures.derained,
-            "passed_through": sum(figures.passed_through.values()),
-            "dropped": sum(figures.dropped.values()),
+            "passed_through": figures.passed_through.total(),
+            "dropped": figures.dropped.total(),
             "in_flight": figures.in_flight,
             "lost_in_transport": figures.lost_in_transport,
             "missed_in_row": figures.missed_in_row,
@@ -113,7 +113,7 @@ class Statuses:
         return self._status(camera.label, level, message, values, camera.frame_id or topic)
 
     def backend(self, loader: Loader, params: NodeParams) -> DiagnosticStatus:
-        """State of what runs the network. ``fake`` is never OK, for no vehicle may drive with it unnoticed."""
+        """State of the backend. ``fake`` is never OK, so that no vehicle drives with it unnoticed."""
         derainer = loader.derainer
         backend = derainer.backend_name if derainer is not None else params.backend
         values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
@@ -132,7 +132,7 @@ class Statuses:
         return self._status("backend", level, message, values, self._hardware_id)
 
     def process(self, state: str, problems: Sequence[str], usage: ProcessUsage) -> DiagnosticStatus:
-        """Lifecycle state of the process, what it takes, and what keeps it from being configured."""
+        """Lifecycle state and resources of the process, and why it cannot be configured."""
         level, message = (ERROR, "; ".join(problems)) if problems else (OK, state)
         values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__, **usage.values()}
         return self._status("process", level, message, values, processor_name())
@@ -146,7 +146,7 @@ class Statuses:
 
 
 def _backend_level(loader: Loader, backend: str, params: NodeParams) -> tuple[bytes, str]:
-    """How the backend is, by what fails, or is being got ready."""
+    """The backend's level and message."""
     building, quiet_s = loader.building, loader.quiet_s
     if loader.error:
         return ERROR, loader.error
@@ -162,7 +162,7 @@ def _backend_level(loader: Loader, backend: str, params: NodeParams) -> tuple[by
 def _camera_level(
     camera: Camera, figures: Snapshot, active_for_s: float | None, params: NodeParams
 ) -> tuple[bytes, str]:
-    """How the camera is, by its silence and by what became of its last frame."""
+    """The camera's level and message, from its silence and its last frame."""
     if active_for_s is None:
         return OK, "inactive"
     if camera.wrong_types:
@@ -200,7 +200,7 @@ def _text(value: Any) -> str:
 
 
 def _gpu_memory_mb(device: str) -> float | None:
-    """Memory in use on a GPU, by all processes; None where torch has not used one, or cannot tell."""
+    """Memory in use on a GPU, by all processes; None if torch has not used one, or cannot tell."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None

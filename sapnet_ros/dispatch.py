@@ -1,4 +1,4 @@
-"""Takes each frame to its fate, step by step: to the network and out again, through as it is, or nowhere."""
+"""Dispatches frames: to the network, through unchanged, or dropped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INFO_WAIT_S = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """A frame that is about to be published. until_s: how long it may wait for its camera_info, steady time."""
+    """A frame to publish. until_s: how long it may wait for its camera_info, steady time."""
 
     frame: Received
     decoded: Decoded
@@ -39,25 +39,25 @@ class Settled:
 
 
 class Runner(Protocol):
-    """Runs calls of the network on a thread of its own."""
+    """Runs calls of the network on its own thread."""
 
     def start(self, call: Call) -> None:
-        """Run a call as soon as those before it have ended."""
+        """Run a call after the earlier ones."""
         ...
 
     def close(self) -> None:
-        """End the thread after the calls that were started."""
+        """End the thread after the last call."""
         ...
 
 
 class Dispatch:
-    """Takes the frames of all cameras to their fates: each one once, each camera's in order.
+    """Settles every frame of all cameras exactly once, each camera's in order of receipt.
 
-    A camera has at most one frame in hand, so that none can overtake another. Frames whose deadline comes, and
-    those that need no network, do not wait for it. One thread calls; nothing here waits.
+    A camera has at most one frame in hand, so that none can overtake another. Frames that have reached their deadline,
+    and those that need no network, do not wait for it. To be called from one thread; nothing here blocks.
 
-    mailbox: where the frames are. params: the current parameters. log_error: gets a kind of error and its text.
-    make_inference: makes what runs calls, once more where one hangs. clock: steady seconds.
+    mailbox: holds the frames. params: returns the current parameters. log_error: receives a kind of error and its text.
+    make_inference: makes a Runner, another one when a call hangs. clock: steady seconds.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Dispatch:
 
     @property
     def calling(self) -> bool:
-        """Whether the network is running, or its result waits for the next step."""
+        """Whether a call is running, or its result waits for the next step."""
         return self._call is not None
 
     def step(self) -> float:
-        """Do what can be done now; returns the steady time of the next step, if nothing comes before."""
+        """Do what can be done now; returns the steady time of the next step, unless something happens earlier."""
         params = self._params()
         self._count_pending()
         if self._call is not None and self._call.ended_s is not None:
@@ -112,9 +112,9 @@ class Dispatch:
         return self._clock() if any(took) else next_s
 
     def end(self) -> None:
-        """Drop what is in hand, and let the thread of the network end."""
+        """Drop the frames in hand, and end the thread of the network."""
         if self._in_hand and self._call is not None:
-            self._log_error("give-up", "the network's call does not end in time: its frames are given up")
+            self._log_error("give-up", "the network does not finish in time: its frames are dropped")
         for held in list(self._in_hand.values()):
             self._settle(held, Fate(fates.SHUTDOWN, dropped=True))
         for settled in self._settled.values():
@@ -132,7 +132,7 @@ class Dispatch:
         for index, held in enumerate(call.batch):
             camera = self._cameras[held.frame.camera]
             derained = None if call.error else call.results[index]
-            # Also of a frame that was late: the gate must not stay shut because every look takes too long.
+            # Also for a late frame: the gate must not stay shut because every result is late.
             dry = derained is not None and self._note_score(camera, derained, ended_s, params)
             if not self._holds(held):
                 continue  # settled when its deadline came
@@ -154,7 +154,7 @@ class Dispatch:
         return camera.gate.note_score(derained.rain_score, ended_s, params)
 
     def _watch_call(self, params: NodeParams) -> None:
-        """Leave a call behind that hangs, and have the backend restarted."""
+        """Abandon a call that hangs, and restart the backend."""
         call = self._call
         if call is None or self._clock() - call.started_s < params.hang_timeout_s:
             return
@@ -166,13 +166,13 @@ class Dispatch:
             self._settle(held, fates.failed(error, params))
 
     def _settle_missed(self, params: NodeParams) -> None:
-        """The frames in hand whose deadline has come before their result."""
+        """Settle the frames in hand that have missed their deadline."""
         for held in list(self._in_hand.values()):
             if self._clock() >= self._due_s(held.frame, params):
                 self._settle(held, fates.missed(params))
 
     def _take_from(self, name: str, params: NodeParams) -> bool:
-        """Take a camera's oldest frame, if it can be settled, or be derained next; returns whether there was one."""
+        """Take a camera's oldest frame if it can be settled, or derained next; returns whether there was one."""
         if name in self._in_hand or name in self._settled or (head := self._mailbox.head(name)) is None:
             return False
         camera, now_s = self._cameras[head.camera], self._clock()
@@ -180,7 +180,7 @@ class Dispatch:
         if fate is None and not self._may_be_next(head):
             return False
         if not self._mailbox.take(head):
-            return True  # a newer one has taken its place: look at that
+            return True  # a newer one has taken its place
         parts = Parts(wait_s=now_s - head.received_s)
         decoded = None
         if fate is None or not fate.dropped:
@@ -207,7 +207,7 @@ class Dispatch:
         return self._batching.may_join(frame, self._in_hand.values(), self._loader.derainer)
 
     def _start_call(self, params: NodeParams) -> float:
-        """Send frames of one size to the network; returns until when to wait for more of them."""
+        """Send frames of equal size to the network; returns until when to wait for more of them."""
         derainer, group = self._loader.derainer, self._batching.group(self._in_hand)
         if self._call is not None or self._mailbox.closed or not group or derainer is None:
             return NEVER
@@ -222,7 +222,7 @@ class Dispatch:
         self._pending = sum(name in self._in_hand or self._mailbox.head(name) is not None for name in self._cameras)
 
     def _next_s(self, params: NodeParams) -> float:
-        """When a call hangs, the next deadline comes, or a camera_info is waited for no longer."""
+        """The next time at which a call counts as hung, a deadline is due, or waiting for a camera_info ends."""
         heads = [head for name in self._cameras if (head := self._mailbox.head(name)) is not None]
         frames = [*(held.frame for held in self._in_hand.values()), *heads]
         due_s = min((self._due_s(frame, params) for frame in frames), default=NEVER)
@@ -231,13 +231,13 @@ class Dispatch:
         return min(due_s, next_s, hangs_s)
 
     def _due_s(self, frame: Received, params: NodeParams) -> float:
-        """When the original must be on its way to be out by the deadline."""
+        """When the original must be sent to meet the deadline."""
         if not params.deadline_ms:
             return NEVER
-        # Those of several cameras go out one after another.
+        # Frames of several cameras are published one after another.
         deadline_s = params.deadline_ms / 1000
         lead_s = max(1, self._pending) * self._cameras[frame.camera].stats.passing_s
-        # However slow that was once, the network gets half of the time.
+        # The network gets at least half of the time.
         return frame.received_s + deadline_s - min(lead_s, deadline_s / 2)
 
     def _holds(self, held: InHand) -> bool:
@@ -250,7 +250,7 @@ class Dispatch:
     def _finish(
         self, frame: Received, decoded: Decoded | None, fate: Fate, derained: Derained | None, parts: Parts
     ) -> None:
-        """Count, and publish at once or when the camera_info has come."""
+        """Count a frame, and publish it now or once its camera_info has come."""
         camera = self._cameras[frame.camera]
         if derained is None:
             camera.steadier.forget()

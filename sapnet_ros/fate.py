@@ -1,4 +1,4 @@
-"""A frame's fate: derained, passed through or dropped, and why."""
+"""The decision on each frame: derained, passed through or dropped, and why."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DEADLINE, FAILURE, OVERLOAD = "deadline", "failure", "overload"
 INVALID, UNSUPPORTED, SHUTDOWN, UNWATCHED = "invalid", "unsupported", "shutdown", "unwatched"
 
 Decode = Callable[[Any], Decoded]
-"""Takes the frame out of a message, or raises ImageFormatError."""
+"""Decodes a message, or raises ImageFormatError."""
 
 
 @dataclass(frozen=True)
 class Fate:
-    """Why a frame is not derained; of one that is, all is empty.
+    """Why a frame is not derained; all fields are empty for one that is.
 
-    dropped: nothing is published, else the original. error: for log and diagnostics. kind: groups errors in the log.
+    dropped: publish nothing; otherwise the original. error: for log and diagnostics. kind: groups errors in the log.
     """
 
     reason: str = ""
@@ -39,9 +39,9 @@ class Fate:
 
 
 class RainGate:
-    """Whether it rains in front of one camera: in dry weather only a frame now and then goes to the network.
+    """Decides whether it rains in front of a camera; in dry weather only an occasional frame goes to the network.
 
-    It rains until the network has found otherwise. Times are steady.
+    It starts with rain. Times are steady.
     """
 
     def __init__(self) -> None:
@@ -56,15 +56,15 @@ class RainGate:
         return "dry" if self._dry else "rain"
 
     def passes(self, now_s: float, params: NodeParams) -> bool:
-        """Whether a frame is to pass through without being looked at."""
+        """Whether a frame passes through without a run of the network."""
         return params.rain_gate_enabled and self._dry and now_s - self._probed_s < params.rain_gate_probe_period_s
 
     def note_look(self, now_s: float) -> None:
-        """A frame goes to the network."""
+        """Note that a frame goes to the network."""
         self._probed_s = now_s
 
     def note_score(self, score: float, now_s: float, params: NodeParams) -> bool:
-        """The rain score of a frame is known; returns whether that frame, too, is to pass through as dry."""
+        """Note the rain score of a frame; returns whether that frame, too, passes through as dry."""
         if not params.rain_gate_enabled:
             self._dry, self._low_since_s = False, None
         elif self._dry:
@@ -79,7 +79,7 @@ class RainGate:
 
 
 def make_decoder(params: NodeParams, keep_thread: Callable[[Thread], None]) -> Decode:
-    """For messages of the transport that is subscribed to. keep_thread: gets a thread that may be made for it."""
+    """The decoder of the configured transport. keep_thread: receives the thread that it may start."""
     if params.image_transport == "compressed":
         return functools.partial(decode_compressed, max_pixels=params.max_pixels, input_bits=params.input_bits)
     return functools.partial(
@@ -91,7 +91,7 @@ def make_decoder(params: NodeParams, keep_thread: Callable[[Thread], None]) -> D
 
 
 class Switches(Protocol):
-    """What a camera decides about its frames. watched: somebody subscribes to an output. enabled: by its service."""
+    """A camera's part in the decision. watched: an output has a subscriber. enabled: as its service has set."""
 
     enabled: bool
 
@@ -102,16 +102,16 @@ class Switches(Protocol):
 
     @property
     def watched(self) -> bool:
-        """Whether somebody subscribes to an output."""
+        """Whether an output has a subscriber."""
         ...
 
 
 def decide(
     frame: Received, camera: Switches, loader: Loader, params: NodeParams, now_s: float, due_s: float
 ) -> Fate | None:
-    """A frame's fate as far as its header tells it, before it is decoded; None: it is to be derained.
+    """Decide on a frame by its header, before it is decoded; None: derain it.
 
-    due_s: when the original must be on its way to meet the deadline. Times are steady.
+    due_s: when the original must be sent to meet the deadline. Times are steady.
     """
     if frame.size is None:
         try:
@@ -136,16 +136,16 @@ def decide(
 
 
 def unreadable(err: ImageFormatError) -> Fate:
-    """Of a message that holds no frame."""
+    """For a message that cannot be decoded."""
     return Fate(UNSUPPORTED if err.kind == "encoding" else INVALID, dropped=True, error=str(err), kind=err.kind)
 
 
 def failed(error: str, params: NodeParams) -> Fate:
-    """Of a frame that cannot be derained."""
+    """For a frame that cannot be derained."""
     return Fate(FAILURE, dropped=params.on_failure == "drop", error=error, kind=FAILURE)
 
 
 def missed(params: NodeParams) -> Fate:
-    """Of a frame whose deadline comes before its result. No error, for a few are to be expected."""
+    """For a frame whose deadline comes before its result. Not an error: a few are expected."""
     dropped = params.on_failure == "drop"
     return Fate(FAILURE if dropped else DEADLINE, dropped, kind=DEADLINE)

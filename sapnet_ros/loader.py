@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from sapnet.backends import BuildStatus
     from sapnet.derainer import Derainer
 
-# Backends tell twice a second how a build goes: one that was silent for longer has ended.
+# Backends report the progress of a build twice a second: one that is silent for longer has ended.
 BUILD_SILENCE_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
-# A backend that hangs is restarted with exponential back-off, at most so many times.
+# A backend that hangs is restarted with exponential back-off, up to MAX_RESTARTS times.
 FIRST_PAUSE_S = 1.0
 MAX_RESTARTS = 5
-# A backend that has worked for so long after a restart gets all its restarts back ...
+# The count starts over after this long without a hang ...
 FORGIVEN_AFTER_S = 60.0
-# ... but each call that never returns keeps a thread and a network: at most so many.
+# ... but every call that never returns keeps a thread and a network in memory.
 MAX_LEFT_BEHIND = 5
-# A rate is held if the calls of one period take so much of it.
+# A rate counts as held if the network takes at most this share of the time.
 BUSY_SHARE = 0.8
 MEASURED_CALLS = 3
 
@@ -54,20 +54,20 @@ class Restarts:
 
     @property
     def pause_s(self) -> float:
-        """How long to wait yet before loading."""
+        """Seconds to wait before loading."""
         return max(0.0, self._not_before_s - self._clock())
 
     @property
     def trying(self) -> bool:
-        """Whether the backend was restarted and has not proved itself since."""
+        """Whether the backend was restarted and has not worked for FORGIVEN_AFTER_S since."""
         return self._tries > 0
 
     def leave_behind(self, thread: Thread) -> None:
-        """A call hangs in this thread."""
+        """Note a thread in which a call hangs."""
         self._left_behind.append(thread)
 
     def plan(self, error: str) -> tuple[bool, str]:
-        """Whether to reload after ``error``, and what to say."""
+        """Whether to reload after ``error``, and the text to report."""
         self._working_since_s = None
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         why_not = ""
@@ -84,7 +84,7 @@ class Restarts:
         return True, f"{error}; restarting it in {delay_s:g} s (try {self._tries} of {MAX_RESTARTS})"
 
     def note_working(self) -> None:
-        """The backend has derained frames."""
+        """Note that the backend has derained frames."""
         now_s = self._clock()
         if self._working_since_s is None:
             self._working_since_s = now_s
@@ -93,9 +93,9 @@ class Restarts:
 
 
 class StageChoice:
-    """As many stages of the network as hold a rate with 20 % to spare; all of them where no rate is asked for.
+    """Chooses the number of stages that holds a frame rate with 20 % to spare; all of them without a rate.
 
-    most: as many at most; 0: the preset's. hz: frames a second, of all cameras together; 0: no rate.
+    most: upper limit; 0: the preset's. hz: frames per second of all cameras together; 0: no rate.
     """
 
     def __init__(self, most: int, hz: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -106,12 +106,12 @@ class StageChoice:
         self._clock = clock
 
     def review(self, derainer: Derainer, size: Size, may_rise: bool) -> bool:
-        """Measure calls on frames of a size; returns whether another number of stages is to be loaded."""
+        """Measure calls on frames of a size; returns whether another number of stages must be loaded."""
         self._most = self._most or derainer.stages
         frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         seconds = [self._time(derainer, frame) for _ in range(MEASURED_CALLS)]
         call_s, budget_s = sorted(seconds)[MEASURED_CALLS // 2], BUSY_SHARE / self.hz
-        # A stage takes about as long as any other.
+        # All stages take about the same time.
         fitting = min(self._most, max(1, int(derainer.stages * budget_s / call_s)))
         held = call_s <= budget_s
         if not held:
@@ -132,13 +132,13 @@ class StageChoice:
 
 
 class Loader:
-    """Owns the Derainer: loads it, and compiles it for every size that is asked for, on a thread of its own.
+    """Owns the Derainer: loads it, and compiles it for every requested size, on its own thread.
 
-    load: makes a Derainer for a number of stages, one that keeps ``max_sizes`` compiled; may take seconds.
-    choice: of the number of stages.
-    max_sizes: frame sizes kept ready at once; the one not seen for longest is given up for another.
+    load: makes a Derainer for a number of stages, which keeps ``max_sizes`` sizes compiled; may take seconds.
+    choice: chooses the number of stages.
+    max_sizes: size of the LRU cache of frame sizes.
     on_change: called, from any thread, whenever ``ready`` may have changed.
-    on_error: called with a text when loading or compiling failed.
+    on_error: called with a text when loading or compiling fails.
     clock: steady seconds.
     """
 
@@ -182,19 +182,19 @@ class Loader:
 
     @property
     def ready(self) -> bool:
-        """Whether every known size, and there is one, would be derained at once."""
+        """Whether at least one size is known, and frames of every known size would be derained at once."""
         with self._changed:
             sizes = list(self._sizes)
         return bool(sizes) and all(self.ready_for(size) for size in sizes)
 
     @property
     def error(self) -> str:
-        """Why nothing can be derained, or not every size; empty if all is well."""
+        """Why no frames, or not those of every size, can be derained; empty without an error."""
         return self._error or "; ".join(list(self._failed.values()))
 
     @property
     def building(self) -> str:
-        """What is being got ready now, for people; empty if nothing is."""
+        """What is being loaded or compiled, for display; empty if nothing is."""
         if self._error:
             return ""
         if (build := self._build) is not None and self._clock() - self._news_s < BUILD_SILENCE_S:
@@ -207,12 +207,12 @@ class Loader:
 
     @property
     def quiet_s(self) -> float:
-        """For how long what is being loaded or compiled has told nothing; 0 if nothing is."""
+        """Seconds without progress in loading or compiling; 0 if neither is under way."""
         return self._clock() - self._news_s if self._busy else 0.0
 
     @property
     def restarts(self) -> int:
-        """Of a backend that hung."""
+        """How often the backend was restarted."""
         return self._restarts.count
 
     def ready_for(self, size: Size) -> bool:
@@ -225,25 +225,25 @@ class Loader:
         return self._error or self._failed.get(size, "")
 
     def note_build(self, status: BuildStatus) -> None:
-        """How the build of an engine goes: told by a backend while it loads or compiles."""
+        """Note the progress of an engine build."""
         self._build, self._news_s = status, self._clock()
 
     def request(self, size: Size) -> None:
-        """Have a size made ready. Cheap when it is known already."""
+        """Request a size. Cheap if it is known already."""
         with self._changed:
             known = size in self._sizes
             self._sizes[size] = None
             self._sizes.move_to_end(size)
             while len(self._sizes) > self._max_sizes:
                 self._failed.pop(self._sizes.popitem(last=False)[0], None)
-            # Every frame asks, and the thread that waits has little to do with most.
+            # Called for every frame: do not wake the thread without need.
             if not known or not (size in self._failed or self.ready_for(size)):
                 self._changed.notify()
         if not known:
             self._on_change()
 
     def choose_stages(self, choice: StageChoice) -> None:
-        """Load with another number of stages; what is loaded serves until then."""
+        """Load another number of stages; the current network serves until then."""
         with self._changed:
             self._choice, self._to_review = choice, None
             if choice.hz and self._loaded_stages == choice.stages and self._sizes:
@@ -251,7 +251,7 @@ class Loader:
             self._changed.notify()
 
     def review_stages(self) -> None:
-        """Deadlines were missed in a row: measure whether fewer stages are needed."""
+        """Measure whether fewer stages are needed, after missed deadlines."""
         with self._changed:
             if self._sizes and self._choice.hz and self._to_review is None:
                 self._to_review = next(reversed(self._sizes)), False
@@ -259,13 +259,13 @@ class Loader:
 
     @property
     def stages_said(self) -> str:
-        """Which stages were chosen for the rate, for people; empty where there is none."""
+        """The choice of stages, for display; empty without a rate."""
         return self._choice.said
 
     def restart(self, derainer: Derainer, error: str, thread: Thread) -> None:
-        """Leave ``derainer`` behind, which hangs in ``thread``, and reload with back-off, up to a limit.
+        """Abandon ``derainer``, which hangs in ``thread``, and reload with back-off, up to a limit.
 
-        ``error`` says what is wrong until then.
+        ``error`` is reported until then.
         """
         with self._changed:
             self._restarts.leave_behind(thread)
@@ -278,23 +278,23 @@ class Loader:
         self._on_change()
 
     def close_replaced(self) -> None:
-        """Free the networks that others have taken the place of; told by who knows that no call is in them."""
+        """Free the networks that were replaced. Call it while no call is running."""
         while self._replaced:
             _close(self._replaced.pop())
 
     def note_working(self) -> None:
-        """The network has derained frames."""
+        """Note that the network has derained frames."""
         self._restarts.note_working()
         if self._to_review is not None:
             with self._changed:
                 self._changed.notify()  # an engine may be ready now
 
     def note_failure(self, error: str) -> None:
-        """The network has failed on frames; told by who has run it, and logged there."""
+        """Note an error of the network."""
         self.last_error = error, self._clock()
 
     def close(self) -> None:
-        """Stop. A compilation under way is not waited for; its thread ends after it."""
+        """Stop. The thread ends after the current compilation, which is not waited for."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -303,7 +303,7 @@ class Loader:
             _close(self._derainer).join(CLOSE_TIMEOUT_S)
 
     def _plan_restart(self, error: str) -> str:
-        """When to reload after ``error``, if at all; returns what to say. Only under the lock."""
+        """Schedule a reload after ``error``; returns the text to report. Call it under the lock."""
         again, said = self._restarts.plan(error)
         if again:
             self._loaded_stages = None
@@ -322,12 +322,12 @@ class Loader:
         return None
 
     def _has_work(self) -> bool:
-        # What stands in for an engine is slower, and no measure of it.
+        # The network that stands in for an engine is slower than the engine: do not measure it.
         may_review = self._to_review is not None and self._derainer is not None and not self._derainer.building
         return self._pause_s() == 0 or self._next_size() is not None or may_review
 
     def _pause_s(self) -> float | None:
-        """How long to wait before loading, which may be not at all; None where nothing is to be loaded."""
+        """Seconds to wait before loading; None if nothing must be loaded."""
         return None if self._loaded_stages == self._choice.stages else self._restarts.pause_s
 
     def _run(self) -> None:
@@ -358,14 +358,14 @@ class Loader:
         except FAILURES as err:
             error = describe(err)
             with self._changed:
-                # The same load would fail again, and only a change of stages asks for another ...
+                # Another try would fail too, until the stages change ...
                 self._loaded_stages = stages
-                if self._restarts.trying:  # ... but what has worked once may do so again
+                if self._restarts.trying:  # ... unless it has worked before
                     error = self._plan_restart(error)
                 self._error = error
             self._tell_error(error)
         else:
-            # What is loaded serves until the new one can take over; where nothing is, the sizes come one by one.
+            # The current network serves until the new one is ready for all sizes.
             with self._changed:
                 sizes = list(self._sizes) if self._derainer is not None else []
             failed = {size: reason for size in sizes if not self._closed and (reason := self._prepare(derainer, size))}
@@ -375,14 +375,14 @@ class Loader:
                     return
                 if self._derainer is not None:
                     self._replaced.append(self._derainer)
-                # What nobody asks for any more is no error.
+                # A size that has left the cache is no error.
                 self._failed = {size: reason for size, reason in failed.items() if size in self._sizes}
                 self._derainer, self._error, self._loaded_stages = derainer, "", stages
 
     def _compile(self, size: Size) -> None:
         reason = self._prepare(self._derainer, size) if self._derainer is not None else ""
         with self._changed:
-            if reason and size in self._sizes:  # what nobody asks for any more is no error
+            if reason and size in self._sizes:  # a size that has left the cache is no error
                 self._failed[size] = reason
             elif self._choice.hz and self._to_review is None:
                 self._to_review = size, True
@@ -399,10 +399,10 @@ class Loader:
         log.info(choice.said)
         with self._changed:
             if changed and choice is self._choice:
-                self._to_review = size, False  # once they are loaded, see whether they do
+                self._to_review = size, False  # measure again once they are loaded
 
     def _prepare(self, derainer: Derainer, size: Size) -> str:
-        """Compile for a size; returns why it failed, or nothing."""
+        """Compile for a size; returns the error, or nothing."""
         try:
             derainer.prepare(*size)
         except FAILURES as err:
@@ -443,7 +443,7 @@ def load_derainer(
 
 
 def _close(derainer: Derainer) -> Thread:
-    """Free a network on a thread of its own: where a call hangs, so may this."""
+    """Free a network on its own thread, as this may hang if a call does."""
     thread = Thread(target=derainer.close, name="close", daemon=True)
     thread.start()
     return thread

@@ -44,8 +44,8 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 def transition_to(label: str) -> Callable[[Transition], Transition]:
     """For a transition method: keeps the node's ``state``, and logs exceptions, which rclpy swallows.
 
-    A way up that raises is undone by the node's ``stop`` and, from unconfigured, ``free``, and is a FAILURE. A way
-    down that raises is an ERROR, after which rclpy calls ``on_error``: the state it came from is gone.
+    If configure or activate raises, it is undone by ``stop`` and, for configure, ``free``, and is a FAILURE. If another
+    transition raises, it is an ERROR, after which rclpy calls ``on_error``: the previous state is gone.
     """
 
     def decorate(method: Transition) -> Transition:
@@ -74,7 +74,7 @@ class DerainNode(LifecycleNode):
     """The lifecycle node. Topics, parameters and states are described in the README."""
 
     def __init__(self, on_end: Callable[[int], None] = lambda code: None, **options: Any) -> None:
-        """on_end: gets the exit status of the process once there is nothing left to do. options: of rclpy's Node."""
+        """on_end: receives the exit status when the process should end. options: passed to rclpy's Node."""
         super().__init__("derain_node", **options)
         self.state = UNCONFIGURED
         self.threads: list[Thread] = []  # every worker and loader that may still run
@@ -104,7 +104,7 @@ class DerainNode(LifecycleNode):
 
     @transition_to(INACTIVE)
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Check the parameters, make the publishers and begin to load the network; waits for nothing."""
+        """Check the parameters, create the publishers and start to load the network, without waiting for it."""
         for reason in self._refused.values():
             self.get_logger().error(reason)
         if self._refused:
@@ -158,7 +158,7 @@ class DerainNode(LifecycleNode):
 
     @transition_to(INACTIVE)
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, finish the frame in hand, drop what waits."""
+        """Unsubscribe, finish the frame in hand, drop queued frames."""
         self.stop()
         return super().on_deactivate(state)
 
@@ -177,7 +177,7 @@ class DerainNode(LifecycleNode):
 
     @transition_to(UNCONFIGURED)
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Back to unconfigured after a way down that failed."""
+        """Back to unconfigured after a failed transition."""
         self.stop()
         self.free()
         return TransitionCallbackReturn.SUCCESS
@@ -192,7 +192,7 @@ class DerainNode(LifecycleNode):
         self.trigger_all(self.trigger_configure, self.trigger_activate)
 
     def trigger_all(self, *triggers: Callable[[], TransitionCallbackReturn]) -> bool:
-        """One after another; if one does not succeed, the node is to end."""
+        """Trigger transitions in turn; if one fails, end the node."""
         for trigger in triggers:
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 self.get_logger().fatal("the node cannot start; the lines above say why")
@@ -201,7 +201,7 @@ class DerainNode(LifecycleNode):
         return True
 
     def read_params(self) -> NodeParams:
-        """What to configure with."""
+        """The parameters to configure with."""
         return params.current(self)
 
     def _on_build(self, status: BuildStatus) -> None:
@@ -211,7 +211,7 @@ class DerainNode(LifecycleNode):
             self.get_logger().info(str(status))
 
     def stop(self) -> None:
-        """Unsubscribe and end the worker. Every frame received has its fate afterwards."""
+        """Unsubscribe and end the worker. Every received frame is settled afterwards."""
         for camera in self._cameras.values():
             camera.unsubscribe()
         if self._worker is not None:
@@ -219,7 +219,7 @@ class DerainNode(LifecycleNode):
             self._worker = None
 
     def free(self) -> None:
-        """Free what configuring made."""
+        """Free everything that on_configure created."""
         if self.loader is not None:
             self.loader.close()
             self.loader = None
@@ -228,10 +228,10 @@ class DerainNode(LifecycleNode):
         self._cameras = {}
         while self._services_made:
             self.destroy_service(self._services_made.pop())
-        self._publish_ready()  # that it is not, now
+        self._publish_ready()  # false, as there is no loader now
         with self._ready_lock:
             if self._ready_publisher is not None:
-                # What a publisher has not handed over yet goes with it.
+                # Destroying a publisher discards messages that are not delivered yet.
                 self._ready_publisher.wait_for_all_acked(LAST_WORD_TIMEOUT)
                 self.destroy_publisher(self._ready_publisher)
             self._ready_publisher = self._ready_sent = None
@@ -255,7 +255,7 @@ class DerainNode(LifecycleNode):
         self._worker.put(Received(camera.name, message, now_s))
 
     def _receive_info(self, camera: Camera, info: Any) -> None:
-        """Get the camera's frame size ready before its first frame, whose own size counts from then on."""
+        """Prepare the frame size before the first frame; after that, the frames' own size counts."""
         self._wake_worker()  # where a frame waits for it
         if camera.size or self.loader is None or self.params is None:
             return
@@ -330,7 +330,7 @@ class BuildNode(DerainNode):
     """Builds the engines of ``warmup_sizes`` with the parameters of derain_node, derains nothing, and ends."""
 
     def start(self) -> None:
-        """Configure, which begins to build, and wait for the end of that."""
+        """Configure, which starts the builds, and wait for them."""
         if self.trigger_all(self.trigger_configure):
             self._timer = self.create_timer(BUILD_POLL_S, self._end_when_built, clock=self.steady)
 

@@ -24,7 +24,7 @@ def frames_profile() -> QoSProfile:
 
 
 def latched_profile() -> QoSProfile:
-    """For a state that late subscribers must get too."""
+    """For a state that late subscribers must receive too."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
@@ -39,7 +39,7 @@ def overridable() -> QoSOverridingOptions:
 
 
 class ReliabilityOverrides:
-    """Tells for which subscriptions the user set ``qos_overrides`` reliability.
+    """Knows for which subscriptions the user has set ``qos_overrides`` reliability.
 
     Once rclpy has declared that parameter, a user's choice cannot be told from the default, so each topic is asked
     about before its first subscription, and the answer kept.
@@ -60,11 +60,11 @@ class ReliabilityOverrides:
 
 
 class Losses:
-    """Counts the messages of a topic that never came to its subscription.
+    """Counts messages that were published and never reached the subscription.
 
-    The middleware reports some (``message_lost``), and gaps in the publisher's sequence numbers show others, those
-    overwritten in a full queue among them. Both may tell of the same message, the report before the gap or after it:
-    the larger of the two sums counts, so that none counts twice.
+    The middleware reports some (``message_lost``); gaps in the publisher's sequence numbers reveal others, such as
+    those overwritten in a full queue. Both may reveal the same message, in either order: the larger of the two sums
+    counts, so that none counts twice.
     """
 
     def __init__(self) -> None:
@@ -72,16 +72,16 @@ class Losses:
         self._last: int | None = None
 
     def note_reported(self, messages: int) -> int:
-        """The middleware reports ``messages`` lost; returns how many of them are news."""
+        """Note a report of lost messages; returns how many were not counted before."""
         before = self._total
         self._reported += messages
         return self._total - before
 
     def note_number(self, number: int | None, one_publisher: Callable[[], bool]) -> int:
-        """A message came; returns how many are now known to be lost that were not before.
+        """Note a message; returns how many lost messages it newly reveals.
 
-        number: the publisher's sequence number; None where the middleware gives none. one_publisher: asked where there
-        is a gap. The numbers of several publishers mix, and those of one that was restarted begin again.
+        number: the publisher's sequence number; None if the middleware gives none. one_publisher: called at a gap, as
+        the numbers of several publishers mix, and those of a restarted one start over.
         """
         before, last, self._last = self._total, self._last, number
         if number is not None and last is not None and number > last + 1 and one_publisher():
@@ -94,13 +94,13 @@ class Losses:
 
 
 class CameraSubscription:
-    """A subscription that adapts to its publishers: reliable and volatile, until they offer something else.
+    """A subscription that adapts to its publishers: reliable and volatile at first.
 
-    It is replaced by a best-effort one when a publisher offers no more than that, and by a transient local one when all
-    publishers latch their messages, so that one which was sent before the node started is received too.
+    It is replaced by a best-effort one when a publisher offers only that, and by a transient local one when all
+    publishers are, so that a message published before the node started is received too.
 
-    topic: as given to rcl, which applies the remap rules; the attribute of that name is the resolved name.
-    on_lost: called with the number of messages that are newly known to be lost.
+    topic: as given to rcl, which applies the remap rules; the attribute is the resolved name.
+    on_lost: called with the number of newly lost messages.
     """
 
     def __init__(

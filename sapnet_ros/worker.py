@@ -1,4 +1,4 @@
-"""The two threads of the node: one decides on every frame and publishes, the other runs the network."""
+"""The two threads of the node: one dispatches and publishes frames, the other runs the network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sapnet_ros.params import NodeParams
 
 
 class Inference:
-    """Runs calls of the network on a thread of its own, so that one that hangs holds up nothing.
+    """Runs calls of the network on its own thread, so that one that hangs blocks nothing else.
 
-    on_end: called on that thread when a call has ended. keep_thread: gets the thread.
+    on_end: called on that thread after each call. keep_thread: receives the thread.
     """
 
     def __init__(self, on_end: Callable[[], None], keep_thread: Callable[[Thread], None]) -> None:
@@ -30,11 +30,11 @@ class Inference:
         self.thread.start()
 
     def start(self, call: Call) -> None:
-        """Run it as soon as those before it have ended."""
+        """Run a call after the earlier ones."""
         self._calls.put(call)
 
     def close(self) -> None:
-        """End the thread after the calls that were started; where one hangs, it never ends."""
+        """End the thread after the last call; if that hangs, it never ends."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -44,10 +44,10 @@ class Inference:
 
 
 class Worker:
-    """Takes the frames of all cameras to their fates until it is closed.
+    """Settles the frames of all cameras until it is closed.
 
-    params: the current parameters. log_error: gets a kind of error and its text. keep_thread: gets every thread that
-    is made.
+    params: returns the current parameters. log_error: receives a kind of error and its text. keep_thread: receives
+    every thread that is started.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class Worker:
         self.thread.start()
 
     def put(self, frame: Received) -> None:
-        """A frame has come, and was counted as received."""
+        """Queue a frame, which was counted as received."""
         for lost in self._mailbox.put(frame, self._params().on_overload == "passthrough"):
             self._cameras[lost.camera].stats.count_dropped(SHUTDOWN if lost is frame else OVERLOAD)
 
     def wake(self) -> None:
-        """Something has changed that takes effect at once, such as a parameter."""
+        """Reconsider all frames, after a change that takes effect at once."""
         self._mailbox.wake()
 
     def close(self, timeout_s: float) -> None:
-        """Drop what is queued, and end when the call of the network has, or after ``timeout_s``.
+        """Drop queued frames, and end after the current call of the network, or after ``timeout_s``.
 
-        Every frame that was put has its fate afterwards.
+        Every frame is settled afterwards.
         """
         self._give_up_s = time.monotonic() + timeout_s
         for frame in self._mailbox.close():

@@ -113,4 +113,4 @@ def test_closing_gives_up_a_call_that_takes_too_long(make: Callable[..., Bench])
     bench.worker.close(0.05)
     wait_for(bench.settled, "its fate")
     assert bench.figures().dropped == {"shutdown": 1}
-    assert any("given up" in error for error in bench.errors)
+    assert any("its frames are dropped" in error for error in bench.errors)
