@@ -101,24 +101,6 @@ def test_without_yolo_ros_one_line_says_what_to_install(
     assert "process started" not in launched.log.read_text()
 
 
-@pytest.mark.parametrize(
-    ("values", "pushed", "topic"),
-    [
-        ({}, None, "/derained/image"),
-        ({"namespace": "front"}, None, "/front/derained/image"),
-        ({"namespace": "front", "derained": "clean/image"}, "/truck", "/truck/front/clean/image"),
-    ],
-)
-def test_the_detector_is_given_the_full_name(
-    values: dict[str, str], pushed: str | None, topic: str, launch_file: ModuleType, given: Given
-) -> None:
-    context = launch_package.LaunchContext()
-    if pushed is not None:
-        context.launch_configurations["ros_namespace"] = pushed
-    arguments = given(launch_file.launching.ARGUMENTS, **values)
-    assert launch_file.derained_topic(context, arguments) == topic
-
-
 def test_values_of_no_use_are_refused(launch_file: ModuleType, given: Given) -> None:
     arguments = launch_file.launching.ARGUMENTS | launch_file.DETECTOR_ARGUMENTS
     with pytest.raises(ValueError, match="threshold:=high must be a number"):

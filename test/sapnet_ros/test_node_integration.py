@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,14 @@ def test_signals_end_it_with_code_0_in_every_state(peer: Peer, start_process: St
         assert change(peer, Transition.TRANSITION_ACTIVATE)
     assert state(peer) == reached
     assert node.stop(number) == 0
+
+
+def test_an_error_that_nobody_expects_ends_it_with_code_1(tmp_path: Path) -> None:
+    program = "import sys; from sapnet_ros import derain_node, dispatch; dispatch.Dispatch.step = lambda self: 1 / 0;"
+    command = [sys.executable, "-c", f"{program} sys.exit(derain_node.main())"]
+    node = NodeProcess(command=command, log=tmp_path / "node.log", backend="fake")
+    assert node.wait() == 1
+    assert "ZeroDivisionError" in node.log.read_text()
 
 
 def start_hanging(peer: Peer, start: Callable[..., Any]) -> tuple[Any, list[Any]]:
