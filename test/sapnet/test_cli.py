@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 import sapnet
-from sapnet import cli
-from sapnet.commands.common import (
-    parse_shape,
-)
+from sapnet import cli, derainer
+from sapnet.backends import BackendSpec
+from sapnet.commands.common import add_network_arguments, derainer_from, parse_shape
 from sapnet.errors import BackendError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,3 +184,14 @@ def test_shapes_are_height_by_width() -> None:
 def test_what_is_no_shape_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="height x width such as 720x1280"):
         parse_shape(text)
+
+
+def test_the_network_arguments_reach_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs: list[BackendSpec] = []
+    create = derainer.create_backend
+    monkeypatch.setattr(derainer, "create_backend", lambda name, spec: specs.append(spec) or create(name, spec))
+    parser = argparse.ArgumentParser()
+    add_network_arguments(parser)
+    arguments = ["--backend", "fake", "--engine", "my.engine", "--device", "cuda:1", "--stages", "3"]
+    derainer_from(parser.parse_args(arguments)).close()
+    assert specs == [BackendSpec(engine="my.engine", device="cuda:1", stages=3)]

@@ -159,6 +159,10 @@ class TestAuto:
         assert create_backend("auto", spec(device="auto")).name == "openvino"
         assert len(warnings_of(caplog)) == 2  # TensorRT and CUDA torch
 
+    def test_says_that_an_engine_file_is_of_no_use_here(self, spec, no_gpu, caplog):
+        create_backend("auto", spec(device="auto", engine="my.engine")).close()
+        assert "a faster one is missing: " in caplog.text
+
     def test_does_not_leave_the_gpu_that_was_asked_for(self, spec, no_gpu):
         with pytest.raises(BackendError, match=r"no backend can run on device 'cuda:1'.*finds no CUDA GPU"):
             create_backend("auto", spec(device="cuda:1"))

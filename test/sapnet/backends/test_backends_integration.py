@@ -12,6 +12,7 @@ import pytest
 
 from sapnet import Derainer
 from sapnet.errors import BackendError
+from sapnet.images.frame import psnr
 
 torch = pytest.importorskip("torch")
 
@@ -34,10 +35,6 @@ def frames(shared_data):
 def exact(weights, frames) -> Iterator[list]:
     with Derainer(weights, backend="torch", device="cpu", precision="fp32") as derainer:
         return derainer(frames)
-
-
-def psnr(image, expected):
-    return 10 * np.log10(255**2 / max(((image.astype(float) - expected) ** 2).mean(), 1e-9))
 
 
 def make(weights, backend, **settings):

@@ -26,18 +26,11 @@ class TestRequireFrame:
         ("frame", "kind", "said"),
         [
             (np.zeros((20, 20), np.uint8), "encoding", r"\(20, 20\).*GRAY2BGR"),
-            (np.zeros((20, 20, 1), np.uint8), "encoding", r"\(20, 20, 1\)"),
             (np.zeros((20, 20, 4), np.uint8), "encoding", r"\(20, 20, 4\)"),
-            (np.zeros((1, 20, 20, 3), np.uint8), "encoding", r"\(1, 20, 20, 3\)"),
             (np.zeros((20, 20, 3), np.float32), "encoding", "float32"),
-            (np.zeros((20, 20, 3), np.uint16), "encoding", "uint16"),
-            (np.zeros((20, 20, 3), bool), "encoding", "bool"),
             (np.zeros((15, 20, 3), np.uint8), "size", "15x20.*16x16"),
             (np.zeros((20, 15, 3), np.uint8), "size", "20x15.*16x16"),
-            (np.zeros((0, 0, 3), np.uint8), "size", "0x0"),
-            (None, "encoding", "NoneType"),
             ("frame.png", "encoding", "str"),
-            ([[[0, 0, 0]] * 20] * 20, "encoding", "list"),
             (torch.zeros(20, 20, 3, dtype=torch.uint8), "encoding", "Tensor"),
         ],
     )

@@ -69,18 +69,6 @@ def test_max_pixels_is_inclusive_and_checked_before_the_data():
     assert error.value.kind == "limit"
 
 
-def test_errors_of_opencv_and_memory_become_image_format_errors(monkeypatch):
-    def fail(*_):
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(cv2, "cvtColor", fail)
-    with pytest.raises(ImageFormatError, match="no room") as error:
-        decode_image(message(6, 8, "rgb8", 24, bytes(144)))
-    assert error.value.kind == "decode"
-    with pytest.raises(ImageFormatError, match="8x6 image could not be converted"):
-        encode_image(np.zeros((6, 8, 3), np.uint8), "rgba8")
-
-
 def test_the_fallback_is_asked_for_unknown_encodings_alone():
     asked = []
 

@@ -79,11 +79,6 @@ def test_the_colour_profile_is_kept(tmp_path: Path, suffix: str) -> None:
         assert image.info["icc_profile"] == PROFILE
 
 
-def test_a_profile_for_other_colours_is_not_kept(tmp_path: Path) -> None:
-    Image.fromarray(smooth()).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=PROFILE)
-    assert "icc_profile" not in read_pictures(tmp_path / "a.jpg").info
-
-
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str, channels: int) -> None:
@@ -133,13 +128,6 @@ def test_all_pictures_of_a_file_are_kept(tmp_path: Path, suffix: str) -> None:
     if suffix != ".tif":
         assert [picture.milliseconds for picture in file.pictures] == [100, 200, 300]
         assert file.info["loop"] == 0
-
-
-def test_previews_behind_a_photo_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    image = Image.fromarray(smooth())
-    image.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[image, image])
-    assert len(read_pictures(tmp_path / "a.jpg").pictures) == 1
-    assert "only its first picture is read, not the 2 previews" in caplog.text
 
 
 def test_several_deep_pictures_are_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.cache import EngineCache
 from sapnet.backends.engines.proof import REQUIRED_DB, rainy_frame
 from sapnet.errors import BackendError
+from sapnet.images.frame import psnr
 
 HAS_TENSORRT = find_spec("tensorrt_rtx") is not None or find_spec("tensorrt") is not None
 
@@ -30,11 +31,6 @@ pytestmark = [
 SHAPE = EngineShape(120, 160)
 FRAME = rainy_frame(SHAPE, 0)
 CALLS = 2000
-
-
-def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    error = np.mean((one.astype(float) - other.astype(float)) ** 2)
-    return float(10 * np.log10(255.0**2 / error)) if error else 99.0
 
 
 @pytest.fixture(scope="module")
