@@ -42,7 +42,7 @@ class Running:
 
 
 class Contender(Protocol):
-    """What can be timed."""
+    """Something that can be timed."""
 
     def run(self, noise: Frames) -> Iterator[Running]:
         """Make it ready for uint8 (B, H, W, 3) noise; freed when the iterator is closed. Raises SapnetError."""
@@ -138,7 +138,7 @@ class OnnxModel:
 
 @dataclass(frozen=True)
 class Timing(Subject):
-    """One contender as it ran.
+    """The timing of one contender.
 
     p5_ms, p50_ms, p95_ms: of a call with a whole batch. fps: frames per second at p50. ratio: how many times as fast as
     the first contender, the median over turns. of_bound: the share of bound_ms in p50_ms; None where unknown.

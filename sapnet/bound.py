@@ -1,4 +1,4 @@
-"""The time that a network needs at least: its arithmetic and memory traffic at the speed measured on this machine."""
+"""A lower bound on a network's time: its arithmetic and memory traffic at the speeds measured on this machine."""
 
 from __future__ import annotations
 

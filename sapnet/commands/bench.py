@@ -1,4 +1,4 @@
-"""``sapnet bench``: how fast weights and backends are on this machine."""
+"""``sapnet bench``: times weights and backends on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, so that they are spelled and checked once."""
+"""Arguments and output that several commands share."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True)
 
 
 def derainer_from(args: argparse.Namespace, **more: Any) -> Derainer:
-    """The Derainer that the arguments of ``add_network_arguments`` ask for; more: of Derainer. Raises SapnetError."""
+    """Create the Derainer from the arguments of ``add_network_arguments``; more: of Derainer. Raises SapnetError."""
     from sapnet.derainer import Derainer
 
     return Derainer(**{"on_build": tell_builds(), **{name: getattr(args, name) for name in NETWORK}, **more})
@@ -139,7 +139,7 @@ def _help(text: str) -> str:
 
 
 def progress_bar(*columns: str | ProgressColumn) -> Progress:
-    """A progress bar on stderr, where that is a terminal, gone when it is done; rich's columns where none are given."""
+    """A progress bar on stderr if that is a terminal, removed at the end. columns: rich's defaults if none are given."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -147,7 +147,7 @@ def progress_bar(*columns: str | ProgressColumn) -> Progress:
 
 
 def counting_bar() -> Progress:
-    """A progress bar of things that are counted."""
+    """A progress bar with a count."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     return progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -129,7 +129,7 @@ def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequ
 
 @contextmanager
 def _telling(as_json: bool) -> Iterator[Tell]:
-    """What shows progress: as JSON, as a bar on a terminal, else as a line every few seconds."""
+    """Yield a callback that shows progress: as JSON, as a bar on a terminal, else as a line every few seconds."""
     with progress_bar() as bar:
         task = bar.add_task("", total=1.0)
         tell_line = tell_builds()
@@ -186,7 +186,7 @@ def _list(cache: EngineCache, as_json: bool) -> None:
 
 
 def _say_proof(entry: Listed, proofs: Mapping[str, Listed]) -> str:
-    """How well an engine agreed with float32; of several GPUs, on the one that ran it last."""
+    """An engine's agreement with float32, on the GPU that ran it last."""
     if entry.key["kind"] == "verdict":
         return "refused"
     proof = proofs.get(entry.sha256, entry)

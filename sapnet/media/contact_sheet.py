@@ -1,4 +1,4 @@
-"""What a run looks like: contact sheets and side-by-side videos."""
+"""Contact sheets and side-by-side videos of a run."""
 
 from __future__ import annotations
 

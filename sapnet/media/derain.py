@@ -1,4 +1,4 @@
-"""Derains pictures and videos from file to file, and keeps account of each."""
+"""Derains pictures and videos from file to file, and reports on each."""
 
 from __future__ import annotations
 

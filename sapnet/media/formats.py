@@ -1,4 +1,4 @@
-"""The file formats that are read and written, by suffix: once, for everyone."""
+"""The file formats that are read and written, by suffix."""
 
 from __future__ import annotations
 

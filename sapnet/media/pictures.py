@@ -1,4 +1,4 @@
-"""Pictures through Pillow, upright, with colour profile, alpha, depth and all the frames of an animation."""
+"""Pictures through Pillow: upright, with colour profile, alpha, depth and all frames of an animation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``sapnet derain`` will read and write: decided, and checked, before any work starts."""
+"""What ``sapnet derain`` will read and write, checked before any work starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rainy sequences to show and to measure on: a source's frames or built-in photographs in motion, in synthetic rain."""
+"""Rainy sequences for demo and benchmarks: a source's frames or built-in photographs in motion, in synthetic rain."""
 
 from __future__ import annotations
 

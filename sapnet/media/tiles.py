@@ -14,7 +14,7 @@ from sapnet.config import PRESETS, ModelConfig
 from sapnet.derainer import Derained, Derainer
 from sapnet.images.frame import Frame
 
-# The network reaches further, some 500 pixels, but hardly: docs/benchmarks.md has what the seams cost.
+# The network reaches some 500 pixels, but weakly: docs/benchmarks.md has what tiles cost.
 OVERLAP = 64
 MIN_TILE = 4 * OVERLAP
 # Starts of tiles are multiples of it, as pixels are paired inside of the network.
@@ -118,7 +118,7 @@ def _free_bytes() -> int:
 
 
 def _length(length: int, side: int, overlap: int) -> int:
-    """The side of the shortest tiles that cover ``length`` with no more of them than tiles of ``side`` would take."""
+    """The side of the smallest tiles that cover ``length`` in as few tiles as ``side`` would."""
     count = len(_starts(length, side, overlap))
     shortest = math.ceil((length - overlap) / count) + overlap + _STEP
     return min(length, side, math.ceil(shortest / _STEP) * _STEP)

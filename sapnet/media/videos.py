@@ -1,4 +1,4 @@
-"""Videos through PyAV: frames with their timestamps, and whatever else is in the file, which is copied."""
+"""Videos through PyAV: frames with their timestamps; the other streams are copied."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _READ_BUFFER = 1 << 20
 _ACCURATE = 0x2 | 0x40000 | 0x2000
 # Encoders whose frames last equally long.
 _FIXED_RATE, _FASTEST = ("mjpeg", "mpeg2video"), Fraction(60)
-# A file is cut off if its streams end before this share of the duration that its header gives, and this long before.
+# A file is cut off if its streams end before this share of the header's duration, and by at least this time.
 _WHOLE_SHARE, _WHOLE_S = 0.95, 0.5
 # Written by the muxer itself.
 _OWN_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
@@ -217,7 +217,7 @@ def write_video(
 
 
 class _Output(io.BufferedWriter):
-    """A file that remembers why it cannot be written, which is lost on the way through FFmpeg."""
+    """A file that keeps the cause of a failed write, which FFmpeg loses."""
 
     error: OSError | None = None
 
@@ -259,7 +259,7 @@ class VideoWriter:
         self._converter = VideoReformatter()
 
     def add_others(self) -> None:
-        """Announce copies of the audio and subtitle streams, and set the metadata and chapters."""
+        """Add copies of the audio, subtitle and attachment streams, and set metadata and chapters."""
         like = self._like
         if like is None:
             return

@@ -158,9 +158,9 @@ class EngineCache:
 
     def _exists(self) -> bool:
         """Whether the folder exists; if so, it can be trusted."""
-        if not self.folder.exists():
-            return False
         with _as_cache_error(self.folder):
+            if not self.folder.exists():
+                return False
             status = self.folder.stat()
         if not stat.S_ISDIR(status.st_mode):
             raise EngineCacheError(f"{self.folder} is a file, expected a folder for engines; name another")
@@ -262,7 +262,8 @@ def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
 
 def _check_file(path: Path, owners: Collection[int]) -> os.stat_result:
     """Raises EngineCacheError unless ``path`` is a plain file that only one of ``owners`` can write."""
-    status = path.lstat()
+    with _as_cache_error(path):
+        status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise EngineCacheError(f"{path} is not a plain file, expected one of your own; put the file itself there")
     _check_trust(path, status, owners)
