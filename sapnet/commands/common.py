@@ -139,7 +139,7 @@ def _help(text: str) -> str:
 
 
 def progress_bar(*columns: str | ProgressColumn) -> Progress:
-    """A progress bar on stderr if that is a terminal, removed at the end. columns: rich's defaults if none are given."""
+    """A progress bar on stderr if that is a terminal, removed at the end. columns: by default those of rich."""
     from rich.console import Console
     from rich.progress import Progress
 
