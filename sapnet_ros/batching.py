@@ -1,4 +1,4 @@
-"""Batches: which frames share a call of the network, and how long the first of them waits."""
+"""Calls of the network: which frames share one, how long the first of them waits, and the thread that runs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
 
 from sapnet.derainer import Derained, Derainer
 from sapnet.errors import describe
@@ -58,6 +60,33 @@ class Call:
         except FAILURES as err:
             self.error = describe(err)
         self.ended_s = self._clock()
+
+
+class Inference:
+    """Runs calls of the network on its own thread, so that one that hangs blocks nothing else.
+
+    on_end: called on that thread after each call. keep_thread: receives the thread.
+    """
+
+    def __init__(self, on_end: Callable[[], None], keep_thread: Callable[[Thread], None]) -> None:
+        self._on_end = on_end
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self.thread = Thread(target=self._run, name="inference", daemon=True)
+        keep_thread(self.thread)
+        self.thread.start()
+
+    def start(self, call: Call) -> None:
+        """Run a call after the earlier ones."""
+        self._calls.put(call)
+
+    def close(self) -> None:
+        """End the thread after the last call; if that hangs, it never ends."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call.run()
+            self._on_end()
 
 
 class Batching:

@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError, describe
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import Decoded
 from sapnet_ros import fate as fates
-from sapnet_ros.batching import Batching, Call, InHand
+from sapnet_ros.batching import Batching, Call, Inference, InHand
 from sapnet_ros.camera import Camera
 from sapnet_ros.fate import Fate
 from sapnet_ros.loader import Loader
@@ -38,18 +37,6 @@ class Settled:
     until_s: float
 
 
-class Runner(Protocol):
-    """Runs calls of the network on its own thread."""
-
-    def start(self, call: Call) -> None:
-        """Run a call after the earlier ones."""
-        ...
-
-    def close(self) -> None:
-        """End the thread after the last call."""
-        ...
-
-
 class Dispatch:
     """Settles every frame of all cameras exactly once, each camera's in order of receipt.
 
@@ -57,7 +44,7 @@ class Dispatch:
     and those that need no network, do not wait for it. To be called from one thread; nothing here blocks.
 
     mailbox: holds the frames. params: returns the current parameters. log_error: receives a kind of error and its text.
-    make_inference: makes a Runner, another one when a call hangs. clock: steady seconds.
+    make_inference: makes an Inference, another one when a call hangs. clock: steady seconds.
     """
 
     def __init__(
@@ -68,7 +55,7 @@ class Dispatch:
         params: Callable[[], NodeParams],
         decode: fates.Decode,
         log_error: Callable[[str, str], None],
-        make_inference: Callable[[], Runner],
+        make_inference: Callable[[], Inference],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cameras = cameras

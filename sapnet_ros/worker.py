@@ -4,43 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from queue import SimpleQueue
 from threading import Thread
 
-from sapnet_ros.batching import Call
+from sapnet_ros.batching import Inference
 from sapnet_ros.camera import Camera
 from sapnet_ros.dispatch import NEVER, Dispatch
 from sapnet_ros.fate import OVERLOAD, SHUTDOWN, make_decoder
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Mailbox, Received
 from sapnet_ros.params import NodeParams
-
-
-class Inference:
-    """Runs calls of the network on its own thread, so that one that hangs blocks nothing else.
-
-    on_end: called on that thread after each call. keep_thread: receives the thread.
-    """
-
-    def __init__(self, on_end: Callable[[], None], keep_thread: Callable[[Thread], None]) -> None:
-        self._on_end = on_end
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self.thread = Thread(target=self._run, name="inference", daemon=True)
-        keep_thread(self.thread)
-        self.thread.start()
-
-    def start(self, call: Call) -> None:
-        """Run a call after the earlier ones."""
-        self._calls.put(call)
-
-    def close(self) -> None:
-        """End the thread after the last call; if that hangs, it never ends."""
-        self._calls.put(None)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call.run()
-            self._on_end()
 
 
 class Worker:

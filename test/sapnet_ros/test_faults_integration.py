@@ -1,24 +1,33 @@
-"""A backend that fails, hangs or is too slow, and floods of frames: order holds, and every frame has its fate.
+"""Faults of backend and cameras, floods and changes: order holds, and every frame is accounted for.
 
 The rig asserts both of every test here, when it settles.
 """
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from rig import HEIGHT, WIDTH, Fates, Rig, running
+import rclpy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rig import HEIGHT, OUTPUTS, WIDTH, Fates, Rig, running
+from sensor_msgs.msg import CameraInfo, Image
 
 from live import image, wait_for
 
 pytestmark = pytest.mark.once
 
 ERROR, WARN, OK = b"\x02", b"\x01", b"\x00"
+
 POLICIES = ("passthrough", "drop")
+
 # For tests that look at a camera's status some time after its last frame.
 PATIENT = {"diagnostics__silent_after_s": 60.0}
 
@@ -154,3 +163,265 @@ def test_the_gate_in_dry_weather(rig: Rig) -> None:
     rig.stream({"": 5}, 1.0)
     assert rig.one().kinds[-1] == "derained"
     assert rig.status("camera")["gate"] == "off"
+
+
+ALL = {"on_overload": "passthrough"}  # so that frames which a busy machine holds up are not lost
+
+
+def assert_unharmed(fates: Fates) -> None:
+    """Every frame of a sound camera came out, and none for a fault."""
+    assert fates.out == fates.sent
+    assert set(fates.kinds) <= {"derained", "overload"}
+    assert "last_error" not in fates.values
+
+
+def test_a_camera_that_stops_and_starts_again(rig: Rig) -> None:
+    rig.configure(("a", "b"), diagnostics__silent_after_s=3.0, **ALL)
+    rig.stream({"a": 20, "b": 20}, 1.0)
+    with rig.streaming(20, "b"):
+        status = wait_for(lambda: (s := rig.status("a"))["level"] == ERROR and s, "the silence to be told")
+        assert status["message"].startswith(f"no frame on {rig.topic('image', 'a')} for ")
+        assert float(status["silent_s"]) > 3.0
+        assert rig.status("b")["level"] == OK
+        rig.peer.node.destroy_publisher(rig.feeds["a"].publisher)
+        wait_for(lambda: rig.peer.node.count_publishers(rig.topic("image", "a")) == 0, "the publisher to go")
+        assert rig.status("a")["level"] == ERROR
+        rig.feeds["a"].publisher = rig.new_publisher("a")
+        for _ in range(3):
+            rig.send("a")
+        wait_for(lambda: rig.status("a")["level"] == OK or rig.send("a"), "the silence to end")
+    fates = rig.settle()
+    assert fates["a"].out == fates["a"].sent
+    assert_unharmed(fates["b"])
+
+
+def test_a_camera_that_is_replaced_by_a_best_effort_one(rig: Rig) -> None:
+    """And back: what offers more than is asked for is heard as well."""
+    rig.configure(("a", "b"), **ALL)
+    for reliable in (True, False, True):
+        rig.peer.node.destroy_publisher(rig.feeds["a"].publisher)
+        with rig.streaming(20, "b"):
+            rig.feeds["a"].publisher = rig.new_publisher("a", reliable=reliable)
+            time.sleep(1.0)  # nothing tells when the node knows the publisher, and best effort waits for nobody
+            rig.stream({"a": 20}, 1.0)
+        fates = rig.settle()
+        assert fates["a"].values["lost_in_transport"] == "0", "small frames are not lost, however they travel"
+        assert_unharmed(fates["b"])
+    assert fates["a"].values["best_effort_fallback"] == "true"
+    assert fates["b"].values["best_effort_fallback"] == "false"
+    assert fates["a"].sent == 60
+
+
+def test_a_camera_that_changes_in_flight(rig: Rig) -> None:
+    """Size, frame_id and encoding; a new size passes through until the backend is ready for it."""
+    rig.configure(("a", "b"), **ALL)
+    for turn in range(24):
+        rig.send("b")
+        size = [(48, 64), (64, 48), (40, 40), (120, 160)][turn // 4 % 4]
+        rig.send("a", size=size, frame_id=f"mounted_{turn % 3}")
+    for encoding, bgr in {
+        "rgb8": lambda pixels: pixels[..., ::-1],
+        "bgra8": lambda pixels: pixels[..., :3],
+        "mono8": lambda pixels: np.repeat(pixels, 3, axis=2),
+    }.items():
+        shape = (HEIGHT, WIDTH, {"rgb8": 3, "bgra8": 4, "mono8": 1}[encoding])
+        for value in (3, 200):
+            pixels = np.arange(np.prod(shape), dtype=np.int64).reshape(shape).astype(np.uint8) // 2 + np.uint8(
+                value // 2
+            )
+            number = len(rig.feeds["a"].sent)
+            rig.send_message(image(pixels, number, encoding, "a"), bgr(pixels), "a")
+            rig.send("b")
+    fates = rig.settle()
+    assert fates["a"].out == fates["a"].sent == 30
+    assert set(fates["a"].kinds) <= {"derained", "overload", "building"}
+    assert_unharmed(fates["b"])
+    sizes = [(message.height, message.width) for message in rig.feeds["a"].outputs["derained/image"]]
+    assert sizes[:16:4] == [(48, 64), (64, 48), (40, 40), (120, 160)]
+
+
+def test_a_camera_that_sends_rubbish(rig: Rig) -> None:
+    rig.configure(("a", "b", "c", "d"), max_pixels=100 * 100, **ALL)
+    spoil = [
+        {"step": 1},
+        {"height": HEIGHT + 1},
+        {"height": 0},
+        {"width": 2**32 - 1, "height": 2**32 - 1, "step": 2**32 - 1},
+        {"encoding": "plasma"},
+        {"encoding": ""},
+        {"height": 2000, "width": 2000, "step": 6000},
+    ]
+    with rig.streaming(20, "b", "c", "d"):
+        for number in range(70):
+            message = image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), number, frame_id="a")
+            for name, value in spoil[number % len(spoil)].items():
+                setattr(message, name, value)
+            rig.send_message(message, None, "a")
+        wait_for(lambda: rig.status("a")["dropped"] == "70", "the rubbish to be counted")
+        assert rig.status("a")["level"] == ERROR
+        rig.send("a")
+    fates = rig.settle()
+    assert fates["a"].dropped == {"invalid": 50, "unsupported": 20}
+    assert fates["a"].out == 1
+    for name in ("b", "c", "d"):
+        assert_unharmed(fates[name])
+
+
+RATES = {"a": 40.0, "b": 20.0, "c": 10.0, "d": 5.0}
+
+
+def test_cameras_of_equal_size_share_batches_and_none_starves(rig: Rig) -> None:
+    rig.configure(tuple(RATES), fake__latency_ms=120)  # 8 batches in a second
+    rig.stream(RATES, 5.0)
+    fates = rig.settle()
+    for name, rate in RATES.items():
+        assert fates[name].derained >= 0.5 * min(5.0 * rate, 25), f"{name}: {fates[name]}"
+        assert fates[name].dropped.keys() <= {"overload"}
+    assert fates["a"].dropped["overload"] > fates["a"].sent / 4
+    # More than one call can have done for them alone.
+    assert sum(f.derained for f in fates.values()) > 1.3 * max(f.derained for f in fates.values())
+
+
+def test_camera_info_that_does_not_fit_the_frames_is_told(rig: Rig) -> None:
+    rig.configure(("a", "b"), **ALL)
+    infos = {name: rig.peer.publisher(CameraInfo, rig.topic("camera_info", name)) for name in ("a", "b")}
+
+    def wait_for_status(frame_id: str, size: tuple[int, int], level: bytes, message: str) -> None:
+        for name, publisher in infos.items():
+            height, width = size if name == "a" else (HEIGHT, WIDTH)
+            info = CameraInfo(height=height, width=width)
+            info.header.frame_id = frame_id if name == "a" else name
+            publisher.publish(info)
+
+        def told() -> bool:
+            status = rig.status("a")
+            return (status["level"], status["message"]) == (level, message)
+
+        with rig.streaming(10, "a", "b"):
+            wait_for(told, message)
+        assert rig.status("b")["message"] == "deraining"
+
+    wait_for_status("a", (480, 640), WARN, "camera_info has size 480x640, the frame's is 48x64")
+    wait_for_status("other", (HEIGHT, WIDTH), WARN, "camera_info has frame_id 'other', the frame's is 'a'")
+    both = "camera_info has size 480x640, the frame's is 48x64 and frame_id 'other', the frame's is 'a'"
+    wait_for_status("other", (480, 640), WARN, both)
+    wait_for_status("a", (HEIGHT, WIDTH), OK, "deraining")
+    for fates in rig.settle().values():
+        assert_unharmed(fates)
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"mask_threshold": 200, "mask_mode": "soft"},
+    {"deadline_ms": 500},
+    {"stages": 3},
+    {"on_overload": "drop", "on_failure": "drop"},
+    {"on_overload": "passthrough", "on_failure": "passthrough"},
+    {"batch_wait_ms": 60},
+    {"batch_wait_ms": 0},
+    {"rain_gate.enabled": True, "rain_gate.hold_s": 0.0, "rain_gate.probe_period_s": 0.0},
+    {"rain_gate.on_threshold": 0.9, "rain_gate.off_threshold": 0.8},
+    {"rain_gate.enabled": False},
+    {"enabled": False, "hang_timeout_s": 3},
+    {"enabled": True, "stages": 0, "deadline_ms": 0},
+]
+
+
+def test_parameters_that_change_while_frames_come(rig: Rig) -> None:
+    rig.configure(("a", "b"), fake__latency_ms=5, **ALL)
+
+    def some_came_out(counts: list[int]) -> bool:
+        told = [len(feed.outputs["frame_status"]) for feed in rig.feeds.values()]
+        return all(now >= before + 4 for now, before in zip(told, counts, strict=True))
+
+    with rig.streaming(60, "a", "b"):
+        for _ in range(2):
+            for change in CHANGES:
+                rig.set(**change)
+                before = [len(feed.outputs["frame_status"]) for feed in rig.feeds.values()]
+                wait_for(lambda: some_came_out(before), f"frames after {change}")  # noqa: B023
+    for fates in rig.settle().values():
+        assert fates.dropped.keys() <= {"overload"}
+        assert fates.derained > 0
+        assert {"dry", "disabled"} <= fates.passed.keys()
+        assert "last_error" not in fates.values
+    rig.send("a")
+    assert rig.settle()["a"].kinds[-1] == "derained"
+    assert rig.status("backend")["stages"] == "4"
+
+
+def test_one_wrong_value_changes_nothing(rig: Rig) -> None:
+    rig.configure(**ALL)
+    wrong = {"rain_gate.off_threshold": 0.9}
+    with rig.streaming(50):
+        before = rig.parameters("enabled", *wrong)
+        result = rig.try_to_set(enabled=False, **wrong)
+        assert not result.successful
+        assert next(iter(wrong)) in result.reason
+        assert rig.parameters("enabled", *wrong) == before
+        time.sleep(0.1)
+    assert not rig.one().passed["disabled"]
+
+
+def test_stamps_that_go_back(rig: Rig) -> None:
+    """A bag that is played in a loop: what counts is the order of receipt."""
+    rig.configure(**ALL)
+    for _ in range(3):
+        for stamp in (*range(5000, 5400, 20), 0, 4999):
+            rig.send(stamp=stamp)
+    fates = rig.one()
+    assert fates.out == fates.sent == 66
+    assert fates.derained > 0
+
+
+FROZEN = """
+import rclpy, sys
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("frozen")
+node.create_subscription(Image, sys.argv[1], lambda message: None, 5)
+rclpy.spin(node)
+"""
+
+
+def test_subscribers_that_never_read_stall_nothing(rig: Rig) -> None:
+    """One that overwrites what it has not read, one that is full at some time, and a process that stands still."""
+    rig.configure(**ALL)
+    topic, size = rig.topic(OUTPUTS[0]), (480, 640)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    deaf = rclpy.create_node("deaf", context=context)
+    for policy in (HistoryPolicy.KEEP_LAST, HistoryPolicy.KEEP_ALL):
+        profile = QoSProfile(history=policy, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        deaf.create_subscription(Image, topic, lambda message: None, profile)
+    frozen = subprocess.Popen([sys.executable, "-c", FROZEN, topic])
+    try:
+        wait_for(lambda: rig.peer.node.count_subscribers(topic) == 4, "the deaf subscribers")
+        rig.send(size=size)
+        wait_for(lambda: rig.status("backend")["build_progress"] == "", "the size to be ready")
+        frozen.send_signal(signal.SIGSTOP)
+        for _ in range(100):
+            rig.send(size=size)
+            time.sleep(0.02)
+        fates = rig.one()
+    finally:
+        frozen.kill()
+        frozen.wait()
+        deaf.destroy_node()
+        rclpy.shutdown(context=context)
+    assert fates.out == fates.sent
+    assert max(fates.latencies_ms) < 5000
+
+
+def test_a_signal_in_a_flood_ends_it(tmp_path: Path) -> None:
+    """Although the backend hangs: its frames are given up. Nobody is left to report the counts."""
+    with running(tmp_path / "node.log") as rig:
+        rig.configure(("a", "b"), fake__mode="hang")
+        process = rig.process.process
+        with rig.streaming(200, "a", "b"):
+            wait_for(lambda: int(rig.status("a")["received"]) > 50, "the flood")
+            began_s = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert rig.process.wait() == 0
+            assert time.monotonic() - began_s < 10.0
+        for feed in rig.feeds.values():
+            feed.check_order(to_the_end=False)
