@@ -1,7 +1,7 @@
-"""What the launch files of derain_node share: arguments, and the action that is made of them.
+"""What the launch files of derain_node share: arguments, and the action made from them.
 
-An argument left empty is not passed on, so that the params_file, and then the node's own default, decide; one that is
-given overrides the file. The node configures and activates itself, so a plain Node action is enough: with
+An empty argument is not passed on, so that the params_file, and then the node's default, decides; a given one
+overrides the file. The node configures and activates itself, so a plain Node action is enough: with
 autostart:=false the transitions are for ``ros2 lifecycle`` or a lifecycle manager.
 """
 
@@ -30,12 +30,12 @@ ARGUMENTS = {
     "streak_mask": "Topic of the streak mask.",
     "image_transport": "raw or compressed.",
     "weights": "Preset with shipped weights, or path of a checkpoint.",
-    "backend": "What runs the network: auto, tensorrt, torch, openvino or fake.",
+    "backend": "Backend: auto, tensorrt, torch, openvino or fake.",
     "use_sim_time": "true: the node's clock follows /clock.",
     "autostart": "false: leave the node unconfigured.",
-    "build_only": "true: build the TensorRT engines for warmup_sizes, derain nothing, and end.",
+    "build_only": "true: build the TensorRT engines for warmup_sizes and exit, without deraining.",
     "fastdds_profile": "auto: config/fastdds.xml, unless you have your own or use another RMW; off; or a path.",
-    "respawn": "true: start the node again, 2 s after it has ended.",
+    "respawn": "true: restart the node 2 s after it has ended.",
     "log_level": "debug, info, warn, error or fatal.",
 }
 DEFAULTS = {"fastdds_profile": "auto"}
@@ -59,7 +59,7 @@ Start = Callable[[LaunchContext, Mapping[str, str]], Sequence[Any]]
 
 
 def describe(arguments: Mapping[str, str], defaults: Mapping[str, str], start: Start) -> LaunchDescription:
-    """All arguments, name to description, and what ``start`` makes of their values.
+    """A launch description of all arguments, name to description, and of what ``start`` returns for their values.
 
     A ValueError of ``start`` ends the launch with its text before any process is started.
     """
@@ -75,7 +75,7 @@ def describe(arguments: Mapping[str, str], defaults: Mapping[str, str], start: S
 
 
 def remaps(given: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Rules for the topics of one camera that were given as arguments."""
+    """Remap rules for the topics of one camera that are given as arguments."""
     return [(topic, given[argument]) for argument, topic in TOPICS.items() if given[argument]]
 
 
@@ -87,10 +87,10 @@ def derain_node(
     values: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> list[Node | LogInfo]:
-    """The node's action, and one line on the Fast DDS profile. Raises ValueError for an argument that is no use.
+    """The node's action, and one line on the Fast DDS profile. Raises ValueError for an invalid argument.
 
-    config: folder with fastdds.xml. values: further parameters, which override the params_file. defaults: such that
-    the params_file overrides.
+    config: folder with fastdds.xml. values: further parameters, which override the params_file. defaults: parameters
+    that the params_file overrides.
     """
     build_only = switch(given, "build_only")
     environment, line = profile_environment(given["fastdds_profile"], context.environment, config / "fastdds.xml")
@@ -106,7 +106,7 @@ def derain_node(
         additional_env=environment,
         respawn=switch(given, "respawn") and not build_only,
         respawn_delay=RESPAWN_DELAY_S,
-        on_exit=[Shutdown(reason="all that was to be built is built, or cannot be")] if build_only else None,
+        on_exit=[Shutdown(reason="the engines are built, or cannot be built")] if build_only else None,
         output="screen",
     )
     return [LogInfo(msg=line), node]
@@ -132,7 +132,7 @@ def existing_file(given: Mapping[str, str], name: str) -> str:
 
 
 def override_file(values: Mapping[str, Any]) -> str:
-    """A file of parameters that come out on top.
+    """A parameter file that overrides every other.
 
     The node takes the sections that match its name in the order of their first appearance. What a dictionary given to
     the Node action becomes, '/**' or the full name, may have appeared before another section of the params_file; this
@@ -143,7 +143,7 @@ def override_file(values: Mapping[str, Any]) -> str:
 
 
 def defaults_file(values: Mapping[str, Any]) -> str:
-    """A file of parameters, to be given first, that any other file overrides."""
+    """A parameter file to be given first, which every other overrides."""
     return _parameter_file("/**", values)
 
 
@@ -154,7 +154,7 @@ def _parameter_file(key: str, values: Mapping[str, Any]) -> str:
 
 
 def switch(given: Mapping[str, str], name: str) -> bool:
-    """An argument that is true or false; empty is false."""
+    """A boolean argument; empty is false."""
     value = given[name].lower()
     if value not in ("", "true", "false"):
         raise ValueError(f"{name}:={given[name]} must be true or false")
@@ -162,7 +162,7 @@ def switch(given: Mapping[str, str], name: str) -> bool:
 
 
 def profile_environment(choice: str, environment: Mapping[str, str], ours: Path) -> tuple[dict[str, str], str]:
-    """Variables for the node's process, and the line that says what was done about the Fast DDS profile."""
+    """Environment variables for the node's process, and a line on the Fast DDS profile in use."""
     if choice == "off":
         return {}, "Fast DDS profile: left alone, as asked"
     if choice not in ("", "auto"):
