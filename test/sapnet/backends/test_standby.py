@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from waiting import eventually
 
 from sapnet.backends import standby
 from sapnet.backends.base import Frames
@@ -56,13 +56,6 @@ class Backend:
 
     def close(self) -> None:
         self.ready.clear()
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "waited 30 s"
-        time.sleep(0.005)
 
 
 @pytest.fixture

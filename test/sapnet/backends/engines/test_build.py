@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import eventually
 
 from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape
@@ -30,13 +30,6 @@ def backend(
     cache: Path, on_build: Callable[[BuildStatus], None] = lambda status: None, **options: object
 ) -> FakeBackend:
     return create(BackendSpec(cache_dir=str(cache), on_build=on_build, fake={"build_s": 0.2, **options}))
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "waited 30 s"
-        time.sleep(0.01)
 
 
 def children() -> set[int]:
