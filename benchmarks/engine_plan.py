@@ -20,7 +20,7 @@ from sapnet.model.deploy import FOR_ENGINE
 _BYTES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Half": 2, "BFloat16": 2, "Float": 4, "Int32": 4, "Int64": 8}
 _KERNEL = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: (.*?), Constants: (.*?), Outputs: (.*?), TacticName:")
 _TENSOR = re.compile(r"Name: ([^,]+), Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
-# Of the vendor's data sheets: dense fp16 with sums in float32, in TFLOP/s, and memory bandwidth, in GB/s. Orin's
+# As published for these GPUs: dense fp16 with sums in float32, in TFLOP/s, and memory bandwidth, in GB/s. Orin's
 # arithmetic is derived: a quarter of the 170 TOPS (sparse int8) of its GPU.
 GPUS = {
     "RTX 4090": (165.2, 1008.0),
