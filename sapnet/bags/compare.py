@@ -21,7 +21,7 @@ from sapnet.bags.matching import Entry, Side, fields_digest, pair_up
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import CDR, QOS_KEY, Recording, Topic
-from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, MessageError, decode_fields, deserialize
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.messages import image_size
 
@@ -302,7 +302,7 @@ def _compare(a: Entry, b: Entry, sides: tuple[Side, Side], tolerance: int) -> tu
 def _deserialized(entry: Entry) -> Any:
     try:
         return deserialize(entry.data or b"", entry.topic.type)
-    except ValueError:  # cut off
+    except MessageError:  # cut off
         return None
 
 

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from sapnet.bags.recording import Message
-from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE, decode_fields, deserialize, serialize
+from sapnet.bags.types import (
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    IMAGE,
+    TYPESTORE,
+    MessageError,
+    decode_fields,
+    deserialize,
+    serialize,
+)
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import require_frame
 from sapnet.images.messages import (
@@ -40,7 +49,7 @@ def decode(recorded: Message, info: bytes | None) -> BagFrame:
     """The frame in a recorded Image or CompressedImage. Raises ImageFormatError."""
     try:
         message = deserialize(recorded.data, recorded.topic.type)
-    except ValueError as err:
+    except MessageError as err:
         raise ImageFormatError(str(err), "decode") from err
     decoded, codec = decode_fields(message, recorded.topic.type), ""
     if recorded.topic.type == COMPRESSED_IMAGE:
@@ -75,7 +84,7 @@ def encode_info(header: Any, info: bytes) -> bytes | None:
     """A recorded camera_info with another header; None if it cannot be decoded."""
     try:
         message = deserialize(info, CAMERA_INFO)
-    except ValueError:
+    except MessageError:
         return None
     message.header = header
     return serialize(message, CAMERA_INFO)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sapnet.bags.definitions import Definitions
 from sapnet.bags.recording import CDR, Message, Recording, Topic
-from sapnet.bags.types import header_stamp
+from sapnet.bags.types import MessageError, header_stamp
 
 # Messages that wait for the other recording may take so many bytes per topic and side, but at least so many may wait.
 MAX_WAITING_BYTES = 32 * 2**20
@@ -86,7 +86,7 @@ def _entry(message: Message, place: int, definitions: Definitions) -> Entry:
     if topic.encoding == CDR and definitions.is_stamped(topic.type):
         try:
             stamp = header_stamp(message.data)
-        except ValueError:  # cut off: paired by order
+        except MessageError:  # cut off: paired by order
             stamp = None
     return Entry(topic, place, message.time_ns, stamp, message.data)
 

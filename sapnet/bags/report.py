@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import sapnet
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import Recording
-from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode_fields, deserialize
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, MessageError, decode_fields, deserialize
 from sapnet.errors import BagError, ImageFormatError, first_line
 from sapnet.files import read_json, replacing
 from sapnet.images.codecs import compress
@@ -220,7 +220,7 @@ def _frame(bag: Recording, name: str, time_ns: int) -> Frame | None:
     for message in bag.messages(topics, time_ns, time_ns + 1):
         try:
             frame = decode_fields(deserialize(message.data, message.topic.type), message.topic.type).bgr
-        except (ImageFormatError, ValueError):  # copied as it was
+        except (ImageFormatError, MessageError):  # copied as it was
             continue
         scale = min(1.0, MAX_WIDTH / frame.shape[1])
         return cast(Frame, cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))

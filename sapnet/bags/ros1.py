@@ -111,8 +111,9 @@ class _Types:
 
     def converted(self, connection: Connection, data: bytes) -> bytes | None:
         """A message as CDR; None if it is not of its type."""
+        convert = self._convert[connection.msgtype]
         try:
-            return bytes(self._convert[connection.msgtype](data))
+            return bytes(convert(data))
         except _TYPE_DAMAGE as err:
             said = f"{connection.topic} holds messages that are no {connection.msgtype}"
             self._findings.lose(f"{said} ({first_line(err)}): left out")

@@ -23,6 +23,7 @@ __all__ = [
     "COMPRESSED_IMAGE",
     "IMAGE",
     "TYPESTORE",
+    "MessageError",
     "decode_fields",
     "described_topic",
     "deserialize",
@@ -39,12 +40,16 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TYPESTORE = get_typestore(Stores.ROS2_JAZZY)
 
 
+class MessageError(ValueError):
+    """The bytes of a message are cut off, or not of its type."""
+
+
 def deserialize(data: bytes, type_name: str) -> Any:
-    """A CDR message of a standard type. Raises ValueError if it is cut off or no such message."""
+    """A CDR message of a standard type. Raises MessageError if it is cut off or no such message."""
     try:
         return TYPESTORE.deserialize_cdr(data, type_name)
     except SerdeError as err:
-        raise ValueError(f"{len(data)} bytes are no {type_name}: {err}") from err
+        raise MessageError(f"{len(data)} bytes are no {type_name}: {err}") from err
 
 
 def decode_fields(message: Any, type_name: str) -> Decoded:
@@ -64,9 +69,9 @@ def described_topic(name: str, type_name: str, qos: tuple[Qos, ...]) -> Topic:
 
 
 def header_stamp(data: bytes) -> int:
-    """Stamp, in nanoseconds, of a CDR message that begins with a std_msgs/Header. Raises ValueError if it is cut."""
+    """Stamp, in nanoseconds, of a CDR message that begins with a std_msgs/Header. Raises MessageError if it is cut."""
     if len(data) < 12:
-        raise ValueError(f"{len(data)} bytes are too few for a message with a header")
+        raise MessageError(f"{len(data)} bytes are too few for a message with a header")
     # CDR: four bytes of encapsulation, the second one odd for little-endian, then seconds and nanoseconds.
     sec, nanosec = cast("tuple[int, int]", struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4))
     return sec * 10**9 + nanosec

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rosbags.rosbag2 import Reader
 
-from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
+from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, split_bag, text, write_bag
 from sapnet.cli import main
 
 CAMERA = "/cam/image_raw"
@@ -74,6 +74,17 @@ def test_what_is_wrong_with_the_recording_is_said(
     assert "5 of 5 frames derained" in out
     assert err.startswith("sapnet: warning: no metadata.yaml")
     assert err.count("\n") == 1
+
+
+def test_a_recording_that_can_be_read_in_part_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = [image(CAMERA, START_NS + n * FRAME_NS, frame) for n, frame in enumerate(smooth_frames(5, 48, 64))]
+    cut = split_bag(tmp_path / "cut", [frames[:3], frames[3:]])
+    (cut / "cut_1.mcap").unlink()
+    assert bag(cut, "-o", tmp_path / "out") == 3
+    assert topics(tmp_path / "out")[CAMERA] == 3
+    warning, verdict = capsys.readouterr().err.splitlines()
+    assert warning == "sapnet: warning: cut_1.mcap of the recording is missing"
+    assert verdict == f"sapnet: only a part of {cut} could be read; {tmp_path / 'out'} holds that part"
 
 
 @pytest.mark.parametrize(

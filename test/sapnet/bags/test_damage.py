@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
+from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionMode
+from rosbags.typesys import Stores, get_typestore
 
 from bag_builders import Sent, split_bag, text, write_bag
 from sapnet.bags import open_recording
@@ -229,6 +231,30 @@ def test_programming_errors_are_no_damage(
     bag = write_bag(tmp_path / "bag", messages(20))
     with open_recording(bag) as source:
         monkeypatch.setattr(mcap.reader, "breakup_chunk", lambda *_, **__: (_ for _ in ()).throw(error("ours")))
+        with pytest.raises(error, match="ours"):
+            list(source.messages())
+        assert source.notes == []
+
+
+@pytest.mark.parametrize("error", [KeyError, ValueError, RuntimeError])
+@pytest.mark.parametrize("module", ["mcap", "sqlite3", "ros1"])
+def test_errors_of_this_package_are_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, error: type[Exception]
+) -> None:
+    """Of the kinds that libraries raise for damaged bytes."""
+
+    def fail(*arguments: object) -> None:
+        raise error("ours")
+
+    if module == "ros1":
+        bag, store = tmp_path / "a.bag", get_typestore(Stores.ROS1_NOETIC)
+        with Ros1Writer(bag) as writer:
+            connection = writer.add_connection("/a", STRING, typestore=store)
+            writer.write(connection, 1, store.serialize_ros1(store.types[STRING]("x"), STRING))
+    else:
+        bag = write_bag(tmp_path / "bag", messages(5), module)
+    with open_recording(bag) as source:
+        monkeypatch.setattr(f"sapnet.bags.{module}.Message", fail)
         with pytest.raises(error, match="ours"):
             list(source.messages())
         assert source.notes == []

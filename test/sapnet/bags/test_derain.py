@@ -467,6 +467,27 @@ def test_an_output_that_is_there_is_kept(derain: Derain, derainer: Derainer, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+def test_the_report_names_the_backends_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one from the third frame on, over parts of a message each."""
+
+    class Switching(Derainer):
+        frames = 0
+
+        def __call__(self, frames: Any) -> Any:
+            self.frames += len(frames)
+            return super().__call__(frames)
+
+        @property
+        def backend_name(self) -> str:
+            return "other" if self.frames > 2 else super().backend_name
+
+    monkeypatch.setattr("sapnet.bags.journal.PART_BYTES", 1)
+    sent = [message for message in drive(4) if message.topic == CAMERA]
+    with Switching(backend="fake") as derainer:
+        report = derain_bag(derainer, write_bag(tmp_path / "in", sent), tmp_path / "out")
+    assert report.backends == [(sent[0].time_ns, "fake fp32"), (sent[2].time_ns, "other fp32")]
+
+
 def test_a_backend_that_fails_ends_it_and_what_is_done_is_kept(derainer: Derainer, tmp_path: Path) -> None:
     source = write_bag(tmp_path / "in", drive(6))
     with Derainer(backend="fake", fake={"fail_every": 4}) as failing, pytest.raises(BackendError):
