@@ -32,7 +32,7 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
     layers = _KINDS[kind](rng)
     return RainConfig(
         layers=layers,
-        directions=(-25.0, 25.0) if kind == "light" else (-18.0, 18.0),
+        directions=(-29.0, 29.0) if kind == "light" else (-18.0, 18.0),
         spread=float(rng.uniform(0.2, 2.5)),
         blend="screen" if rng.random() < 0.1 else "add",
         mist=float(rng.uniform(0.0, 0.15)) if rng.random() < 0.08 else 0.0,
@@ -51,9 +51,9 @@ def _light(rng: Rng) -> tuple[StreakLayer, ...]:
             brightness=bright * brightness * rng.lognormal(0.0, 0.25),
         )
         for count, length, width, brightness in (
-            (220, 0.08, 0.0045, 42),
-            (90, 0.14, 0.0060, 65),
-            (14, 0.18, 0.0080, 115),
+            (220, 0.08, 0.0052, 50),
+            (90, 0.14, 0.0069, 78),
+            (14, 0.18, 0.0092, 138),
         )[: rng.integers(1, 4)]
     )
 
