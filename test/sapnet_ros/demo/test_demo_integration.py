@@ -124,7 +124,7 @@ def test_recording_holds_what_was_sent_and_what_came_back(photos: Path, tmp_path
 def test_open_loop_does_not_wait_and_shows_the_drops(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="runs the real network")
     pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
-    out, words = tmp_path / "out", ("--backend", "torch", "--device", "cpu", "--weights", "sapnet")
+    out, words = tmp_path / "out", ("--backend", "torch", "--device", "cpu")
     assert run_demo(*words, "--open-loop", "--rate", "50", "--frames", "30", "-o", str(out)) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["dropped"] > 0
