@@ -145,7 +145,7 @@ def page(report: dict[str, Any]) -> None:
     """The table and the plot of a report."""
     sizes = [f"{height}x{width}" for height, width in (SMALL, LARGE)]
     headings = ["network", "stages", "parameters", *(f"{name} rain, dB" for name in SETS.values())]
-    headings += [f"ms at {size} (sapnet_fast = 1)" for size in sizes]
+    headings += [f"time at {size} (sapnet_fast = 1)" for size in sizes]
     rows = []
     for entry in report["rows"]:
         milliseconds = [_say(entry["ms"][size]) if size in entry["ms"] else "" for size in sizes]
@@ -159,25 +159,25 @@ def page(report: dict[str, Any]) -> None:
     plot = ""
     if all(entry["psnr"] for entry in report["rows"]):
         draw(report["rows"], sizes[0])
-        plot = f"\n\n![PSNR over milliseconds per frame, for light and heavy rain](images/{PLOT.name})"
+        plot = f"\n\n![PSNR over the time per frame relative to sapnet_fast, for light and heavy rain](images/{PLOT.name})"
     replace("peers", f"{said}\n\n{markdown(headings, rows)}{plot}")
 
 
 def _say(time: dict[str, float]) -> str:
-    return f"{time['ms']:,.0f} ({time['ratio']:.2f})"
+    return f"{time['ratio']:.2f} ({time['ms']:,.0f} ms)"
 
 
 def draw(rows: list[dict[str, Any]], size: str) -> None:
-    """PSNR over milliseconds, a panel for each set; stages of one network are joined."""
+    """PSNR over relative time, a panel for each set; stages of one network are joined."""
     import matplotlib.pyplot as plt
 
     plt.rcParams["svg.hashsalt"] = "sapnet"  # the same figures give the same file
     figure, panels = plt.subplots(1, len(SETS), figsize=(9, 4), layout="constrained")
     for panel, kind in zip(panels, SETS.values(), strict=True):
         for name in dict.fromkeys(entry["name"] for entry in rows):
-            points = [(e["ms"][size]["ms"], e["psnr"][kind]) for e in rows if e["name"] == name]
+            points = [(e["ms"][size]["ratio"], e["psnr"][kind]) for e in rows if e["name"] == name]
             panel.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=name)
-        panel.set(xscale="log", xlabel=f"ms per frame of {size}", ylabel="PSNR, dB", title=f"{kind} rain")
+        panel.set(xscale="log", xlabel=f"time per frame of {size}, sapnet_fast = 1", ylabel="PSNR, dB", title=f"{kind} rain")
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
     figure.savefig(PLOT, metadata={"Date": None})
