@@ -159,7 +159,7 @@ def page(report: dict[str, Any]) -> None:
     plot = ""
     if all(entry["psnr"] for entry in report["rows"]):
         draw(report["rows"], sizes[0])
-        plot = f"\n\n![PSNR over the time per frame relative to sapnet_fast, for light and heavy rain](images/{PLOT.name})"
+        plot = f"\n\n![PSNR over relative time per frame, for light and heavy rain](images/{PLOT.name})"
     replace("peers", f"{said}\n\n{markdown(headings, rows)}{plot}")
 
 
@@ -177,7 +177,8 @@ def draw(rows: list[dict[str, Any]], size: str) -> None:
         for name in dict.fromkeys(entry["name"] for entry in rows):
             points = [(e["ms"][size]["ratio"], e["psnr"][kind]) for e in rows if e["name"] == name]
             panel.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=name)
-        panel.set(xscale="log", xlabel=f"time per frame of {size}, sapnet_fast = 1", ylabel="PSNR, dB", title=f"{kind} rain")
+        label = f"time per frame of {size}, sapnet_fast = 1"
+        panel.set(xscale="log", xlabel=label, ylabel="PSNR, dB", title=f"{kind} rain")
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
     figure.savefig(PLOT, metadata={"Date": None})
