@@ -359,8 +359,8 @@ def test_an_interrupted_command_resumes_and_says_what_failed(cluster: Any, tmp_p
         finally:
             first.kill()
         assert first.returncode == 128 + sent, said
-        assert [*out.glob("*.partial")]  # the signal may come before the first part is whole
-        assert not [*out.rglob("sapnet_report.json")]
+        # A recording that the interrupt does not reach in time is finished within the grace; the others can be resumed.
+        assert [*out.glob("*.partial"), *out.glob("*/sapnet_report.json")]
     assert "interrupted" in said[signal.SIGINT][1]
 
     second = command(
@@ -370,11 +370,11 @@ def test_an_interrupted_command_resumes_and_says_what_failed(cluster: Any, tmp_p
     assert (second.returncode, errors) == (1, "")
     summary = json.loads(printed)
     assert summary == json.loads((out / "summary.json").read_text())
-    assert {Path(row["input"]).name: (row["state"], row["frames"]) for row in summary["rows"]} == {
-        "a": ("done", 80),
-        "b": ("done", 80),
-        "noise.mcap": ("failed", 0),
-    }
+    assert {Path(row["input"]).name: row["frames"] for row in summary["rows"]} == {"a": 80, "b": 80, "noise.mcap": 0}
+    states = {Path(row["input"]).name: row["state"] for row in summary["rows"]}
+    assert {states["a"], states["b"]} <= {"done", "kept"}
+    assert states["noise.mcap"] == "failed"
+    assert not [*out.glob("*.partial")]
 
 
 @pytest.mark.parametrize(
