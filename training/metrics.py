@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from sapnet.images.frame import to_y
+
 Image = NDArray[np.uint8]
 Plane = NDArray[np.uint8]
 
@@ -18,15 +20,9 @@ _LUMA_BGR = np.array((114, 587, 299))
 _STREAK = 10_000
 
 
-def _y(image: Image) -> NDArray[np.float64]:
-    """(H, W): ``Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255`` (BT.601), not rounded."""
-    y: NDArray[np.float64] = 16.0 + image @ np.array((24.966, 128.553, 65.481)) / 255.0
-    return y
-
-
 def ssim_y(image: Image, clean: Image) -> float:
     """Structural similarity on Y, at most 1: Gaussian 11x11 window, sigma 1.5, mean over the valid region."""
-    return _ssim(_y(image), _y(clean))
+    return _ssim(to_y(image), to_y(clean))
 
 
 def ssim_rgb(image: Image, clean: Image) -> float:

@@ -66,6 +66,12 @@ def psnr(frame: Frame, reference: Frame) -> float:
     return _psnr(frame.astype(np.float64) - reference)
 
 
+def to_y(frame: Frame) -> NDArray[np.float64]:
+    """uint8 (H, W, 3) BGR -> (H, W): ``Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255`` (BT.601), not rounded."""
+    y: NDArray[np.float64] = 16.0 + frame @ _LUMA_BGR
+    return y
+
+
 def psnr_y(frame: Frame, reference: Frame) -> float:
     """PSNR in dB on Y of two uint8 (H, W, 3) BGR frames, Y in float64, not rounded; infinite where they are equal."""
     return _psnr((frame.astype(np.float64) - reference) @ _LUMA_BGR)

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sapnet.images.frame import psnr_y
+from sapnet.images.frame import psnr_y, to_y
 from training.metrics import (
     MaskCounts,
-    _y,
     ssim_rgb,
     ssim_y,
     streak_strength,
@@ -31,7 +30,7 @@ def plain(value, height: int = 16, width: int = 16) -> np.ndarray:
 
 class TestSsim:
     def restated(self, one: np.ndarray, other: np.ndarray) -> float:
-        return self.restated_on(_y(one), _y(other))
+        return self.restated_on(to_y(one), to_y(other))
 
     def restated_on(self, one: np.ndarray, other: np.ndarray) -> float:
         """Wang et al. 2004: every 11x11 window that lies in the plane, weighted by a Gaussian."""

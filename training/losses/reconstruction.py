@@ -18,8 +18,7 @@ def l1_each(image: Tensor, reference: Tensor) -> Tensor:
     >>> l1_each(torch.full((2, 3, 4, 4), 0.5), torch.zeros(3, 4, 4)).tolist()
     [0.5, 0.5]
     """
-    if image.shape[-3:] != reference.shape[-3:]:
-        raise ValueError(f"expected images of one size, got {tuple(image.shape)} and {tuple(reference.shape)}")
+    _require_one_size(image, reference)
     return (image - reference).abs().mean(dim=(-3, -2, -1))
 
 
@@ -29,8 +28,7 @@ def ssim_each(image: Tensor, reference: Tensor) -> Tensor:
     image, reference: (..., C, H, W) in [0, 1], broadcast against each other: a stack of stages may share one
     reference. Gaussian 11x11 window, sigma 1.5, on every channel; borders are padded with zeros. Raises ValueError.
     """
-    if image.shape[-3:] != reference.shape[-3:]:
-        raise ValueError(f"expected images of one size, got {tuple(image.shape)} and {tuple(reference.shape)}")
+    _require_one_size(image, reference)
     mean, wanted = _blur(image), _blur(reference)
     variance = _blur(image * image) - mean * mean
     wanted_variance = _blur(reference * reference) - wanted * wanted
@@ -38,6 +36,11 @@ def ssim_each(image: Tensor, reference: Tensor) -> Tensor:
     luminance = (2 * mean * wanted + _C1) / (mean * mean + wanted * wanted + _C1)
     structure = (2 * covariance + _C2) / (variance + wanted_variance + _C2)
     return (luminance * structure).mean(dim=(-3, -2, -1))
+
+
+def _require_one_size(image: Tensor, reference: Tensor) -> None:
+    if image.shape[-3:] != reference.shape[-3:]:
+        raise ValueError(f"expected images of one size, got {tuple(image.shape)} and {tuple(reference.shape)}")
 
 
 def _blur(x: Tensor) -> Tensor:
