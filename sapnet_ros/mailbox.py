@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Condition
 from typing import Any
 
 # The queue of one camera: most of a second of 1280x720 at 30 Hz, and a bound for frames without content.
 MAX_WAITING_BYTES = 64 * 2**20
 MAX_WAITING_FRAMES = 1000
+# Of a message, beside its data and texts.
+MESSAGE_BYTES = 2048
 
 
 @dataclass(eq=False)
@@ -26,6 +30,13 @@ class Received:
     received_s: float
     overtaken: bool = False
     size: tuple[int, int] | None = None
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Memory that it takes in the queue. A publisher can make the texts as long as it likes."""
+        said = getattr(self.message, "encoding", "") or getattr(self.message, "format", "")
+        texts = sys.getsizeof(said) + sys.getsizeof(self.message.header.frame_id)
+        return len(self.message.data) + texts + MESSAGE_BYTES
 
 
 class Mailbox:
@@ -49,8 +60,10 @@ class Mailbox:
             queue, lost = self._queues[frame.camera], []
             if queue and keep_overtaken:
                 queue[-1].overtaken = True
-                while len(queue) > 1 and _is_full(queue, frame):
+                held_bytes = frame.size_bytes + sum(waiting.size_bytes for waiting in queue)
+                while len(queue) > 1 and (held_bytes > MAX_WAITING_BYTES or len(queue) >= MAX_WAITING_FRAMES):
                     lost.append(queue.popleft())
+                    held_bytes -= lost[-1].size_bytes
             elif queue:
                 lost.append(queue.pop())
             queue.append(frame)
@@ -95,8 +108,3 @@ class Mailbox:
     def _tell(self) -> None:
         self._news = True
         self._changed.notify_all()
-
-
-def _is_full(queue: Sequence[Received], frame: Received) -> bool:
-    held_bytes = sum(len(waiting.message.data) for waiting in (*queue, frame))
-    return held_bytes > MAX_WAITING_BYTES or len(queue) >= MAX_WAITING_FRAMES
