@@ -76,8 +76,8 @@ soak: venv ## four cameras for MINUTES=10 through derain_node; memory and thread
 	$(BIN)/python benchmarks/soak.py --minutes "$${MINUTES:-10}" --picture soak.png
 
 bench: venv ## the network and the node at small settings, and their tables in docs/benchmarks.md; DATA=folder for PSNR
-	$(BIN)/sapnet bench --backend openvino torch --frames 10
-	$(BIN)/python benchmarks/peers.py --large-turns 0 $(if $(DATA),--data "$$DATA")
+	$(BIN)/sapnet bench --backend openvino torch --frames 5
+	$(BIN)/python benchmarks/peers.py --turns 3 --large-turns 0 $(if $(DATA),--data "$$DATA")
 	$(BIN)/python benchmarks/live.py --seconds 2
 
 lint: venv ## ruff and mypy

@@ -72,7 +72,11 @@ def arrivals(monitor: subprocess.Popen[bytes]) -> dict[str, list[tuple[int, int]
 def publish(
     cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, transport: str = "raw"
 ) -> subprocess.Popen[bytes]:
-    """Start the player; in the end it prints JSON: how many frames each camera sent. transport: raw or compressed."""
+    """Start the player. transport: raw or compressed.
+
+    It prints a line when everybody listens, and at the end a line of JSON: ``sent``, the number of frames of each
+    camera, and ``seconds``.
+    """
     height, width = shape
     arguments = ["--cameras", *cameras, "--shape", f"{height}x{width}", "--rate", str(rate), "--seconds", str(seconds)]
     command = [sys.executable, __file__, "publish", "--transport", transport, *arguments]
@@ -145,6 +149,7 @@ def _publish(args: argparse.Namespace) -> None:
         if time.monotonic() > end_s:
             sys.exit("nobody subscribes to the cameras")
         time.sleep(0.05)
+    print("ready", flush=True)
     sent = dict.fromkeys(args.cameras, 0)
     begin_s, number = time.monotonic(), 0
     pause_s = 1 / (args.rate * len(args.cameras))

@@ -20,11 +20,15 @@ from sapnet.model.deploy import FOR_ENGINE
 _BYTES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Half": 2, "BFloat16": 2, "Float": 4, "Int32": 4, "Int64": 8}
 _KERNEL = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: (.*?), Constants: (.*?), Outputs: (.*?), TacticName:")
 _TENSOR = re.compile(r"Name: ([^,]+), Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
-# As published for these GPUs: dense fp16 with sums in float32, in TFLOP/s, and memory bandwidth, in GB/s. Orin's
-# arithmetic is derived: a quarter of the 170 TOPS (sparse int8) of its GPU.
+# Dense fp16 with sums in float32, in TFLOP/s, and memory bandwidth, in GB/s, as published for these GPUs. Derived from
+# the published figure: the RTX 5090's as a quarter of its 838 TFLOPS (sparse fp16 with sums in fp16: GeForce halves the
+# rate for sums in float32), Orin's as a quarter of its GPU's 170 TOPS (sparse int8), Thor's as a quarter of its 1035
+# TFLOPS (sparse fp8).
 GPUS = {
     "RTX 4090": (165.2, 1008.0),
+    "RTX 5090": (209.5, 1792.0),
     "AGX Orin 64 GB": (42.5, 204.8),
+    "AGX Thor T5000": (258.8, 273.0),
     "H100 SXM": (989.4, 3350.0),
 }
 

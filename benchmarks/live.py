@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
-from cameras import CAMERAS, Watch, arrivals, isolate, monitoring, publish, running_node, use_profile
+from cameras import CAMERAS, arrivals, isolate, monitoring, publish, running_node, use_profile
 from tables import markdown, replace
 
 from sapnet.backends.devices import processor_name
@@ -51,7 +51,7 @@ class Setup:
 class Figures:
     """Of one rate. Times from stamp to arrival; jitter_ms: standard deviation of the intervals between arrivals.
 
-    All are 0 where no frame came.
+    All are 0 where no frame came. cpu_percent: of one core, while frames were played. memory_mb: resident, after them.
     """
 
     rate_hz: float
@@ -78,19 +78,16 @@ def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Figures:
     parameters = [f"backend:={backend}", f"cameras:=[{','.join(names)}]", f"warmup_sizes:=[{height}x{width}]"]
     parameters += [f"image_transport:={setup.transport}", f"publish_compressed:={str(compressed).lower()}"]
     use_profile(setup.profile)
-    watch = Watch(())
-    with running_node(*parameters), monitoring(names, setup.transport) as monitor:
+    with running_node(*parameters) as node, monitoring(names, setup.transport) as monitor:
         player = publish(names, setup.shape, rate, seconds, setup.transport)
-        while player.poll() is None:
-            watch.spin_for(0.2)
-        watch.spin_for(SETTLE_S)
-        while "process" not in watch.statuses:  # once a second
-            watch.spin_for(0.2)
         assert player.stdout is not None
-        sent = sum(json.load(player.stdout)["sent"].values())
+        player.stdout.readline()
+        before_s, _ = usage(node.pid)
+        played = json.loads(player.stdout.readline())
+        time.sleep(SETTLE_S)
+        after_s, memory_mb = usage(node.pid)
         came = arrivals(monitor)
-    process = watch.statuses["process"]
-    watch.destroy_node()
+    sent = sum(played["sent"].values())
     latencies = [(at - stamp) / 1e6 for frames in came.values() for stamp, at in frames]
     intervals = [np.diff([at for _, at in frames]) / 1e6 for frames in came.values() if len(frames) > 1]
     return Figures(
@@ -99,9 +96,16 @@ def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Figures:
         sent - len(latencies),
         *(round(float(value), 2) for value in np.percentile(latencies or [0.0], (50, 95, 99))),
         round(float(np.std(np.concatenate(intervals or [[0.0]]))), 2),
-        float(process["cpu_percent"]),
-        float(process["memory_mb"]),
+        round(100 * (after_s - before_s) / played["seconds"], 1),
+        round(memory_mb, 1),
     )
+
+
+def usage(process: int) -> tuple[float, float]:
+    """Seconds of processor time that a process has used, and the megabytes that it holds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    user, system, pages = int(fields[11]), int(fields[12]), int(fields[21])
+    return (user + system) / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def highest_rate(setup: Setup, backend: str, seconds: float) -> float:
@@ -162,7 +166,6 @@ def main() -> None:
     args = parser.parse_args()
     if not args.page:
         isolate()
-        rclpy.init()
         load, rows = os.getloadavg()[0], []
         for setup in setups(args):
             highest = highest_rate(setup, args.backend, args.seconds)
@@ -171,7 +174,6 @@ def main() -> None:
             ]
             rows.append({"setup": str(setup), "highest_hz": highest, "rates": rates})
             print(json.dumps(rows[-1]), flush=True)
-        rclpy.try_shutdown()
         report = {"processor": processor_name(), "cores": os.cpu_count(), "load": load, "backend": args.backend}
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps({**report, "seconds": args.seconds, "rows": rows}, indent=1) + "\n")

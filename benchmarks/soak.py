@@ -74,7 +74,8 @@ def run(load: Load, seconds: float) -> tuple[dict[str, int], list[Usage]]:
                 usage.append(Usage(time.monotonic() - begin_s, *figures))
         watch.spin_for(3.0)
         assert cameras.stdout is not None
-        sent = json.load(cameras.stdout)["sent"]
+        cameras.stdout.readline()
+        sent = json.loads(cameras.stdout.readline())["sent"]
     counts = {name: sum(watch.count(camera, name) for camera in CAMERAS) for name in COUNTS}
     watch.destroy_node()
     return {"sent": sum(sent.values()), **counts}, usage
