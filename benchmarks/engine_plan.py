@@ -19,6 +19,7 @@ from sapnet.model.deploy import FOR_ENGINE
 
 _BYTES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Half": 2, "BFloat16": 2, "Float": 4, "Int32": 4, "Int64": 8}
 _KERNEL = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: (.*?), Constants: (.*?), Outputs: (.*?), TacticName:")
+_CONVOLUTIONS = ("correlation", "runtime_fusion")  # alone, and with what follows it
 _TENSOR = re.compile(r"Name: ([^,]+), Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
 # Dense fp16 with sums in float32, in TFLOP/s, and memory bandwidth, in GB/s, as published for these GPUs. Derived from
 # the published figure: the RTX 5090's as a quarter of its 838 TFLOPS (sparse fp16 with sums in fp16: GeForce halves the
@@ -88,7 +89,7 @@ def _read_kernel(line: str) -> Kernel:
     )
     moved = sum(math.prod(sizes) * width for sizes, width in (inputs | constants | outputs).values())
     flop = 0
-    if kind == "correlation":
+    if kind in _CONVOLUTIONS:
         (batch, _, height, width), _ = next(iter(outputs.values()))
         weights, _ = next(iter(constants.values()))
         flop = 2 * batch * height * width * math.prod(weights)

@@ -118,6 +118,9 @@ def _dispatch(argv: list[str]) -> int:
     names = [named] if named in loaders else list(loaders)
     commands = {name: loaders[name]() for name in names}
     parser = _parser(commands)
+    if not argv:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
     try:
         args = parser.parse_args(argv)
     except SystemExit as stop:  # how argparse ends --help and wrong usage

@@ -20,22 +20,20 @@ class Rewrites:
 
     split_gates: the gates are the sum of a convolution of the features and one of the hidden state, instead of one
         convolution of both concatenated.
-    gate_as_sums: the attention's matrices are applied as a float32 product and sum, which fuse into one kernel, instead
-        of as 1x1 convolutions.
     fold_attention: the mean that the attention needs is computed from the input of the convolution, so that scale, ReLU
-        and residual can fuse into the convolution.
+        and residual can fuse into the convolution; and its matrices are applied as a float32 product and sum instead of
+        as 1x1 convolutions, which fuse into one kernel.
     late_bias: the bias of a convolution is added together with the attention's scale, and its mean is accumulated in
         float32 without a cast; where every operation is a pass over memory, as it is in eager torch.
     """
 
     split_gates: bool = False
-    gate_as_sums: bool = False
     fold_attention: bool = False
     late_bias: bool = False
 
 
 FOR_CPU = Rewrites(split_gates=True)
-FOR_ENGINE = Rewrites(gate_as_sums=True)
+FOR_ENGINE = Rewrites(fold_attention=True)
 FOR_CUDA = Rewrites(late_bias=True)
 
 
@@ -77,21 +75,22 @@ class RewrittenSAPNet(nn.Module):
         """As ``SAPNet.derain``: RGB in [0, 1], (B, 3, H, W) -> the last stage's estimate, same shape, unclamped."""
         height, width = rainy.shape[-2:]
         rainy = from_image(rainy, self.config.downscale)
+        taps = Taps(rainy)
         i, g, o = self.first_gates(torch.relu(self.first_head(rainy))).chunk(3, 1)
         cell = torch.sigmoid(i) * torch.tanh(g)
-        estimate, hidden = self._refine(rainy, o, cell)
+        estimate, hidden = self._refine(rainy, o, cell, taps)
         for _ in range(self.config.stages - 1):
             x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
             i, f, g, o = self.gates(x, hidden).chunk(4, 1)
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-            estimate, hidden = self._refine(rainy, o, cell)
+            estimate, hidden = self._refine(rainy, o, cell, taps)
         return to_image(estimate, self.config.downscale, height, width)
 
-    def _refine(self, rainy: Tensor, o: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(self, rainy: Tensor, o: Tensor, cell: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
         """What a stage does behind its gates: the next estimate and hidden state."""
         x = hidden = torch.sigmoid(o) * torch.tanh(cell)
         for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
-            x = torch.relu(second(first(x)) + x)
+            x = torch.relu(second(first(x, taps), taps) + x)
         return rainy + self.tail(x), hidden
 
 
@@ -120,6 +119,29 @@ class SplitGates(nn.Module):
         return self.of_features(x) + self.of_hidden(hidden)  # type: ignore[no-any-return]
 
 
+class Taps:
+    """What the three taps of a convolution see of a frame, made once for it: operations make exports slow."""
+
+    def __init__(self, frame: Tensor) -> None:
+        self._sizes = frame.shape[-2:]
+        self._device = frame.device
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def see(self, step: int) -> tuple[Tensor, Tensor]:
+        """The rows, (3, H, 1, 1), and columns, (3, W, 1), that taps shifted by ``-step``, 0 and ``step`` see.
+
+        What is seen is 1 over the side's length, so that a sum over it is a mean; the rest is 0. Float32.
+        """
+        if step not in self._seen:
+            rows, columns = (self._see(size, step) for size in self._sizes)
+            self._seen[step] = rows[..., None, None], columns[..., None]
+        return self._seen[step]
+
+    def _see(self, size: int, step: int) -> Tensor:
+        at = torch.arange(size, device=self._device)
+        return torch.stack((at < size - step, at >= 0, at >= step)).to(torch.float32) / size
+
+
 class AttendedConv(nn.Module):
     """``relu(attention(conv(x)))``."""
 
@@ -129,12 +151,12 @@ class AttendedConv(nn.Module):
         self.attention = attention
         self.rewrites = rewrites
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, taps: Taps) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         if self.rewrites.fold_attention:
-            return torch.relu(self._gate(self._mean_of_output(x)).to(x.dtype) * self.conv(x))
+            return torch.relu(self._folded_gate(x, taps).to(x.dtype) * self.conv(x))
         if self.rewrites.late_bias:
-            conv, bias = self.conv, self._bias()
+            conv, bias = self.conv, cast(Tensor, self.conv.bias)[:, None, None]
             y = F.conv2d(x, conv.weight, padding=conv.dilation, dilation=conv.dilation)
             gate = self._gate(y.mean((2, 3), keepdim=True, dtype=torch.float32) + bias).to(x.dtype)
             return torch.relu(torch.addcmul(gate * bias, gate, y))
@@ -143,42 +165,28 @@ class AttendedConv(nn.Module):
 
     def _gate(self, mean: Tensor) -> Tensor:
         """Of the channels' float32 means, (B, C, 1, 1) -> (B, C, 1, 1)."""
-        if not self.rewrites.gate_as_sums:
-            return self.attention.gate(mean.to(self.conv.weight.dtype))
-        squeeze, expand, skip = (
-            part.weight[None, :, :, 0, 0].to(torch.float32)
-            for part in (self.attention.squeeze, self.attention.expand, self.attention.skip)
-        )
-        row = mean[:, None, :, 0, 0]  # (B, 1, C)
-        squeezed = torch.relu((squeeze * row).sum(2))[:, None]  # (B, 1, C / reduction)
-        return torch.sigmoid((expand * squeezed).sum(2) + (skip * row).sum(2))[:, :, None, None]
+        return self.attention.gate(mean.to(self.conv.weight.dtype))
 
-    def _mean_of_output(self, x: Tensor) -> Tensor:
-        """The channels' means of ``conv(x)``, float32 (B, C, 1, 1), without it.
+    def _folded_gate(self, x: Tensor, taps: Taps) -> Tensor:
+        """The attention's gate of ``conv(x)``, float32 (B, C, 1, 1), without that.
 
-        A tap of the convolution sees ``x`` but for the rows and columns that its shift moves out of the frame: the sum
-        of what it sees is the total less the sums of these, plus that of the corner which both contain.
+        A tap of the convolution sees ``x`` but for the rows and columns that its shift moves out of the frame. What it
+        sees is summed by products with ones and zeros: sums of slices would keep TensorRT from fusing what follows the
+        convolution that made ``x``.
         """
-        step, (height, width) = self.conv.dilation[0], x.shape[-2:]
-        x = x.to(torch.float32)
-        rows = [x[:, :, -step:], x[:, :, :0], x[:, :, :step]]  # unseen by the upper, middle and lower taps
-        total = x.sum((2, 3))
-        seen = [
-            total - unseen.sum((2, 3)) - part.sum((2, 3)) + both.sum((2, 3))
-            for unseen in rows
-            for part, both in zip(_columns(x, step), _columns(unseen, step), strict=True)
-        ]
-        sums = torch.stack(seen, 2)[:, None]  # (B, 1, C, 9)
-        weight = self.conv.weight.flatten(2).to(torch.float32)  # (C, C, 9)
-        return (weight * sums).sum((2, 3))[:, :, None, None] / (height * width) + self._bias()
-
-    def _bias(self) -> Tensor:
-        return cast(Tensor, self.conv.bias)[:, None, None]
+        rows, columns = taps.see(self.conv.dilation[0])
+        seen = (columns * x.to(torch.float32).permute(0, 2, 3, 1).unsqueeze(2)).sum(3)  # (B, H, 3, C)
+        seen = (rows * seen.unsqueeze(1)).sum(2).flatten(1)  # (B, 9 * C)
+        mean = _times(self.conv.weight.permute(0, 2, 3, 1), seen) + cast(Tensor, self.conv.bias)  # (B, C)
+        attention = self.attention
+        squeezed = torch.relu(_times(attention.squeeze.weight, mean))
+        gate = torch.sigmoid(_times(attention.expand.weight, squeezed) + _times(attention.skip.weight, mean))
+        return gate.unsqueeze(2).unsqueeze(3)
 
 
-def _columns(x: Tensor, step: int) -> list[Tensor]:
-    """The columns that the left, middle and right taps do not see."""
-    return [x[..., -step:], x[..., :0], x[..., :step]]
+def _times(weight: Tensor, x: Tensor) -> Tensor:
+    """``weight`` (C, ...), flattened to a float32 matrix, times each row of ``x``, (B, N) -> (B, C), in one kernel."""
+    return (weight.flatten(1).to(torch.float32) * x.unsqueeze(1)).sum(2)
 
 
 def _conv(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:

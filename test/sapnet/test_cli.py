@@ -135,7 +135,7 @@ def test_every_command_has_help_with_examples_that_fits_the_terminal(
     assert [line for line in text.splitlines() if len(line) > 80] == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["polish"], ["info", "--colour"], ["info", "--js"], ["-x", "info"]])
+@pytest.mark.parametrize("arguments", [["polish"], ["info", "--colour"], ["info", "--js"], ["-x", "info"]])
 def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 2
     output = capsys.readouterr()
@@ -195,3 +195,10 @@ def test_the_network_arguments_reach_the_backend(monkeypatch: pytest.MonkeyPatch
     arguments = ["--backend", "fake", "--engine", "my.engine", "--device", "cuda:1", "--stages", "3"]
     derainer_from(parser.parse_args(arguments)).close()
     assert specs == [BackendSpec(engine="my.engine", device="cuda:1", stages=3)]
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert all(f"\n    {name} " in err for name in cli.COMMANDS)

@@ -314,7 +314,7 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
     from sapnet.backends.network import DTYPES
 
     try:
-        import onnxscript  # noqa: F401
+        from onnxscript import optimizer
     except ImportError as err:
         raise BackendError(f"the network cannot be exported ({err}); install it: pip install onnx onnxscript") from err
     network = copy.deepcopy(network).cpu()
@@ -327,8 +327,12 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(network, (example,), dynamic_shapes=sizes)
-            model = torch.onnx.export(program, dynamo=True, verbose=False)
+            model = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     except RuntimeError as err:  # what all of the exporter's own errors are
         raise BackendError(f"the network cannot be exported to ONNX: {first_line(err)}") from err
     assert model is not None
+    # Of torch's optimization what TensorRT's parser needs: the rest takes longer than the export, and TensorRT does it.
+    optimizer.inline(model.model)
+    optimizer.fold_constants(model.model)
+    optimizer.remove_unused_nodes(model.model)
     return bytes(model.model_proto.SerializeToString())

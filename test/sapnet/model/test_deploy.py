@@ -16,8 +16,7 @@ FORMS = {
     "cpu": FOR_CPU,
     "engine": FOR_ENGINE,
     "cuda": FOR_CUDA,
-    "folded": Rewrites(gate_as_sums=True, fold_attention=True),
-    "all but late bias": Rewrites(split_gates=True, gate_as_sums=True, fold_attention=True),
+    "all but late bias": Rewrites(split_gates=True, fold_attention=True),
 }
 forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
