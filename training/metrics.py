@@ -16,7 +16,7 @@ Plane = NDArray[np.uint8]
 
 # Luma 0.299 R + 0.587 G + 0.114 B in BGR order, and what rain must add to it to count as a streak (10/255): in
 # whole thousandths, because gray rain often adds exactly 10, which a rounded sum puts on either side.
-_LUMA_BGR = np.array((114, 587, 299))
+_LUMA_PERMILLE_BGR = np.array((114, 587, 299))
 _STREAK = 10_000
 
 
@@ -45,13 +45,13 @@ def _ssim(plane: NDArray[np.float64], clean: NDArray[np.float64]) -> float:
 
 def true_streaks(rainy: Image, clean: Image) -> NDArray[np.bool_]:
     """(H, W): where rain added more than 10/255 of luma, ``luma(rainy) - luma(clean) > 10/255``."""
-    added: NDArray[np.int64] = (rainy.astype(np.int64) - clean) @ _LUMA_BGR
+    added: NDArray[np.int64] = (rainy.astype(np.int64) - clean) @ _LUMA_PERMILLE_BGR
     return added > _STREAK
 
 
 def streak_strength(rainy: Image, derained: Image) -> Plane:
     """uint8 (H, W): ``round(max(0, luma(rainy) - luma(derained)))``, the ``streaks`` of the deployed network."""
-    removed = (rainy.astype(np.int64) - derained) @ _LUMA_BGR / 1000.0
+    removed = (rainy.astype(np.int64) - derained) @ _LUMA_PERMILLE_BGR / 1000.0
     strength: Plane = np.rint(removed).clip(0, 255).astype(np.uint8)
     return strength
 
