@@ -29,7 +29,7 @@ equal names; photographs in folders are named with them, night/1.jpg as night_1.
 examples:
   python -m training.synthesize photographs rain_train --rain heavy
   python -m training.synthesize photographs rain_train --copies 4 --compare datasets/test/Rain100L
-  python -m training.synthesize photographs --sheet docs/rain.jpg
+  python -m training.synthesize photographs --sheet rain.jpg
 """
 _COLUMNS = 6
 _CELL = 240
