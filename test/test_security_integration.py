@@ -83,7 +83,9 @@ def settled(node: Any, expected: Permissions) -> Permissions:
 
 
 @pytest.fixture
-def peer() -> Iterator[Any]:
+def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    # Alone: a derain_node that an earlier test left in this process, as one whose backend hangs, has the same name.
+    monkeypatch.setenv("ROS_DOMAIN_ID", "101")
     peer = live.Peer()
     yield peer
     peer.close()
