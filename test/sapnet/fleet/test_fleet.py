@@ -326,7 +326,8 @@ def test_the_tasks_of_a_lost_node_go_to_the_others(
     finally:
         add_node(cluster)
     require_whole(report, tmp_path / "out", expected)
-    assert sorted(row.attempts for row in report.rows) == [1, 1, 1, 2]
+    # The node may have begun more than the one that was stopped.
+    assert {row.attempts for row in report.rows} == {1, 2}
 
 
 def command(*words: object) -> subprocess.Popen[str]:
