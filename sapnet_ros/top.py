@@ -38,7 +38,15 @@ DEPTH = 100
 LEVELS = ("OK", "WARN", "ERROR", "STALE")
 STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
 QUANTILES = ("p50", "p95", "p99")
-PARTS = ("wait", "preprocess", "inference", "postprocess", "publish")
+# Of a frame's time, with headings so short that three percentiles of each fit 80 columns.
+PARTS = {
+    "latency": "latency",
+    "wait": "wait",
+    "preprocess": "pre",
+    "inference": "infer",
+    "postprocess": "post",
+    "publish": "publish",
+}
 COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport")
 # Values that stay text in JSON, although they may look like a number.
 TEXTS = ("topic", "weights", "version", "device", "build_progress", "last_error")
@@ -321,14 +329,13 @@ def render(report: Report, silent_s: float = 0.0) -> Group:
     body: list[RenderableType] = []
     if cameras:
         table = _table("", "camera", "Hz in/out", "received", "derained", "passed", "dropped", "lost", "rain", "gate")
-        # Short headings: three percentiles of each part fit 80 columns.
-        latencies = _table("ms p50/95/99", "latency", "wait", "pre", "infer", "post", "publish")
+        latencies = _table("ms p50/95/99", *PARTS.values())
         for name, status in cameras.items():
             rates = status.figures(("rate_in_hz", "rate_out_hz"), ".1f")
             counts = [status.figure(key) for key in COUNTS]
             cells = [name, rates, *counts, status.figure("rain_score", ".3f"), status.text("gate")]
             table.add_row(_level_text(status), *map(Text, cells))
-            parts_ms = [[f"{part}_ms_{quantile}" for quantile in QUANTILES] for part in ("latency", *PARTS)]
+            parts_ms = [[f"{part}_ms_{quantile}" for quantile in QUANTILES] for part in PARTS]
             latencies.add_row(Text(name), *(Text(status.figures(keys, ".1f")) for keys in parts_ms))
         body += [Text(), table]
         for name, status in cameras.items():
