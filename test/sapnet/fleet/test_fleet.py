@@ -326,8 +326,8 @@ def test_the_tasks_of_a_lost_node_go_to_the_others(
     finally:
         add_node(cluster)
     require_whole(report, tmp_path / "out", expected)
-    # The node may have begun more than the one that was stopped.
-    assert {row.attempts for row in report.rows} == {1, 2}
+    # The node may have begun one more than the one that was stopped.
+    assert sorted(row.attempts for row in report.rows) in ([1, 1, 1, 2], [1, 1, 2, 2])
 
 
 def command(*words: object) -> subprocess.Popen[str]:
