@@ -21,6 +21,8 @@ class DataConfig:
     paired_share: share of the samples that each paired set gets, the photographs get the rest; 0 for equal shares.
     validation: likewise, to validate on; validation_images of each set, evenly spread.
     rain: kind of synthetic rain (``training.datasets.curriculum``).
+    streaks: folders of pairs, made by adding streaks, whose streaks are laid on photographs, too
+        (``training.datasets.layers``); streaks_share of the samples of photographs get them.
     crop, batch: side of a crop in pixels, crops per step and process. final_crop: side in the last tenth of the steps,
         because the attention pools over the whole image and a camera frame is larger than a crop.
     workers: processes that prepare samples; 0 prepares them in between.
@@ -32,6 +34,8 @@ class DataConfig:
     validation: tuple[str, ...] = ("datasets/test",)
     validation_images: int = 8
     rain: str = "mixed"
+    streaks: tuple[str, ...] = ()
+    streaks_share: float = 0.5
     crop: int = 128
     final_crop: int = 192
     batch: int = 16
@@ -43,6 +47,10 @@ class DataConfig:
             raise ValueError("data.clean and data.paired are both empty: name photographs or pairs to learn from")
         if not 0 <= self.paired_share < 1:
             raise ValueError(f"data.paired_share must be at least 0 and below 1, got {self.paired_share!r}")
+        if not 0 <= self.streaks_share <= 1:
+            raise ValueError(f"data.streaks_share must be 0 to 1, got {self.streaks_share!r}")
+        if self.streaks and not self.clean:
+            raise ValueError("data.streaks needs data.clean: name the photographs to lay the streaks on")
         if self.rain not in RAIN_KINDS:
             raise ValueError(f"data.rain must be one of {', '.join(RAIN_KINDS)}, got {self.rain!r}")
         for name in ("crop", "final_crop"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sapnet.media.sources import read_image
 from training.config import DataConfig
 from training.datasets.augment import Augmentation, augment_scene, compress
 from training.datasets.cache import ImageCache
+from training.datasets.layers import StreakLayers
 from training.datasets.paired import ImagePair, check_pairs, find_sets, read_pair
 from training.datasets.synthetic import Photographs, Sample, SyntheticRain
 from training.metrics import true_streaks
@@ -96,9 +98,13 @@ class FromStep(Sampler[int]):
 
 @dataclass(frozen=True)
 class Sources:
-    """What a run learns from: photographs, and the pairs of each set by its name. read: gives the images of files."""
+    """What a run learns from: photographs, the streaks to lay on them, and the pairs of each set by its name.
+
+    read: gives the images of files.
+    """
 
     photographs: Photographs | None
+    layers: StreakLayers | None
     pairs: Mapping[str, Sequence[ImagePair]]
     read: Callable[[Path], Frame]
 
@@ -106,12 +112,13 @@ class Sources:
 def find_sources(config: DataConfig) -> Sources:
     """Every image of them is read once. Raises ImageFormatError for data that cannot be trained on."""
     least = max(config.crop, config.final_crop)
-    pairs = find_sets(config.paired)
-    for found in pairs.values():
+    pairs, streaks = find_sets(config.paired), find_sets(config.streaks)
+    for found in [*pairs.values(), *streaks.values()]:
         check_pairs(found, least)
     cache = ImageCache()
     photographs = Photographs(Path(config.clean), least, cache) if config.clean else None
-    return Sources(photographs, pairs, cache.read)
+    layers = StreakLayers([*chain(*streaks.values())], cache.read, config.streaks_share) if streaks else None
+    return Sources(photographs, layers, pairs, cache.read)
 
 
 def make_stream(sources: Sources, config: DataConfig, steps: int, processes: int, seed: int) -> Dataset[Sample]:
@@ -127,7 +134,9 @@ def make_stream(sources: Sources, config: DataConfig, steps: int, processes: int
             ]
             if sources.photographs:
                 datasets.append(
-                    SyntheticRain(sources.photographs, config.rain, crop, part_seed, length, config.augmentation)
+                    SyntheticRain(
+                        sources.photographs, config.rain, crop, part_seed, length, config.augmentation, sources.layers
+                    )
                 )
             shares = _shares(len(sources.pairs), sources.photographs is not None, config.paired_share)
             streams.append(Mixture(datasets, shares, part_seed, length))

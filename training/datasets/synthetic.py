@@ -19,6 +19,7 @@ from sapnet.rain import RainConfig, RainSynthesizer
 from training.datasets.augment import Augmentation, augment_scene, compress
 from training.datasets.cache import ImageCache
 from training.datasets.curriculum import draw_rain
+from training.datasets.layers import StreakLayers
 from training.datasets.paired import refuse, sizes_or_problems
 from training.metrics import true_streaks
 
@@ -68,8 +69,8 @@ class SyntheticRain(Dataset[Sample]):
 
     photographs: a folder, the files, or Photographs that several share; each at least ``crop`` pixels on both sides.
     kind: of ``training.datasets.curriculum.draw_rain``. crop: side in pixels. length: number of samples, 0 for one of
-    each photograph. Every photograph comes once in each epoch of as many samples, in an order of that epoch's own and
-    in other rain.
+    each photograph. layers: streaks that their share of the samples get instead. Every photograph comes once in each
+    epoch of as many samples, in an order of that epoch's own and in other rain.
 
     Items: ``rainy`` and ``clean``, float32 (3, crop, crop) RGB in [0, 1], and ``streaks``, bool (crop, crop).
     Raises ImageFormatError where there are no photographs or one is damaged or too small.
@@ -83,11 +84,12 @@ class SyntheticRain(Dataset[Sample]):
         seed: int = 0,
         length: int = 0,
         augmentation: Augmentation | None = None,
+        layers: StreakLayers | None = None,
     ) -> None:
         self.photographs = photographs if isinstance(photographs, Photographs) else Photographs(photographs, crop)
         self.kind, self.crop, self.seed = kind, crop, seed
         self.length = length or len(self.photographs.paths)
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation, self.layers = augmentation or Augmentation(), layers
 
     def __len__(self) -> int:
         return self.length
@@ -109,9 +111,13 @@ class SyntheticRain(Dataset[Sample]):
         path = paths[np.random.default_rng([self.seed, epoch]).permutation(len(paths))[place]]
         rng = np.random.default_rng([self.seed, epoch, place])
         (clean,) = augment_scene([self._crop(path, rng)], self.augmentation, rng)
-        rain = draw_rain(self.kind, rng)
-        image_height = _PHOTOGRAPH_HEIGHT * _draw_scale(rng)
-        sample = rain_on(clean, rain, int(rng.integers(2**31)), image_height)
+        if self.layers and rng.random() < self.layers.share:
+            rainy = self.layers.lay(clean, rng)
+            sample = RainySample(rainy, clean, true_streaks(rainy, clean))
+        else:
+            rain = draw_rain(self.kind, rng)
+            image_height = _PHOTOGRAPH_HEIGHT * _draw_scale(rng)
+            sample = rain_on(clean, rain, int(rng.integers(2**31)), image_height)
         return replace(sample, rainy=compress(sample.rainy, self.augmentation, rng))
 
     def _crop(self, path: Path, rng: np.random.Generator) -> Image:
