@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Thread
 from typing import Any, Protocol
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import Decoded, decode_compressed, decode_image, image_size
-from sapnet_ros.cv_bridge_fallback import cv_bridge_fallback
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
@@ -78,16 +76,10 @@ class RainGate:
         return self._dry
 
 
-def make_decoder(params: NodeParams, keep_thread: Callable[[Thread], None]) -> Decode:
-    """The decoder of the configured transport. keep_thread: receives the thread that it may start."""
-    if params.image_transport == "compressed":
-        return functools.partial(decode_compressed, max_pixels=params.max_pixels, input_bits=params.input_bits)
-    return functools.partial(
-        decode_image,
-        max_pixels=params.max_pixels,
-        fallback=cv_bridge_fallback(keep_thread),
-        input_bits=params.input_bits,
-    )
+def make_decoder(params: NodeParams) -> Decode:
+    """The decoder of the configured transport."""
+    decode = decode_compressed if params.image_transport == "compressed" else decode_image
+    return functools.partial(decode, max_pixels=params.max_pixels, input_bits=params.input_bits)
 
 
 class Switches(Protocol):

@@ -38,7 +38,7 @@ class Worker:
             mailbox,
             loader,
             params,
-            make_decoder(params(), keep_thread),
+            make_decoder(params()),
             log_error,
             make_inference=lambda: Inference(mailbox.wake, keep_thread),
         )

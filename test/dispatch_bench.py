@@ -160,7 +160,7 @@ class Simulation(Surroundings):
         self.latency_s, self.stall_s = latency_s, stall_s
         self.mailbox = Mailbox(tuple(self.cameras))
         self.running: list[HeldInference] = []
-        decode = make_decoder(self.params, self.threads.append)
+        decode = make_decoder(self.params)
         self.dispatch = Dispatch(
             self.cameras,
             self.mailbox,

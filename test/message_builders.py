@@ -16,6 +16,7 @@ TIGHT = {
     **dict.fromkeys(("rgb8", "bgr8", "8UC3"), (24, 144)),
     **dict.fromkeys(("rgba8", "bgra8", "8UC4"), (32, 192)),
     **dict.fromkeys(("rgb16", "bgr16"), (48, 288)),
+    **dict.fromkeys(("rgba16", "bgra16"), (64, 384)),
     **dict.fromkeys(("nv12", "nv21"), (8, 72)),
     "nv24": (8, 144),
 }

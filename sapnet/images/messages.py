@@ -8,7 +8,7 @@ Everything that is wrong with a message raises ImageFormatError, whose ``kind`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -35,8 +35,6 @@ _FROM_BGR = {
     "mono8": cv2.COLOR_BGR2GRAY,
 }
 _BY_CHANNELS = {1: cv2.COLOR_GRAY2BGR, 3: None, 4: cv2.COLOR_BGRA2BGR}
-
-Fallback = Callable[[Any], Frame]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +83,17 @@ def image_size(msg: Any, compressed: bool, max_pixels: int = MAX_PIXELS) -> tupl
     return _checked_size(msg.height, msg.width, max_pixels)
 
 
-def decode_image(
-    msg: Any, max_pixels: int = MAX_PIXELS, fallback: Fallback | None = None, input_bits: int = 0
-) -> Decoded:
-    """The frame in a sensor_msgs/Image.
+def decode_image(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 0) -> Decoded:
+    """The frame in a sensor_msgs/Image of one of IMAGE_ENCODINGS.
 
-    Encodings outside IMAGE_ENCODINGS go to ``fallback``, which returns uint8 (H, W, 3) BGR or raises ImageFormatError.
     input_bits: of 16-bit samples, those that the camera uses; 0: all.
     """
     height, width = image_size(msg, compressed=False, max_pixels=max_pixels)
     encoding = msg.encoding
     if encoding not in PIXEL_FORMATS:
-        return Decoded(_by_fallback(msg, height, width, fallback), encoding)
+        raise ImageFormatError(
+            f"encoding {quoted(encoding)} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}", kind="encoding"
+        )
     pixel_format = PIXEL_FORMATS[encoding]
     raster = Raster(np.frombuffer(msg.data, np.uint8), height, width, msg.step, bool(msg.is_bigendian), input_bits)
     raster = _checked_raster(raster, pixel_format, encoding)
@@ -213,22 +210,6 @@ def _checked_raster(raster: Raster, pixel_format: PixelFormat, encoding: str) ->
             kind="data",
         )
     return raster
-
-
-def _by_fallback(msg: Any, height: int, width: int, fallback: Fallback | None) -> Frame:
-    if fallback is None:
-        raise ImageFormatError(
-            f"encoding {quoted(msg.encoding)} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}",
-            kind="encoding",
-        )
-    bgr = fallback(msg)
-    if bgr.dtype != np.uint8 or bgr.shape != (height, width, 3):
-        raise ImageFormatError(
-            f"encoding {quoted(msg.encoding)} was converted to {bgr.dtype} {bgr.shape}, "
-            f"not to uint8 {(height, width, 3)}",
-            kind="encoding",
-        )
-    return np.ascontiguousarray(bgr)
 
 
 def _content(msg: Any) -> bytes:

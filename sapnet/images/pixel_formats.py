@@ -169,6 +169,8 @@ PIXEL_FORMATS: Mapping[str, PixelFormat] = MappingProxyType(
         "bgra8": Packed(4, cv2.COLOR_BGRA2BGR, alpha=True),
         "rgb16": Packed(3, cv2.COLOR_RGB2BGR, bits=16),
         "bgr16": Packed(3, None, bits=16),
+        "rgba16": Packed(4, cv2.COLOR_RGBA2BGR, bits=16),
+        "bgra16": Packed(4, cv2.COLOR_BGRA2BGR, bits=16),
         "mono8": Packed(1, cv2.COLOR_GRAY2BGR),
         "mono16": Packed(1, cv2.COLOR_GRAY2BGR, bits=16),
         **BAYER,

@@ -69,23 +69,6 @@ def test_max_pixels_is_inclusive_and_checked_before_the_data():
     assert error.value.kind == "limit"
 
 
-def test_the_fallback_is_asked_for_unknown_encodings_alone():
-    asked = []
-
-    def fallback(msg):
-        asked.append(msg.encoding)
-        return np.full((msg.height, msg.width, 3), 9, np.uint8)
-
-    assert decode_image(message(6, 8, "mono8", 8, bytes(48)), fallback=fallback).bgr.max() == 0
-    decoded = decode_image(message(6, 8, "rgba16", 64, bytes(384)), fallback=fallback)
-    assert asked == ["rgba16"]
-    assert decoded.encoding == "rgba16"
-    assert decoded.bgr.min() == 9
-    with pytest.raises(ImageFormatError, match="max_pixels"):
-        decode_image(message(6, 8, "rgba16", 64, bytes(384)), max_pixels=47, fallback=fallback)
-    assert asked == ["rgba16"]
-
-
 def test_bgr8_and_gray_are_written_without_a_copy():
     frame, mask = random_pixels(6, 8, 3), random_pixels(6, 8)
     assert np.shares_memory(encode_image(frame, "bgr8").data, frame)

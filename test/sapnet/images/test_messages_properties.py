@@ -39,6 +39,8 @@ PACKED = {
     "mono8": (1, 1, [0, 0, 0]),
     "bgr16": (3, 2, [0, 1, 2]),
     "rgb16": (3, 2, [2, 1, 0]),
+    "bgra16": (4, 2, [0, 1, 2]),
+    "rgba16": (4, 2, [2, 1, 0]),
     "mono16": (1, 2, [0, 0, 0]),
 }
 INTERPOLATED = sorted(set(IMAGE_ENCODINGS) - set(PACKED))
