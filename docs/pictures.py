@@ -29,7 +29,6 @@ GAP = 8  # pixels between the parts of a picture
 THREADS = {
     "receives (executor)": ["sapnet_ros.derain_node", "sapnet_ros.node", "sapnet_ros.camera", "sapnet_ros.mailbox"],
     "decides and publishes (worker)": [
-        "sapnet_ros.worker",
         "sapnet_ros.dispatch",
         "sapnet_ros.batching",
         "sapnet_ros.fate",

@@ -5,37 +5,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 
 from sapnet.derainer import Derained, Derainer
 from sapnet.errors import describe
-from sapnet.images.messages import Decoded
 from sapnet_ros.camera import Camera
 from sapnet_ros.loader import FAILURES
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
-from sapnet_ros.stats import Parts
 
 LIVE_S = 1.0  # a batch does not wait for a camera that was silent for longer
 CALLS = 10  # recent calls, whose longest tells how long the next may take ...
 MARGIN, MARGIN_S = 1.25, 0.005  # ... with this factor and addition, for a result in time
-
-
-@dataclass(eq=False)
-class InHand:
-    """A decoded frame that is not settled yet."""
-
-    frame: Received
-    decoded: Decoded
-    parts: Parts
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height, width."""
-        height, width = self.decoded.bgr.shape[:2]
-        return height, width
 
 
 class Call:
@@ -44,7 +26,7 @@ class Call:
     Once ``ended_s`` is set there are ``results``, one for each frame, or an ``error`` text. Times are steady.
     """
 
-    def __init__(self, derainer: Derainer, batch: Sequence[InHand], clock: Callable[[], float]) -> None:
+    def __init__(self, derainer: Derainer, batch: Sequence[Received], clock: Callable[[], float]) -> None:
         self.derainer = derainer
         self.batch = batch
         self._clock = clock
@@ -103,12 +85,12 @@ class Batching:
         """Camera names, the next one first."""
         return tuple(self._turns)
 
-    def group(self, in_hand: Mapping[str, InHand]) -> list[InHand]:
+    def group(self, in_hand: Mapping[str, Received]) -> list[Received]:
         """The frames in hand that would share the next call."""
         held = [in_hand[name] for name in self._turns if name in in_hand]
         return [one for one in held if one.size == held[0].size]
 
-    def may_join(self, frame: Received, in_hand: Iterable[InHand], derainer: Derainer | None) -> bool:
+    def may_join(self, frame: Received, in_hand: Iterable[Received], derainer: Derainer | None) -> bool:
         """Whether a frame would start a batch, or may join the current one."""
         sizes = [held.size for held in in_hand]
         if not sizes:
@@ -118,7 +100,7 @@ class Batching:
 
     def wait_until_s(
         self,
-        group: Sequence[InHand],
+        group: Sequence[Received],
         derainer: Derainer,
         params: NodeParams,
         due_s: Callable[[Received], float],
@@ -128,10 +110,10 @@ class Batching:
         due_s: returns a frame's deadline, which bounds the wait.
         """
         now_s = self._clock()
-        names = {held.frame.camera for held in group}
+        names = {held.camera for held in group}
         call_s = MARGIN * max(self._calls_s) + MARGIN_S
-        until_s = min(held.frame.received_s for held in group) + params.batch_wait_ms / 1000
-        until_s = min(until_s, *(due_s(held.frame) - call_s for held in group))
+        until_s = min(held.received_s for held in group) + params.batch_wait_ms / 1000
+        until_s = min(until_s, *(due_s(held) - call_s for held in group))
         others = [camera for name, camera in self._cameras.items() if name not in names]
         size = group[0].size
         worth_it = (
@@ -141,16 +123,16 @@ class Batching:
         )
         return until_s if worth_it else None
 
-    def start(self, derainer: Derainer, group: Sequence[InHand]) -> Call:
+    def start(self, derainer: Derainer, group: Sequence[Received]) -> Call:
         """The call for a group, or for its first frame if the network is not ready for that batch size."""
         if len(group) > 1 and not derainer.is_ready(*group[0].size, batch=len(group)):
             group = group[:1]
         call = Call(derainer, group, self._clock)
         for held in group:
-            held.parts.wait_s = call.started_s - held.frame.received_s - held.parts.preprocess_s
-            self._cameras[held.frame.camera].gate.note_look(call.started_s)
-            self._turns.remove(held.frame.camera)
-            self._turns.append(held.frame.camera)
+            held.parts.wait_s = call.started_s - held.received_s - held.parts.preprocess_s
+            self._cameras[held.camera].gate.note_look(call.started_s)
+            self._turns.remove(held.camera)
+            self._turns.append(held.camera)
         return call
 
     def note_ended(self, call_s: float) -> None:

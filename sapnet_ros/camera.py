@@ -45,7 +45,7 @@ from sapnet_ros.fate import RainGate
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import CameraSubscription, ReliabilityOverrides, frames_profile, overridable
-from sapnet_ros.stats import CameraStats, Parts
+from sapnet_ros.stats import CameraStats
 
 REMEMBERED_INFOS = 32
 PAIRS = 8  # recent frames that show whether the camera sends a camera_info with each
@@ -261,20 +261,18 @@ class Camera:
     def publish(
         self,
         frame: Received,
-        decoded: Decoded,
         derained: Derained | None,
         reason: str,
         params: NodeParams,
-        parts: Parts,
     ) -> None:
         """Publish the derained frame, or the original if there is none, with all other outputs.
 
         Every message has the frame's header, and is made only if it has a subscriber. All are made before the first is
-        published, so that a frame is published whole or not at all; frame_status comes last. ``parts`` receives both
-        durations. Raises ImageFormatError for a frame that cannot be encoded as JPEG.
+        published, so that a frame is published whole or not at all; frame_status comes last. The frame's ``parts``
+        receive both durations. Raises ImageFormatError for a frame that cannot be encoded as JPEG.
         """
         began_s = time.monotonic()
-        header = frame.message.header
+        header, decoded, parts = frame.message.header, frame.decoded, frame.parts
         self.frame_id = header.frame_id
         bgr = decoded.bgr if derained is None else derained.image
         info = self._info_for(header, bgr.shape[:2])

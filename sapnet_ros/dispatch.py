@@ -6,19 +6,17 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from threading import Thread
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError, describe
-from sapnet.images.frame import MIN_SIDE
-from sapnet.images.messages import Decoded
 from sapnet_ros import fate as fates
-from sapnet_ros.batching import Batching, Call, Inference, InHand
+from sapnet_ros.batching import Batching, Call, Inference
 from sapnet_ros.camera import Camera
 from sapnet_ros.fate import Fate
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Mailbox, Received
 from sapnet_ros.params import NodeParams
-from sapnet_ros.stats import Parts
 
 NEVER = math.inf
 # From receipt; a driver that sends the camera_info after the image does so at once.
@@ -30,10 +28,8 @@ class Settled:
     """A frame to publish. until_s: how long it may wait for its camera_info, steady time."""
 
     frame: Received
-    decoded: Decoded
     fate: Fate
     derained: Derained | None
-    parts: Parts
     until_s: float
 
 
@@ -41,47 +37,77 @@ class Dispatch:
     """Settles every frame of all cameras exactly once, each camera's in order of receipt.
 
     A camera has at most one frame in hand, so that none can overtake another. Frames that have reached their deadline,
-    and those that need no network, do not wait for it. To be called from one thread; nothing here blocks.
+    and those that need no network, do not wait for it. One thread dispatches and publishes, another runs the network.
 
-    mailbox: holds the frames. params: returns the current parameters. log_error: receives a kind of error and its text.
-    make_inference: makes an Inference, another one when a call hangs. clock: steady seconds.
+    params: returns the current parameters. log_error: receives a kind of error and its text. keep_thread: receives
+    every thread that is started. make_inference: makes an Inference, another one when a call hangs. clock: steady
+    seconds.
     """
 
     def __init__(
         self,
         cameras: Mapping[str, Camera],
-        mailbox: Mailbox,
         loader: Loader,
         params: Callable[[], NodeParams],
-        decode: fates.Decode,
         log_error: Callable[[str, str], None],
-        make_inference: Callable[[], Inference],
+        keep_thread: Callable[[Thread], None],
+        make_inference: Callable[[Callable[[], None], Callable[[Thread], None]], Inference] = Inference,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cameras = cameras
-        self._mailbox = mailbox
+        self._mailbox = Mailbox(tuple(cameras))
         self._loader = loader
         self._params = params
-        self._decode = decode
+        self._decode = fates.make_decoder(params())
         self._log_error = log_error
-        self._make_inference = make_inference
+        self._keep_thread = keep_thread
+        self._make_inference = lambda: make_inference(self._mailbox.wake, keep_thread)
         self._clock = clock
         self._batching = Batching(cameras, clock)
-        self._in_hand: dict[str, InHand] = {}
+        self._in_hand: dict[str, Received] = {}
         self._settled: dict[str, Settled] = {}
         self._call: Call | None = None
         self._pending = 0  # cameras that have a frame in hand or queued
-        self._inference = make_inference()
+        self._give_up_s = NEVER
+        self._inference = self._make_inference()
+        self._thread = Thread(target=self._run, name="worker", daemon=True)
         for camera in cameras.values():
             camera.steadier.forget()
 
-    @property
-    def calling(self) -> bool:
-        """Whether a call is running, or its result waits for the next step."""
-        return self._call is not None
+    def start(self) -> None:
+        """Dispatch frames on a thread, until ``close``."""
+        self._keep_thread(self._thread)
+        self._thread.start()
+
+    def put(self, frame: Received) -> None:
+        """Queue a frame, which was counted as received."""
+        for lost in self._mailbox.put(frame, self._params().on_overload == "passthrough"):
+            self._cameras[lost.camera].stats.count_dropped(fates.SHUTDOWN if lost is frame else fates.OVERLOAD)
+
+    def wake(self) -> None:
+        """Reconsider all frames, after a change that takes effect at once."""
+        self._mailbox.wake()
+
+    def close(self, timeout_s: float) -> None:
+        """Drop queued frames, and end after the current call of the network, or after ``timeout_s``.
+
+        Every frame is settled afterwards.
+        """
+        self._give_up_s = time.monotonic() + timeout_s
+        for frame in self._mailbox.close():
+            self._cameras[frame.camera].stats.count_dropped(fates.SHUTDOWN)
+        self._thread.join(timeout_s + 1.0)
+
+    def _run(self) -> None:
+        while not self._mailbox.closed or self._call is not None:
+            next_s = min(self.step(), self._give_up_s)
+            if self._mailbox.closed and (self._call is None or time.monotonic() >= self._give_up_s):
+                break
+            self._mailbox.wait(None if next_s == NEVER else max(0.0, next_s - time.monotonic()))
+        self._end()
 
     def step(self) -> float:
-        """Do what can be done now; returns the steady time of the next step, unless something happens earlier."""
+        """Do what can be done now, without blocking; returns the steady time of the next step, unless woken earlier."""
         params = self._params()
         self._count_pending()
         if self._call is not None and self._call.ended_s is not None:
@@ -98,7 +124,7 @@ class Dispatch:
         next_s = min(self._start_call(params), self._next_s(params))
         return self._clock() if any(took) else next_s
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """Drop the frames in hand, and end the thread of the network."""
         if self._in_hand and self._call is not None:
             self._log_error("give-up", "the network does not finish in time: its frames are dropped")
@@ -117,14 +143,17 @@ class Dispatch:
         else:
             self._loader.note_working()
         for index, held in enumerate(call.batch):
-            camera = self._cameras[held.frame.camera]
+            camera = self._cameras[held.camera]
             derained = None if call.error else call.results[index]
             # Also for a late frame: the gate must not stay shut because every result is late.
-            dry = derained is not None and self._note_score(camera, derained, ended_s, params)
+            dry = False
+            if derained is not None:
+                camera.stats.note_score(derained.rain_score)
+                dry = camera.gate.note_score(derained.rain_score, ended_s, params)
             if not self._holds(held):
                 continue  # settled when its deadline came
             held.parts.inference_s = call_s
-            if ended_s >= self._due_s(held.frame, params):
+            if ended_s >= self._due_s(held, params):
                 self._settle(held, fates.missed(params))
                 continue
             camera.stats.count_kept()
@@ -135,10 +164,6 @@ class Dispatch:
             else:
                 image = camera.steadier(derained.image, params.steadiness)
                 self._settle(held, Fate(), replace(derained, image=image))
-
-    def _note_score(self, camera: Camera, derained: Derained, ended_s: float, params: NodeParams) -> bool:
-        camera.stats.note_score(derained.rain_score)
-        return camera.gate.note_score(derained.rain_score, ended_s, params)
 
     def _watch_call(self, params: NodeParams) -> None:
         """Abandon a call that hangs, and restart the backend."""
@@ -155,7 +180,7 @@ class Dispatch:
     def _settle_missed(self, params: NodeParams) -> None:
         """Settle the frames in hand that have missed their deadline."""
         for held in list(self._in_hand.values()):
-            if self._clock() >= self._due_s(held.frame, params):
+            if self._clock() >= self._due_s(held, params):
                 self._settle(held, fates.missed(params))
 
     def _take_from(self, name: str, params: NodeParams) -> bool:
@@ -168,24 +193,22 @@ class Dispatch:
             return False
         if not self._mailbox.take(head):
             return True  # a newer one has taken its place
-        parts = Parts(wait_s=now_s - head.received_s)
-        decoded = None
+        head.parts.wait_s = now_s - head.received_s
         if fate is None or not fate.dropped:
             try:
-                decoded = self._decode(head.message)
+                head.decoded = self._decode(head.message)
             except ImageFormatError as err:
                 fate = fates.unreadable(err)
             except MemoryError:
                 fate = Fate(fates.FAILURE, dropped=True, error="too little memory for the frame", kind=fates.FAILURE)
-        if head.size is not None and (decoded is not None or (fate is not None and fate.reason == fates.UNWATCHED)):
+        if head.decoded is not None or (fate is not None and fate.reason == fates.UNWATCHED):
             camera.size = head.size
-            if min(head.size) >= MIN_SIDE:
-                self._loader.request(head.size)
-        parts.preprocess_s = self._clock() - now_s
-        if decoded is None or fate is not None:
-            self._finish(head, decoded, fate or Fate(), None, parts)
+            self._loader.request(head.size)
+        head.parts.preprocess_s = self._clock() - now_s
+        if fate is not None:
+            self._finish(head, fate)
         else:
-            self._in_hand[head.camera] = InHand(head, decoded, parts)
+            self._in_hand[head.camera] = head
         return True
 
     def _may_be_next(self, frame: Received) -> bool:
@@ -211,8 +234,7 @@ class Dispatch:
     def _next_s(self, params: NodeParams) -> float:
         """The next time at which a call counts as hung, a deadline is due, or waiting for a camera_info ends."""
         heads = [head for name in self._cameras if (head := self._mailbox.head(name)) is not None]
-        frames = [*(held.frame for held in self._in_hand.values()), *heads]
-        due_s = min((self._due_s(frame, params) for frame in frames), default=NEVER)
+        due_s = min((self._due_s(frame, params) for frame in (*self._in_hand.values(), *heads)), default=NEVER)
         next_s = min((settled.until_s for settled in self._settled.values()), default=due_s)
         hangs_s = NEVER if self._call is None else self._call.started_s + params.hang_timeout_s
         return min(due_s, next_s, hangs_s)
@@ -227,16 +249,14 @@ class Dispatch:
         # The network gets at least half of the time.
         return frame.received_s + deadline_s - min(lead_s, deadline_s / 2)
 
-    def _holds(self, held: InHand) -> bool:
-        return self._in_hand.get(held.frame.camera) is held
+    def _holds(self, held: Received) -> bool:
+        return self._in_hand.get(held.camera) is held
 
-    def _settle(self, held: InHand, fate: Fate, derained: Derained | None = None) -> None:
-        del self._in_hand[held.frame.camera]
-        self._finish(held.frame, held.decoded, fate, derained, held.parts)
+    def _settle(self, held: Received, fate: Fate, derained: Derained | None = None) -> None:
+        del self._in_hand[held.camera]
+        self._finish(held, fate, derained)
 
-    def _finish(
-        self, frame: Received, decoded: Decoded | None, fate: Fate, derained: Derained | None, parts: Parts
-    ) -> None:
+    def _finish(self, frame: Received, fate: Fate, derained: Derained | None = None) -> None:
         """Count a frame, and publish it now or once its camera_info has come."""
         camera = self._cameras[frame.camera]
         if derained is None:
@@ -247,11 +267,11 @@ class Dispatch:
                 self._loader.review_stages()
         if fate.error:
             self._log_error(f"{camera.label}:{fate.kind}", f"{camera.label}: {fate.error}")
-        if fate.dropped or decoded is None:
+        if fate.dropped:
             camera.stats.count_dropped(fate.reason, fate.error)
             return
         until_s = min(frame.received_s + INFO_WAIT_S, self._due_s(frame, self._params()))
-        settled = Settled(frame, decoded, fate, derained, parts, until_s)
+        settled = Settled(frame, fate, derained, until_s)
         if self._must_wait(settled):
             self._settled[frame.camera] = settled
         else:
@@ -268,16 +288,16 @@ class Dispatch:
                 self._publish(settled)
 
     def _publish(self, settled: Settled) -> None:
-        frame, fate, derained, parts = settled.frame, settled.fate, settled.derained, settled.parts
+        frame, fate, derained = settled.frame, settled.fate, settled.derained
         camera = self._cameras[frame.camera]
         try:
-            camera.publish(frame, settled.decoded, derained, fate.reason, self._params(), parts)
+            camera.publish(frame, derained, fate.reason, self._params())
         except (ImageFormatError, RuntimeError, MemoryError) as err:  # RuntimeError: of rclpy
             camera.stats.count_dropped(fates.FAILURE, describe(err))
             self._log_error(f"{camera.label}:{type(err).__name__}", f"{camera.label}: {describe(err)}")
             return
-        parts.total_s = self._clock() - frame.received_s
+        frame.parts.total_s = self._clock() - frame.received_s
         if derained is None:
-            camera.stats.count_passed_through(fate.reason, fate.error, parts)
+            camera.stats.count_passed_through(fate.reason, fate.error, frame.parts)
         else:
-            camera.stats.count_derained(parts)
+            camera.stats.count_derained(frame.parts)

@@ -218,7 +218,7 @@ class Loader:
     def ready_for(self, size: Size) -> bool:
         """Whether a frame of this size would be derained at once."""
         derainer = self._derainer
-        return derainer is not None and min(size) >= MIN_SIDE and derainer.is_ready(*size)
+        return derainer is not None and derainer.is_ready(*size)
 
     def error_for(self, size: Size) -> str:
         """Why frames of this size cannot be derained; empty if they can, or will be able to."""
@@ -229,7 +229,9 @@ class Loader:
         self._build, self._news_s = status, self._clock()
 
     def request(self, size: Size) -> None:
-        """Request a size. Cheap if it is known already."""
+        """Request a size, unless it is smaller than the network takes. Cheap if it is known already."""
+        if min(size) < MIN_SIDE:
+            return
         with self._changed:
             known = size in self._sizes
             self._sizes[size] = None

@@ -1,14 +1,16 @@
-"""The queues between the callbacks that receive frames and the thread that handles them."""
+"""Frames, and their queues between the callbacks that receive them and the thread that handles them."""
 
 from __future__ import annotations
 
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Condition
 from typing import Any
+
+from sapnet.images.messages import Decoded
 
 # The queue of one camera: most of a second of 1280x720 at 30 Hz, and a bound for frames without content.
 MAX_WAITING_BYTES = 64 * 2**20
@@ -17,12 +19,33 @@ MAX_WAITING_FRAMES = 1000
 MESSAGE_BYTES = 2048
 
 
+@dataclass
+class Parts:
+    """Parts of a frame's latency, in seconds.
+
+    wait: in the queue, and for the network. preprocess: decoding the message. inference: the call of the
+    network, for all frames of its batch. postprocess: making the messages. publish: handing them to the middleware.
+    total: from receipt to the last publish.
+    """
+
+    wait_s: float = 0.0
+    preprocess_s: float = 0.0
+    inference_s: float = 0.0
+    postprocess_s: float = 0.0
+    publish_s: float = 0.0
+    total_s: float = 0.0
+
+
+PARTS = ("wait", "preprocess", "inference", "postprocess", "publish", "latency")
+"""Names of the fields of Parts in diagnostics."""
+
+
 @dataclass(eq=False)
 class Received:
-    """A message of a camera; ``received_s`` is steady time.
+    """A message of a camera, until it is published or dropped; ``received_s`` is steady time.
 
     overtaken: a newer frame came before this one's turn, and it is to pass through.
-    size: height, width as the image's header says, once it was read.
+    size: height, width as the image's header says, once it was read. decoded: its pixels, once it was decoded.
     """
 
     camera: str
@@ -30,6 +53,8 @@ class Received:
     received_s: float
     overtaken: bool = False
     size: tuple[int, int] | None = None
+    decoded: Decoded | None = None
+    parts: Parts = field(default_factory=Parts)
 
     @cached_property
     def size_bytes(self) -> int:

@@ -20,16 +20,15 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from sapnet.backends import BuildStatus
-from sapnet.images.frame import MIN_SIDE
 from sapnet.images.topics import DERAINED
 from sapnet_ros import diagnostics, params
 from sapnet_ros.camera import Camera, image_size_of, require_no_collisions
 from sapnet_ros.diagnostics import ProcessUsage, Throttle
+from sapnet_ros.dispatch import Dispatch
 from sapnet_ros.loader import Loader, StageChoice, load_derainer
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import ReliabilityOverrides, latched_profile
-from sapnet_ros.worker import Worker
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
 BUILD_LOG_S = 5.0  # between two lines on a build
@@ -84,7 +83,7 @@ class DerainNode(LifecycleNode):
         self._cameras: dict[str, Camera] = {}
         self._overrides = ReliabilityOverrides(self)
         self.loader: Loader | None = None
-        self._worker: Worker | None = None
+        self._dispatch: Dispatch | None = None
         self._ready_publisher: Any = None
         self._ready_sent: bool | None = None
         self._ready_lock = Lock()
@@ -141,11 +140,12 @@ class DerainNode(LifecycleNode):
 
     @transition_to(ACTIVE)
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker and subscribe."""
+        """Start to dispatch frames, and subscribe."""
         assert self.params is not None
         assert self.loader is not None
         result = super().on_activate(state)
-        self._worker = Worker(self._cameras, self.loader, self._current, self._log_error, self._keep_thread)
+        self._dispatch = Dispatch(self._cameras, self.loader, self._current, self._log_error, self._keep_thread)
+        self._dispatch.start()
         self._active_since_s = time.monotonic()
         for camera in self._cameras.values():
             on_image = functools.partial(self._receive, camera)
@@ -211,12 +211,12 @@ class DerainNode(LifecycleNode):
             self.get_logger().info(str(status))
 
     def stop(self) -> None:
-        """Unsubscribe and end the worker. Every received frame is settled afterwards."""
+        """Unsubscribe and end the dispatch. Every received frame is settled afterwards."""
         for camera in self._cameras.values():
             camera.unsubscribe()
-        if self._worker is not None:
-            self._worker.close(STOP_TIMEOUT_S)
-            self._worker = None
+        if self._dispatch is not None:
+            self._dispatch.close(STOP_TIMEOUT_S)
+            self._dispatch = None
 
     def free(self) -> None:
         """Free everything that on_configure created."""
@@ -248,19 +248,19 @@ class DerainNode(LifecycleNode):
         return self.params
 
     def _receive(self, camera: Camera, message: Any) -> None:
-        if self._worker is None:
+        if self._dispatch is None:
             return  # a message that was on its way when the camera was unsubscribed
         now_s = time.monotonic()
         camera.stats.count_received(now_s)
-        self._worker.put(Received(camera.name, message, now_s))
+        self._dispatch.put(Received(camera.name, message, now_s))
 
     def _receive_info(self, camera: Camera, info: Any) -> None:
         """Prepare the frame size before the first frame; after that, the frames' own size counts."""
-        self._wake_worker()  # where a frame waits for it
+        self._wake_dispatch()  # where a frame waits for it
         if camera.size or self.loader is None or self.params is None:
             return
         height, width = image_size_of(info)
-        if min(height, width) >= MIN_SIDE and height * width <= self.params.max_pixels:
+        if height * width <= self.params.max_pixels:
             self.loader.request((height, width))
 
     def _log_error(self, kind: str, text: str) -> None:
@@ -281,11 +281,11 @@ class DerainNode(LifecycleNode):
         changed = (self.params.stages, self.params.target_hz) != (old.stages, old.target_hz)
         if self.loader is not None and changed:
             self.loader.choose_stages(_stage_choice(self.params))
-        self._wake_worker()
+        self._wake_dispatch()
 
-    def _wake_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.wake()
+    def _wake_dispatch(self) -> None:
+        if self._dispatch is not None:
+            self._dispatch.wake()
 
     def _enable_all(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         result = self.set_parameters([Parameter("enabled", value=request.data)])[0]
@@ -294,7 +294,7 @@ class DerainNode(LifecycleNode):
 
     def _enable_one(self, camera: Camera, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         camera.enabled = request.data
-        self._wake_worker()
+        self._wake_dispatch()
         response.success = True
         return response
 

@@ -10,33 +10,13 @@ from dataclasses import astuple, dataclass, field, replace
 from threading import Lock
 
 from sapnet_ros.fate import OVERLOAD
+from sapnet_ros.mailbox import PARTS, Parts
 
 WINDOW = 300  # frames whose latency is remembered
 PASSING_WINDOW = 30  # frames that the time to pass one through is estimated from
 RATE_WINDOW_S = 5.0
 PACE_FRAMES = 8  # that the next frame's time is estimated from
 PERCENTILES = (50, 95, 99)
-
-
-@dataclass
-class Parts:
-    """Parts of a frame's latency, in seconds.
-
-    wait: in the queue, and for the network. preprocess: decoding the message. inference: the call of the
-    network, for all frames of its batch. postprocess: making the messages. publish: handing them to the middleware.
-    total: from receipt to the last publish.
-    """
-
-    wait_s: float = 0.0
-    preprocess_s: float = 0.0
-    inference_s: float = 0.0
-    postprocess_s: float = 0.0
-    publish_s: float = 0.0
-    total_s: float = 0.0
-
-
-PARTS = ("wait", "preprocess", "inference", "postprocess", "publish", "latency")
-"""Names of the fields of Parts in diagnostics."""
 
 
 @dataclass

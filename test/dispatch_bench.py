@@ -16,11 +16,11 @@ from sapnet import Derainer
 from sapnet.steadiness import Steadier
 from sapnet_ros.batching import Call
 from sapnet_ros.dispatch import Dispatch
-from sapnet_ros.fate import RainGate, make_decoder
+from sapnet_ros.fate import RainGate
 from sapnet_ros.loader import Loader, StageChoice
-from sapnet_ros.mailbox import Mailbox, Received
+from sapnet_ros.mailbox import Received
 from sapnet_ros.params import PARAMETERS, NodeParams
-from sapnet_ros.stats import CameraStats, Parts, Snapshot
+from sapnet_ros.stats import CameraStats, Snapshot
 
 DEFAULTS = {declaration.name: declaration.default for declaration in PARAMETERS} | {"batch_wait_ms": 0}
 SMALL, LARGE = (16, 20), (24, 20)
@@ -39,7 +39,7 @@ class Clock:
 
 @dataclass
 class NotingCamera:
-    """As much of a camera as the worker uses. ``publish_s``: what publishing takes, of a test's own time alone."""
+    """As much of a camera as the dispatch uses. ``publish_s``: what publishing takes, of a test's own time alone."""
 
     name: str
     clock: Callable[[], float] = time.monotonic
@@ -63,21 +63,20 @@ class NotingCamera:
     def awaits_info(self, header: Any) -> bool:
         return header.stamp.nanosec // 1_000_000 + 1000 * header.stamp.sec in self.awaited
 
-    def publish(
-        self, frame: Received, decoded: Any, derained: Any, reason: str, params: NodeParams, parts: Parts
-    ) -> None:
+    def publish(self, frame: Received, derained: Any, reason: str, params: NodeParams) -> None:
         if isinstance(self.clock, Clock):
             self.clock.now_s += self.publish_s
-        parts.publish_s = self.publish_s
+        frame.parts.publish_s = self.publish_s
         stamp = frame.message.header.stamp
         self.sent.append((stamp.nanosec // 1_000_000 + 1000 * stamp.sec, reason or "derained"))
         self.latencies_s.append(self.clock() - frame.received_s)
 
 
 class Surroundings:
-    """What a worker or a dispatch has around it. ``options`` are those of the fake backend."""
+    """A dispatch and what it has around it. ``options`` are those of the fake backend."""
 
     clock: Callable[[], float] = time.monotonic
+    dispatch: Dispatch
 
     def __init__(self, cameras: int = 1, options: dict[str, Any] | None = None, **params: Any) -> None:
         names = [f"camera{number}" for number in range(cameras)]
@@ -97,10 +96,10 @@ class Surroundings:
         now_s = self.clock()
         self.cameras[name].stats.count_received(now_s)
         message = image(np.full((*size, 3), 7, np.uint8), number, encoding)
-        self.put(Received(name, message, now_s))
+        self.dispatch.put(Received(name, message, now_s))
 
-    def put(self, frame: Received) -> None:
-        raise NotImplementedError
+    def make_dispatch(self, **more: Any) -> Dispatch:
+        return Dispatch(self.cameras, self.loader, lambda: self.params, self.log, self.threads.append, **more)
 
     def figures(self, camera: int = 0) -> Snapshot:
         return self.cameras[f"camera{camera}"].stats.snapshot()
@@ -158,23 +157,8 @@ class Simulation(Surroundings):
         self.clock = self.time = Clock()
         super().__init__(cameras, **more)
         self.latency_s, self.stall_s = latency_s, stall_s
-        self.mailbox = Mailbox(tuple(self.cameras))
         self.running: list[HeldInference] = []
-        decode = make_decoder(self.params)
-        self.dispatch = Dispatch(
-            self.cameras,
-            self.mailbox,
-            self.loader,
-            lambda: self.params,
-            decode,
-            self.log,
-            self._make_inference,  # type: ignore[arg-type]
-            self.clock,
-        )
-
-    def put(self, frame: Received) -> None:
-        for lost in self.mailbox.put(frame, self.params.on_overload == "passthrough"):
-            self.cameras[lost.camera].stats.count_dropped("overload")
+        self.dispatch = self.make_dispatch(make_inference=self._make_inference, clock=self.clock)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, with whatever is to be done in it."""
@@ -197,7 +181,7 @@ class Simulation(Surroundings):
             assert self.time.now_s < end_s, "frames have no fate"
             self.advance(0.001)
 
-    def _make_inference(self) -> HeldInference:
+    def _make_inference(self, on_end: Callable[[], None], keep_thread: Callable[[Thread], None]) -> HeldInference:
         self.running.append(HeldInference())
         return self.running[-1]
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from sapnet_ros.stats import PERCENTILES, WINDOW, CameraStats, Parts
+from sapnet_ros.mailbox import Parts
+from sapnet_ros.stats import PERCENTILES, WINDOW, CameraStats
 
 
 def test_latency_percentiles_are_of_the_last_frames() -> None:

@@ -1,4 +1,4 @@
-"""The worker with its threads: order, accounting, closing, hanging. What it decides is test_dispatch.py's matter."""
+"""The dispatch with its threads: order, accounting, closing, hanging. What it decides is test_dispatch.py's matter."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from live import wait_for
 from sapnet import Derainer
 from sapnet.errors import BackendError
 from sapnet_ros.mailbox import Received
-from sapnet_ros.worker import Worker
 
 
 class Bench(Surroundings):
-    """A worker with its surroundings. ``go``: calls of the network wait until it is set, which it is at first."""
+    """A dispatch on its threads. ``go``: calls of the network wait until it is set, which it is at first."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self.go = threading.Event()
         self.go.set()
         super().__init__(*args, **more)
-        self.worker = Worker(self.cameras, self.loader, lambda: self.params, self.log, self.threads.append)
-
-    def put(self, frame: Received) -> None:
-        self.worker.put(frame)
+        self.dispatch = self.make_dispatch()
+        self.dispatch.start()
 
     def close(self) -> None:
         self.go.set()
-        self.worker.close(30.0)
+        self.dispatch.close(30.0)
         super().close()
 
     def hold(self) -> None:
@@ -95,7 +92,7 @@ def test_closing_waits_for_the_call_and_not_for_the_time_it_has(make: Callable[.
     bench.send(1)
     wait_for(lambda: bench.batches, "its call")
     bench.send(2)
-    closing = Thread(target=bench.worker.close, args=(3600.0,))
+    closing = Thread(target=bench.dispatch.close, args=(3600.0,))
     closing.start()
     wait_for(lambda: bench.figures().dropped == {"shutdown": 1}, "the end of what waits")
     assert bench.sent() == []
@@ -110,7 +107,7 @@ def test_closing_gives_up_a_call_that_takes_too_long(make: Callable[..., Bench])
     bench.go.clear()
     bench.send(1)
     wait_for(lambda: bench.batches, "its call")
-    bench.worker.close(0.05)
+    bench.dispatch.close(0.05)
     wait_for(bench.settled, "its fate")
     assert bench.figures().dropped == {"shutdown": 1}
     assert any("its frames are dropped" in error for error in bench.errors)
