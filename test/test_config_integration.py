@@ -66,36 +66,29 @@ def test_multi_camera_yaml_gives_allowed_values_to_parameters_that_exist() -> No
     assert f'"cameras": "{",".join(values["cameras"])}"' in launch_file
 
 
-def test_the_node_takes_multi_camera_yaml(tmp_path: Path) -> None:
-    node = live.NodeProcess("--params-file", str(MULTI_CAMERA_YAML), log=tmp_path / "log", backend="fake")
+@pytest.fixture
+def peer() -> Iterator[Any]:
     peer = live.Peer()
-    try:
-        topics = [f"/{camera}/image" for camera in ("front", "left", "right", "rear")]
-        live.wait_for(lambda: all(map(peer.node.count_subscribers, topics)), "subscriptions of four cameras")
-        assert node.stop() == 0
-    finally:
-        peer.close()
-        node.process.kill()
+    yield peer
+    peer.close()
 
 
-def test_the_node_takes_derain_yaml_under_a_namespace(tmp_path: Path) -> None:
-    from rcl_interfaces.srv import GetParameters
+def test_the_node_takes_multi_camera_yaml(peer: Any) -> None:
+    node = live.LocalNode(peer, "--params-file", str(MULTI_CAMERA_YAML), backend="fake")
+    topics = [f"/{camera}/image" for camera in ("front", "left", "right", "rear")]
+    live.wait_for(lambda: all(map(peer.node.count_subscribers, topics)), "subscriptions of four cameras")
+    node.close()
 
+
+def test_the_node_takes_derain_yaml_under_a_namespace(peer: Any, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text(
         DERAIN_YAML.read_text().replace("backend: auto", "backend: fake").replace("mode: identity", "mode: oom")
     )
-    names = ["-r", "__ns:=/front", "-r", "__node:=cleaner", "--params-file", str(mine)]
-    node = live.NodeProcess(*names, log=tmp_path / "log")
-    peer = live.Peer()
-    try:
-        request = GetParameters.Request(names=["backend", "fake.mode"])
-        backend, mode = peer.call(GetParameters, "/front/cleaner/get_parameters", request).values
-        assert (backend.string_value, mode.string_value) == ("fake", "oom")
-        assert node.stop() == 0
-    finally:
-        peer.close()
-        node.process.kill()
+    node = live.LocalNode(peer, "-r", "__ns:=/front", "-r", "__node:=cleaner", "--params-file", str(mine))
+    live.wait_for(lambda: node.node.params, "the node to be configured")
+    assert (node.node.params.backend, node.node.params.fake_mode) == ("fake", "oom")
+    node.close()
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["with", "without"])

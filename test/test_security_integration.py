@@ -92,28 +92,20 @@ def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def start_active(peer: Any, tmp_path: Path) -> Iterator[Callable[..., None]]:
+def start_active(peer: Any) -> Iterator[Callable[..., None]]:
     """Starts derain_node on the fake backend and waits until it is active."""
-    from lifecycle_msgs.msg import State
-    from lifecycle_msgs.srv import GetState
-
     started = []
 
     def start(**params: str) -> None:
-        started.append(live.NodeProcess(log=tmp_path / "node.log", backend="fake", **params))
-
-        def is_active() -> bool:
-            state = peer.call(GetState, "/derain_node/get_state", GetState.Request()).current_state
-            return bool(state.id == State.PRIMARY_STATE_ACTIVE)
-
-        live.wait_for(is_active, "the node to be active")
+        started.append(live.LocalNode(peer, backend="fake", **params))
+        live.wait_for(lambda: started[-1].node.state == "active", "the node to be active")
 
     yield start
     for node in started:
-        assert node.stop() == 0
+        node.close()
 
 
-@pytest.mark.parametrize("parameters", [(), ("image_transport",), ("use_sim_time",), ("publish_compressed",)])
+@pytest.mark.parametrize("parameters", [(), ("image_transport", "use_sim_time", "publish_compressed")])
 def test_the_policy_has_the_form_of_the_schema(parameters: tuple[str, ...]) -> None:
     root = policy(*parameters)
     assert root.tag == "policy"

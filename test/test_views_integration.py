@@ -22,19 +22,15 @@ LAYOUT = {"configById", "globalVariables", "layout", "playbackConfig", "userNode
 
 
 @pytest.fixture(scope="module")
-def topics(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+def topics() -> Iterator[Mapping[str, str]]:
     """Topics of a node in its default place, name to type."""
-    node = live.NodeProcess(log=tmp_path_factory.mktemp("views") / "log", backend="fake")
     peer = live.Peer()
-    try:
-        wanted = IMAGES | {"/rain_score", "/diagnostics"}
-        live.wait_for(lambda: wanted <= dict(peer.node.get_topic_names_and_types()).keys(), f"the topics {wanted}")
-        found = {name: types[0] for name, types in peer.node.get_topic_names_and_types()}
-        assert node.stop() == 0
-        return found
-    finally:
-        peer.close()
-        node.process.kill()
+    node = live.LocalNode(peer, backend="fake")
+    wanted = IMAGES | {"/rain_score", "/diagnostics"}
+    live.wait_for(lambda: wanted <= dict(peer.node.get_topic_names_and_types()).keys(), f"the topics {wanted}")
+    yield {name: types[0] for name, types in peer.node.get_topic_names_and_types()}
+    node.close()
+    peer.close()
 
 
 @pytest.fixture(scope="module")
