@@ -104,9 +104,11 @@ class LocalNode:
         return self._codes[0]
 
     def close(self) -> None:
-        """End it, as a signal does."""
+        """End it, as a signal does, unless it has ended."""
 
         def end() -> None:
+            if self.node is None:
+                return
             with contextlib.suppress(RuntimeError):  # already shut down, by a transition
                 self.node.trigger_shutdown()
             self._peer.executor.remove_node(self.node)

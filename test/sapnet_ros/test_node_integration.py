@@ -75,7 +75,7 @@ def test_lifecycle_by_hand(peer: Peer, start_node: Start) -> None:
     assert state(peer) == "active"
 
 
-def test_an_impossible_transition_does_not_kill_the_node(peer: Peer, tmp_path: Path) -> None:
+def test_an_impossible_transition_does_not_kill_it_and_a_signal_ends_it_with_code_0(peer: Peer, tmp_path: Path) -> None:
     # Not by the fixture: Jazzy's rclpy raises in the service, and the traceback is in the log.
     node = NodeProcess(log=tmp_path / "node.log", backend="fake", autostart="false")
     assert state(peer) == "unconfigured"
@@ -84,20 +84,13 @@ def test_an_impossible_transition_does_not_kill_the_node(peer: Peer, tmp_path: P
     client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))
     time.sleep(0.2)
     assert state(peer) == "unconfigured"
-    assert node.stop() == 0
+    assert node.stop(signal.SIGINT) == 0
 
 
-@pytest.mark.parametrize(
-    ("reached", "number"),
-    [("unconfigured", signal.SIGINT), ("active", signal.SIGTERM)],
-)
-def test_signals_end_it_with_code_0_in_every_state(peer: Peer, start_process: Start, reached: str, number: int) -> None:
-    node = start_process(autostart="false")
-    if reached == "active":
-        assert change(peer, Transition.TRANSITION_CONFIGURE)
-        assert change(peer, Transition.TRANSITION_ACTIVATE)
-    assert state(peer) == reached
-    assert node.stop(number) == 0
+def test_a_signal_ends_an_active_node_with_code_0(peer: Peer, start_process: Start) -> None:
+    node = start_process()
+    wait_for(lambda: state(peer) == "active", "the node to be active")
+    assert node.stop(signal.SIGTERM) == 0
 
 
 def test_an_error_that_nobody_expects_ends_it_with_code_1(tmp_path: Path) -> None:

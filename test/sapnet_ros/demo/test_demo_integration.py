@@ -132,14 +132,6 @@ def test_open_loop_does_not_wait_and_shows_the_drops(tmp_path: Path) -> None:
     assert summary["received"] == summary["derained"] + summary["passed_through"] + summary["dropped"]
 
 
-def test_weights_that_cannot_be_loaded(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    words = ("--backend", "torch", "--weights", str(tmp_path / "none.safetensors"))
-    assert run_demo(str(photos), *words, "-o", str(out)) == 1
-    assert "derain_node cannot derain: " in capsys.readouterr().err
-    assert {path.name for path in tmp_path.iterdir()} == {"photos"}
-
-
 def test_input_that_breaks_on_the_way(photos: Path, tmp_path: Path) -> None:
     (photos / "5.png").write_bytes(b"broken")
     with pytest.raises(SapnetError, match=r"5\.png is not a picture that can be read"):
