@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sapnet.bags.recording import CDR, Recording, Topic
-from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, MessageError, decode_fields, deserialize
+from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode, deserialize
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.topics import COMPARISON, DERAINED, STREAK_MASK
 
@@ -132,13 +132,10 @@ def _is_colour(source: Recording, topic: Topic) -> bool:
     for recorded in islice(source.messages([topic]), _LOOKED_AT):
         try:
             message = deserialize(recorded.data, topic.type)
-        except MessageError:
-            continue
-        declared = str(message.encoding if topic.type == IMAGE else message.format)
-        if declared.startswith(_GRAY) or "compressedDepth" in declared:
-            return False
-        try:
-            return not decode_fields(message, topic.type).encoding.startswith(_GRAY)
+            declared = str(message.encoding if topic.type == IMAGE else message.format)
+            if declared.startswith(_GRAY) or "compressedDepth" in declared:
+                return False
+            return not decode(recorded).decoded.encoding.startswith(_GRAY)
         except ImageFormatError:
             continue
     return False

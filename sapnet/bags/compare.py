@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import blake2b
@@ -20,8 +21,8 @@ from sapnet.bags.definitions import Definitions
 from sapnet.bags.matching import Entry, Side, fields_digest, pair_up
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.open import open_recording
-from sapnet.bags.recording import CDR, QOS_KEY, Recording, Topic
-from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, MessageError, decode_fields, deserialize
+from sapnet.bags.recording import CDR, QOS_KEY, Message, Recording, Topic
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode, deserialize
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.messages import image_size
 
@@ -127,7 +128,7 @@ def compare_bags(
         for pair in pair_up(sides, topics):
             entry = pair[0] or pair[1]
             assert entry is not None
-            tallies[entry.topic.name].add(*pair)
+            tallies[entry.message.topic.name].add(*pair)
             done += sum(found is not None for found in pair)
             progress(done, total)
         compared = [tally.finish() for tally in tallies.values()]
@@ -231,7 +232,7 @@ class _Tally:
         return "order" if (a.place > last[0]) != (b.place > last[1]) else ""
 
     def _times(self, a: Entry, b: Entry) -> str:
-        apart_ns = abs(a.time_ns - b.time_ns)
+        apart_ns = abs(a.message.time_ns - b.message.time_ns)
         largest = self._result.largest_time_difference_s or 0.0
         self._result.largest_time_difference_s = max(largest, apart_ns / 1e9)
         return "log time" if apart_ns else ""
@@ -247,7 +248,7 @@ class _Tally:
     def _note_first(self, a: Entry | None, b: Entry | None) -> None:
         entry, side = (a, self._sides[0]) if a is not None else (b, self._sides[1])
         if self._result.first_s is None and entry is not None:
-            self._result.first_s = (entry.time_ns - side.recording.start_ns) / 1e9
+            self._result.first_s = (entry.message.time_ns - side.recording.start_ns) / 1e9
 
 
 def _compare_channels(sides: tuple[Side, Side], a: list[Topic], b: list[Topic]) -> list[str]:
@@ -285,43 +286,33 @@ def _compare(a: Entry, b: Entry, sides: tuple[Side, Side], tolerance: int) -> tu
 
     tolerance: largest difference of a sample, 0 to 255, between equal images.
     """
-    if all(e.topic.type in (IMAGE, COMPRESSED_IMAGE) and e.stamp is not None and e.data is not None for e in (a, b)):
-        messages = _deserialized(a), _deserialized(b)
-        if messages[0] is not None and messages[1] is not None:
-            try:
-                return _compare_images(a, b, messages, tolerance)
-            except ImageFormatError:  # broken, or of an encoding that is not for looking at, such as depth
-                pass
-    if a.topic.type != b.topic.type:
+    if all(e.message.topic.type in (IMAGE, COMPRESSED_IMAGE) and e.stamp is not None for e in (a, b)):
+        with suppress(ImageFormatError):  # broken, or of an encoding that is not for looking at, such as depth
+            return _compare_images(a.message, b.message, tolerance)
+    if a.message.topic.type != b.message.topic.type:
         return "types", None
-    is_same = a.data is not None and a.data == b.data
+    is_same = not (a.digest or b.digest) and a.message.data == b.message.data
     is_same = is_same or fields_digest(a, sides[0].definitions) == fields_digest(b, sides[1].definitions)
     return ("" if is_same else "content"), None
 
 
-def _deserialized(entry: Entry) -> Any:
-    try:
-        return deserialize(entry.data or b"", entry.topic.type)
-    except MessageError:  # cut off
-        return None
-
-
-def _compare_images(a: Entry, b: Entry, messages: tuple[Any, Any], tolerance: int) -> tuple[str, _Pixels | None]:
+def _compare_images(a: Message, b: Message, tolerance: int) -> tuple[str, _Pixels | None]:
     if a.data == b.data and a.topic.type == b.topic.type:
-        height, width = image_size(messages[0], a.topic.type == COMPRESSED_IMAGE)
+        height, width = image_size(deserialize(a.data, a.topic.type), a.topic.type == COMPRESSED_IMAGE)
         return "", _Pixels(0, 0, height * width, math.inf)
-    frame_a, frame_b = decode_fields(messages[0], a.topic.type), decode_fields(messages[1], b.topic.type)
-    if frame_a.bgr.shape != frame_b.bgr.shape:
+    frames = decode(a), decode(b)
+    decoded, messages = [frame.decoded for frame in frames], [frame.message for frame in frames]
+    if decoded[0].bgr.shape != decoded[1].bgr.shape:
         return "size", None
-    pixels = _compare_frames(frame_a.bgr, frame_b.bgr)
-    if frame_a.alpha is not None and frame_b.alpha is not None:
-        alpha = _compare_frames(frame_a.alpha, frame_b.alpha)
+    pixels = _compare_frames(decoded[0].bgr, decoded[1].bgr)
+    if decoded[0].alpha is not None and decoded[1].alpha is not None:
+        alpha = _compare_frames(decoded[0].alpha, decoded[1].alpha)
         pixels = pixels._replace(largest=max(pixels.largest, alpha.largest))
     if messages[0].header.frame_id != messages[1].header.frame_id:
         return "frame_id", pixels
     if pixels.largest > tolerance:
         return "pixels", pixels
-    is_rounded = frame_a.encoding == frame_b.encoding and frame_a.encoding not in _EXACT
+    is_rounded = decoded[0].encoding == decoded[1].encoding and decoded[0].encoding not in _EXACT
     if not tolerance and is_rounded and not _equal_samples(*messages):
         return "samples", pixels
     return "", pixels

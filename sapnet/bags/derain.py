@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sapnet.bags.cameras import Camera, contents, find_cameras
-from sapnet.bags.journal import Parts, begin_job, forget_job, is_unfinished, require_same, workplace
+from sapnet.bags.journal import BAG, Job, Parts, require_same, workplace
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.metadata import METADATA
 from sapnet.bags.open import open_recording
@@ -24,6 +24,7 @@ from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, ImageFormatError
+from sapnet.files import write_json
 
 REPORT = "sapnet_report.json"
 # Unreadable images that are reported individually.
@@ -59,20 +60,20 @@ def derain_bag(
     output that exists. Raises BagError, BackendError.
     """
     options = options or BagOptions()
-    with workplace(output) as folder:
-        if resume and (output / REPORT).is_file():
-            forget_job(folder)
+    with workplace(output) as job:
+        if resume and (output / REPORT).is_file() and not (overwrite and job.is_unfinished):
             return _whole(derainer, source, output, options)
-        _require_free(output, resume, overwrite, is_unfinished(folder))
+        _require_free(output, resume, overwrite, job.is_unfinished)
         _require_replaceable(source, output)
         with open_recording(source) as bag:
             _require_within(bag, options.start_s)
             cameras = find_cameras(bag, options.topics)
             if not cameras:
                 raise BagError(f"{source} has no color camera; name an image topic with --topic. {contents(bag)}")
-            run = _Run(derainer, bag, cameras, output, options)
-            begin_job(folder, run.job, resume)
-            return run.perform(folder, progress)
+            run = _Run(derainer, bag, cameras, output, options, progress)
+            job.begin(run.report.job, resume)
+            run.perform(job)
+            return run.report
 
 
 class _Run:
@@ -85,6 +86,7 @@ class _Run:
         cameras: list[Camera],
         output: Path,
         options: BagOptions,
+        progress: Progress,
     ) -> None:
         self._bag = bag
         self._output = output
@@ -92,30 +94,31 @@ class _Run:
         self._steps = Steps(derainer, bag, cameras, options)
         self._storage = options.storage or ("mcap" if bag.storage == "ros1" else bag.storage)
         self._only_derained = options.only_derained
+        self._progress = progress
         _require_fit(self._outputs.topics, self._storage)
         self._names = [self._outputs.names(camera) for camera in cameras]
-        self.job = _job(derainer, bag.path, options)
-        self._report = self._empty_report()
-        self._report.network, self._report.job = _network(derainer), self.job
+        self.report = self._empty_report()
+        self.report.network, self.report.job = _network(derainer), _job(derainer, bag.path, options)
 
-    def perform(self, folder: Path, progress: Progress) -> BagReport:
-        """Do the rest of the job in its folder."""
-        parts = Parts(folder, self._output.name, self._outputs.topics, self._writer)
+    def perform(self, job: Job) -> None:
+        """Do the rest of the job."""
+        bag = self._bag
+        compression = "none" if bag.compression == "chunk" and self._storage != "mcap" else bag.compression
+        writer = BagWriter(job.folder / BAG, self._storage, compression, bag.custom, bag.profile)
+        parts = Parts(job.folder, self._output.name, writer, self._outputs.topics)
         done, last = 0, ""
         for said in parts.recover():
-            done, last = said["done"], said.get("last", "")
-            self._add(BagReport.from_json(said["report"]))
-        with closing(self._steps.items(done, last)) as items:
-            self._write(parts, items, done, last, progress)
-        self._report.notes = [*self._bag.notes, *self._outputs.notes, *self._report.notes]
-        self._report.is_partial = bool(self._bag.missing)
-        parts.end(self._output, {REPORT: json.dumps(asdict(self._report))})
-        return self._report
-
-    def _writer(self, path: Path) -> BagWriter:
-        """The writer of a part of the output, compressed as the input is."""
-        compression = "none" if self._bag.compression == "chunk" and self._storage != "mcap" else self._bag.compression
-        return BagWriter(path, self._storage, compression, self._bag.custom, self._bag.profile)
+            done, last = said["done"], said["last"]
+            self.report.add(BagReport.from_json(said["report"]))
+        try:
+            self._write(parts, done, last)
+        finally:
+            writer.abort()
+        self.report.notes = [*bag.notes, *self._outputs.notes, *self.report.notes]
+        self.report.is_partial = bool(bag.missing)
+        writer.finish()
+        write_json(job.folder / BAG / REPORT, asdict(self.report), indent=None)
+        job.end(self._output)
 
     def _records(self) -> Records:
         """Attachments and metadata records to copy; the one of rosbag2 is written anew."""
@@ -126,50 +129,52 @@ class _Run:
                 self._bag.findings.note(f"sqlite3 has no place for {record.name!r}, an attachment or metadata record")
             yield record
 
-    def _write(self, parts: Parts, items: Iterable[Item], done: int, last: str, progress: Progress) -> None:
-        """Write items in parts. done, last: number and digest of the last message that an earlier run wrote."""
-        part, began, frames, whole = self._empty_report(), time.monotonic(), 0, True
+    def _write(self, parts: Parts, done: int, last: str) -> None:
+        """Write the rest in parts. done, last: number and digest of the last message that an earlier run wrote."""
+        part, began, frames, is_whole = self._empty_report(), time.monotonic(), 0, False
         newest: Message | None = None
 
         def end_part() -> None:
             # An interrupted part is written again: it may be incomplete.
-            nonlocal part, began, whole
-            whole = False
+            nonlocal part, began, is_whole
+            is_whole = False
             part.seconds = time.monotonic() - began
             parts.end_part({"done": done, "last": digest_of(newest) if newest else last, "report": asdict(part)})
-            self._add(part)
-            part, began, whole = self._empty_report(), time.monotonic(), True
+            self.report.add(part)
+            part, began = self._empty_report(), time.monotonic()
 
         try:
-            if not parts.has_parts:
+            if not parts.writer.files:
                 # Before the first item, as that starts the thread which unpacks the input's files.
-                whole = False
-                parts.add_records(self._records())
-                whole = True
-            for item in items:
-                messages = self._messages(item)
-                # Readers sort within a file: where the input's next file goes back in time, so does ours.
-                if newest is not None and item.recorded.time_ns < newest.time_ns and part.messages:
-                    end_part()
-                whole = False
-                for message in messages:
-                    parts.write(message)
-                self._count(item, part)
-                part.messages += len(messages)
-                done, newest, whole = item.number + 1, item.recorded, True
-                frames += item.derained is not None
-                if parts.is_full:
-                    end_part()
-                progress(Progressed(done, self._steps.expected, frames))
-            end_part()
+                parts.begin_part()
+                for record in self._records():
+                    parts.writer.add_record(record)
+                is_whole = True
+            with closing(self._steps.items(done, last)) as items:
+                for item in items:
+                    messages = self._messages(item)
+                    # Readers sort within a file: where the input's next file goes back in time, so does ours.
+                    if newest is not None and item.recorded.time_ns < newest.time_ns and part.messages:
+                        end_part()
+                    is_whole = False
+                    parts.begin_part()
+                    for message in messages:
+                        parts.write(message)
+                    self._count(item, part)
+                    part.messages += len(messages)
+                    done, newest, is_whole = item.number + 1, item.recorded, True
+                    frames += item.derained is not None
+                    if parts.is_full:
+                        end_part()
+                    self._progress(Progressed(done, self._steps.expected, frames))
+            if is_whole:
+                end_part()
         except (BackendError, InputError, KeyboardInterrupt, SystemExit) as err:
-            if whole:
+            if is_whole:
                 end_part()
             if isinstance(err, InputError):
                 raise InputError(f"{err}; the work so far is kept: continue with --resume") from err
             raise
-        finally:
-            parts.abort_part()
 
     def _messages(self, item: Item) -> list[Message]:
         """The messages to write for one of the input."""
@@ -188,7 +193,7 @@ class _Run:
         counts.skipped += item.skipped
         if item.unreadable:
             counts.unreadable += 1
-            if sum(camera.unreadable for camera in (*part.cameras, *self._report.cameras)) <= MAX_NAMED:
+            if sum(camera.unreadable for camera in (*part.cameras, *self.report.cameras)) <= MAX_NAMED:
                 seconds = (item.recorded.time_ns - self._bag.start_ns) / 1e9
                 part.notes.append(f"image of {counts.topic} at {seconds:.3f} s not derained: {item.unreadable}")
         if item.derained is not None:
@@ -200,10 +205,6 @@ class _Run:
 
     def _empty_report(self) -> BagReport:
         return BagReport(str(self._bag.path), str(self._output), [CameraReport(*names) for names in self._names])
-
-    def _add(self, part: BagReport) -> None:
-        self._report.add(part)
-        self._report.notes += part.notes
 
 
 def _require_fit(topics: Sequence[Topic], storage: str) -> None:

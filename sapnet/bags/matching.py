@@ -28,14 +28,12 @@ class Entry(NamedTuple):
     """A message of one side.
 
     place: its number in its topic name. stamp: of its header in nanoseconds; None without a header.
-    digest: of its fields. data: as recorded; None if it waited too long, and only the digest was kept.
+    digest: of its fields if it waited too long, and its data was dropped; else empty.
     """
 
-    topic: Topic
+    message: Message
     place: int
-    time_ns: int
     stamp: int | None
-    data: bytes | None
     digest: bytes = b""
 
 
@@ -45,11 +43,10 @@ Pair = tuple["Entry | None", "Entry | None"]
 
 def fields_digest(entry: Entry, definitions: Definitions) -> bytes:
     """A digest that is equal for messages with equal fields, whatever their padding and byte order."""
-    if entry.data is None:
+    if entry.digest:
         return entry.digest
-    is_cdr = entry.topic.encoding == CDR
-    data = definitions.canonical(entry.data, entry.topic.type) if is_cdr else entry.data
-    return blake2b(data, digest_size=32).digest()
+    topic, data = entry.message.topic, entry.message.data
+    return blake2b(definitions.canonical(data, topic.type) if topic.encoding == CDR else data, digest_size=32).digest()
 
 
 def pair_up(sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]]) -> Iterator[Pair]:
@@ -67,13 +64,11 @@ def pair_up(sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]]) -
         message = heads[side]
         assert message is not None
         name = message.topic.name
-        entry = _entry(message, places[side][name], sides[side].definitions)
+        entry = Entry(message, places[side][name], _stamp(message, sides[side].definitions))
         places[side][name] += 1
         if name in waiting:
             clocks.note(side, entry)
-            for pair in waiting[name].add(side, entry):
-                clocks.meet(pair)
-                yield pair
+            yield from waiting[name].add(side, entry)
         else:
             yield _alone(side, entry)
         heads[side] = next(streams[side], None)
@@ -81,14 +76,14 @@ def pair_up(sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]]) -
         yield from pending.rest()
 
 
-def _entry(message: Message, place: int, definitions: Definitions) -> Entry:
-    topic, stamp = message.topic, None
-    if topic.encoding == CDR and definitions.is_stamped(topic.type):
-        try:
-            stamp = header_stamp(message.data)
-        except MessageError:  # cut off: paired by order
-            stamp = None
-    return Entry(topic, place, message.time_ns, stamp, message.data)
+def _stamp(message: Message, definitions: Definitions) -> int | None:
+    topic = message.topic
+    if topic.encoding != CDR or not definitions.is_stamped(topic.type):
+        return None
+    try:
+        return header_stamp(message.data)
+    except MessageError:  # cut off: paired by order
+        return None
 
 
 def _alone(side: int, entry: Entry) -> Pair:
@@ -106,41 +101,31 @@ class _Clocks:
         overlap = a.start_ns < b.end_ns and b.start_ns < a.end_ns
         # Log time of B minus that of A, for the same moment.
         self._offset = 0 if overlap else b.start_ns - a.start_ns
+        # Of each side: log time minus stamp of each topic's newest message.
         self._delays: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        self._settled = False
         # Of each side: the latest log time so far, as times go back where a new file begins, and messages read.
         self._latest_ns = [0, 0]
         self._read = [0, 0]
 
     def behind(self, heads: list[Message | None]) -> int | None:
         """The side to read from; None at the end of both."""
-        for side, head in enumerate(heads):
-            if head is None:
-                return None if heads[1 - side] is None else self._step(1 - side)
-            self._latest_ns[side] = max(self._latest_ns[side], head.time_ns)
-        a = self._latest_ns[0] + self._offset, self._read[0]
-        return self._step(0 if a <= (self._latest_ns[1], self._read[1]) else 1)
-
-    def _step(self, side: int) -> int:
-        self._read[side] += 1
-        return side
+        left = [side for side, head in enumerate(heads) if head is not None]
+        for side in left:
+            self._latest_ns[side] = max(self._latest_ns[side], heads[side].time_ns)  # type: ignore[union-attr]
+        if len(left) == 2:
+            a, b = self._latest_ns[0] + self._offset, self._latest_ns[1]
+            left = [0 if (a, self._read[0]) <= (b, self._read[1]) else 1]
+        for side in left:
+            self._read[side] += 1
+        return left[0] if left else None
 
     def note(self, side: int, entry: Entry) -> None:
-        """Until messages have met, compare the first stamps of a topic."""
-        name = entry.topic.name
-        if self._settled or entry.stamp is None or name in self._delays[side]:
-            return
-        self._delays[side][name] = entry.time_ns - entry.stamp
-        if name in self._delays[1 - side]:
-            self._offset = self._delays[1][name] - self._delays[0][name]
-            self._settled = True
-
-    def meet(self, pair: Pair) -> None:
-        """Two messages with one stamp belong to the same moment."""
-        a, b = pair
-        if a is not None and b is not None and a.stamp is not None:
-            self._offset = b.time_ns - a.time_ns
-            self._settled = True
+        """Compare the stamp of a message with that of the other side's newest message of the topic."""
+        name, (a, b) = entry.message.topic.name, self._delays
+        if entry.stamp is not None:
+            self._delays[side][name] = entry.message.time_ns - entry.stamp
+            if name in a and name in b:
+                self._offset = b[name] - a[name]
 
 
 class _Waiting:
@@ -159,7 +144,8 @@ class _Waiting:
             yield (entry, other) if side == 0 else (other, entry)
             return
         if entry.stamp is None and self._is_full(side):
-            entry = entry._replace(data=None, digest=fields_digest(entry, self._sides[side].definitions))
+            digest = fields_digest(entry, self._sides[side].definitions)
+            entry = entry._replace(message=entry.message._replace(data=b""), digest=digest)
         self._queues[side].setdefault(entry.stamp, deque()).append(entry)
         self._account(side, entry, 1)
         while self._is_full(side):
@@ -186,5 +172,5 @@ class _Waiting:
         return entry
 
     def _account(self, side: int, entry: Entry, sign: int) -> None:
-        self._bytes[side] += sign * (len(entry.data or b"") + _OVERHEAD)
+        self._bytes[side] += sign * (len(entry.message.data) + _OVERHEAD)
         self._counts[side] += sign

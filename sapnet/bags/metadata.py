@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import Enum
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, get_type_hints
 
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import Qos, QosTime
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from sapnet.errors import BagError, first_line
+from sapnet.files import sync
 
 METADATA = "metadata.yaml"
 # Recordings with ten thousand files stay below a tenth of this.
 MAX_BYTES = 2**26
 _ROOT = "rosbag2_bagfile_information"
-
-Named = TypeVar("Named", bound=Enum)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -39,10 +37,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
     """Write metadata.yaml and sync it to the disk."""
-    with (folder / METADATA).open("w", encoding="utf-8") as file:
-        file.write(dump({_ROOT: metadata}))
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / METADATA).write_text(dump({_ROOT: metadata}), encoding="utf-8")
+    sync(folder / METADATA)
 
 
 def dump(values: Any) -> str:
@@ -54,54 +50,19 @@ def dump(values: Any) -> str:
     return text.getvalue().strip()
 
 
-def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The metadata of consecutive recordings whose files are moved into one folder."""
-    spans = [_span(part) for part in parts if part["message_count"]]
-    start = min((start for start, _ in spans), default=0)
-    topics: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        for entry in part["topics_with_message_count"]:
-            known = topics.setdefault(repr(entry["topic_metadata"]), {**entry, "message_count": 0})
-            known["message_count"] += entry["message_count"]
-    return {
-        **parts[0],
-        "relative_file_paths": [name for part in parts for name in part["relative_file_paths"]],
-        "files": [file for part in parts for file in part["files"]],
-        "starting_time": {"nanoseconds_since_epoch": start},
-        "duration": {"nanoseconds": max((end for _, end in spans), default=0) - start},
-        "message_count": sum(part["message_count"] for part in parts),
-        "topics_with_message_count": list(topics.values()),
-    }
-
-
 def parse_qos(profiles: Any) -> tuple[Qos, ...]:
     """QoS profiles as any version of rosbag2 writes them: YAML text or a list. Empty if they are malformed."""
     try:
         listed = _load(profiles) if isinstance(profiles, str) else profiles
-        return tuple(_profile(values) for values in listed or ())
+        kinds = get_type_hints(Qos)
+        return tuple(Qos(*(_setting(kind, values[name]) for name, kind in kinds.items())) for values in listed or ())
     except (BagError, KeyError, TypeError, AttributeError):
         return ()
 
 
 def dump_qos(profiles: Iterable[Qos]) -> str:
     """QoS profiles as YAML text, as versions 4 to 8 of rosbag2 write them."""
-    values = [
-        {
-            "history": qos.history.value,
-            "depth": qos.depth,
-            "reliability": qos.reliability.value,
-            "durability": qos.durability.value,
-            "deadline": {"sec": qos.deadline.sec, "nsec": qos.deadline.nsec},
-            "lifespan": {"sec": qos.lifespan.sec, "nsec": qos.lifespan.nsec},
-            "liveliness": qos.liveliness.value,
-            "liveliness_lease_duration": {
-                "sec": qos.liveliness_lease_duration.sec,
-                "nsec": qos.liveliness_lease_duration.nsec,
-            },
-            "avoid_ros_namespace_conventions": qos.avoid_ros_namespace_conventions,
-        }
-        for qos in profiles
-    ]
+    values = [{name: _plain(value) for name, value in profile._asdict().items()} for profile in profiles]
     return dump(values) if values else ""
 
 
@@ -113,32 +74,19 @@ def _load(text: str | bytes) -> Any:
         raise BagError(first_line(err)) from err
 
 
-def _profile(values: dict[str, Any]) -> Qos:
-    return Qos(
-        _named(QosHistory, values["history"]),
-        int(values["depth"]),
-        _named(QosReliability, values["reliability"]),
-        _named(QosDurability, values["durability"]),
-        _time(values["deadline"]),
-        _time(values["lifespan"]),
-        _named(QosLiveliness, values["liveliness"]),
-        _time(values["liveliness_lease_duration"]),
-        bool(values["avoid_ros_namespace_conventions"]),
-    )
-
-
-def _named(kind: type[Named], value: int | str) -> Named:
-    """A policy by its number, or by its name from version 9 on."""
+def _setting(kind: Any, value: Any) -> Any:
+    """A setting of a profile: a time, a number, or a policy by its number or, from version 9 on, by its name."""
+    if kind is QosTime:
+        return QosTime(value["sec"], value["nsec"])
+    if not issubclass(kind, Enum):
+        return kind(value)
     try:
         return kind(value) if isinstance(value, int) else kind[value.upper()]
     except (KeyError, ValueError):
         return kind["UNKNOWN"]
 
 
-def _time(values: dict[str, int]) -> QosTime:
-    return QosTime(values["sec"], values["nsec"])
-
-
-def _span(part: dict[str, Any]) -> tuple[int, int]:
-    start = part["starting_time"]["nanoseconds_since_epoch"]
-    return start, start + part["duration"]["nanoseconds"]
+def _plain(value: Any) -> Any:
+    if isinstance(value, QosTime):
+        return value._asdict()
+    return value.value if isinstance(value, Enum) else value

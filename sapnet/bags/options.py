@@ -17,9 +17,9 @@ class BagOptions:
     topics: image topics to derain; empty for every color camera. replace: write derained frames under the source's
     topic. only_derained: write derained topics only. compressed: ``jpeg`` or ``png``; empty to keep the source's
     format. quality: of JPEG, 1 to 100. stride: derain every Nth frame of a camera.
-    start_s, duration_s: seconds from the recording's start; a duration of 0 reaches to the end. latched: write the
-    messages that latched topics published before the start at the start. storage: ``mcap`` or ``sqlite3``; empty for
-    the source's, or mcap for ROS 1. batch: frames per batch.
+    start_s, duration_s: seconds from the recording's start; a duration of 0 reaches to the end. What latched topics
+    published before the start is written at the start. storage: ``mcap`` or ``sqlite3``; empty for the source's, or
+    mcap for ROS 1. batch: frames per batch.
     """
 
     topics: tuple[str, ...] = ()
@@ -30,6 +30,5 @@ class BagOptions:
     stride: int = 1
     start_s: float = 0.0
     duration_s: float = 0.0
-    latched: bool = True
     storage: str = ""
     batch: int = 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sapnet.bags.cameras import Camera, untouched_siblings
-from sapnet.bags.frames import encode, encode_info, kept_encoding
 from sapnet.bags.options import BagOptions
 from sapnet.bags.pipeline import Item
 from sapnet.bags.recording import Message, Recording, Topic
-from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, described_topic
+from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, described_topic, encode, encode_info
 from sapnet.errors import BagError
+from sapnet.images.messages import output_encoding
 
 
 class Outputs:
@@ -55,15 +55,19 @@ class Outputs:
             return
         image, info, mask = self._outputs[recorded.topic]
         if frame is not None and derained is not None:
-            codec = self._options.compressed or frame.codec
-            encoding, quality = kept_encoding(frame), self._options.quality
-            data = encode(frame.header, derained.image, encoding, codec, quality, frame.decoded.alpha)
+            header, codec, quality = (
+                frame.message.header,
+                self._options.compressed or frame.codec,
+                self._options.quality,
+            )
+            encoding = output_encoding("same", frame.decoded.encoding)
+            data = encode(header, derained.image, encoding, codec, quality, frame.decoded.alpha)
             yield recorded._replace(topic=image, data=data)
-            described = encode_info(frame.header, frame.info) if frame.info is not None else None
+            described = None if item.info is None else encode_info(header, item.info)
             if info is not None and described is not None:
                 yield recorded._replace(topic=info, data=described)
             # A mask is exact: it is compressed without loss.
-            data = encode(frame.header, derained.streak_mask, "mono8", "png" if codec else "", quality)
+            data = encode(header, derained.streak_mask, "mono8", "png" if codec else "", quality)
             yield recorded._replace(topic=mask, data=data)
         elif item.unreadable and self._options.replace and image.type == recorded.topic.type:
             yield recorded._replace(topic=image)

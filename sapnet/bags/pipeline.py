@@ -7,17 +7,17 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
 from threading import Condition, Thread
 
 from sapnet.bags.cameras import Camera
-from sapnet.bags.frames import BagFrame, decode
 from sapnet.bags.options import BagOptions
 from sapnet.bags.recording import Message, Recording, Topic
+from sapnet.bags.types import BagFrame, decode
 from sapnet.derainer import Derained, Derainer
 from sapnet.errors import BagError, ImageFormatError
+from sapnet.images.frame import require_frame
 
 # Bytes of messages and frames that each of the steps may hold in advance.
 AHEAD_BYTES = 16 * 2**20
@@ -28,8 +28,9 @@ class Item:
     """A message in the pipeline.
 
     number: of the message among all that are selected. camera: set for images of a camera.
-    frame, derained: set if it is to be derained. latency_ms: its share of the network's time. backend: that ran.
-    skipped: left out by the stride. unreadable: why its frame could not be decoded.
+    frame, derained: set if it is to be derained. info: CDR of the matching camera_info, if there is one.
+    latency_ms: its share of the network's time. backend: that ran. skipped: left out by the stride.
+    unreadable: why its frame could not be decoded.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Item:
     skipped: bool = False
     unreadable: str = ""
     frame: BagFrame | None = None
+    info: bytes | None = None
     derained: Derained | None = None
     latency_ms: float = 0.0
     backend: str = ""
@@ -58,19 +60,13 @@ class Steps:
         self._cameras = {camera.topic: camera for camera in cameras}
         self._infos = [camera.info for camera in cameras if camera.info is not None]
         self._options = options
-        self._start_ns = bag.start_ns + round(options.start_s * 1e9) if options.start_s else None
-        begin_ns = bag.start_ns if self._start_ns is None else self._start_ns
-        self._stop_ns = begin_ns + round(options.duration_s * 1e9) if options.duration_s else None
+        self._start_ns = bag.start_ns + round(options.start_s * 1e9)
+        self._stop_ns = self._start_ns + round(options.duration_s * 1e9) if options.duration_s else bag.end_ns
+        share = (min(self._stop_ns, bag.end_ns) - self._start_ns) / max(1, bag.end_ns - bag.start_ns)
+        # Estimated number of messages, in proportion to the selected time.
+        self.expected = round(bag.count * max(0.0, share))
 
-    @cached_property
-    def expected(self) -> int:
-        """Estimated number of messages, in proportion to the selected time."""
-        whole_ns = max(1, self._bag.end_ns - self._bag.start_ns)
-        start_ns = self._bag.start_ns if self._start_ns is None else self._start_ns
-        stop_ns = self._bag.end_ns if self._stop_ns is None else min(self._stop_ns, self._bag.end_ns)
-        return round(self._bag.count * max(0, stop_ns - start_ns) / whole_ns)
-
-    def items(self, done: int, last: str = "") -> Generator[Item, None, None]:
+    def items(self, done: int, last: str) -> Generator[Item, None, None]:
         """Iterate over the selected messages after the first ``done``.
 
         last: digest of the last of those, to check that the recording still reads the same. Raises BackendError,
@@ -82,42 +78,36 @@ class Steps:
         """Messages, with their frames decoded."""
         seen = dict.fromkeys(self._cameras, 0)
         newest = self._first_infos()
-        for number, recorded in enumerate(self._checked(done, last)):
+        is_same = done == 0
+        for number, recorded in enumerate(self._recorded()):
             topic = recorded.topic
             if topic in newest:
                 newest[topic] = recorded.data
             camera = self._cameras.get(topic)
-            if camera is None:
-                if number >= done:
-                    yield Item(number, recorded)
-                continue
-            skipped = seen[topic] % self._options.stride > 0
-            seen[topic] += 1
+            skipped = False
+            if camera is not None:
+                skipped = seen[topic] % self._options.stride > 0
+                seen[topic] += 1
             if number < done:
+                is_same = number == done - 1 and digest_of(recorded) == last
                 continue
+            if not is_same:
+                break
             item = Item(number, recorded, camera, skipped)
-            if not skipped:
+            if camera is not None and not skipped:
                 try:
-                    item.frame = decode(recorded, newest.get(camera.info) if camera.info is not None else None)
+                    item.frame = decode(recorded)
+                    require_frame(item.frame.decoded.bgr)
+                    item.info = newest.get(camera.info) if camera.info is not None else None
                 except ImageFormatError as err:
-                    item.unreadable = str(err)
+                    item.frame, item.unreadable = None, str(err)
             yield item
-
-    def _checked(self, done: int, last: str) -> Generator[Message, None, None]:
-        """The selected messages. Raises BagError if the first ``done`` differ from those of the run that is resumed."""
-        unmet = bool(done and last)
-        for number, recorded in enumerate(self._recorded()):
-            if number == done - 1 and unmet:
-                unmet = digest_of(recorded) != last
-                if unmet:
-                    break
-            yield recorded
-        if unmet:
+        if not is_same:
             raise BagError(f"{self._bag.path} has changed since the run was started; start over with --overwrite")
 
     def _recorded(self) -> Generator[Message, None, None]:
         """The selected messages in order, preceded by what latched topics had published before the start."""
-        if self._start_ns is not None and self._options.latched:
+        if self._options.start_s:
             kept = {t: deque[Message](maxlen=_latched(t)) for t in self._bag.topics if _latched(t)}
             for recorded in self._bag.messages(list(kept), stop_ns=self._start_ns):
                 kept[recorded.topic].append(recorded._replace(time_ns=self._start_ns))
@@ -128,7 +118,7 @@ class Steps:
     def _first_infos(self) -> dict[Topic, bytes]:
         """For frames before the first camera_info: the newest before the start, else the first of the recording."""
         newest = {topic: recorded.data for topic in self._infos for recorded in islice(self._bag.messages([topic]), 1)}
-        if self._start_ns is not None:
+        if self._options.start_s:
             for recorded in self._bag.messages(self._infos, stop_ns=self._start_ns):
                 newest[recorded.topic] = recorded.data
         return newest

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import sapnet
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import Recording
-from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, MessageError, decode_fields, deserialize
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode
 from sapnet.errors import BagError, ImageFormatError, first_line
 from sapnet.files import read_json, replacing
 from sapnet.images.codecs import compress
@@ -103,11 +103,12 @@ class BagReport:
         return sum(camera.derained_frames for camera in self.cameras)
 
     def add(self, other: BagReport) -> None:
-        """Add the result for the part of the recording that follows, without its notes."""
+        """Add the result for the part of the recording that follows."""
         for camera, more in zip(self.cameras, other.cameras, strict=True):
             camera.add(more)
         self.messages += other.messages
         self.seconds += other.seconds
+        self.notes += other.notes
         for time_ns, backend in other.backends:
             self.note_backend(time_ns, backend)
 
@@ -219,8 +220,8 @@ def _frame(bag: Recording, name: str, time_ns: int) -> Frame | None:
     topics = [topic for topic in bag.topics if topic.name == name and topic.type in (IMAGE, COMPRESSED_IMAGE)]
     for message in bag.messages(topics, time_ns, time_ns + 1):
         try:
-            frame = decode_fields(deserialize(message.data, message.topic.type), message.topic.type).bgr
-        except (ImageFormatError, MessageError):  # copied as it was
+            frame = decode(message).decoded.bgr
+        except ImageFormatError:  # copied as it was
             continue
         scale = min(1.0, MAX_WIDTH / frame.shape[1])
         return cast(Frame, cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))

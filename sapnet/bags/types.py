@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import struct
 import sys
+from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 from rosbags.interfaces import Qos
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
-from sapnet.bags.recording import Schema, Topic
-from sapnet.images.messages import Decoded, decode_compressed, decode_image
+from sapnet.bags.recording import Message, Schema, Topic
+from sapnet.errors import ImageFormatError
+from sapnet.images.messages import Decoded, decode_compressed, decode_image, encode_compressed, encode_image
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd
 else:
-    from backports import zstd
-
-__all__ = [
-    "CAMERA_INFO",
-    "COMPRESSED_IMAGE",
-    "IMAGE",
-    "TYPESTORE",
-    "MessageError",
-    "decode_fields",
-    "described_topic",
-    "deserialize",
-    "header_stamp",
-    "serialize",
-    "zstd",
-]
+    from backports import zstd as zstd
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -40,8 +29,20 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TYPESTORE = get_typestore(Stores.ROS2_JAZZY)
 
 
-class MessageError(ValueError):
+class MessageError(ImageFormatError):
     """The bytes of a message are cut off, or not of its type."""
+
+
+@dataclass(frozen=True, eq=False)
+class BagFrame:
+    """A frame of a recorded message.
+
+    message: an Image or CompressedImage. codec: ``jpeg`` or ``png`` for a CompressedImage, else empty.
+    """
+
+    decoded: Decoded
+    message: Any
+    codec: str
 
 
 def deserialize(data: bytes, type_name: str) -> Any:
@@ -49,17 +50,42 @@ def deserialize(data: bytes, type_name: str) -> Any:
     try:
         return TYPESTORE.deserialize_cdr(data, type_name)
     except SerdeError as err:
-        raise MessageError(f"{len(data)} bytes are no {type_name}: {err}") from err
-
-
-def decode_fields(message: Any, type_name: str) -> Decoded:
-    """The frame of an Image or CompressedImage. Raises ImageFormatError."""
-    return decode_compressed(message) if type_name == COMPRESSED_IMAGE else decode_image(message)
+        raise MessageError(f"{len(data)} bytes are no {type_name}: {err}", "decode") from err
 
 
 def serialize(message: object, type_name: str) -> bytes:
     """CDR, little-endian."""
     return bytes(TYPESTORE.serialize_cdr(message, type_name))
+
+
+def decode(recorded: Message) -> BagFrame:
+    """The frame in a recorded Image or CompressedImage. Raises ImageFormatError."""
+    message = deserialize(recorded.data, recorded.topic.type)
+    if recorded.topic.type == IMAGE:
+        return BagFrame(decode_image(message), message, "")
+    codec = "png" if bytes(message.data[:4]) == b"\x89PNG" else "jpeg"
+    return BagFrame(decode_compressed(message), message, codec)
+
+
+def encode(
+    header: Any, pixels: np.ndarray[Any, Any], encoding: str, codec: str, quality: int, alpha: Any = None
+) -> bytes:
+    """CDR of an Image, or with a ``codec`` of a CompressedImage, with uint8 (H, W, 3) BGR or (H, W) pixels."""
+    if codec:
+        packed = encode_compressed(pixels, quality, encoding, "png" if codec == "png" else "jpeg")
+        return serialize(TYPESTORE.types[COMPRESSED_IMAGE](header=header, **vars(packed)), COMPRESSED_IMAGE)
+    fields = encode_image(pixels, encoding, alpha)
+    return serialize(TYPESTORE.types[IMAGE](header=header, **vars(fields)), IMAGE)
+
+
+def encode_info(header: Any, info: bytes) -> bytes | None:
+    """A recorded camera_info with another header; None if it cannot be decoded."""
+    try:
+        message = deserialize(info, CAMERA_INFO)
+    except MessageError:
+        return None
+    message.header = header
+    return serialize(message, CAMERA_INFO)
 
 
 def described_topic(name: str, type_name: str, qos: tuple[Qos, ...]) -> Topic:

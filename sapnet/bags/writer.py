@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from mcap.records import Attachment, Metadata
 from mcap.writer import CompressionType
@@ -18,6 +18,7 @@ from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.metadata import dump, dump_qos, parse_qos, write_metadata
 from sapnet.bags.recording import CDR, QOS_KEY, Schema, Topic
 from sapnet.bags.types import zstd
+from sapnet.files import sync
 
 # Read by ROS 2 from Humble on: version 9 writes profiles as a list, which Humble does not accept.
 VERSION = 8
@@ -36,22 +37,21 @@ INSERT INTO schema(schema_version, ros_distro) VALUES (4, 'rosbag2');
 """
 
 
-class _Storage(Protocol):
-    """A file that is written: topics are numbered from 1 in the order of ``add``."""
+class Written(NamedTuple):
+    """A complete file of a recording. counts: its messages by topic, in the order in which the topics were added."""
 
-    def add(self, topic: Topic) -> int: ...
-
-    def write(self, number: int, time_ns: int, data: bytes, publish_ns: int, sequence: int) -> None: ...
-
-    def close(self, metadata: str) -> None: ...
-
-    def abort(self) -> None: ...
+    name: str
+    first_ns: int
+    last_ns: int
+    counts: list[int]
 
 
 class BagWriter:
-    """A rosbag2 recording to write, in a ``with`` statement; metadata.yaml is written at its end.
+    """A rosbag2 recording to write, in one file or several; metadata.yaml is written at its end.
 
-    path: a folder to make. storage: ``mcap`` or ``sqlite3``. compression: as in Recording. profile: of mcap.
+    As a ``with`` statement it is a recording in one file, named as its folder.
+    path: its folder. storage: ``mcap`` or ``sqlite3``. compression: as in Recording. profile: of mcap.
+    files: the complete ones.
     """
 
     def __init__(
@@ -62,30 +62,38 @@ class BagWriter:
         custom: Mapping[str, str] | None = None,
         profile: str = "ros2",
     ) -> None:
-        self.path = path
+        self.files: list[Written] = []
+        self._path = path
         self._storage_name = storage
         self._compression = compression
         self._custom = dict(custom or {})
         self._profile = profile
-        self._counts: dict[int, int] = {}
-        self._topics: dict[int, Topic] = {}
-        self._span: tuple[int, int] | None = None
-        self._file = path / f"{path.name}{_SUFFIX[storage]}"
+        self._topics: list[Topic] = []
+        self._storage: _Mcap | _Sqlite3 | None = None
 
-    def open(self) -> None:
-        """Make the folder and the file. Raises OSError, sqlite3.Error."""
-        self.path.mkdir(parents=True)
-        self._storage: _Storage
+    def begin(self, name: str) -> None:
+        """Begin a file. name: without suffix. Raises OSError, sqlite3.Error."""
+        self._file = self._path / f"{name}{_SUFFIX[self._storage_name]}"
         if self._storage_name == "mcap":
             self._storage = _Mcap(self._file, self._compression == "chunk", self._profile)
         else:
             self._storage = _Sqlite3(self._file)
+        self._numbers = [self._storage.add(topic) for topic in self._topics]
+        self._counts = [0] * len(self._topics)
+        self._span: tuple[int, int] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a file was begun and has not ended."""
+        return self._storage is not None
 
     def add(self, topic: Topic) -> int:
-        """Add a topic, and return the number to write its messages under."""
-        number = self._storage.add(topic)
-        self._topics[number], self._counts[number] = topic, 0
-        return number
+        """Add a topic to this file and all later ones, and return the number to write its messages under."""
+        self._topics.append(topic)
+        if self._storage is not None:
+            self._numbers.append(self._storage.add(topic))
+            self._counts.append(0)
+        return len(self._topics) - 1
 
     def add_record(self, record: Attachment | Metadata) -> None:
         """Add an attachment or a metadata record, which only mcap holds."""
@@ -96,54 +104,64 @@ class BagWriter:
         self, number: int, time_ns: int, data: bytes | memoryview, publish_ns: int | None = None, sequence: int = 0
     ) -> None:
         """Write a message. time_ns: log time, which also stands for a publish time that is None."""
+        assert self._storage is not None
         packed = zstd.compress(data) if self._compression == "message" else bytes(data)
-        self._storage.write(number, time_ns, packed, time_ns if publish_ns is None else publish_ns, sequence)
+        publish_ns = time_ns if publish_ns is None else publish_ns
+        self._storage.write(self._numbers[number], time_ns, packed, publish_ns, sequence)
         self._counts[number] += 1
         first, last = self._span or (time_ns, time_ns)
         self._span = min(first, time_ns), max(last, time_ns)
 
-    def close(self) -> None:
-        """Finish the file and write metadata.yaml. Raises OSError, sqlite3.Error."""
-        is_packed = self._compression == "file"
-        name = f"{self._file.name}.zstd" if is_packed else self._file.name
-        metadata = self._metadata(name)
-        self._storage.close(dump(metadata))
-        if is_packed:
-            with self._file.open("rb") as plain, zstd.open(self._file.with_name(name), "wb") as packed:
+    def end(self) -> Written:
+        """Complete the file and sync it to the disk. Raises OSError, sqlite3.Error."""
+        assert self._storage is not None
+        name = f"{self._file.name}.zstd" if self._compression == "file" else self._file.name
+        written = Written(name, *(self._span or (0, 0)), self._counts)
+        self._storage.close(dump(self._metadata([written])))
+        self._storage = None
+        if name != self._file.name:
+            with self._file.open("rb") as plain, zstd.open(self._path / name, "wb") as packed:
                 shutil.copyfileobj(plain, packed)
             self._file.unlink()
-        write_metadata(self.path, metadata)
+        sync(self._path / name)
+        self.files.append(written)
+        return written
 
     def abort(self) -> None:
         """Close the file as it is."""
-        with suppress(OSError, sqlite3.Error):
-            self._storage.abort()
+        if self._storage is not None:
+            with suppress(OSError, sqlite3.Error):
+                self._storage.abort()
+            self._storage = None
+
+    def finish(self) -> None:
+        """Write metadata.yaml. Raises OSError."""
+        write_metadata(self._path, self._metadata(self.files))
 
     def __enter__(self) -> BagWriter:
-        self.open()
+        self._path.mkdir(parents=True)
+        self.begin(self._path.name)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        try:
+            if kind is None:
+                self.end()
+                self.finish()
+        finally:
             self.abort()
 
-    def _metadata(self, name: str) -> dict[str, Any]:
-        first, last = self._span or (0, 0)
+    def _metadata(self, files: Sequence[Written]) -> dict[str, Any]:
+        """metadata.yaml for some of the files."""
         mode = self._compression if self._compression in ("message", "file") else ""
-        span = {
-            "starting_time": {"nanoseconds_since_epoch": first},
-            "duration": {"nanoseconds": last - first},
-            "message_count": sum(self._counts.values()),
-        }
+        counts = map(sum, zip(*(file.counts for file in files), strict=True))
         return {
             "version": VERSION,
             "storage_identifier": self._storage_name,
-            "relative_file_paths": [name],
-            **span,
+            "relative_file_paths": [file.name for file in files],
+            **_extent(files),
             "topics_with_message_count": [
                 {
                     "topic_metadata": {
@@ -153,16 +171,27 @@ class BagWriter:
                         "offered_qos_profiles": dump_qos(topic.qos),
                         "type_description_hash": topic.digest,
                     },
-                    "message_count": self._counts[number],
+                    "message_count": count,
                 }
-                for number, topic in self._topics.items()
+                for topic, count in zip(self._topics, counts, strict=True)
             ],
             "compression_format": "zstd" if mode else "",
             "compression_mode": mode,
-            "files": [{"path": name, **span}],
+            "files": [{"path": file.name, **_extent([file])} for file in files],
             "custom_data": self._custom or None,
             "ros_distro": "rosbags",
         }
+
+
+def _extent(files: Sequence[Written]) -> dict[str, Any]:
+    """Times and number of the messages of some files, as metadata.yaml has them."""
+    filled = [file for file in files if any(file.counts)]
+    first = min((file.first_ns for file in filled), default=0)
+    return {
+        "starting_time": {"nanoseconds_since_epoch": first},
+        "duration": {"nanoseconds": max((file.last_ns for file in filled), default=0) - first},
+        "message_count": sum(sum(file.counts) for file in files),
+    }
 
 
 class _Mcap:

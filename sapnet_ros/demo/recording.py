@@ -12,9 +12,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from sapnet.bags.cameras import contents, find_cameras
-from sapnet.bags.frames import decode
 from sapnet.bags.open import is_recording, open_recording
-from sapnet.bags.types import CAMERA_INFO, IMAGE, described_topic
+from sapnet.bags.types import CAMERA_INFO, IMAGE, decode, described_topic
 from sapnet.errors import BagError
 from sapnet.images.frame import Frame
 from sapnet.media.sequence import RainySequence
@@ -44,7 +43,7 @@ def open_input(path: Path) -> FrameSource:
 def _frames(path: Path) -> Iterator[tuple[str, Frame]]:
     with open_recording(path) as bag:
         for index, recorded in enumerate(bag.messages([find_cameras(bag)[0].topic])):
-            yield f"{index:06d}", decode(recorded, None).decoded.bgr
+            yield f"{index:06d}", decode(recorded).decoded.bgr
         if bag.missing:
             raise BagError(f"{path} can be read only in part: {'; '.join(bag.missing)}")
 
