@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.interfaces import Qos
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from ruamel.yaml import YAML
 
@@ -20,7 +21,9 @@ Frame = NDArray[np.uint8]
 START_NS = 1_700_000_000_000_000_000
 FRAME_NS = 40_000_000
 WHEEL = "our_msgs/msg/Wheel"
+NEVER = QosTime(2147483647, 4294967295)
 TYPES = get_typestore(Stores.ROS2_JAZZY)
+ROS1_TYPES = get_typestore(Stores.ROS1_NOETIC)
 TYPES.register(get_types_from_msg("bool locked\nfloat64 speed\nstring name\n", WHEEL))
 
 
@@ -69,6 +72,15 @@ def compressed(topic: str, stamp_ns: int, frame: Frame, codec: str = "jpeg", qua
     return cdr(topic, stamp_ns + 1_000_000, message)
 
 
+def camera_info(topic: str, stamp_ns: int, width: int = 32, log_ns: int | None = None) -> Sent:
+    """A camera_info that is told by its width."""
+    roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    matrices = [np.zeros(length) for length in (5, 9, 9, 12)]
+    make = TYPES.types["sensor_msgs/msg/CameraInfo"]
+    message = make(header(stamp_ns, "from_info"), 24, width, "plumb_bob", *matrices, 0, 0, roi)
+    return cdr(topic, stamp_ns if log_ns is None else log_ns, message)
+
+
 def text(topic: str, time_ns: int, words: str) -> Sent:
     return cdr(topic, time_ns, TYPES.types["std_msgs/msg/String"](data=words))
 
@@ -78,17 +90,54 @@ def wheel(topic: str, time_ns: int, speed: float) -> Sent:
     return cdr(topic, time_ns, TYPES.types[WHEEL](locked=True, speed=speed, name="front left"))
 
 
-def write_bag(
-    path: Path, messages: Iterable[Sent], storage: str = "mcap", topics: Sequence[tuple[str, str]] = ()
-) -> Path:
-    """A rosbag2 folder. topics: names and types that are recorded first, even without a message."""
-    with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
-        connections = {key: writer.add_connection(*key, typestore=TYPES) for key in topics}
+def profile(durability: str, depth: int = 1, lifespan: QosTime = NEVER) -> Qos:
+    """Of a best-effort publisher."""
+    kept, sent = QosHistory.KEEP_LAST, QosReliability.BEST_EFFORT
+    return Qos(kept, depth, sent, QosDurability[durability], NEVER, lifespan, QosLiveliness.AUTOMATIC, NEVER, False)
+
+
+def read_bag(path: Path) -> list[Sent]:
+    """All messages, by the library's own reader."""
+    with Reader(path) as reader:
+        return [Sent(c.topic, c.msgtype, time_ns, bytes(data)) for c, time_ns, data in reader.messages()]
+
+
+def ros1_bag(path: Path, messages: Iterable[Sent], chunk_bytes: int = 2**20) -> Path:
+    """The messages as ROS 1 has them, in chunks that are compressed."""
+    writer = Ros1Writer(path)
+    writer.set_compression(Ros1Writer.CompressionFormat.BZ2)
+    writer.chunk_threshold = chunk_bytes
+    with writer:
+        connections: dict[tuple[str, str], Any] = {}
         for sent in messages:
             key = sent.topic, sent.type
             if key not in connections:
-                connections[key] = writer.add_connection(*key, typestore=TYPES)
-            writer.write(connections[key], sent.time_ns, sent.data)
+                connections[key] = writer.add_connection(*key, typestore=ROS1_TYPES)
+            writer.write(connections[key], sent.time_ns, ROS1_TYPES.cdr_to_ros1(sent.data, sent.type))
+    return path
+
+
+def write_bag(
+    path: Path,
+    messages: Iterable[Sent],
+    storage: str = "mcap",
+    topics: Sequence[tuple[str, str]] = (),
+    qos: Mapping[str, Qos] | None = None,
+) -> Path:
+    """A rosbag2 folder. topics: names and types that are recorded first, even without a message. qos: by topic."""
+    with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        connections: dict[tuple[str, str], Any] = {}
+
+        def connection(key: tuple[str, str]) -> Any:
+            if key not in connections:
+                profiles = [qos[key[0]]] if qos and key[0] in qos else []
+                connections[key] = writer.add_connection(*key, typestore=TYPES, offered_qos_profiles=profiles)
+            return connections[key]
+
+        for key in topics:
+            connection(key)
+        for sent in messages:
+            writer.write(connection((sent.topic, sent.type)), sent.time_ns, sent.data)
     return path
 
 

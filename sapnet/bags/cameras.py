@@ -49,7 +49,6 @@ def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
     """
     images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.encoding == CDR]
     chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)] if wanted else _in_colour(source, images)
-    _require_one_transport(chosen)
     shared = Counter(_namespace(topic) for topic in chosen)
     infos = {topic.name: topic for topic in source.topics if topic.type == CAMERA_INFO}
     cameras = [
@@ -99,14 +98,6 @@ def _in_colour(source: Recording, images: Sequence[Topic]) -> list[Topic]:
 
 def _is_output(topic: Topic) -> bool:
     return f"/{topic.name}".endswith(_OUTPUTS)
-
-
-def _require_one_transport(topics: Sequence[Topic]) -> None:
-    bases: dict[str, Topic] = {}
-    for topic in topics:
-        other = bases.setdefault(_base(topic), topic)
-        if other is not topic:
-            raise BagError(f"{other.name} and {topic.name} are the same camera in two transports; name one of them")
 
 
 def _named(name: str, source: Recording, images: Sequence[Topic]) -> Topic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -54,7 +54,7 @@ class TopicComparison:
     """A topic in two recordings, A and B.
 
     types: in A and in B, joined by a comma if a name has several; empty if the topic is missing.
-    channel: what differs between mcap channels: ``schema``, ``encoding``, ``metadata``.
+    channel: what differs between the channels, if both are mcap: ``schema``, ``encoding``, ``metadata``.
     reasons: number of messages that differ, by what differs. first_s: log time of the first difference, in seconds
     from the start of A, or of B for a message that only B has; None if there is none.
     largest_difference: of all samples of the images, 0 to 255. differing_pixels: their share, 0 to 1.
@@ -190,8 +190,9 @@ class _Tally:
         mine = [[topic for topic in some if topic.name == name] for some in topics]
         types = [", ".join(sorted({topic.type for topic in some})) for some in mine]
         self._result = TopicComparison(name, types[0], types[1])
-        if types[0] == types[1]:
-            self._result.channel = _compare_channels(sides, mine[0], mine[1])
+        if types[0] == types[1] and all(topic.metadata is not None for some in mine for topic in some):
+            a, b = (_channels(side, some) for side, some in zip(sides, mine, strict=True))
+            self._result.channel = [facet for facet in a if a[facet] != b[facet]]
         self._reasons: Counter[str] = Counter()
         self._pixels = 0
         self._differing = 0
@@ -251,25 +252,17 @@ class _Tally:
             self._result.first_s = (entry.message.time_ns - side.recording.start_ns) / 1e9
 
 
-def _compare_channels(sides: tuple[Side, Side], a: list[Topic], b: list[Topic]) -> list[str]:
-    """What differs between the channels of one topic name and type, if both recordings are mcap."""
-    if any(topic.metadata is None for topic in (*a, *b)):
-        return []
-    found = [[_channel(side, topic) for topic in some] for side, some in zip(sides, (a, b), strict=True)]
-    return [
-        facet
-        for place, facet in enumerate(("schema", "encoding", "metadata"))
-        if sorted({channel[place] for channel in found[0]}) != sorted({channel[place] for channel in found[1]})
-    ]
-
-
-def _channel(side: Side, topic: Topic) -> tuple[str, str, str]:
-    """Schema, encoding and metadata of a channel. Definitions of ROS types are compared by their fields."""
-    metadata: Mapping[str, str] = topic.metadata or {}
-    kept = {key: value for key, value in metadata.items() if topic.encoding != CDR or key not in _BOOKKEEPING}
-    defined = side.definitions.text(topic.type) if topic.encoding == CDR else ""
-    schema = defined or f"{topic.schema.encoding} {topic.schema.data.hex()}"
-    return schema, topic.encoding, repr(sorted(kept.items()))
+def _channels(side: Side, topics: list[Topic]) -> dict[str, set[str]]:
+    """Schemas, encodings and metadata of some channels. Definitions of ROS types are compared by their fields."""
+    facets: dict[str, set[str]] = {"schema": set(), "encoding": set(), "metadata": set()}
+    for topic in topics:
+        is_cdr, metadata = topic.encoding == CDR, topic.metadata or {}
+        kept = {key: value for key, value in metadata.items() if not is_cdr or key not in _BOOKKEEPING}
+        defined = side.definitions.text(topic.type) if is_cdr else ""
+        facets["schema"].add(defined or f"{topic.schema.encoding} {topic.schema.data.hex()}")
+        facets["encoding"].add(topic.encoding)
+        facets["metadata"].add(repr(sorted(kept.items())))
+    return facets
 
 
 class _Pixels(NamedTuple):

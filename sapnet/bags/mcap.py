@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import heappop, heappush
 from io import BufferedReader
 from itertools import count
@@ -48,17 +48,19 @@ _DAMAGE = (McapError, ZstdError, ValueError, KeyError, OverflowError, struct.err
 
 
 class McapFile:
-    """An mcap file. topics: one per channel. span_ns: log times of its first and last message, or None.
+    """An mcap file. topics: one per channel. span_ns: log times of its first message and of the last,
+    plus one; equal if there are none.
 
-    compression: ``chunk`` or ``none``. profile: of its header. has_records: whether there are attachments, or metadata
-    records other than that of rosbag2. Raises BagError if nothing can be read, OSError.
+    compression: ``chunk`` or ``none``. profile: of its header. find: returns where to read it. Raises BagError if
+    nothing can be read, OSError.
     """
 
-    def __init__(self, path: Path, findings: Findings) -> None:
-        self._path = path
+    def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
+        self._find = find
+        self._name = find().name
         self._findings = findings
         self._is_damaged = False
-        with _Stream(path) as stream:
+        with _Stream(self._find()) as stream:
             try:
                 self.profile = _seeking(stream).get_header().profile
             except _DAMAGE as err:
@@ -72,29 +74,28 @@ class McapFile:
         statistics = summary.statistics
         assert statistics is not None
         counts = statistics.channel_message_counts
-        self.has_records = statistics.attachment_count > 0 or any(
+        self._has_records = statistics.attachment_count > 0 or any(
             record.name != ROSBAG2_RECORD for record in summary.metadata_indexes
         )
         self._topics = {c.id: _topic(c, summary, counts.get(c.id, 0)) for c in summary.channels.values()}
         self.topics = tuple(self._topics.values())
-        has_messages = statistics.message_count > 0
-        self.span_ns = (statistics.message_start_time, statistics.message_end_time) if has_messages else None
+        span_ns = statistics.message_start_time, statistics.message_end_time + 1
+        self.span_ns = span_ns if statistics.message_count else (0, 0)
 
-    def messages(self, topics: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
+    def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Read messages of some of its topics, ordered by log time, then by place."""
         wanted = {number: topic for number, topic in self._topics.items() if topic in topics}
-        start, stop = start_ns or 0, 2**64 if stop_ns is None else stop_ns
-        with _Stream(self._path) as stream:
-            for found in self._indexed(stream, wanted, start, stop) if self._is_indexed else self._sorted(stream):
+        with _Stream(self._find()) as stream:
+            for found in self._indexed(stream, wanted, start_ns, stop_ns) if self._is_indexed else self._sorted(stream):
                 topic = wanted.get(found.channel_id)
-                if topic is not None and start <= found.log_time < stop:
+                if topic is not None and start_ns <= found.log_time < stop_ns:
                     yield Message(topic, found.log_time, found.data, found.publish_time, found.sequence)
 
     def records(self) -> Records:
         """Read its attachments and metadata records."""
-        if not self.has_records:
+        if not self._has_records:
             return
-        with _Stream(self._path) as stream:
+        with _Stream(self._find()) as stream:
             if not self._is_indexed:
                 yield from (
                     record for record in self._front_to_back(stream) if isinstance(record, Attachment | Metadata)
@@ -105,7 +106,7 @@ class McapFile:
                 yield from reader.iter_metadata()
                 yield from reader.iter_attachments()
             except _DAMAGE as err:
-                self._findings.lose(f"{self._path.name} has a damaged attachment or metadata record ({_said(err)})")
+                self._findings.lose(f"{self._name} has a damaged attachment or metadata record ({_said(err)})")
 
     def _index(self, stream: _Stream) -> Summary | None:
         """The summary at the end of the file, if it has one that describes all of it."""
@@ -114,7 +115,7 @@ class McapFile:
         try:
             summary = _seeking(stream).get_summary()
         except _DAMAGE as err:
-            self._findings.note(f"{self._path.name} has a damaged index ({_said(err)}): read without it")
+            self._findings.note(f"{self._name} has a damaged index ({_said(err)}): read without it")
             return None
         return summary if summary is not None and _is_complete(summary, stream.size) else None
 
@@ -165,7 +166,7 @@ class McapFile:
             if stream.has_end:
                 self._lose(err)
             else:
-                self._findings.lose(f"{self._path.name} has no end, so its recording was cut off: read up to there")
+                self._findings.lose(f"{self._name} has no end, so its recording was cut off: read up to there")
 
     def _unpacked(self, chunk: Chunk) -> list[McapRecord]:
         try:
@@ -179,7 +180,7 @@ class McapFile:
     def _lose(self, err: Exception) -> None:
         if not self._is_damaged:
             self._is_damaged = True
-            self._findings.lose(f"{self._path.name} is damaged ({_said(err)}): parts are left out")
+            self._findings.lose(f"{self._name} is damaged ({_said(err)}): parts are left out")
 
     def _scanned(self, stream: _Stream) -> tuple[Summary, str]:
         """What a summary would say, and the compression. Raises BagError."""
@@ -239,7 +240,7 @@ def _is_complete(summary: Summary, size: int) -> bool:
         and all(chunk.uncompressed_size <= _MAX_CHUNK_BYTES for chunk in chunks)
         and len(chunks) == statistics.chunk_count
         # Messages outside of chunks are not indexed.
-        and (statistics.chunk_count > 0 or statistics.message_count == 0)
+        and (statistics.chunk_count > 0) == (statistics.message_count > 0)
         and len(summary.attachment_indexes) == statistics.attachment_count
         and len(summary.metadata_indexes) == statistics.metadata_count
     )

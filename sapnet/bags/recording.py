@@ -18,8 +18,10 @@ CDR = "cdr"
 QOS_KEY = "offered_qos_profiles"
 
 Messages = Iterator["Message"]
-# Reads topics from a start (inclusive) to a stop (exclusive), log times in nanoseconds; None is unbounded.
-Read = Callable[[Collection["Topic"], "int | None", "int | None"], Messages]
+# Reads topics from a start (inclusive) to a stop (exclusive), log times in nanoseconds.
+Read = Callable[[Collection["Topic"], int, int], Messages]
+# Before and after whatever is recorded.
+FIRST_NS, LAST_NS = -(2**63), 2**64
 Records = Iterator["Attachment | Metadata"]
 
 
@@ -94,7 +96,7 @@ class Recording:
     """An open recording.
 
     storage: ``mcap`` or ``sqlite3``, or ``ros1``. compression: ``none``, ``message``, ``file`` or, in mcap, ``chunk``.
-    span_ns: log times of the first message and of the last, plus one; equal if there are none.
+    start_ns, end_ns: log times of the first message and of the last, plus one; equal if there are none.
     findings: reading may add to them. custom: custom data of rosbag2. profile: of the mcap header.
     read, read_records: what ``messages`` and ``records`` read from.
     """
@@ -103,22 +105,13 @@ class Recording:
     storage: str
     compression: str
     topics: tuple[Topic, ...]
-    span_ns: tuple[int, int]
+    start_ns: int
+    end_ns: int
     findings: Findings
     read: Read
     custom: Mapping[str, str] = field(default_factory=dict)
     profile: str = "ros2"
     read_records: Callable[[], Records] = lambda: iter(())
-
-    @property
-    def start_ns(self) -> int:
-        """Log time of the first message."""
-        return self.span_ns[0]
-
-    @property
-    def end_ns(self) -> int:
-        """Log time of the last message, plus one."""
-        return self.span_ns[1]
 
     @property
     def notes(self) -> list[str]:
@@ -144,10 +137,11 @@ class Recording:
         says so. Raises InputError if the storage fails.
         """
         wanted = self.topics if topics is None else topics
-        if not wanted or (start_ns is not None and stop_ns is not None and start_ns >= stop_ns):
-            return
-        with self._storage():
-            yield from self.read(wanted, start_ns, stop_ns)
+        start_ns = FIRST_NS if start_ns is None else start_ns
+        stop_ns = LAST_NS if stop_ns is None else stop_ns
+        if wanted and start_ns < stop_ns:
+            with self._storage():
+                yield from self.read(wanted, start_ns, stop_ns)
 
     def records(self) -> Records:
         """Iterate over the attachments and metadata records of mcap. Raises InputError if the storage fails."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rosbags.convert.converter import LATCH, STATIC_MSGTYPE_RENAMES, generate_message_converter
 from rosbags.interfaces import Connection, ConnectionExtRosbag1
-from rosbags.interfaces.typing import Typesdict
 from rosbags.rosbag1 import Reader, ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
@@ -43,7 +42,7 @@ def open_ros1(path: Path) -> Iterator[Recording]:
         types = _Types(reader.connections, findings)
         topics = _topics(reader.connections, types)
 
-        def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
+        def read(wanted: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
             keys = {topic.key for topic in wanted}
             connections = [c for c in reader.connections if c.id in topics and topics[c.id].key in keys]
             try:
@@ -55,13 +54,13 @@ def open_ros1(path: Path) -> Iterator[Recording]:
                 findings.lose(f"{path.name} is damaged ({first_line(err)}): read up to there")
 
         span = (reader.start_time, reader.end_time) if any(topic.count for topic in topics.values()) else (0, 0)
-        yield Recording(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), span, findings, read)
+        yield Recording(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), *span, findings, read)
     finally:
         reader.close()
 
 
 def _messages(
-    reader: Reader, connections: list[Connection], start_ns: int | None, stop_ns: int | None
+    reader: Reader, connections: list[Connection], start_ns: int, stop_ns: int
 ) -> Iterator[tuple[Connection, int, bytes]]:
     """As of the library, which takes no connections for all of them. Raises ReaderError, OSError."""
     with _damage():
@@ -95,19 +94,13 @@ class _Types:
         self._findings = findings
         self._store = get_typestore(Stores.ROS2_JAZZY)
         self._ros1 = get_typestore(Stores.EMPTY)
-        definitions: Typesdict = {}
+        cache: dict[str, object] = {}
         for name, text in {c.msgtype: c.msgdef.data for c in connections}.items():
             try:
-                definitions.update(get_types_from_msg(text, name))
-            except _TYPE_DAMAGE as err:
-                findings.lose(f"the definition of {name} cannot be read ({first_line(err)}): its topics are left out")
-        self._ros1.register(definitions)
-        cache: dict[str, object] = {}
-        for name in dict.fromkeys(c.msgtype for c in connections if c.msgtype in definitions):
-            try:
+                self._ros1.register(get_types_from_msg(text, name))
                 self._add(name, cache)
             except _TYPE_DAMAGE as err:
-                findings.lose(f"{name} cannot be converted ({first_line(err)}): its topics are left out")
+                findings.lose(f"{name} cannot be read or converted ({first_line(err)}): its topics are left out")
 
     def converted(self, connection: Connection, data: bytes) -> bytes | None:
         """A message as CDR; None if it is not of its type."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
 from sapnet.bags.mcap import McapFile
 from sapnet.bags.metadata import METADATA, parse_qos, read_metadata
-from sapnet.bags.recording import CDR, QOS_KEY, Findings, Message, Recording, Records, Topic
-from sapnet.bags.sqlite3 import Sqlite3File
+from sapnet.bags.recording import CDR, FIRST_NS, LAST_NS, QOS_KEY, Findings, Message, Recording, Records, Topic
+from sapnet.bags.sqlite3 import Sqlite3File, has_log, with_log
 from sapnet.bags.types import zstd
 from sapnet.errors import BagError, first_line
 from sapnet.files import natural_key
@@ -45,24 +46,26 @@ def open_rosbag2(path: Path, scratch: Path) -> Iterator[Recording]:
     files = list(_opened(described.files, scratch, findings))
     if not files:
         raise BagError(f"{path} cannot be read as a rosbag2 recording: {'; '.join(findings.notes)}")
+    mcap_files = [file for file in files if isinstance(file, McapFile)]
     topics = _merged(files, described.topics)
-    spans = [file.span_ns for file in files if file.span_ns is not None]
-    span = (min(first for first, _ in spans), max(last for _, last in spans) + 1) if spans else (0, 0)
-    compression = _compression(files, described.compression)
+    spans = [file.span_ns for file in files if file.span_ns != (0, 0)]
+    compression = described.compression or _compression(described.files, files)
     is_packed = compression == "message"
 
-    def read(wanted: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
+    def read(wanted: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         keys = {topic.key for topic in wanted}
         for file in files:
             # By the file's own topics; a merged one may stand for several.
             owners = {own: topics[own.key] for own in file.topics if topics[own.key].key in keys}
-            for message in file.messages(owners, start_ns, stop_ns) if owners else ():
-                data = _unpacked(message, findings) if is_packed else message.data
-                if data is not None:
-                    yield message._replace(topic=owners[message.topic], data=data)
+            # What is not read is not unpacked.
+            if owners and max(start_ns, file.span_ns[0]) < min(stop_ns, file.span_ns[1]):
+                for message in file.messages(owners, start_ns, stop_ns):
+                    data = _unpacked(message, findings) if is_packed else message.data
+                    if data is not None:
+                        yield message._replace(topic=owners[message.topic], data=data)
 
     def records() -> Records:
-        for file in files:
+        for file in mcap_files:
             yield from file.records()
 
     yield Recording(
@@ -70,11 +73,12 @@ def open_rosbag2(path: Path, scratch: Path) -> Iterator[Recording]:
         storage_of(described.files[0]),
         compression,
         tuple(dict.fromkeys(topics.values())),
-        span,
+        min((start for start, _ in spans), default=0),
+        max((end for _, end in spans), default=0),
         findings,
         read,
         described.custom,
-        next((file.profile for file in files), "ros2"),
+        next((file.profile for file in mcap_files), "ros2"),
         records,
     )
 
@@ -129,82 +133,56 @@ def _described_topic(entry: dict[str, Any]) -> Topic:
     )
 
 
-def _opened(files: list[Path], scratch: Path, findings: Findings) -> Iterator[File]:
+def _opened(files: list[Path], scratch: Path, findings: Findings) -> Iterator[McapFile | Sqlite3File]:
     """Open files, leaving out those that are damaged from the start.
 
     Storage that fails is raised: a run that resumes must find the same messages.
     """
     for number, file in enumerate(files):
         try:
-            if file.suffix in PACKED:
-                yield _PackedFile(file, scratch / "unpacked", findings)
-            else:
-                yield _open_plain(file, scratch / f"merged_{number}", findings)
+            find = _finder(file, scratch, number, findings)
+            yield McapFile(find, findings) if storage_of(file) == "mcap" else Sqlite3File(find, findings)
         except OSError as err:
             raise OSError(err.errno, f"{file.name}: {err.strerror or err}") from err
         except BagError as err:
             findings.lose(f"{file.name} cannot be read ({first_line(err)}): left out")
 
 
-def _open_plain(path: Path, scratch: Path, findings: Findings) -> McapFile | Sqlite3File:
-    return McapFile(path, findings) if path.suffix == ".mcap" else Sqlite3File(path, scratch, findings)
+def _finder(file: Path, scratch: Path, number: int, findings: Findings) -> Callable[[], Path]:
+    """What returns where to read a file: itself, a copy with its log applied, or where it is unpacked."""
+    if file.suffix in PACKED:
+        return partial(_without_packing, file, scratch / "unpacked", findings)
+    if storage_of(file) == "sqlite3" and has_log(file):
+        findings.note(f"{file.name} was not closed: the log beside it is read too")
+        (scratch / f"{number}").mkdir()
+        file = with_log(file, scratch / f"{number}")
+    return lambda: file
 
 
-class _PackedFile:
-    """A file of a recording that is compressed as a whole. Its interface is that of the file within.
+def _without_packing(packed: Path, folder: Path, findings: Findings) -> Path:
+    """Where a compressed file is unpacked, in place of whichever file of the recording was in the folder.
 
-    folder: where it is unpacked, in place of whichever file of the recording is there.
+    An iterator that still reads the file that was there before keeps it open.
     """
-
-    def __init__(self, path: Path, folder: Path, findings: Findings) -> None:
-        self._packed = path
-        self._plain = folder / path.stem
-        self._findings = findings
-        self._unpack()
-        self._file = _open_plain(self._plain, folder, findings)
-        self.topics, self.span_ns, self.compression = self._file.topics, self._file.span_ns, self._file.compression
-        self.profile = self._file.profile
-
-    def messages(self, topics: Collection[Topic], start_ns: int | None, stop_ns: int | None) -> Iterator[Message]:
-        if self.span_ns is None or not _meet(self.span_ns, start_ns, stop_ns):
-            return
-        self._require_unpacked()
-        # An iterator that still reads the file that was here before keeps it open.
-        yield from self._file.messages(topics, start_ns, stop_ns)
-
-    def records(self) -> Records:
-        if self._file.has_records:
-            self._require_unpacked()
-            yield from self._file.records()
-
-    def _require_unpacked(self) -> None:
-        if not self._plain.is_file():
-            self._unpack()
-
-    def _unpack(self) -> None:
-        shutil.rmtree(self._plain.parent, ignore_errors=True)
-        self._plain.parent.mkdir()
-        with self._packed.open("rb") as content, self._plain.open("wb") as unpacked:
-            try:
-                with zstd.open(content, "rb") as packed:
-                    shutil.copyfileobj(packed, unpacked)
-            except (zstd.ZstdError, EOFError) as err:
-                self._findings.lose(f"{self._packed.name} is damaged ({first_line(err)}): unpacked up to there")
-            except OSError as err:
-                if err.errno in _FULL:
-                    raise OSError(err.errno, f"{err.strerror}, for {self._plain}; set TMPDIR to a larger disk") from err
-                raise
+    plain = folder / packed.stem
+    if plain.is_file():
+        return plain
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with packed.open("rb") as content, plain.open("wb") as unpacked:
+        try:
+            with zstd.open(content, "rb") as stream:
+                shutil.copyfileobj(stream, unpacked)
+        except (zstd.ZstdError, EOFError) as err:
+            findings.lose(f"{packed.name} is damaged ({first_line(err)}): unpacked up to there")
+        except OSError as err:
+            if err.errno in _FULL:
+                raise OSError(err.errno, f"{err.strerror}, for {plain}; set TMPDIR to a larger disk") from err
+            raise
+    return plain
 
 
-File = McapFile | Sqlite3File | _PackedFile
-
-
-def _meet(span_ns: tuple[int, int], start_ns: int | None, stop_ns: int | None) -> bool:
-    first_ns, last_ns = span_ns
-    return (start_ns is None or last_ns >= start_ns) and (stop_ns is None or first_ns < stop_ns)
-
-
-def _merged(files: list[File], described: list[Topic]) -> dict[Hashable, Topic]:
+def _merged(files: Sequence[McapFile | Sqlite3File], described: list[Topic]) -> dict[Hashable, Topic]:
     """The topics of all files by their keys, completed by what metadata.yaml says of them."""
     topics: dict[Hashable, Topic] = {}
     for topic in (topic for file in files for topic in file.topics):
@@ -229,19 +207,18 @@ def _is_untyped(topic: Topic) -> bool:
     return topic.encoding == CDR and not topic.type
 
 
-def _compression(files: list[File], described: str) -> str:
-    if described:
-        return described
-    if all(isinstance(file, _PackedFile) for file in files):
+def _compression(paths: list[Path], files: Sequence[McapFile | Sqlite3File]) -> str:
+    """Of a recording whose metadata.yaml does not say."""
+    if all(path.suffix in PACKED for path in paths):
         return "file"
     if any(_holds_packed(file) for file in files):
         return "message"
-    return next((file.compression for file in files if file.compression != "none"), "none")
+    return "chunk" if any(isinstance(file, McapFile) and file.compression == "chunk" for file in files) else "none"
 
 
-def _holds_packed(file: File) -> bool:
+def _holds_packed(file: McapFile | Sqlite3File) -> bool:
     """Whether its messages were compressed one by one, judging by the first that should be CDR."""
-    first = next(file.messages([topic for topic in file.topics if topic.encoding == CDR], None, None), None)
+    first = next(file.messages([topic for topic in file.topics if topic.encoding == CDR], FIRST_NS, LAST_NS), None)
     return first is not None and first.data.startswith(_ZSTD)
 
 

@@ -29,7 +29,7 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TYPESTORE = get_typestore(Stores.ROS2_JAZZY)
 
 
-class MessageError(ImageFormatError):
+class MessageError(ImageFormatError, ValueError):
     """The bytes of a message are cut off, or not of its type."""
 
 

@@ -6,7 +6,8 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from sapnet.commands.common import (
     add_network_arguments,
     derainer_from,
     parse_positive,
+    parse_whole,
     progress_bar,
 )
 from sapnet.images.codecs import JPEG_QUALITY
@@ -58,10 +60,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("input", type=Path, metavar="IN", help="rosbag2 folder or file, or ROS 1 bag")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder to create")
     add_bag_arguments(parser)
-    parser.add_argument("--start", type=parse_seconds, default=0.0, metavar="S", help="skip the first S seconds")
-    parser.add_argument(
-        "--duration", type=parse_seconds, default=0.0, metavar="S", help="stop after S seconds; 0: never"
-    )
+    seconds: dict[str, Any] = {"type": parse_seconds, "default": 0.0, "metavar": "S"}
+    parser.add_argument("--start", dest="start_s", **seconds, help="skip the first S seconds")
+    parser.add_argument("--duration", dest="duration_s", **seconds, help="stop after S seconds; 0: never")
     parser.add_argument("--report", type=Path, metavar="HTML", help="write a report with samples, scores and latency")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT, or what an interrupted run left of it")
@@ -75,6 +76,7 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topic",
         action="append",
+        dest="topics",
         default=[],
         metavar="T",
         help="image topic to derain; may be repeated (default: every color camera)",
@@ -83,7 +85,11 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only-derained", action="store_true", help="write derained topics only")
     parser.add_argument("--compressed", choices=CODECS, default="", help="write CompressedImages (default: as IN)")
     parser.add_argument(
-        "--quality", type=_parse_quality, default=JPEG_QUALITY, metavar="Q", help="JPEG quality (default: %(default)s)"
+        "--quality",
+        type=partial(parse_whole, lowest=1, highest=100),
+        default=JPEG_QUALITY,
+        metavar="Q",
+        help="JPEG quality (default: %(default)s)",
     )
     parser.add_argument("--stride", type=parse_positive, default=1, metavar="N", help="derain every Nth frame")
     parser.add_argument("--storage", choices=STORAGES, default="", help="of OUT (default: as IN; mcap for ROS 1)")
@@ -98,18 +104,8 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
 
 def options_from(args: argparse.Namespace) -> BagOptions:
     """The options that ``add_bag_arguments`` describes."""
-    return BagOptions(
-        topics=tuple(args.topic),
-        replace=args.replace,
-        only_derained=args.only_derained,
-        compressed=args.compressed,
-        quality=args.quality,
-        stride=args.stride,
-        start_s=getattr(args, "start", 0.0),
-        duration_s=getattr(args, "duration", 0.0),
-        storage=args.storage,
-        batch=args.batch,
-    )
+    chosen = {field.name: getattr(args, field.name, field.default) for field in fields(BagOptions)}
+    return BagOptions(**(chosen | {"topics": tuple(args.topics)}))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -190,13 +186,6 @@ def parse_seconds(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"expected seconds of at least 0, got {text!r}")
     return seconds
-
-
-def _parse_quality(text: str) -> int:
-    quality = parse_positive(text)
-    if quality > 100:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text!r}")
-    return quality
 
 
 def _progress() -> Progress:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapnet.commands.common import add_command, clean, counted, counting_bar
+from sapnet.commands.common import add_command, clean, counted, counting_bar, parse_whole
 
 if TYPE_CHECKING:
     from sapnet.bags.compare import Comparison, TopicComparison
@@ -55,7 +56,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("b", type=Path, metavar="B", help="recording to compare with it")
     parser.add_argument(
         "--tolerance",
-        type=_parse_tolerance,
+        type=partial(parse_whole, lowest=0, highest=255),
         default=0,
         metavar="N",
         help="largest difference of a pixel value, 0 to 255, that images may have (default: %(default)s)",
@@ -94,12 +95,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(comparison)
     return 0 if comparison.is_equal else EXIT_DIFFERENT
-
-
-def _parse_tolerance(text: str) -> int:
-    if not text.isdecimal() or int(text) > 255:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 255, got {text!r}")
-    return int(text)
 
 
 def _as_json(comparison: Comparison) -> dict[str, object]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import bag_builders as bags
-from bag_builders import START_NS, TYPES, Sent, compressed, image, smooth_frames, text, write_bag
+from bag_builders import START_NS, TYPES, Sent, camera_info, compressed, image, smooth_frames, text, write_bag
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.open import open_recording
 from sapnet.errors import BagError
@@ -31,13 +31,6 @@ def find(tmp_path: Path) -> Iterator[Find]:
             return find_cameras(stack.enter_context(open_recording(write_bag(tmp_path / "bag", messages))), topics)
 
         yield run
-
-
-def info(topic: str) -> Sent:
-    roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    zeros = [np.zeros(n) for n in (5, 9, 9, 12)]
-    make = TYPES.types["sensor_msgs/msg/CameraInfo"]
-    return bags.cdr(topic, START_NS, make(bags.header(START_NS), 24, 32, "plumb_bob", *zeros, 0, 0, roi))
 
 
 def declared(topic: str, words: str, content: bytes = b"\0" * 20) -> Sent:
@@ -100,9 +93,9 @@ def test_what_the_node_put_out_is_no_camera(find: Find) -> None:
 def test_outputs_and_camera_info_stand_beside_the_camera(find: Find) -> None:
     messages = [
         image("/front/image_raw", START_NS, FRAME),
-        info("/front/camera_info"),
+        camera_info("/front/camera_info", START_NS),
         image("/rear/image_raw", START_NS, FRAME),
-        info("/camera_info"),
+        camera_info("/camera_info", START_NS),
         image("plain", START_NS, FRAME),
     ]
     front, rear, plain = find(messages)
@@ -122,7 +115,7 @@ def test_two_cameras_in_one_namespace_have_outputs_of_their_own(find: Find) -> N
         image("/stereo/left", START_NS, FRAME),
         compressed("/stereo/right/compressed", START_NS, FRAME),
         image("/other/left", START_NS, FRAME),
-        info("/stereo/camera_info"),
+        camera_info("/stereo/camera_info", START_NS),
     ]
     left, right, other = find(messages)
     assert [camera.output("derained/image") for camera in (left, right, other)] == [

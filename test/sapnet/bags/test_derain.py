@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionMode, Reader, StoragePlugin, Writer
 
-import bag_builders as bags
-from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, text, wheel, write_bag
+from bag_builders import (
+    FRAME_NS,
+    START_NS,
+    TYPES,
+    Sent,
+    camera_info,
+    compressed,
+    image,
+    profile,
+    read_bag,
+    smooth_frames,
+    split_bag,
+    text,
+    wheel,
+    write_bag,
+)
 from sapnet.bags import Recording, Topic, open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
@@ -36,16 +42,8 @@ from sapnet.images.messages import decode_compressed, decode_image
 
 CAMERA = "/cam/image_raw"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-# (topic, type, log time, bytes)
-Read = list[tuple[str, str, int, bytes]]
+Read = list[Sent]
 Derain = Callable[..., BagReport]
-
-
-@pytest.fixture(scope="module")
-def derainer() -> Iterator[Derainer]:
-    """Returns frames as they are, and no streaks."""
-    with Derainer(backend="fake") as made:
-        yield made
 
 
 @pytest.fixture
@@ -59,12 +57,6 @@ def derain(derainer: Derainer, tmp_path: Path) -> Derain:
     return run
 
 
-def read(path: Path) -> Read:
-    """All messages, by the library's own reader."""
-    with Reader(path) as reader:
-        return [(c.topic, c.msgtype, time_ns, bytes(data)) for c, time_ns, data in reader.messages()]
-
-
 def ours(messages: Read) -> Read:
     """Without what was derained."""
     return [message for message in messages if "/derained/" not in message[0] and "/streak_mask/" not in message[0]]
@@ -72,47 +64,6 @@ def ours(messages: Read) -> Read:
 
 def decoded(read_messages: Read, topic: str) -> list[Any]:
     return [TYPES.deserialize_cdr(data, kind) for name, kind, _, data in read_messages if name == topic]
-
-
-def info(topic: str, stamp_ns: int, width: int, log_ns: int | None = None) -> Sent:
-    """A camera_info that is told by its width."""
-    roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    message = TYPES.types["sensor_msgs/msg/CameraInfo"](
-        header=bags.header(stamp_ns, "from_info"),
-        height=48,
-        width=width,
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
-        k=np.zeros(9),
-        r=np.zeros(9),
-        p=np.zeros(12),
-        binning_x=0,
-        binning_y=0,
-        roi=roi,
-    )
-    return bags.cdr(topic, stamp_ns if log_ns is None else log_ns, message)
-
-
-def qos(durability: str) -> list[Any]:
-    """The profile of one best-effort publisher."""
-    forever = QosTime(2147483647, 4294967295)
-    return [
-        Qos(
-            QosHistory.KEEP_LAST,
-            1,
-            QosReliability.BEST_EFFORT,
-            QosDurability[durability.upper()],
-            forever,
-            forever,
-            QosLiveliness.AUTOMATIC,
-            forever,
-            False,
-        )
-    ]
-
-
-def undescribed(name: str, kind: str) -> Topic:
-    return Topic(name, kind)
 
 
 def drive(count: int = 6, topic: str = CAMERA) -> list[Sent]:
@@ -127,7 +78,7 @@ def drive(count: int = 6, topic: str = CAMERA) -> list[Sent]:
 def test_everything_is_passed_on_and_derained_frames_stand_beside_their_source(derain: Derain, tmp_path: Path) -> None:
     sent = drive()
     report = derain(sent)
-    got = read(tmp_path / "out")
+    got = read_bag(tmp_path / "out")
     assert [message for message in got if not message[0].startswith(("/cam/derained", "/cam/streak"))] == [*sent]
     images = decoded(got, CAMERA)
     for name in ("/cam/derained/image", "/cam/streak_mask/image"):
@@ -151,7 +102,7 @@ def test_everything_is_passed_on_and_derained_frames_stand_beside_their_source(d
 def test_the_encoding_stays_where_frames_can_be_written_in_it(encoding: str, derain: Derain, tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (48, 64, len(encoding) - 1), np.uint8)
     derain([image(CAMERA, START_NS, pixels, encoding, pad=5)])
-    (after,) = decoded(read(tmp_path / "out"), "/cam/derained/image")
+    (after,) = decoded(read_bag(tmp_path / "out"), "/cam/derained/image")
     assert after.encoding == encoding
     assert np.array_equal(after.data.reshape(pixels.shape), pixels)
 
@@ -161,7 +112,7 @@ def test_other_encodings_become_bgr8(encoding: str, derain: Derain, tmp_path: Pa
     channels, kind = {"bayer_rggb8": (1, np.uint8), "uyvy": (2, np.uint8), "bgr16": (3, np.uint16)}[encoding]
     pixels = np.random.default_rng(1).integers(0, 256, (48, 64, channels)).astype(kind)
     derain([image(CAMERA, START_NS, pixels, encoding)])
-    before, after = (decoded(read(tmp_path / "out"), name)[0] for name in (CAMERA, "/cam/derained/image"))
+    before, after = (decoded(read_bag(tmp_path / "out"), name)[0] for name in (CAMERA, "/cam/derained/image"))
     assert after.encoding == "bgr8"
     assert np.array_equal(decode_image(after).bgr, decode_image(before).bgr)
 
@@ -170,7 +121,7 @@ def test_other_encodings_become_bgr8(encoding: str, derain: Derain, tmp_path: Pa
 def test_compressed_in_gives_compressed_out(codec: str, derain: Derain, tmp_path: Path) -> None:
     topic = "/cam/image_raw/compressed"
     derain([compressed(topic, START_NS, frame, codec) for frame in smooth_frames(1, 48, 64)])
-    got = read(tmp_path / "out")
+    got = read_bag(tmp_path / "out")
     assert {name for name, *_ in got} == {topic, "/cam/derained/image/compressed", "/cam/streak_mask/image/compressed"}
     assert {kind for _, kind, *_ in got} == {COMPRESSED}
     (before,), (after,), (mask,) = (
@@ -186,7 +137,7 @@ def test_compressed_in_gives_compressed_out(codec: str, derain: Derain, tmp_path
 def test_derained_frames_in_place_of_the_source(derain: Derain, tmp_path: Path) -> None:
     sent = drive(4)
     derain(sent, replace=True)
-    got = read(tmp_path / "out")
+    got = read_bag(tmp_path / "out")
     assert [topic for topic, *_ in got].count(CAMERA) == 4
     assert {topic for topic, *_ in got} == {CAMERA, "/cam/streak_mask/image", "/log", "/wheel"}
     # The fake backend changes nothing, so each message is what it was.
@@ -194,8 +145,8 @@ def test_derained_frames_in_place_of_the_source(derain: Derain, tmp_path: Path) 
 
 
 def test_nothing_but_what_was_derained(derain: Derain, tmp_path: Path) -> None:
-    derain([*drive(4), info("/cam/camera_info", START_NS, 64)], only_derained=True)
-    got = read(tmp_path / "out")
+    derain([*drive(4), camera_info("/cam/camera_info", START_NS, 64)], only_derained=True)
+    got = read_bag(tmp_path / "out")
     assert {topic for topic, *_ in got} == {
         f"/cam/{n}" for n in ("derained/image", "derained/camera_info", "streak_mask/image")
     }
@@ -205,7 +156,7 @@ def test_nothing_but_what_was_derained(derain: Derain, tmp_path: Path) -> None:
 
 def test_a_stride_leaves_frames_as_they_are(derain: Derain, tmp_path: Path) -> None:
     report = derain(drive(7), stride=3)
-    got = read(tmp_path / "out")
+    got = read_bag(tmp_path / "out")
     times = [t for topic, _, t, _ in got if topic == CAMERA]
     assert [t for topic, _, t, _ in got if topic == "/cam/derained/image"] == times[::3]
     assert len(times) == 7
@@ -217,7 +168,7 @@ def test_a_part_in_time(derain: Derain, tmp_path: Path) -> None:
     derain(sent, start_s=0.2, duration_s=0.3)
     begin = sent[0].time_ns + 200_000_000
     inside = [m for m in sent if begin <= m.time_ns < begin + 300_000_000]
-    got = read(tmp_path / "out")
+    got = read_bag(tmp_path / "out")
     assert [m for m in got if "derained" not in m[0] and "streak" not in m[0]] == inside
     assert len(inside) > 10
 
@@ -232,37 +183,20 @@ def test_a_start_behind_the_end_is_told(derain: Derain, tmp_path: Path) -> None:
 
 
 def test_what_latched_topics_said_before_the_start_is_kept(derain: Derain, tmp_path: Path) -> None:
-    source = tmp_path / "in"
-    latched = qos("transient_local")
-    with Writer(source, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        static = writer.add_connection(
-            "/tf_static", "std_msgs/msg/String", typestore=TYPES, offered_qos_profiles=latched
-        )
-        plain = writer.add_connection("/log", "std_msgs/msg/String", typestore=TYPES)
-        camera = writer.add_connection(CAMERA, IMAGE, typestore=TYPES)
-        for index, frame in enumerate(smooth_frames(10, 48, 64)):
-            at = START_NS + index * FRAME_NS
-            if index < 2:
-                for connection in (static, plain):
-                    writer.write(connection, at, text("", at, f"{index}").data)
-            writer.write(camera, at, image(CAMERA, at, frame).data)
-    derain(source, start_s=0.2)
-    got = read(tmp_path / "out")
-    begin = START_NS + 200_000_000
-    assert [(t, time) for t, _, time, _ in got if t != CAMERA and "/cam" not in t] == [("/tf_static", begin)]
+    sent = [text(topic, START_NS + n * FRAME_NS, str(n)) for n in range(2) for topic in ("/tf_static", "/log")]
+    sent += [image(CAMERA, START_NS + n * FRAME_NS, frame) for n, frame in enumerate(smooth_frames(10, 48, 64))]
+    derain(write_bag(tmp_path / "in", sent, qos={"/tf_static": profile("TRANSIENT_LOCAL")}), start_s=0.2)
+    got = read_bag(tmp_path / "out")
+    assert [(t, time) for t, _, time, _ in got if "/cam" not in t] == [("/tf_static", START_NS + 200_000_000)]
     assert decoded(got, "/tf_static")[0].data == "1"
 
 
 def test_outputs_have_the_profiles_of_their_source(derain: Derain, tmp_path: Path) -> None:
-    source = tmp_path / "in"
-    with Writer(source, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
-        profiles = qos("volatile")
-        camera = writer.add_connection(CAMERA, IMAGE, typestore=TYPES, offered_qos_profiles=profiles)
-        writer.write(camera, START_NS, image(CAMERA, START_NS, smooth_frames(1, 48, 64)[0]).data)
-    derain(source)
+    sent, volatile = [image(CAMERA, START_NS, smooth_frames(1, 48, 64)[0])], profile("VOLATILE")
+    derain(write_bag(tmp_path / "in", sent, "sqlite3", qos={CAMERA: volatile}))
     with Reader(tmp_path / "out") as reader:
         written = {connection.topic: list(connection.ext.offered_qos_profiles) for connection in reader.connections}
-    assert written == dict.fromkeys((CAMERA, "/cam/derained/image", "/cam/streak_mask/image"), profiles)
+    assert written == {topic: [volatile] for topic in (CAMERA, "/cam/derained/image", "/cam/streak_mask/image")}
 
 
 def test_camera_info_of_equal_stamp_else_the_newest_else_the_first(derain: Derain, tmp_path: Path) -> None:
@@ -270,9 +204,9 @@ def test_camera_info_of_equal_stamp_else_the_newest_else_the_first(derain: Derai
     stamps = [START_NS + index * FRAME_NS for index in range(4)]
     sent = [image(CAMERA, stamp, frame) for stamp, frame in zip(stamps, frames, strict=True)]
     # The first frame comes before any, the third has one of its own, the last one follows none.
-    sent += [info("/cam/camera_info", stamps[1], 101), info("/cam/camera_info", stamps[2], 102)]
+    sent += [camera_info("/cam/camera_info", stamps[1], 101), camera_info("/cam/camera_info", stamps[2], 102)]
     derain(sorted(sent, key=lambda message: message.time_ns))
-    got = read(tmp_path / "out")
+    got = read_bag(tmp_path / "out")
     infos = decoded(got, "/cam/derained/camera_info")
     assert [message.width for message in infos] == [101, 101, 102, 102]
     assert [message.header for message in infos] == [message.header for message in decoded(got, CAMERA)]
@@ -290,7 +224,7 @@ def test_depth_and_labels_only_when_they_are_named(derain: Derain, tmp_path: Pat
     (tmp_path / "out").rename(tmp_path / "first")
     report = derain(tmp_path / "in", topics=("/labels/image",))
     assert [camera.topic for camera in report.cameras] == ["/labels/image"]
-    (after,) = decoded(read(tmp_path / "out"), "/labels/derained/image")
+    (after,) = decoded(read_bag(tmp_path / "out"), "/labels/derained/image")
     assert after.encoding == "mono8"
     assert np.array_equal(after.data.reshape(48, 64), labels)
 
@@ -302,7 +236,7 @@ def test_an_image_that_cannot_be_read_is_passed_on_and_named(derain: Derain, tmp
     tiny = image(CAMERA, START_NS, np.zeros((4, 4, 3), np.uint8))
     sent[broken[1]] = sent[broken[1]]._replace(data=tiny.data)
     report = derain(sent)
-    got = read(tmp_path / "out")
+    got = read_bag(tmp_path / "out")
     assert [m for m in got if m[0] in (CAMERA, "/log", "/wheel")] == sent
     assert (report.cameras[0].derained_frames, report.cameras[0].unreadable) == (3, 2)
     assert [note.partition(" not derained: ")[0] for note in report.notes] == [
@@ -311,60 +245,28 @@ def test_an_image_that_cannot_be_read_is_passed_on_and_named(derain: Derain, tmp
     ]
     (tmp_path / "out").rename(tmp_path / "first")
     derain(tmp_path / "in", replace=True)
-    assert [m for m in read(tmp_path / "out") if m[0] == CAMERA] == [m for m in sent if m.topic == CAMERA]
+    assert [m for m in read_bag(tmp_path / "out") if m[0] == CAMERA] == [m for m in sent if m.topic == CAMERA]
 
 
-# sqlite3 compresses nothing itself.
-KINDS = [("mcap", "storage"), *((kind, mode) for kind in ("mcap", "sqlite3") for mode in ("none", "message", "file"))]
-
-
-def record(path: Path, sent: list[Sent], kind: tuple[str, str], latched: tuple[str, ...] = ()) -> Path:
-    """A recording of one of the KINDS."""
-    storage, mode = kind
-    writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
-    writer.set_compression(CompressionMode[mode.upper()], CompressionFormat.ZSTD)
-    with writer:
-        connections = {
-            (topic, name): writer.add_connection(
-                topic,
-                name,
-                typestore=TYPES,
-                offered_qos_profiles=qos("transient_local") if topic in latched else [],
-            )
-            for topic, name in dict.fromkeys((message.topic, message.type) for message in sent)
-        }
-        for message in sent:
-            writer.write(connections[message.topic, message.type], message.time_ns, message.data)
-    return path
-
-
-def assert_kind(path: Path, kind: tuple[str, str]) -> None:
-    storage, mode = kind
-    with Reader(path) as reader:
-        assert (reader.compression_mode or "none") == (mode if mode in ("message", "file") else "none")
-    assert_storage(path, storage)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
-def test_every_kind_of_recording(kind: tuple[str, str], derainer: Derainer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("storage", "mode"), [("mcap", "storage"), ("mcap", "file"), ("sqlite3", "none"), ("sqlite3", "message")]
+)
+def test_every_kind_of_recording(storage: str, mode: str, derainer: Derainer, tmp_path: Path) -> None:
     cameras = {"/cam0/image": image, "/cam1/image": image, "/cam2/image/compressed": compressed}
     sent: list[Sent] = []
     for index, frame in enumerate(smooth_frames(4, 48, 64)):
         stamp = START_NS + index * FRAME_NS
         sent += [make(topic, stamp + number, frame) for number, (topic, make) in enumerate(cameras.items())]
         sent += [text("/log", stamp + 2_000_000, str(index)), wheel("/wheel", stamp + 3_000_000, index)]
-    report = derain_bag(derainer, record(tmp_path / "source", sent, kind), tmp_path / "out")
-    assert ours(read(tmp_path / "out")) == sent
+    source = split_bag(tmp_path / "source", [sent], storage, CompressionMode[mode.upper()])
+    report = derain_bag(derainer, source, tmp_path / "out")
+    assert ours(read_bag(tmp_path / "out")) == sent
     assert report.frames == 12
-    assert_kind(tmp_path / "out", kind)
+    with open_recording(tmp_path / "out") as bag:
+        assert (bag.storage, bag.compression) == (storage, {"storage": "chunk"}.get(mode, mode))
     with AnyReader([tmp_path / "out"]) as reader:
         types = {type(reader.deserialize(data, c.msgtype)).__name__ for c, _, data in reader.messages()}
     assert "our_msgs__msg__Wheel" in types
-
-
-def assert_storage(path: Path, storage: str) -> None:
-    suffix = {"mcap": ".mcap", "sqlite3": ".db3"}[storage]
-    assert [file for file in path.iterdir() if suffix in file.suffixes]
 
 
 def test_a_batch_gives_the_same(derainer: Derainer, tmp_path: Path) -> None:
@@ -372,7 +274,7 @@ def test_a_batch_gives_the_same(derainer: Derainer, tmp_path: Path) -> None:
     outputs = []
     for batch in (1, 3, 8):
         derain_bag(derainer, source, tmp_path / f"{batch}", BagOptions(batch=batch))
-        outputs.append(read(tmp_path / f"{batch}"))
+        outputs.append(read_bag(tmp_path / f"{batch}"))
     assert outputs[0] == outputs[1] == outputs[2]
 
 
@@ -387,7 +289,7 @@ def test_real_recordings_pass_through_unchanged(derainer: Derainer, shared_data:
                 write_like(source, bag, frame)
             output = tmp_path / f"{storage}_{name}_out"
             assert derain_bag(derainer, source, output).frames == 1
-            got = read(output)
+            got = read_bag(output)
             assert [m for m in got if not m[0].startswith("/cam/")] == recorded
             assert len(got) == len(recorded) + 3
 
@@ -396,7 +298,7 @@ def write_like(path: Path, bag: Recording, frame: Sent) -> None:
     """The recording with one more message."""
     with BagWriter(path, bag.storage) as writer:
         connections = {topic: writer.add(topic) for topic in bag.topics}
-        writer.write(writer.add(undescribed(frame.topic, frame.type)), frame.time_ns, frame.data)
+        writer.write(writer.add(Topic(frame.topic, frame.type)), frame.time_ns, frame.data)
         for message in bag.messages():
             writer.write(connections[message.topic], message.time_ns, message.data)
 
@@ -431,7 +333,7 @@ def test_whatever_else_is_in_a_recording_is_in_the_copy(
         source = write_bag(Path(folder) / "in", sent, storage)
         derain_bag(derainer, source, Path(folder) / "out", BagOptions(storage=target))
         ours = ("/cam/derained/image", "/cam/streak_mask/image")
-        assert [m for m in read(Path(folder) / "out") if m[0] not in ours] == read(source)
+        assert [m for m in read_bag(Path(folder) / "out") if m[0] not in ours] == read_bag(source)
 
 
 def test_the_input_may_not_be_derained_already(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
@@ -456,11 +358,11 @@ def test_an_output_that_is_there_is_kept(derain: Derain, derainer: Derainer, tmp
     with pytest.raises(BagError, match="exists already; name another output, or replace it with --overwrite"):
         derain(tmp_path / "in")
     assert derain_bag(derainer, tmp_path / "in", tmp_path / "out", resume=True) == report
-    before = read(tmp_path / "out")
+    before = read_bag(tmp_path / "out")
     with pytest.raises(BagError, match=r"out is of another job: options was .*; use the same input and options"):
         derain_bag(derainer, tmp_path / "in", tmp_path / "out", BagOptions(replace=True), resume=True)
     derain_bag(derainer, tmp_path / "in", tmp_path / "out", BagOptions(replace=True), overwrite=True)
-    assert read(tmp_path / "out") != before
+    assert read_bag(tmp_path / "out") != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
@@ -494,5 +396,5 @@ def test_a_backend_that_fails_ends_it_and_what_is_done_is_kept(derainer: Deraine
         derain_bag(derainer, source, tmp_path / "out")
     report = derain_bag(derainer, source, tmp_path / "out", resume=True)
     derain_bag(derainer, source, tmp_path / "whole")
-    assert read(tmp_path / "out") == read(tmp_path / "whole")
+    assert read_bag(tmp_path / "out") == read_bag(tmp_path / "whole")
     assert report.frames == 6

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionMode
-from rosbags.typesys import Stores, get_typestore
 
 import sapnet.bags.journal
-from bag_builders import FRAME_NS, START_NS, TYPES, Sent, image, smooth_frames, split_bag, text, write_bag
+from bag_builders import FRAME_NS, START_NS, Sent, image, ros1_bag, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.compare import compare_bags
 from sapnet.bags.derain import derain_bag
@@ -59,12 +57,6 @@ class File(FileIO):
         return super().readinto(buffer)
 
 
-@pytest.fixture(scope="module")
-def derainer() -> Iterator[Derainer]:
-    with Derainer(backend="fake") as made:
-        yield made
-
-
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """The storage of what is in ``tmp_path / "in"``."""
@@ -94,28 +86,9 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A recording in two files, or a ROS 1 bag."""
     (tmp_path / "in").mkdir()
     if request.param == "ros1":
-        return ros1(tmp_path / "in/drive.bag")
+        return ros1_bag(tmp_path / "in/drive.bag", drive(), chunk_bytes=2**15)
     mode = CompressionMode.FILE if request.param == "packed" else CompressionMode.NONE
     return split_bag(tmp_path / "in/drive", [drive()[:FRAMES], drive()[FRAMES:]], "mcap", mode)
-
-
-def ros1(path: Path) -> Path:
-    """In chunks of a few frames."""
-    store = get_typestore(Stores.ROS1_NOETIC)
-    writer = Ros1Writer(path)
-    writer.set_compression(Ros1Writer.CompressionFormat.BZ2)
-    writer.chunk_threshold = 2**15
-    with writer:
-        connections: dict[Any, Any] = {}
-        for message in drive():
-            key = message.topic, message.type
-            if key not in connections:
-                connections[key] = writer.add_connection(*key, typestore=store)
-            fields = TYPES.deserialize_cdr(message.data, message.type)
-            if hasattr(fields, "header"):
-                fields.header.seq = 0
-            writer.write(connections[key], message.time_ns, store.serialize_ros1(fields, message.type))
-    return path
 
 
 def messages(path: Path) -> list[tuple[str, int, bytes]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,6 @@ def content(*paths: Path) -> dict[str, Any]:
                         (channel.topic, channel.message_encoding, described, channel.metadata, times, message.data)
                     )
     return found
-
-
-@pytest.fixture(scope="module")
-def derainer() -> Iterator[Derainer]:
-    with Derainer(backend="fake") as made:
-        yield made
 
 
 @pytest.mark.parametrize("options", [{}, {"use_chunking": False}, {"index_types": IndexType.NONE}], ids=str)

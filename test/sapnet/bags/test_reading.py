@@ -13,35 +13,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.writer import CompressionType, IndexType
 from mcap.writer import Writer as McapWriter
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
+from rosbags.interfaces import QosTime
 from rosbags.rosbag2 import CompressionMode, Reader
 from ruamel.yaml import YAML
 
-from bag_builders import START_NS, TYPES, Sent, image, smooth_frames, split_bag, text, wheel, write_bag
+from bag_builders import (
+    START_NS,
+    TYPES,
+    Sent,
+    image,
+    profile,
+    read_bag,
+    smooth_frames,
+    split_bag,
+    text,
+    wheel,
+    write_bag,
+)
 from sapnet.bags import open_recording
 from sapnet.errors import BagError
 
 STORAGES = ("mcap", "sqlite3")
 STRING, IMU = "std_msgs/msg/String", "sensor_msgs/msg/Imu"
-NEVER = QosTime(2147483647, 4294967295)
-LATCHED = Qos(
-    QosHistory.KEEP_LAST,
-    7,
-    QosReliability.RELIABLE,
-    QosDurability.TRANSIENT_LOCAL,
-    NEVER,
-    QosTime(3, 4),
-    QosLiveliness.AUTOMATIC,
-    NEVER,
-    False,
-)
+LATCHED = profile("TRANSIENT_LOCAL", 7, QosTime(3, 4))
 
 
 def ours(path: Path) -> list[Sent]:
@@ -52,12 +46,6 @@ def ours(path: Path) -> list[Sent]:
         times = [sent.time_ns for sent in messages]
         assert (bag.start_ns, bag.end_ns) == ((min(times), max(times) + 1) if times else (0, 0))
     return messages
-
-
-def theirs(path: Path) -> list[Sent]:
-    """By the library's own reader."""
-    with Reader(path) as reader:
-        return [Sent(c.topic, c.msgtype, time_ns, bytes(data)) for c, time_ns, data in reader.messages()]
 
 
 def mixed(count: int = 12, start_ns: int = START_NS) -> list[Sent]:
@@ -83,7 +71,7 @@ def test_recordings_of_rosbag2_itself(shared_data: Path, storage: str, name: str
     folder = shared_data / "bags" / storage / name
     files = [file for file in sorted(folder.iterdir()) if file.suffix != ".yaml"]
     # File by file: of a folder the library gives nothing where the files say less of QoS than metadata.yaml.
-    expected = [sent for file in files for sent in theirs(file)]
+    expected = [sent for file in files for sent in read_bag(file)]
     assert len(expected) == {"talker": 20, "wbag": 6074}[name]
     assert ours(folder) == expected
     assert [sent for file in files for sent in ours(file)] == expected
@@ -102,7 +90,7 @@ def test_every_storage_and_compression_in_several_files(tmp_path: Path, storage:
     groups = [mixed(4), mixed(5, START_NS + 4 * 10**8), mixed(3, START_NS + 9 * 10**8)]
     bag = split_bag(tmp_path / "bag", groups, storage, mode, [LATCHED])
     messages = [sent for group in groups for sent in in_order(group)]
-    assert ours(bag) == theirs(bag) == messages
+    assert ours(bag) == read_bag(bag) == messages
     with open_recording(bag) as source:
         assert source.storage == storage
         assert source.compression == {"storage": "chunk"}.get(mode.name.lower(), mode.name.lower())

@@ -17,9 +17,8 @@ import bag_worker
 import pytest
 from ctrl_c import heed_ctrl_c
 from filelock import FileLock
-from rosbags.rosbag2 import Reader
 
-from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
+from bag_builders import FRAME_NS, START_NS, Sent, image, read_bag, smooth_frames, text, write_bag
 from sapnet.bags import journal as parts
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
@@ -30,7 +29,6 @@ ROOT = Path(__file__).resolve().parents[3]
 KILLS = 20
 WAIT_S = 60.0
 FRAMES = 60
-Read = list[tuple[str, int, bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +49,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Read:
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Sent]:
     """What an undisturbed run gives."""
     output = tmp_path_factory.mktemp("derained") / "out"
     with Derainer(backend="fake") as derainer:
         derain_bag(derainer, source, output)
-    return read(output)
-
-
-def read(path: Path) -> Read:
-    with Reader(path) as reader:
-        return [(connection.topic, time_ns, bytes(data)) for connection, time_ns, data in reader.messages()]
+    return read_bag(output)
 
 
 def partial(output: Path) -> Path:
@@ -87,7 +80,7 @@ def wait_for_parts(process: BaseProcess, output: Path, count: int) -> bool:
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_killed_at_any_moment_and_gone_on_with(
-    storage: str, processes: ForkServerContext, source: Path, whole: Read, tmp_path: Path
+    storage: str, processes: ForkServerContext, source: Path, whole: list[Sent], tmp_path: Path
 ) -> None:
     moments = random.Random(7)  # noqa: S311
     kills, rounds = [], 0
@@ -101,17 +94,17 @@ def test_killed_at_any_moment_and_gone_on_with(
         process.join(WAIT_S)
         kills += [parts_of(output)] if process.exitcode == -signal.SIGKILL else []
         if output.exists():
-            assert read(output) == whole
+            assert read_bag(output) == whole
             rounds += 1
             output = tmp_path / f"out_{rounds}"
     print(f"{storage}: whole parts when killed: {kills}; {rounds} outputs finished meanwhile")
     bag_worker.derain(source, output, latency_ms=0.0, storage=storage)
-    assert read(output) == whole
+    assert read_bag(output) == whole
     assert not partial(output).exists()
     assert len(set(kills)) > 2  # of different moments
 
 
-def test_parts_that_are_whole_are_not_derained_again(source: Path, tmp_path: Path, whole: Read) -> None:
+def test_parts_that_are_whole_are_not_derained_again(source: Path, tmp_path: Path, whole: list[Sent]) -> None:
     before = parts.PART_BYTES
     parts.PART_BYTES = bag_worker.PART_BYTES
     try:
@@ -131,7 +124,7 @@ def test_parts_that_are_whole_are_not_derained_again(source: Path, tmp_path: Pat
             )
     finally:
         parts.PART_BYTES = before
-    assert read(tmp_path / "out") == whole
+    assert read_bag(tmp_path / "out") == whole
     assert seen[-1] < FRAMES / 2  # the others had been done
     assert report.frames == len(report.cameras[0].times_ns) == FRAMES
     files = sorted(file.name for file in (tmp_path / "out").iterdir() if file.suffix == ".mcap")
@@ -141,7 +134,7 @@ def test_parts_that_are_whole_are_not_derained_again(source: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_disk_that_fills_up(
-    storage: str, processes: ForkServerContext, source: Path, whole: Read, tmp_path: Path
+    storage: str, processes: ForkServerContext, source: Path, whole: list[Sent], tmp_path: Path
 ) -> None:
     """Stood in for by a limit on the size of files: what is written first fits, a later write fails."""
     before = {file.name: file.read_bytes() for file in source.iterdir()}
@@ -169,7 +162,7 @@ def test_a_disk_that_fills_up(
     assert not output.exists()
     assert before == {file.name: file.read_bytes() for file in source.iterdir()}
     bag_worker.derain(source, output, latency_ms=0.0)
-    assert read(output) == whole
+    assert read_bag(output) == whole
 
 
 def test_another_job_is_not_gone_on_with(source: Path, tmp_path: Path) -> None:
@@ -218,7 +211,9 @@ def test_two_processes_do_not_write_one_output(source: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_keeps_what_was_written(number: signal.Signals, source: Path, whole: Read, tmp_path: Path) -> None:
+def test_a_signal_keeps_what_was_written(
+    number: signal.Signals, source: Path, whole: list[Sent], tmp_path: Path
+) -> None:
     """Also of the part that was being written: a Ctrl-C loses nothing that was derained."""
     program = (
         "import os, sys; from sapnet.cli import main; from sapnet.bags import derain\n"
@@ -242,5 +237,5 @@ def test_a_signal_keeps_what_was_written(number: signal.Signals, source: Path, w
         derain_bag(
             derainer, source, tmp_path / "out", resume=True, progress=lambda progressed: seen.append(progressed.frames)
         )
-    assert read(tmp_path / "out") == whole
+    assert read_bag(tmp_path / "out") == whole
     assert seen[-1] == FRAMES - 10

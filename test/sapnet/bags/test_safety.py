@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, split_b
 from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.derainer import Derainer
-
-
-@pytest.fixture(scope="module")
-def derainer() -> Iterator[Derainer]:
-    with Derainer(backend="fake") as made:
-        yield made
 
 
 @pytest.fixture
