@@ -113,7 +113,10 @@ def ros1_bag(path: Path, messages: Iterable[Sent], chunk_bytes: int = 2**20) -> 
             key = sent.topic, sent.type
             if key not in connections:
                 connections[key] = writer.add_connection(*key, typestore=ROS1_TYPES)
-            writer.write(connections[key], sent.time_ns, ROS1_TYPES.cdr_to_ros1(sent.data, sent.type))
+            message = TYPES.deserialize_cdr(sent.data, sent.type)
+            if hasattr(message, "header"):
+                message.header.seq = 0
+            writer.write(connections[key], sent.time_ns, ROS1_TYPES.serialize_ros1(message, sent.type))
     return path
 
 

@@ -19,7 +19,7 @@ from sapnet.bags.open import open_recording
 from sapnet.bags.options import BagOptions
 from sapnet.bags.outputs import Outputs
 from sapnet.bags.pipeline import Item, Steps, digest_of
-from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic
+from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic, reading
 from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
@@ -263,11 +263,9 @@ def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any
 
 def _identity(source: Path) -> list[list[Any]]:
     """Names, sizes and times of a recording's files, which tell whether it has changed."""
-    try:
+    with reading(source):
         files = sorted(source.iterdir()) if source.is_dir() else [source]
         stats = [(file.name, file.stat()) for file in files if file.is_file()]
-    except OSError as err:
-        raise InputError(f"{source} cannot be read ({err.strerror or err})") from err
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sapnet.bags.metadata import METADATA
-from sapnet.bags.recording import InputError, Recording, why
+from sapnet.bags.recording import Recording, reading
 from sapnet.bags.ros1 import open_ros1
 from sapnet.bags.rosbag2 import open_rosbag2, storage_of
 from sapnet.errors import BagError
@@ -26,7 +26,7 @@ def open_recording(path: Path | str) -> Iterator[Recording]:
     """
     path = Path(path)
     with ExitStack() as stack:
-        try:
+        with reading(path):
             if not path.exists():
                 raise BagError(f"{path} does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag")
             if path.name.endswith(ROS1_SUFFIXES) and path.is_file():
@@ -35,8 +35,6 @@ def open_recording(path: Path | str) -> Iterator[Recording]:
                 scratch = TemporaryDirectory(prefix="sapnet_bag_", ignore_cleanup_errors=True)
                 opened = open_rosbag2(path, Path(stack.enter_context(scratch)))
             recording = stack.enter_context(opened)
-        except (OSError, MemoryError) as err:
-            raise InputError(f"{path} cannot be read ({why(err)}); check its rights, and TMPDIR") from err
         yield recording
 
 

@@ -55,12 +55,8 @@ class Outputs:
             return
         image, info, mask = self._outputs[recorded.topic]
         if frame is not None and derained is not None:
-            header, codec, quality = (
-                frame.message.header,
-                self._options.compressed or frame.codec,
-                self._options.quality,
-            )
-            encoding = output_encoding("same", frame.decoded.encoding)
+            header, quality = frame.message.header, self._options.quality
+            codec, encoding = self._options.compressed or frame.codec, output_encoding("same", frame.decoded.encoding)
             data = encode(header, derained.image, encoding, codec, quality, frame.decoded.alpha)
             yield recorded._replace(topic=image, data=data)
             described = None if item.info is None else encode_info(header, item.info)

@@ -140,22 +140,20 @@ class Recording:
         start_ns = FIRST_NS if start_ns is None else start_ns
         stop_ns = LAST_NS if stop_ns is None else stop_ns
         if wanted and start_ns < stop_ns:
-            with self._storage():
+            with reading(self.path):
                 yield from self.read(wanted, start_ns, stop_ns)
 
     def records(self) -> Records:
         """Iterate over the attachments and metadata records of mcap. Raises InputError if the storage fails."""
-        with self._storage():
+        with reading(self.path):
             yield from self.read_records()
 
-    @contextmanager
-    def _storage(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, MemoryError) as err:
-            raise InputError(f"{self.path} cannot be read ({why(err)})") from err
 
-
-def why(err: OSError | MemoryError) -> str:
-    """The system's reason for a failure."""
-    return (err.strerror or str(err)) if isinstance(err, OSError) else "out of memory"
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises InputError if the storage of a recording fails in the ``with`` statement, or if memory runs out."""
+    try:
+        yield
+    except (OSError, MemoryError) as err:
+        why = (err.strerror or str(err)) if isinstance(err, OSError) else "out of memory"
+        raise InputError(f"{path} cannot be read ({why}); check its storage, its rights and TMPDIR") from err

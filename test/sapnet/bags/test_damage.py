@@ -228,7 +228,7 @@ def test_no_room_to_unpack_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="check its rights, and TMPDIR"), open_recording(bag):
+    with pytest.raises(InputError, match="check its storage, its rights and TMPDIR"), open_recording(bag):
         pass
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
 
