@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jsonargparse import ArgumentParser
-from rich.console import Console
-from rich.table import Table
 
 from sapnet.errors import SapnetError
 from sapnet.model.weights import read_metadata
+from training.commands import one_line_errors, table
 from training.config import TrainConfig
 from training.train import read_config
 
@@ -87,6 +86,7 @@ def _term(text: str) -> tuple[str, float]:
         raise ValueError(f"--terms: got {text!r}, expected NAME=WEIGHT, as in {DEFAULT_TERMS[0]}") from None
 
 
+@one_line_errors("ablate")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -97,27 +97,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures here, too")
     parser.add_class_arguments(TrainConfig)
     settings = parser.parse_args(argv)
-    try:
-        terms = dict(_term(text) for text in settings.terms)
-        command = shlex.join(["python", "-m", "training.ablate", *argv])
-        scores = ablate(read_config(parser, settings), terms, settings.seeds, command)
-    except (SapnetError, ValueError) as err:
-        print(f"ablate: {err}", file=sys.stderr)
-        return 2
+    terms = dict(_term(text) for text in settings.terms)
+    command = shlex.join(["python", "-m", "training.ablate", *argv])
+    scores = ablate(read_config(parser, settings), terms, settings.seeds, command)
     if settings.json:
         Path(settings.json).write_text(json.dumps(scores, indent=2) + "\n")
-    _print(scores)
+    print(table(("term", "val/psnr (dB)", "won (dB)", "of each seed", "worth it"), _rows(scores)))
     return 0
 
 
-def _print(scores: Mapping[str, Sequence[float]]) -> None:
-    table = Table("term", "val/psnr (dB)", "won (dB)", "of each seed", "worth it", box=None)
+def _rows(scores: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, ...]]:
     for name, values in scores.items():
         won = np.subtract(values, scores["none"])
         worth = "" if name == "none" else ("yes" if won.mean() >= NEEDED_DB else "no")
-        each = " ".join(f"{value:+.2f}" for value in won)
-        table.add_row(name, f"{np.mean(values):.2f}", f"{won.mean():+.2f}", each, worth)
-    Console().print(table)
+        yield name, f"{np.mean(values):.2f}", f"{won.mean():+.2f}", " ".join(f"{one:+.2f}" for one in won), worth
 
 
 if __name__ == "__main__":

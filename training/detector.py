@@ -83,28 +83,10 @@ def decode(prediction: NDArray[np.float32], height: int, width: int, confidence:
     frame = np.array((width, height, width, height), np.float64)
     boxes = np.concatenate([middle - half, middle + half], axis=-1)[sure] * frame
     classes = prediction[_BOX_CHANNELS:].argmax(axis=0)[sure]
-    kept = _distinct(boxes, confidences[sure], classes)
+    corners_and_sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=-1)
+    distinct = cv2.dnn.NMSBoxesBatched(corners_and_sides, confidences[sure], classes, 0.0, _SAME_OBJECT)
+    kept = np.array(distinct, np.int64)
     return Detections(np.clip(boxes[kept], 0, frame), confidences[sure][kept], classes[kept])
-
-
-def overlaps(boxes: Floats, others: Floats) -> Floats:
-    """(N, M): intersection over union of each of ``boxes`` (N, 4) with each of ``others`` (M, 4)."""
-    shared = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
-    intersection = np.clip(shared, 0, None).prod(axis=-1)
-    areas, other_areas = ((each[:, 2:] - each[:, :2]).prod(axis=-1) for each in (boxes, others))
-    union = areas[:, None] + other_areas[None, :] - intersection
-    result: Floats = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-    return result
-
-
-def _distinct(boxes: Floats, confidences: Floats, classes: NDArray[np.int64]) -> list[int]:
-    """Indices of the boxes that no more confident one of their class covers, the most confident first."""
-    same = (overlaps(boxes, boxes) > _SAME_OBJECT) & (classes[:, None] == classes[None, :])
-    kept: list[int] = []
-    for index in np.argsort(-confidences, kind="stable").tolist():
-        if not same[index, kept].any():
-            kept.append(index)
-    return kept
 
 
 def _sigmoid(x: Floats) -> Floats:

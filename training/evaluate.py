@@ -9,18 +9,14 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from sapnet import Derainer
-from sapnet.backends import BACKENDS
-from sapnet.backends.base import PRECISIONS
-from sapnet.commands.common import counting_bar
-from sapnet.errors import SapnetError
+from sapnet.commands.common import counting_bar, derainer_from, parse_whole
 from sapnet.files import replacing
 from sapnet.media.sources import IMAGE_SUFFIXES
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
+from training.commands import add_networks, make_parser, one_line_errors
 from training.datasets.paired import check_pairs, find_pairs, set_folders, short_names
-from training.scores import MASK, Method, SetReport, network, rainy_input, results, score
-from training.sheet import Sheet
-from training.tables import print_tables, to_json, to_markdown
+from training.reports import Sheet, to_json, to_markdown, to_text
+from training.scores import Method, SetReport, network, rainy_input, results, score
 
 _DESCRIPTION = """\
 Score weights, or images that another program wrote, on paired data sets: PSNR (dB) and SSIM on Y and on RGB, means
@@ -42,47 +38,21 @@ _FORMATS: Mapping[str, Callable[[Sequence[SetReport]], str]] = MappingProxyType(
 )
 
 
-def evaluate(derainer: Derainer, folder: Path) -> dict[str, float]:
-    """The figures on Y of a data set in one call.
-
-    ``images``, how many; ``psnr_rainy`` (dB), ``ssim_rainy`` of the input, ``psnr``, ``ssim`` of the result, means over
-    images; ``precision``, ``recall``, ``f1``, ``matthews`` of the masks, and ``f1_all_ones`` of a mask of everything,
-    all pixels pooled. Raises ImageFormatError where the data do not pair up, BackendError.
-    """
-    pairs = find_pairs(folder)
-    rainy, derained = score(rainy_input(), pairs), score(network(derainer), pairs)
-    return {
-        "images": len(pairs),
-        "psnr_rainy": rainy.figures["psnr_y"],
-        "ssim_rainy": rainy.figures["ssim_y"],
-        "psnr": derained.figures["psnr_y"],
-        "ssim": derained.figures["ssim_y"],
-        **{name: derained.figures[name] for name in MASK},
-        "f1_all_ones": derained.mask.f1_all_ones,
-    }
-
-
-def main(argv: list[str] | None = None) -> int:
+@one_line_errors("evaluate")
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
     if [getattr(args, name) for name in _FORMATS].count(_STDOUT) > 1:
         parser.error(f"only one of --{', --'.join(_FORMATS)} can be printed; give the others a FILE")
-    try:
-        _write(_measure(args), args)
-    except (SapnetError, ValueError) as err:
-        print(f"evaluate: {err}", file=sys.stderr)
-        return 2
+    if args.stages and args.every_stage:
+        parser.error("argument --every-stage: not allowed with argument --stages")
+    _write(_measure(args), args)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("evaluate", _DESCRIPTION, _EXAMPLES)
     add = parser.add_argument
     add(
         "--data",
@@ -92,7 +62,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="data sets of pairs, as published, RAINY:CLEAN, or folders of such sets",
     )
-    add("--weights", nargs="+", default=[], metavar="NAME|PATH", help="shipped weights or files (default: sapnet_fast)")
     add(
         "--results",
         nargs="+",
@@ -101,15 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="derained images named as the rainy ones; of several data sets in a folder of each one's name",
     )
-    add("--backend", default="auto", choices=BACKENDS, help="what runs the network (default: %(default)s)")
-    add("--device", default="auto", help="cpu, cuda, cuda:N (default: %(default)s)")
-    add("--precision", default="fp32", choices=PRECISIONS, help="arithmetic of the network (default: %(default)s)")
-    stages = parser.add_mutually_exclusive_group().add_argument
-    stages("--stages", default=0, type=int, metavar="N", help="recurrences (default: the weights' own)")
-    stages("--every-stage", action="store_true", help="score the result after each of the weights' stages")
+    add_networks(parser, default=())
+    parser.set_defaults(precision="fp32")
+    add("--every-stage", action="store_true", help="score the result after each of the weights' stages")
     add(
         "--mask-threshold",
-        type=_parse_threshold,
+        type=partial(parse_whole, lowest=0, highest=255),
         default=DEFAULT_MASK_THRESHOLD,
         metavar="T",
         help="luma, 0 to 255, that must be taken out of a pixel to mark it as a streak (default: %(default)s)",
@@ -118,12 +84,6 @@ def _parser() -> argparse.ArgumentParser:
         add(f"--{name}", nargs="?", const=_STDOUT, metavar="FILE", help="write it to FILE, or print it, not the table")
     add("--sheet", type=_parse_sheet, metavar="PNG", help="write pictures of the best, the median and the worst image")
     return parser
-
-
-def _parse_threshold(text: str) -> int:
-    if not text.isdecimal() or int(text) > 255:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 255, got {text!r}")
-    return int(text)
 
 
 def _parse_sheet(text: str) -> Path:
@@ -173,7 +133,7 @@ def _methods(args: argparse.Namespace, reports: Sequence[SetReport]) -> Iterator
     for source in dict.fromkeys(weights):
         counts = _stage_counts(args, source)
         for stages in counts:
-            with _open_network(args, source, stages) as derainer:
+            with derainer_from(args, weights=source, stages=stages, mask_threshold=args.mask_threshold) as derainer:
                 method = network(derainer, names[source])
                 yield from ((report, method, stages == counts[-1]) for report in reports)
 
@@ -181,13 +141,8 @@ def _methods(args: argparse.Namespace, reports: Sequence[SetReport]) -> Iterator
 def _stage_counts(args: argparse.Namespace, weights: str) -> Sequence[int]:
     if not args.every_stage:
         return [args.stages]
-    with _open_network(args, weights, 0) as derainer:
+    with derainer_from(args, weights=weights) as derainer:
         return range(1, derainer.stages + 1)
-
-
-def _open_network(args: argparse.Namespace, weights: str, stages: int) -> Derainer:
-    network = {"device": args.device, "precision": args.precision, "stages": stages}
-    return Derainer(weights, args.backend, mask_threshold=args.mask_threshold, **network)
 
 
 def _write(reports: Sequence[SetReport], args: argparse.Namespace) -> None:
@@ -201,7 +156,7 @@ def _write(reports: Sequence[SetReport], args: argparse.Namespace) -> None:
             with replacing(Path(file)) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     if _STDOUT not in wanted.values():
-        print_tables(reports)
+        print(to_text(reports), end="")
 
 
 if __name__ == "__main__":

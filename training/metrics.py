@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,19 +68,12 @@ class MaskCounts:
     @classmethod
     def of(cls, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> MaskCounts:
         """Count two boolean masks of one shape."""
-        if predicted.shape != truth.shape:
-            raise ValueError(f"masks differ in shape: predicted {predicted.shape}, truth {truth.shape}")
         both = int(np.count_nonzero(predicted & truth))
         positive, actual = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
         return cls(both, positive - both, actual - both, truth.size - positive - actual + both)
 
     def __add__(self, other: MaskCounts) -> MaskCounts:
-        return MaskCounts(
-            self.true_positive + other.true_positive,
-            self.false_positive + other.false_positive,
-            self.false_negative + other.false_negative,
-            self.true_negative + other.true_negative,
-        )
+        return MaskCounts(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def streak_share(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,10 +15,13 @@ from sapnet.errors import ImageFormatError
 from sapnet.images.frame import psnr, psnr_y
 from sapnet.media.sources import read_image
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, streak_mask
-from training.datasets.paired import ImagePair, images_in, read_pair, refuse, sizes_or_problems
+from training.datasets.paired import ImagePair, check_pairs, images_in, read_pair, refuse
 from training.metrics import Image, MaskCounts, Plane, ssim_rgb, ssim_y, streak_strength, true_streaks
 
-QUALITY = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+_MEASURES: Mapping[str, Callable[[Image, Image], float]] = MappingProxyType(
+    {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr, "ssim_rgb": ssim_rgb}
+)
+QUALITY = tuple(_MEASURES)
 MASK = ("precision", "recall", "f1", "matthews")
 FIGURES = (*QUALITY, *MASK)
 
@@ -76,44 +80,26 @@ def _find_results(folder: Path, pairs: Sequence[ImagePair]) -> Mapping[ImagePair
     if not folder.is_dir():
         raise ImageFormatError(f"{folder}: no such folder of results")
     by_name = {key: path for path in images_in(folder) for key in (path.stem.lower(), path.name)}
-    found = {
-        pair: path
-        for pair in pairs
-        if (path := by_name.get(pair.rainy.name) or by_name.get(pair.rainy.stem.lower())) is not None
-    }
-    problems = [f"no result for {pair.rainy.name}" for pair in pairs if pair not in found]
+    found = {pair: by_name.get(pair.rainy.name) or by_name.get(pair.rainy.stem.lower()) for pair in pairs}
+    problems = [f"no result for {pair.rainy.name}" for pair, path in found.items() if path is None]
     refuse(f"{folder} lacks results; name them as the rainy images", problems)
-    sizes = sizes_or_problems(list(found.values()))
-    expected = sizes_or_problems([pair.clean for pair in found])
-    problems = [
-        got if isinstance(got, str) else f"{path} is {_say(got)}, {pair.clean} is {_say(wanted)}"
-        for (pair, path), got, wanted in zip(found.items(), sizes, expected, strict=True)
-        if got != wanted
-    ]
-    refuse(f"{folder} holds results that cannot be scored", problems)
-    return found
-
-
-def _say(size: tuple[int, int] | str) -> str:
-    return size if isinstance(size, str) else f"{size[0]}x{size[1]}"
+    paths = {pair: path for pair, path in found.items() if path is not None}
+    check_pairs([ImagePair(pair.name, path, pair.clean) for pair, path in paths.items()])
+    return paths
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Figures of one image against its clean one; PSNR in dB, infinite where they are equal."""
+    """Figures of one image against its clean one. quality: by the names of ``QUALITY``, an infinite PSNR if equal."""
 
     name: str
-    psnr_y: float
-    ssim_y: float
-    psnr_rgb: float
-    ssim_rgb: float
+    quality: Mapping[str, float]
     mask: MaskCounts
 
     @property
     def figures(self) -> dict[str, float]:
         """By the names of ``FIGURES``."""
-        quality = {name: float(getattr(self, name)) for name in QUALITY}
-        return quality | {name: float(getattr(self.mask, name)) for name in MASK}
+        return {**self.quality, **_of_mask(self.mask)}
 
 
 @dataclass(frozen=True)
@@ -131,8 +117,12 @@ class Score:
     @property
     def figures(self) -> dict[str, float]:
         """By the names of ``FIGURES``: means over images of PSNR and SSIM, and the pooled mask's figures."""
-        quality = {name: float(np.mean([getattr(image, name) for image in self.images])) for name in QUALITY}
-        return quality | {name: float(getattr(self.mask, name)) for name in MASK}
+        quality = {name: float(np.mean([image.quality[name] for image in self.images])) for name in QUALITY}
+        return quality | _of_mask(self.mask)
+
+
+def _of_mask(mask: MaskCounts) -> dict[str, float]:
+    return {name: float(getattr(mask, name)) for name in MASK}
 
 
 def score(method: Method, pairs: Sequence[ImagePair], on_image: Callable[[], None] = lambda: None) -> Score:
@@ -144,16 +134,8 @@ def score(method: Method, pairs: Sequence[ImagePair], on_image: Callable[[], Non
     for pair in pairs:
         rainy, clean = read_pair(pair)
         derained, mask = method.derain(pair, rainy)
-        images.append(
-            ImageScore(
-                pair.name,
-                psnr_y(derained, clean),
-                ssim_y(derained, clean),
-                psnr(derained, clean),
-                ssim_rgb(derained, clean),
-                MaskCounts.of(mask > 0, true_streaks(rainy, clean)),
-            )
-        )
+        quality = {name: measure(derained, clean) for name, measure in _MEASURES.items()}
+        images.append(ImageScore(pair.name, quality, MaskCounts.of(mask > 0, true_streaks(rainy, clean))))
         on_image()
     return Score(method, images)
 

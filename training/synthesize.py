@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from sapnet.commands.common import parse_positive
+from sapnet.commands.common import parse_positive, parse_whole
 from sapnet.errors import SapnetError
 from sapnet.images.frame import psnr_y
 from sapnet.media.pictures import read_image, write_image
+from training.commands import make_parser, one_line_errors, table
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
 from training.datasets.paired import find_pairs, read_pair, refuse
 from training.datasets.synthetic import Image, RainySample, find_photographs, rain_on
@@ -147,56 +146,39 @@ def _read_samples(folder: Path) -> Iterable[RainySample]:
         yield RainySample(rainy, clean, true_streaks(rainy, clean))
 
 
-def _parse_seed(text: str) -> int:
-    """A whole number, 0 or more."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number of 0 or more, got {text!r}")
-    return int(text)
-
-
+@one_line_errors("synthesize")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.synthesize",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("synthesize", __doc__ or "", EPILOG)
     parser.add_argument("photographs", type=Path, help="folder of clean images")
     parser.add_argument("output", type=Path, nargs="?", help="new folder for the pairs")
     parser.add_argument("--rain", default="mixed", choices=RAIN_KINDS, help="default: %(default)s")
     parser.add_argument(
         "--copies", type=parse_positive, default=1, metavar="N", help="of each photograph (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=_parse_seed, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=partial(parse_whole, lowest=0), default=0, help="default: %(default)s")
     parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="pairs to compare with")
     parser.add_argument("--sheet", type=Path, metavar="IMAGE", help="write a picture of 24 samples")
     args = parser.parse_args(argv)
     if not args.output and not args.sheet:
         parser.error("nothing to write: name OUT, --sheet or both")
-    try:
-        statistics = {}
-        if args.sheet:
-            make_sheet(find_photographs(args.photographs), args.seed, args.sheet)
-        if args.output:
-            made = synthesize(name_photographs(args.photographs), args.rain, args.seed, args.copies)
-            statistics[str(args.output)] = write_set(made, args.output)
-        for folder in args.compare:
-            statistics[str(folder)] = RainStatistics.of(_read_samples(folder))
-    except SapnetError as err:
-        print(f"synthesize: {err}", file=sys.stderr)
-        return 2
+    statistics = {}
+    if args.sheet:
+        make_sheet(find_photographs(args.photographs), args.seed, args.sheet)
+    if args.output:
+        made = synthesize(name_photographs(args.photographs), args.rain, args.seed, args.copies)
+        statistics[str(args.output)] = write_set(made, args.output)
+    for folder in args.compare:
+        statistics[str(folder)] = RainStatistics.of(_read_samples(folder))
     if statistics:
-        _print(statistics)
+        rows = [_row(*item) for item in statistics.items()]
+        print(table(("set", "images", "PSNR (dB)", "streaks", "brightness", "|dx|", "|dy|"), rows))
     return 0
 
 
-def _print(statistics: dict[str, RainStatistics]) -> None:
-    table = Table("set", "images", "PSNR (dB)", "streaks", "brightness", "|dx|", "|dy|", box=None)
-    for name, one in statistics.items():
-        figures = f"{one.psnr:.2f}", f"{one.share:.3f}", f"{one.brightness:.1f}", f"{one.dx:.2f}", f"{one.dy:.2f}"
-        table.add_row(name, str(one.images), *figures)
-    Console().print(table)
+def _row(name: str, one: RainStatistics) -> tuple[str, ...]:
+    figures = f"{one.psnr:.2f}", f"{one.share:.3f}", f"{one.brightness:.1f}", f"{one.dx:.2f}", f"{one.dy:.2f}"
+    return name, str(one.images), *figures
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from sapnet.errors import SapnetError
+from training.commands import one_line_errors
 from training.config import TrainConfig
 
 EPILOG = """
@@ -54,6 +54,7 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+@one_line_errors("train")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -66,14 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Lightning takes seconds to import: after the arguments are known to be right.
     from training.run import train
 
-    try:
-        max_time = parse_duration(settings.max_time) if settings.max_time else 0.0
-        config = read_config(parser, settings)
-        path = train(config, max_time, settings.resume, command)
-    except (SapnetError, ValueError) as err:
-        print(f"train: {err}", file=sys.stderr)
-        return 2
-    print(path)
+    max_time = parse_duration(settings.max_time) if settings.max_time else 0.0
+    print(train(read_config(parser, settings), max_time, settings.resume, command))
     return 0
 
 

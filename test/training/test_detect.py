@@ -10,8 +10,8 @@ import pytest
 from colour_detector import NAMES, SIDE, write_colour_detector
 
 from sapnet import Derainer
-from training.detect import main, summarise
-from training.detection_experiment import Setting, draw_detections, run_experiment
+from training.detect import main
+from training.detection import Setting, draw_detections, run_experiment, summarise
 from training.detector import Detections, Detector
 
 

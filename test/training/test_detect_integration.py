@@ -6,8 +6,7 @@ import pytest
 
 from sapnet import Derainer
 from sapnet.media.sources import read_image
-from training.detect import summarise
-from training.detection_experiment import Setting, run_experiment
+from training.detection import Setting, run_experiment, summarise
 from training.detector import Detector
 
 

@@ -1,4 +1,4 @@
-"""Decoding of FastestDet's output, overlaps, and the refusal of other networks."""
+"""Decoding of FastestDet's output, and the refusal of other networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from colour_detector import NAMES, SIDE, save_network, write_colour_detector
 
 from sapnet.errors import SapnetError
-from training.detector import Detector, decode, overlaps
+from training.detector import Detector, decode
 
 CLASSES = 3
 
@@ -48,13 +48,6 @@ class TestDecode:
     def test_two_classes_on_one_place_are_two_objects_the_surer_first(self):
         cells = grid((1, 2, 0.7, 0.5, 0, -1, -1, 0, 0.9), (1, 3, 0.9, -0.5, 0, -1, -1, 2, 0.9))
         assert decode(cells, 100, 400, 0.4).classes.tolist() == [2, 0]
-
-
-class TestOverlaps:
-    def test_of_known_boxes(self):
-        boxes = np.array([[0, 0, 4, 4], [10, 10, 12, 12]], np.float64)
-        others = np.array([[0, 0, 4, 4], [2, 0, 6, 4], [4, 0, 8, 4]], np.float64)
-        assert overlaps(boxes, others) == pytest.approx(np.array([[1, 1 / 3, 0], [0, 0, 0]]))
 
 
 class TestDetector:

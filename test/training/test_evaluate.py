@@ -14,9 +14,9 @@ from sapnet import Derainer
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import psnr, psnr_y
 from training.datasets.paired import find_pairs
-from training.evaluate import evaluate, main
+from training.evaluate import main
 from training.metrics import ssim_rgb, ssim_y
-from training.scores import FIGURES, results, score
+from training.scores import FIGURES, network, rainy_input, results, score
 
 # 20 levels of rain on half of an image.
 PSNR_RGB = 20 * math.log10(255 / 20) + 10 * math.log10(2)
@@ -60,13 +60,14 @@ def run(capsys, *arguments) -> str:
 
 
 def test_a_derainer_that_does_nothing_changes_nothing(pairs):
+    found = find_pairs(pairs)
     with Derainer(backend="fake") as derainer:
-        figures = evaluate(derainer, pairs)
-    assert figures["images"] == 2
-    assert figures["psnr"] == figures["psnr_rainy"] == pytest.approx(PSNR_Y)
-    assert figures["ssim"] == figures["ssim_rainy"] < 1
-    assert (figures["precision"], figures["recall"], figures["matthews"]) == (0, 0, 0)
-    assert figures["f1_all_ones"] == pytest.approx(2 / 3)
+        derained, rainy = score(network(derainer), found), score(rainy_input(), found)
+    assert derained.figures == rainy.figures
+    assert derained.figures["psnr_y"] == pytest.approx(PSNR_Y)
+    assert derained.figures["ssim_y"] < 1
+    assert [derained.figures[name] for name in ("precision", "recall", "matthews")] == [0, 0, 0]
+    assert derained.mask.f1_all_ones == pytest.approx(2 / 3)
 
 
 class TestScore:
@@ -136,7 +137,8 @@ class TestOutput:
         assert lines[0] == "### pairs"
         table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
         assert {len(row) for row in table} == {2 + len(FIGURES)}
-        assert [row[0] for row in table] == ["method", "---", "rainy input", "derained"]
+        assert [row[0] for row in table] == ["method", table[1][0], "rainy input", "derained"]
+        assert set("".join(table[1])) == {"-"}
         assert table[2][2] == f"{PSNR_Y:.2f}"
         assert table[2][-4:] == [""] * 4
         assert (table[3][1], table[3][2], table[3][-3]) == ("", "inf", "0.750")

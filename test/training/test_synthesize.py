@@ -63,7 +63,7 @@ def test_photographs_of_one_name_in_several_folders_are_kept_apart(tmp_path: Pat
         (["nowhere", "out"], "no such folder"),
         (["."], "nothing to write"),
         ([".", "out", "--copies", "0"], "--copies"),
-        ([".", "out", "--seed", "-1"], "0 or more, got '-1'"),
+        ([".", "out", "--seed", "-1"], "at least 0, got '-1'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

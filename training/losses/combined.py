@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sapnet.model.weights import load_weights
 from training.config import LossConfig
-from training.fpn import ResNetFPN
 from training.losses.contrastive import load_vgg16, perceptual_contrastive_loss
 from training.losses.edge import edge_loss
-from training.losses.frozen import Frozen
 from training.losses.reconstruction import l1_each, ssim_each
-from training.losses.segmentation import residual, unsupervised_segmentation_loss
+from training.losses.segmentation import ResNetFPN, residual, unsupervised_segmentation_loss
 
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class DerainingLoss:
@@ -43,6 +43,25 @@ class DerainingLoss:
             terms = {name: term(estimates, rainy, clean) for name, (_, term) in self._terms.items()}
         total = torch.stack([self._terms[name][0] * value for name, value in terms.items()]).sum()
         return {"loss": total, **terms}
+
+
+class Frozen(Generic[Network]):
+    """A network in float32, without gradients of its own, wherever the images are.
+
+    Not a Module, so that the loss which holds it, and the trainer around that, cannot train it, set it to training
+    mode, cast it, or save it with the weights. Hence it is not moved with them, either.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network.float().eval().requires_grad_(False)
+
+    def on(self, device: torch.device) -> Network:
+        """The network, moved to ``device`` if it is elsewhere."""
+        if next(self._network.parameters()).device != device:
+            # Moved during a validation they would be inference tensors, which no later backward may use.
+            with torch.inference_mode(False):
+                self._network.to(device)
+        return self._network
 
 
 def stage_weights(config: LossConfig, stages: int) -> Tensor:

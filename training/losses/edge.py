@@ -21,7 +21,7 @@ def edge_loss(derained: Tensor, clean: Tensor, sigma: float = 1.0) -> Tensor:
     own magnitude comes after non-maximum suppression, sparse and jumping, and is of no use as a loss.
 
     derained, clean: (B, 3, H, W) RGB in [0, 1], H and W above ``3 * sigma``. sigma: of the Gaussian, in pixels.
-    Computed in float32, or float64 where an image is that, whatever autocast says. Raises ValueError.
+    Computed in float32, or float64 where an image is that, whatever autocast says.
 
     >>> clean = torch.zeros(1, 3, 16, 16)
     >>> derained = torch.zeros(1, 3, 16, 16, requires_grad=True)
@@ -30,14 +30,6 @@ def edge_loss(derained: Tensor, clean: Tensor, sigma: float = 1.0) -> Tensor:
     >>> loss.item()
     0.0
     """
-    if derained.shape != clean.shape or derained.dim() != 4 or derained.shape[1] != 3:
-        raise ValueError(
-            f"expected two images of one shape (B, 3, H, W), got {tuple(derained.shape)} and {tuple(clean.shape)}"
-        )
-    if not 0 < 3 * sigma < min(derained.shape[-2:]):
-        raise ValueError(
-            f"sigma must be above 0 and below a third of the sides of {tuple(derained.shape)}, got {sigma}"
-        )
     with torch.autocast(derained.device.type, enabled=False):
         return (_edge_strength(derained, sigma) - _edge_strength(clean, sigma)).abs().mean()
 
@@ -68,8 +60,6 @@ def edge_agreement(derained: Tensor, clean: Tensor) -> Tensor:
     >>> float(edge_agreement(image, image))
     1.0
     """
-    if derained.shape != clean.shape:
-        raise ValueError(f"expected images of one shape, got {tuple(derained.shape)} and {tuple(clean.shape)}")
     found, wanted = canny_edges(derained), canny_edges(clean)
     total = found.sum() + wanted.sum()
     return torch.where(total > 0, 2 * (found & wanted).sum() / total.clamp(min=1), 1.0)

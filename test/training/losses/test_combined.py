@@ -8,13 +8,12 @@ from torch import nn
 
 from sapnet.model.weights import load_weights
 from training.config import LossConfig
-from training.fpn import ResNetFPN
 from training.losses import combined
-from training.losses.combined import DerainingLoss, stage_weights
+from training.losses.combined import DerainingLoss, Frozen, stage_weights
 from training.losses.contrastive import Vgg16
 from training.losses.edge import edge_loss
-from training.losses.frozen import Frozen
 from training.losses.reconstruction import ssim_each
+from training.losses.segmentation import ResNetFPN
 
 STAGES = 3
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from sapnet.errors import CheckpointError
+from training.losses.combined import Frozen
 from training.losses.contrastive import (
     LAYER_WEIGHTS,
     Vgg16,
     load_vgg16,
     perceptual_contrastive_loss,
 )
-from training.losses.frozen import Frozen
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Focal loss and unsupervised segmentation: values, where the gradient goes, what stays frozen."""
+"""Focal loss and unsupervised segmentation: values, where the gradient goes, where the network comes from."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.fpn import ResNetFPN
-from training.losses.frozen import Frozen
-from training.losses.segmentation import focal_loss, residual, unsupervised_segmentation_loss
+from sapnet.errors import CheckpointError
+from training.losses.combined import Frozen
+from training.losses.segmentation import ResNetFPN, focal_loss, residual, unsupervised_segmentation_loss
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,6 +75,33 @@ class TestUnsupervised:
         with torch.autocast("cpu", torch.bfloat16):
             assert loss(image) == outside
         assert loss(image.bfloat16()).dtype == torch.float32
+
+
+class TestResNetFPN:
+    @pytest.mark.parametrize(("size", "quarter"), [((32, 32), (8, 8)), ((33, 18), (9, 5))])
+    def test_logits_have_a_quarter_of_the_images_size(self, resnet, size, quarter):
+        assert resnet(torch.rand(2, 3, *size)).shape == (2, 21, *quarter)
+
+    def test_takes_a_folder_with_weights(self, tmp_path):
+        from transformers import ResNetConfig, ResNetModel
+
+        small = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic"))
+        small.save_pretrained(tmp_path)
+        network = ResNetFPN(classes=4, width=6, pretrained=str(tmp_path))
+        loaded = network.backbone.state_dict()
+        assert all(torch.equal(value, loaded[name]) for name, value in small.state_dict().items())
+        assert network(torch.rand(1, 3, 32, 32)).shape == (1, 4, 8, 8)
+
+    def test_weights_that_cannot_be_had_are_an_error(self, tmp_path, monkeypatch):
+        def unreachable(*args: object, **kwargs: object) -> None:
+            raise OSError("no route to host")
+
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
+        monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+        with pytest.raises(CheckpointError, match=r"resnet-18 cannot be loaded \(no route to host\); give loss"):
+            ResNetFPN("microsoft/resnet-18")
+        with pytest.raises(CheckpointError, match="cannot be loaded"):
+            ResNetFPN(pretrained=str(tmp_path))
 
 
 class TestResidual:

@@ -5,17 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.detection_metrics import (
-    confidence,
-    confidence_of_all,
-    count,
-    interval,
-    match,
-    precision,
-    recall,
-    resample,
-    won_back,
-)
+from training.detection import Outcome, count, match, overlaps, summarise
 from training.detector import Detections
 
 
@@ -53,30 +43,42 @@ def test_count():
     assert count(found, expected, 0.5) == pytest.approx([3, 4, 2, 1.3])
 
 
+def test_overlaps_of_known_boxes():
+    boxes = np.array([[0, 0, 4, 4], [10, 10, 12, 12]], np.float64)
+    others = np.array([[0, 0, 4, 4], [2, 0, 6, 4], [4, 0, 8, 4]], np.float64)
+    assert overlaps(boxes, others) == pytest.approx(np.array([[1, 1 / 3, 0], [0, 0, 0]]))
+
+
 class TestFigures:
+    """Of counts of expected, found and matched objects, and the matched ones' confidences."""
+
+    def summary(self, *derained: list[float]) -> dict[str, dict[str, float | None]]:
+        """Values of the derained version's figures, whose frames these are, where rain left 4 of 10 objects."""
+        counts = {"rainy": [[10, 4, 4, 2]] * len(derained), "derained": derained}
+        outcome = Outcome([10] * len(derained), {name: np.array(rows, np.float64) for name, rows in counts.items()})
+        return summarise(outcome)["derained"]
+
     def test_of_known_counts(self):
-        counts = np.array([3, 4, 2, 1.3])
-        assert recall(counts) == pytest.approx(2 / 3)
-        assert precision(counts) == pytest.approx(0.5)
-        assert confidence(counts) == pytest.approx(0.65)
-        assert confidence_of_all(counts) == pytest.approx(1.3 / 3)
+        figures = self.summary([2, 4, 1, 0.7], [1, 0, 1, 0.6])
+        assert {name: figure["value"] for name, figure in figures.items()} == pytest.approx(
+            {"recall": 2 / 3, "precision": 0.5, "confidence": 0.65, "confidence_of_all": 1.3 / 3, "won_back": 4 / 9}
+        )
 
-    @pytest.mark.parametrize(("matched", "share"), [(4, 0.0), (7, 0.5), (10, 1.0), (1, -0.5)])
+    @pytest.mark.parametrize(("matched", "share"), [(4, 0.0), (10, 1.0), (1, -0.5)])
     def test_recall_won_back(self, matched, share):
-        rainy, derained = np.array([10.0, 4, 4, 2]), np.array([10.0, 10, matched, 2])
-        assert won_back(derained, rainy) == pytest.approx(share)
+        assert self.summary([10, 10, matched, 2])["won_back"]["value"] == pytest.approx(share)
 
-
-class TestResample:
     def test_versions_draw_the_same_frames(self):
-        rainy = np.random.default_rng(0).integers(1, 9, (12, 4)).astype(np.float64)
-        assert np.array_equal(2 * resample(rainy), resample(2 * rainy))
-        assert not np.array_equal(resample(rainy, seed=1), resample(rainy))
+        rows = np.random.default_rng(0).uniform((8, 0, 0, 0), (9, 9, 8, 8), (12, 4))
+        figures = summarise(Outcome([1] * 12, {"rainy": rows, "derained": rows}))
+        assert figures["derained"]["won_back"] == {"value": 0, "interval": [0, 0]}
 
     def test_the_interval_is_that_of_a_share(self):
         """400 frames of one object each, half of them found: the share has a standard error of 0.025."""
-        found = np.arange(400) % 2
-        counts = np.stack([np.ones(400), found, found, found], axis=1).astype(np.float64)
-        low, high = interval(recall(resample(counts)))
+        found = [[1, at % 2, at % 2, at % 2] for at in range(400)]
+        low, high = self.summary(*found)["recall"]["interval"]
         assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.006)
         assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.006)
+
+    def test_what_is_undefined_is_none(self):
+        assert self.summary([2, 0, 0, 0])["precision"] == {"value": None, "interval": [None, None]}

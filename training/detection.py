@@ -1,4 +1,7 @@
-"""Rain on clean frames, deraining, and what a detector finds on clean, rainy and derained frames."""
+"""Rain on clean frames, deraining, and what a detector finds on clean, rainy and derained frames.
+
+What it finds on the clean frames is expected; the figures say what it loses to rain and wins back from deraining.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from types import MappingProxyType
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -19,11 +23,25 @@ from sapnet.images.frame import Frame
 from sapnet.media.sequence import limit_width
 from sapnet.media.sources import open_source
 from sapnet.rain import RainSynthesizer
-from training.detection_metrics import count, match
 from training.detector import Detections, Detector, Floats
 
 CLEAN, RAINY = "clean", "rainy"
 _SHOWN_FRAMES = 6
+
+# What ``count`` gives, in its order.
+_EXPECTED, _FOUND_AT_ALL, _MATCHED, _CONFIDENCE = range(4)
+# Figure -> what it divides by what. ``confidence`` can rise in rain, which the objects that are hard to see do not
+# survive; ``confidence_of_all`` counts 0 for them.
+_RATIOS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {
+        "recall": (_MATCHED, _EXPECTED),
+        "precision": (_MATCHED, _FOUND_AT_ALL),
+        "confidence": (_CONFIDENCE, _MATCHED),
+        "confidence_of_all": (_CONFIDENCE, _EXPECTED),
+    }
+)
+_RESAMPLES = 2000
+_INTERVAL = (0.025, 0.975)
 
 LEGEND = "green: again, red: missed, yellow: new"
 
@@ -70,7 +88,7 @@ class Outcome:
     """What was found.
 
     clean_detections: how many on each clean frame. counts: version of the frames (clean, rainy, derained by ...)
-    -> ``detection_metrics.count`` of each frame, (frames, 4), its seeds added up.
+    -> ``count`` of each frame, (frames, 4), its seeds added up.
     pictures, labels: rows of a contact sheet, a few frames under the first seed's rain.
     """
 
@@ -117,6 +135,76 @@ def run_experiment(
                 outcome.labels.append(_label(name, tallies))
         on_frame(index + 1, len(expected))
     return outcome
+
+
+def match(found: Detections, expected: Detections, iou: float) -> NDArray[np.int64]:
+    """(N,): for each found object the index of the expected one that it is, -1 for none.
+
+    In order of confidence, each takes the free expected object of its class that it overlaps most, by at least ``iou``.
+    """
+    candidates = overlaps(found.boxes, expected.boxes)
+    candidates[(found.classes[:, None] != expected.classes[None, :]) | (candidates < iou)] = -1.0
+    matched = np.full(len(found), -1)
+    for index in np.argsort(-found.confidences, kind="stable").tolist() if len(expected) else ():
+        best = int(candidates[index].argmax())
+        if candidates[index, best] >= 0:
+            matched[index] = best
+            candidates[:, best] = -1.0
+    return matched
+
+
+def overlaps(boxes: Floats, others: Floats) -> Floats:
+    """(N, M): intersection over union of each of ``boxes`` (N, 4) with each of ``others`` (M, 4)."""
+    shared = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
+    intersection = np.clip(shared, 0, None).prod(axis=-1)
+    areas, other_areas = ((each[:, 2:] - each[:, :2]).prod(axis=-1) for each in (boxes, others))
+    return _ratio(intersection, areas[:, None] + other_areas[None, :] - intersection, nothing=0.0)
+
+
+def count(found: Detections, expected: Detections, iou: float) -> Floats:
+    """(4,): objects expected, found, and matched, and the sum of the matched ones' confidences; add up to pool."""
+    hits = match(found, expected, iou) >= 0
+    return np.array((len(expected), len(found), hits.sum(), found.confidences[hits].sum()), np.float64)
+
+
+def summarise(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """Version of the frames -> figure -> its value and 95 % bootstrap interval, None where they are undefined.
+
+    ``won_back``, of derained versions: the share of the recall that rain took which deraining gave back, below 0 where
+    it took more.
+    """
+    sums = {version: _pool(counts) for version, counts in outcome.counts.items()}
+    figures: dict[str, dict[str, Any]] = {}
+    for version, counts in sums.items():
+        values = {name: _ratio(counts[:, part], counts[:, whole]) for name, (part, whole) in _RATIOS.items()}
+        if version not in (CLEAN, RAINY):
+            in_rain = _ratio(sums[RAINY][:, _MATCHED], sums[RAINY][:, _EXPECTED])
+            values["won_back"] = _ratio(values["recall"] - in_rain, 1 - in_rain)
+        figures[version] = {name: _figure(value) for name, value in values.items()}
+    return figures
+
+
+def _pool(counts: Floats) -> Floats:
+    """(1 + resamples, 4): sums over all frames, then over as many drawn with replacement; counts: (frames, 4).
+
+    Equal numbers of frames draw the same ones, so that versions of the frames stay comparable.
+    """
+    frames = len(counts)
+    drawn = np.random.default_rng(0).multinomial(frames, np.full(frames, 1 / frames), size=_RESAMPLES)
+    sums: Floats = np.vstack([np.ones(frames), drawn]).astype(np.float64) @ counts
+    return sums
+
+
+def _ratio(part: Floats, whole: Floats, nothing: float = np.nan) -> Floats:
+    result: Floats = np.divide(part, whole, out=np.full(whole.shape, nothing), where=whole > 0)
+    return result
+
+
+def _figure(values: Floats) -> dict[str, Any]:
+    """values: of all frames, then of each resample."""
+    value, resampled = float(values[0]), values[1:][~np.isnan(values[1:])]
+    bounds = np.quantile(resampled, _INTERVAL).tolist() if resampled.size else [None, None]
+    return {"value": None if np.isnan(value) else value, "interval": bounds}
 
 
 def _label(name: str, tallies: Mapping[str, Floats]) -> str:
