@@ -20,17 +20,16 @@ from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from sapnet import Derainer
 from sapnet.bags.derain import derain_bag
 from sapnet.commands.common import parse_positive, parse_shape
 from sapnet.rain import RainSynthesizer
 
-TYPES = get_typestore(Stores.ROS2_JAZZY)
-PERIOD_NS = 33_333_333
-KINDS = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
+from bag_builders import FRAME_NS, START_NS, compressed, image, write_bag
+
+KINDS = {"raw": image, "compressed": compressed}
 
 
 def rainy_frames(height: int, width: int, count: int) -> list[np.ndarray]:
@@ -41,32 +40,17 @@ def rainy_frames(height: int, width: int, count: int) -> list[np.ndarray]:
     return [rain.add(np.ascontiguousarray(ground[:, i : i + width]), i)[0] for i in range(count)]
 
 
-def write_recording(path: Path, frames: list[np.ndarray], count: int, transport: str, storage: str) -> None:
+def write_recording(path: Path, frames: list[np.ndarray], count: int, transport: str, storage: str = "mcap") -> None:
     """``count`` images, the frames over and over."""
-    header, stamp = TYPES.types["std_msgs/msg/Header"], TYPES.types["builtin_interfaces/msg/Time"]
-    kind = KINDS[transport]
-    message = TYPES.types[kind]
-    contents = [cv2.imencode(".jpg", f)[1].reshape(-1) if transport == "compressed" else f.reshape(-1) for f in frames]
-    name = "/camera/image_raw" + ("/compressed" if transport == "compressed" else "")
-    with Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
-        connection = writer.add_connection(name, kind, typestore=TYPES)
-        for index in range(count):
-            at = index * PERIOD_NS
-            head = header(stamp(at // 10**9, at % 10**9), "camera")
-            height, width = frames[0].shape[:2]
-            data = contents[index % len(contents)]
-            image = (
-                message(head, "bgr8; jpeg compressed bgr8", data)
-                if transport == "compressed"
-                else message(head, height, width, "bgr8", 0, 3 * width, data)
-            )
-            writer.write(connection, at, TYPES.serialize_cdr(image, kind))
+    topic = "/camera/image_raw" + ("/compressed" if transport == "compressed" else "")
+    sent = (KINDS[transport](topic, START_NS + n * FRAME_NS, frames[n % len(frames)]) for n in range(count))
+    write_bag(path, sent, storage)
 
 
 def speed(args: argparse.Namespace, folder: Path) -> None:
     frames = rainy_frames(*args.size, args.frames)
     for transport in KINDS:
-        write_recording(folder / transport, frames, args.frames, transport, "mcap")
+        write_recording(folder / transport, frames, args.frames, transport)
     seconds: dict[str, list[float]] = {"Derainer": [], **{transport: [] for transport in KINDS}}
     with Derainer(args.weights, backend=args.backend) as derainer:
         derainer(frames[:1])

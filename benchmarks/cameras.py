@@ -1,21 +1,17 @@
-"""A player and a monitor, each a process of its own, for what measures derain_node.
-
-``python benchmarks/cameras.py publish --cameras front rear --shape 360x640 --rate 30 --seconds 60``
-``python benchmarks/cameras.py read --cameras front rear``
-"""
+"""What measures derain_node: the node, a player of cameras and a monitor, each a process of its own."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
@@ -36,56 +32,15 @@ ACK_S = 5.0
 DEPTH = 100
 STOP_S = 10.0
 CAMERAS = ("front", "left", "right", "rear")
+SPAWN = multiprocessing.get_context("spawn")  # rclpy does not survive a fork
 
 
 @contextlib.contextmanager
 def running_node(*parameters: str) -> Iterator[subprocess.Popen[bytes]]:
     """A derain_node process with these parameters, written ``name:=value``."""
     words = [word for parameter in parameters for word in ("-p", parameter)]
-    with _process("-m", "sapnet_ros.derain_node", "--ros-args", "--log-level", "warn", *words) as process:
-        yield process
-
-
-@contextlib.contextmanager
-def reading(cameras: Sequence[str]) -> Iterator[None]:
-    """One subscriber of every derained frame and mask."""
-    with _process(__file__, "read", "--cameras", *cameras, stdout=subprocess.DEVNULL):
-        yield
-
-
-@contextlib.contextmanager
-def monitoring(cameras: Sequence[str], transport: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One subscriber of every derained frame; see ``arrivals``."""
-    arguments = ("read", "--frames-only", "--transport", transport, "--cameras", *cameras)
-    with _process(__file__, *arguments, stdout=subprocess.PIPE) as process:
-        yield process
-
-
-def arrivals(monitor: subprocess.Popen[bytes]) -> dict[str, list[tuple[int, int]]]:
-    """End the monitor: for each camera the stamps of the frames that came, and when they came; nanoseconds."""
-    monitor.terminate()
-    assert monitor.stdout is not None
-    found: dict[str, list[tuple[int, int]]] = json.load(monitor.stdout)
-    return found
-
-
-def publish(
-    cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, transport: str = "raw"
-) -> subprocess.Popen[bytes]:
-    """Start the player. transport: raw or compressed.
-
-    It prints a line when everybody listens, and at the end a line of JSON: ``sent``, the number of frames of each
-    camera, and ``seconds``.
-    """
-    height, width = shape
-    arguments = ["--cameras", *cameras, "--shape", f"{height}x{width}", "--rate", str(rate), "--seconds", str(seconds)]
-    command = [sys.executable, __file__, "publish", "--transport", transport, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-
-@contextlib.contextmanager
-def _process(*arguments: str, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, *arguments], stdout=stdout)
+    command = [sys.executable, "-m", "sapnet_ros.derain_node", "--ros-args", "--log-level", "warn", *words]
+    process = subprocess.Popen(command)
     try:
         yield process
     finally:
@@ -97,16 +52,124 @@ def _process(*arguments: str, stdout: int | None = None) -> Iterator[subprocess.
             process.wait()
 
 
-class Watch(Node):
-    """Keeps the newest diagnostics of derain_node, and every latency that its frame_status says."""
+@contextlib.contextmanager
+def playing(
+    cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, transport: str = "raw"
+) -> Iterator[Connection]:
+    """A player of all cameras. transport: raw or compressed.
 
-    def __init__(self, cameras: Sequence[str]) -> None:
+    It sends a word when everybody listens, and at the end the number of frames and the seconds that it has played.
+    """
+    with _process(_play, cameras, shape, rate, seconds, transport) as player:
+        yield player
+
+
+@contextlib.contextmanager
+def monitoring(cameras: Sequence[str], transport: str = "raw", masks: bool = False) -> Iterator[Connection]:
+    """One subscriber of every derained frame, and of every mask; see ``arrivals``."""
+    with _process(_monitor, cameras, transport, masks) as monitor:
+        yield monitor
+
+
+def arrivals(monitor: Connection) -> dict[str, list[tuple[int, int]]]:
+    """For each camera the stamps of the frames that came, and when they came; nanoseconds. Ends the monitor."""
+    monitor.send("end")
+    found: dict[str, list[tuple[int, int]]] = monitor.recv()
+    return found
+
+
+@contextlib.contextmanager
+def _process(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
+    """``work(connection, *arguments)`` in a ROS process; the other end of the connection, closed with the process."""
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=_with_ros, args=(work, theirs, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.kill()
+        process.join()
+
+
+def _with_ros(work: Callable[..., None], *arguments: Any) -> None:
+    rclpy.init()
+    work(*arguments)
+    rclpy.try_shutdown()
+
+
+def _play(
+    ours: Connection, cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, transport: str
+) -> None:
+    node = rclpy.create_node("cameras")
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    frame = cv2.GaussianBlur(noise, (0, 0), 2)  # noise alone is no JPEG that a camera would send
+    kind, suffix = _transport(transport)
+    # Deep, so that nothing is lost on this side when the machine is busy elsewhere for a moment.
+    profile = QoSProfile(depth=DEPTH)
+    publishers = {name: node.create_publisher(kind, f"{name}/image{suffix}", profile) for name in cameras}
+    message = image_message(Image().header, frame, "bgr8") if kind is Image else _jpeg(frame)
+    end_s = time.monotonic() + READY_S
+    while any(publisher.get_subscription_count() == 0 for publisher in publishers.values()):
+        if time.monotonic() > end_s:
+            sys.exit("nobody subscribes to the cameras")
+        time.sleep(0.05)
+    ours.send("ready")
+    begin_s, number = time.monotonic(), 0
+    pause_s = 1 / (rate * len(cameras))
+    # The cameras one after another: as on a vehicle, where they do not all fire at once.
+    while number * pause_s < seconds:
+        time.sleep(max(0.0, begin_s + number * pause_s - time.monotonic()))
+        name = cameras[number % len(cameras)]
+        message.header.frame_id = f"{name}_optical"
+        message.header.stamp = node.get_clock().now().to_msg()
+        publishers[name].publish(message)
+        number += 1
+    played_s = time.monotonic() - begin_s
+    for publisher in publishers.values():
+        publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=ACK_S))
+    ours.send((number, played_s))
+
+
+def _monitor(ours: Connection, cameras: Sequence[str], transport: str, masks: bool) -> None:
+    node = rclpy.create_node("monitor")
+    came: dict[str, list[tuple[int, int]]] = {name: [] for name in cameras}
+
+    def note(message: Any, name: str) -> None:
+        stamp = message.header.stamp
+        came[name].append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
+
+    kind, suffix = _transport(transport)
+    for name in cameras:
+        frames = partial(note, name=name)
+        node.create_subscription(kind, f"{name}/derained/image{suffix}", frames, frames_profile())
+        if masks:
+            node.create_subscription(Image, f"{name}/streak_mask/image", lambda message: None, frames_profile())
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not ours.poll():
+        executor.spin_once(timeout_sec=0.1)
+    ours.send(came)
+
+
+def _transport(name: str) -> tuple[type, str]:
+    """Type of the messages, and the suffix of the topics."""
+    return (CompressedImage, "/compressed") if name == "compressed" else (Image, "")
+
+
+def _jpeg(frame: np.ndarray) -> CompressedImage:
+    message = CompressedImage(format="bgr8; jpeg compressed bgr8")
+    message.data = array("B", cv2.imencode(".jpg", frame)[1].tobytes())
+    return message
+
+
+class Watch(Node):
+    """Keeps the newest diagnostics of derain_node."""
+
+    def __init__(self) -> None:
         super().__init__("watch")
         self.statuses: dict[str, dict[str, str]] = {}
-        self.latencies_ms: list[float] = []
         self.create_subscription(DiagnosticArray, "/diagnostics", self._keep, 10)
-        for camera in cameras:
-            self.create_subscription(DiagnosticArray, f"{camera}/frame_status", self.note, 1000)
 
     def spin_for(self, seconds: float) -> None:
         """Listen for so long."""
@@ -124,90 +187,6 @@ class Watch(Node):
             if node.endswith("/derain_node"):
                 self.statuses[what] = {pair.key: pair.value for pair in status.values} | {"message": status.message}
 
-    def note(self, message: DiagnosticArray) -> None:
-        """Note a frame's status."""
-        for pair in message.status[0].values:
-            if pair.key == "latency_ms":
-                self.latencies_ms.append(float(pair.value))
-
-
-def _publish(args: argparse.Namespace) -> None:
-    height, width = map(int, args.shape.split("x"))
-    node = rclpy.create_node("cameras")
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    frame = cv2.GaussianBlur(noise, (0, 0), 2)  # noise alone is no JPEG that a camera would send
-    messages: dict[str, Any] = {}
-    # Deep, so that nothing is lost on this side when the machine is busy elsewhere for a moment.
-    profile = QoSProfile(depth=DEPTH)
-    kind, suffix = (CompressedImage, "/compressed") if args.transport == "compressed" else (Image, "")
-    publishers = {name: node.create_publisher(kind, f"{name}/image{suffix}", profile) for name in args.cameras}
-    for name in args.cameras:
-        messages[name] = image_message(Image().header, frame, "bgr8") if kind is Image else _jpeg(frame)
-        messages[name].header.frame_id = f"{name}_optical"
-    end_s = time.monotonic() + READY_S
-    while any(publisher.get_subscription_count() == 0 for publisher in publishers.values()):
-        if time.monotonic() > end_s:
-            sys.exit("nobody subscribes to the cameras")
-        time.sleep(0.05)
-    print("ready", flush=True)
-    sent = dict.fromkeys(args.cameras, 0)
-    begin_s, number = time.monotonic(), 0
-    pause_s = 1 / (args.rate * len(args.cameras))
-    # The cameras one after another: as on a vehicle, where they do not all fire at once.
-    while number * pause_s < args.seconds:
-        time.sleep(max(0.0, begin_s + number * pause_s - time.monotonic()))
-        name = args.cameras[number % len(args.cameras)]
-        messages[name].header.stamp = node.get_clock().now().to_msg()
-        publishers[name].publish(messages[name])
-        sent[name] += 1
-        number += 1
-    seconds = time.monotonic() - begin_s
-    for publisher in publishers.values():
-        publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=ACK_S))
-    print(json.dumps({"sent": sent, "seconds": round(seconds, 2)}))
-
-
-def _read(args: argparse.Namespace) -> None:
-    node = rclpy.create_node("monitor")
-    came: dict[str, list[tuple[int, int]]] = {name: [] for name in args.cameras}
-
-    def note(message: Any, name: str) -> None:
-        stamp = message.header.stamp
-        came[name].append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
-
-    kind, suffix = (CompressedImage, "/compressed") if args.transport == "compressed" else (Image, "")
-    for name in args.cameras:
-        frames = partial(note, name=name)
-        node.create_subscription(kind, f"{name}/derained/image{suffix}", frames, frames_profile())
-        if not args.frames_only:
-            node.create_subscription(Image, f"{name}/streak_mask/image", lambda message: None, frames_profile())
-    with contextlib.suppress(ExternalShutdownException):
-        rclpy.spin(node)
-    print(json.dumps(came))
-
-
-def _jpeg(frame: np.ndarray) -> CompressedImage:
-    message = CompressedImage(format="bgr8; jpeg compressed bgr8")
-    message.data = array("B", cv2.imencode(".jpg", frame)[1].tobytes())
-    return message
-
-
-def main() -> None:
-    """Publish or read, as the arguments say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("publish", "read"))
-    parser.add_argument("--cameras", nargs="+", default=CAMERAS)
-    parser.add_argument("--shape", default="360x640")
-    parser.add_argument("--rate", type=float, default=10.0)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
-    parser.add_argument("--frames-only", action="store_true", help="read no masks")
-    args = parser.parse_args()
-    isolate()
-    rclpy.init()
-    (_publish if args.what == "publish" else _read)(args)
-    rclpy.try_shutdown()
-
 
 def isolate() -> None:
     """Keep what this process and its children say on this host, in a domain of its own, and have large frames fit."""
@@ -224,7 +203,3 @@ def use_profile(wanted: bool) -> None:
             os.environ[variable] = profile
         else:
             os.environ.pop(variable, None)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tables import print_head, print_row
+
 from sapnet.backends.base import BackendSpec, EngineShape
 from sapnet.backends.engines.build_onnx import PORTABLE, RTX, build_engine, export_onnx
 from sapnet.backends.network import load_deploy_network
@@ -107,14 +109,11 @@ def bound_ms(kernels: Iterable[Kernel], tflops: float, gb_per_s: float) -> float
 
 def print_plans(presets: Iterable[str], sizes: Iterable[tuple[int, ...]]) -> None:
     """Print a row for each preset and size, batch 1, fp16. Every figure is calculated."""
-    heads = ("preset", "size", "kernels", "moved, GB", "TFLOP", *(f"{gpu}, ms" for gpu in GPUS))
     print("Calculated from the builder's plan, fp16, batch 1; a bound, not a time.\n")
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
+    print_head("preset", "size", "kernels", "moved, GB", "TFLOP", *(f"{gpu}, ms" for gpu in GPUS))
     for preset in presets:
         for height, width in sizes:
             kernels = make_plan(preset, EngineShape(height, width))
             moved, flop = sum(kernel.moved for kernel in kernels) / 1e9, sum(kernel.flop for kernel in kernels) / 1e12
-            bounds = " | ".join(f"{bound_ms(kernels, *gpu):.1f}" for gpu in GPUS.values())
-            print(
-                f"| `{preset}` | {height}x{width} | {len(kernels)} | {moved:.2f} | {flop:.2f} | {bounds} |", flush=True
-            )
+            bounds = [f"{bound_ms(kernels, *gpu):.1f}" for gpu in GPUS.values()]
+            print_row(f"`{preset}`", f"{height}x{width}", f"{len(kernels)}", f"{moved:.2f}", f"{flop:.2f}", *bounds)

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
+from tables import print_head, print_row
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,13 +41,11 @@ def print_speed(presets: list[str], sizes: list[Size], batches: list[int], calls
     print(
         f"{name}, {devices.driver_version()}; copies of its memory at {bandwidth / 1e9:.0f} GB/s (read and written)\n"
     )
-    heads = ("preset", "size", "batch", *HEADS, "TensorRT, host to host", "pinned copies")
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
-    for preset in presets:
-        for height, width in sizes:
-            for batch in batches:
-                cells = measure(preset, (batch, height, width), bandwidth, timer)
-                print(f"| `{preset}` | {height}x{width} | {batch} | {' | '.join(cells)} |", flush=True)
+    print_head("preset", "size", "batch", *HEADS, "TensorRT, host to host", "pinned copies")
+    for preset, (height, width), batch in product(presets, sizes, batches):
+        print_row(
+            f"`{preset}`", f"{height}x{width}", str(batch), *measure(preset, (batch, height, width), bandwidth, timer)
+        )
 
 
 def measure(preset: str, shape: tuple[int, int, int], bandwidth: float, timer: Timer) -> list[str]:

@@ -30,10 +30,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed, too
 
+from tables import print_head, print_row
+
 from sapnet.backends.devices import processor_name
+from sapnet.commands.common import parse_shape
 from sapnet.config import PRESETS
 
 SIZES = ("360x640", "720x1280")
+SHAPES = ((720, 1280), (360, 640), (1080, 1920))
 PRECISIONS = ("fp16", "bf16", "fp32")
 TARGETS = ("portable", "sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 REPEATS = 20
@@ -79,8 +83,7 @@ def forget(built: dict[str, Any]) -> str:
 
 def print_builds(presets: list[str], precisions: list[str], targets: list[str]) -> None:
     """One table of exports, one of engines: for all ``targets`` of sapnet_fast in fp16, else for the portable one."""
-    rows: list[str] = []
-    same: list[bool] = []
+    rows: list[list[str]] = []
     print_head("preset", "precision", "export, s", "exported, MB", "peak memory, GB")
     with tempfile.TemporaryDirectory() as folder:
         for preset in presets:
@@ -88,35 +91,35 @@ def print_builds(presets: list[str], precisions: list[str], targets: list[str]) 
             run([sys.executable, "-c", MAKE_WEIGHTS, preset, weights])
             for precision in precisions:
                 cache = Path(folder) / preset / precision
-                print(f"| `{preset}` | {precision} | {export(weights, precision, cache)} |", flush=True)
+                print_row(f"`{preset}`", precision, *export(weights, precision, cache))
                 every = targets if (preset, precision) == ("sapnet_fast", "fp16") else ["portable"]
                 for target, size in product(every, SIZES):
-                    figures, is_same = build_twice(weights, precision, target, size, cache)
-                    same.append(is_same)
-                    rows.append(f"| `{preset}` | {precision} | {target} | {size} | {figures} |")
+                    figures = build_twice(weights, precision, target, size, cache)
+                    rows.append([f"`{preset}`", precision, target, size, *figures])
     print()
     print_head("preset", "precision", "target", "size", "build, s", "engine, MB", "peak memory, GB", "twice the same")
-    print("\n".join(rows))
-    print(f"\nBuilt twice from one export, {sum(same)} of {len(same)} engines were the same byte for byte.")
+    for row in rows:
+        print_row(*row)
+    same = [row[-1] for row in rows].count("yes")
+    print(f"\nBuilt twice from one export, {same} of {len(rows)} engines were the same byte for byte.")
 
 
-def export(weights: str, precision: str, cache: Path) -> str:
+def export(weights: str, precision: str, cache: Path) -> list[str]:
     """Figures of the export, which the first engine of a cache brings."""
     from sapnet.backends.engines.cache import EngineCache
 
     first = compile_engine(weights, precision, "portable", SIZES[0], cache)
     forget(first)
     (network,) = (entry for entry in EngineCache(cache).entries() if entry.key["kind"] == "onnx")
-    return f"{first['export_s']:.1f} | {network.size / 1e6:.2f} | {first['peak_gb']:.2f}"
+    return [f"{first['export_s']:.1f}", f"{network.size / 1e6:.2f}", f"{first['peak_gb']:.2f}"]
 
 
-def build_twice(weights: str, precision: str, target: str, size: str, cache: Path) -> tuple[str, bool]:
+def build_twice(weights: str, precision: str, target: str, size: str, cache: Path) -> list[str]:
     """Figures of the first of two builds from an export that is there, and whether both gave the same."""
     first = compile_engine(weights, precision, target, size, cache)
     digest = forget(first)
     is_same = forget(compile_engine(weights, precision, target, size, cache)) == digest
-    figures = f"{first['seconds']} | {first['bytes'] / 1e6:.2f} | {first['peak_gb']:.2f} | {'yes' if is_same else 'no'}"
-    return figures, is_same
+    return [str(first["seconds"]), f"{first['bytes'] / 1e6:.2f}", f"{first['peak_gb']:.2f}", "yes" if is_same else "no"]
 
 
 def print_cache() -> None:
@@ -133,36 +136,35 @@ def print_cache() -> None:
             path.write_bytes(data[:-1])
 
         print_head("", "milliseconds")
-        print_row("hit: load, checksum verified", lambda: cache.load(entry.key))
-        print_row("miss", lambda: cache.load({"kind": "engine", "name": "none"}))
-        print_row("store: write, sync, rename", lambda: cache.store(entry.key, entry.data, entry.about))
+        print_time("hit: load, checksum verified", lambda: cache.load(entry.key))
+        print_time("miss", lambda: cache.load({"kind": "engine", "name": "none"}))
+        print_time("store: write, sync, rename", lambda: cache.store(entry.key, entry.data, entry.about))
         logging.disable()  # each damaged one is a line in the log
-        print_row("a damaged entry is found and removed", lambda: cache.load(entry.key), damage)
+        print_time("a damaged entry is found and removed", lambda: cache.load(entry.key), damage)
         logging.disable(logging.NOTSET)
 
-        def whole() -> float:
+        def compiled_s() -> float:
             return float(compile_engine(*wanted)["command_s"])
 
         cache.store(entry.key, entry.data, entry.about)
         print()
         print_head("a whole `sapnet compile`", "seconds")
-        print(f"| hit | {statistics.median(whole() for _ in range(3)):.1f} |")
+        print_row("hit", seconds(*(compiled_s() for _ in range(3))))
         misses, recoveries = [], []
         for _ in range(3):
             path.unlink()
-            misses.append(whole())
+            misses.append(compiled_s())
             damage()
-            recoveries.append(whole())
-        print(f"| miss: built from the export in the cache | {statistics.median(misses):.1f} |")
-        print(f"| recovery from a damaged entry | {statistics.median(recoveries):.1f} |")
+            recoveries.append(compiled_s())
+        print_row("miss: built from the export in the cache", seconds(*misses))
+        print_row("recovery from a damaged entry", seconds(*recoveries))
 
 
-def print_head(*headings: str) -> None:
-    """The first lines of a table."""
-    print(f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}", flush=True)
+def seconds(*times: float) -> str:
+    return f"{statistics.median(times):.1f}"
 
 
-def print_row(what: str, work: Callable[[], object], before: Callable[[], None] = lambda: None) -> None:
+def print_time(what: str, work: Callable[[], object], before: Callable[[], None] = lambda: None) -> None:
     """The median time of ``work``, each time after ``before``."""
     times = []
     for _ in range(REPEATS):
@@ -170,7 +172,7 @@ def print_row(what: str, work: Callable[[], object], before: Callable[[], None] 
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
-    print(f"| {what} | {statistics.median(times) * 1e3:.2f} |", flush=True)
+    print_row(what, f"{statistics.median(times) * 1e3:.2f}")
 
 
 def print_machine() -> None:
@@ -188,24 +190,21 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
-    parser.add_argument(
-        "--sizes", nargs="+", default=["720x1280", "360x640", "1080x1920"], help="plan and gpu: HEIGHTxWIDTH"
-    )
+    parser.add_argument("--sizes", nargs="+", type=parse_shape, default=SHAPES, metavar="HxW", help="plan and gpu")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4], help="gpu: frames at a time")
     parser.add_argument("--calls", type=int, default=200, help="gpu: timed calls per cell")
     args = parser.parse_args()
     # torch, which other measurements stay free of, is imported for these two alone.
     with_weights = [preset for preset in args.presets if preset != "sapnet_separable"]
-    sizes = [tuple(map(int, size.split("x"))) for size in args.sizes]
     if args.what == "gpu":
         from engine_speed import print_speed
 
-        print_speed(with_weights, sizes, args.batches, args.calls)
+        print_speed(with_weights, args.sizes, args.batches, args.calls)
         return
     if args.what == "plan":
         from engine_plan import print_plans
 
-        print_plans(with_weights, sizes)
+        print_plans(with_weights, args.sizes)
         return
     print_machine()
     if args.what == "builds":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cameras import CAMERAS, arrivals, isolate, monitoring, publish, running_node, use_profile
+from cameras import CAMERAS, arrivals, isolate, monitoring, playing, running_node, use_profile
 from tables import markdown, replace
 
 from sapnet.backends.devices import processor_name
@@ -78,16 +78,17 @@ def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Figures:
     parameters = [f"backend:={backend}", f"cameras:=[{','.join(names)}]", f"warmup_sizes:=[{height}x{width}]"]
     parameters += [f"image_transport:={setup.transport}", f"publish_compressed:={str(compressed).lower()}"]
     use_profile(setup.profile)
-    with running_node(*parameters) as node, monitoring(names, setup.transport) as monitor:
-        player = publish(names, setup.shape, rate, seconds, setup.transport)
-        assert player.stdout is not None
-        player.stdout.readline()
+    with (
+        running_node(*parameters) as node,
+        monitoring(names, setup.transport) as monitor,
+        playing(names, setup.shape, rate, seconds, setup.transport) as player,
+    ):
+        player.recv()
         before_s, _ = usage(node.pid)
-        played = json.loads(player.stdout.readline())
+        sent, played_s = player.recv()
         time.sleep(SETTLE_S)
         after_s, memory_mb = usage(node.pid)
         came = arrivals(monitor)
-    sent = sum(played["sent"].values())
     latencies = [(at - stamp) / 1e6 for frames in came.values() for stamp, at in frames]
     intervals = [np.diff([at for _, at in frames]) / 1e6 for frames in came.values() if len(frames) > 1]
     return Figures(
@@ -96,7 +97,7 @@ def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Figures:
         sent - len(latencies),
         *(round(float(value), 2) for value in np.percentile(latencies or [0.0], (50, 95, 99))),
         round(float(np.std(np.concatenate(intervals or [[0.0]]))), 2),
-        round(100 * (after_s - before_s) / played["seconds"], 1),
+        round(100 * (after_s - before_s) / played_s, 1),
         round(memory_mb, 1),
     )
 
@@ -121,24 +122,14 @@ def highest_rate(setup: Setup, backend: str, seconds: float) -> float:
 
 def page(report: dict[str, Any]) -> None:
     """The table."""
-    headings = [
-        "size, cameras, transport",
-        "highest Hz",
-        "at Hz",
-        "p50 ms",
-        "p95",
-        "p99",
-        "jitter",
-        "lost",
-        "CPU %",
-        "MB",
-    ]
+    times = {"p50 ms": "p50_ms", "p95": "p95_ms", "p99": "p99_ms", "jitter": "jitter_ms"}
+    headings = ["size, cameras, transport", "highest Hz", "at Hz", *times, "lost", "CPU %", "MB"]
     rows = [
         [
             entry["setup"],
             f"{entry['highest_hz']:.0f}",
             f"{figures['rate_hz']:.0f}",
-            *(f"{figures[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms", "jitter_ms")),
+            *(f"{figures[name]:.1f}" for name in times.values()),
             f"{figures['lost']} of {figures['sent']}",
             *(f"{figures[name]:.0f}" for name in ("cpu_percent", "memory_mb")),
         ]

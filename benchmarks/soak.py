@@ -9,17 +9,15 @@ exits with 1 where something that must hold does not.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import cv2
 import numpy as np
 import rclpy
-from cameras import CAMERAS, DEPTH, Watch, isolate, publish, reading, running_node
+from cameras import CAMERAS, DEPTH, Watch, isolate, monitoring, playing, running_node
 
 MB_PER_MINUTE = 1.0
 WARM_UP_SHARE = 0.25
@@ -55,30 +53,28 @@ class Usage:
 def run(load: Load, seconds: float) -> tuple[dict[str, int], list[Usage]]:
     """Counts over all cameras, and what the process took second by second."""
     height, width = load.shape
-    watch, usage = Watch(()), list[Usage]()
-    parameters: tuple[str, ...] = (
-        "backend:=fake",
-        f"cameras:=[{','.join(CAMERAS)}]",
-        f"warmup_sizes:=[{height}x{width}]",
-    )
+    watch, usage = Watch(), list[Usage]()
+    parameters = ["backend:=fake", f"cameras:=[{','.join(CAMERAS)}]", f"warmup_sizes:=[{height}x{width}]"]
     if load.whole:
-        parameters += tuple(f"qos_overrides./{camera}/image.subscription.depth:={DEPTH}" for camera in CAMERAS)
-    with running_node(*parameters), reading(CAMERAS):
-        cameras = publish(CAMERAS, load.shape, load.rate, seconds)
+        parameters += [f"qos_overrides./{camera}/image.subscription.depth:={DEPTH}" for camera in CAMERAS]
+    with (
+        running_node(*parameters),
+        monitoring(CAMERAS, masks=True),
+        playing(CAMERAS, load.shape, load.rate, seconds) as player,
+    ):
+        player.recv()
         begin_s = time.monotonic()
-        while cameras.poll() is None:
+        while not player.poll():
             watch.spin_for(1.0)
             values = watch.statuses.get("process")
             if values:
                 figures = (float(values[name]) for name in ("memory_mb", "threads", "cpu_percent"))
                 usage.append(Usage(time.monotonic() - begin_s, *figures))
+        sent, _ = player.recv()
         watch.spin_for(3.0)
-        assert cameras.stdout is not None
-        cameras.stdout.readline()
-        sent = json.loads(cameras.stdout.readline())["sent"]
     counts = {name: sum(watch.count(camera, name) for camera in CAMERAS) for name in COUNTS}
     watch.destroy_node()
-    return {"sent": sum(sent.values()), **counts}, usage
+    return {"sent": sent, **counts}, usage
 
 
 def problems(load: Load, counts: dict[str, int], usage: list[Usage]) -> list[str]:
@@ -108,22 +104,15 @@ def slope(usage: list[Usage]) -> float:
 
 def draw(usages: dict[str, list[Usage]], path: Path) -> None:
     """Memory, threads and processor time over time, a row for each load."""
+    import matplotlib.pyplot as plt
+
     names = {"memory_mb": "memory, MB", "threads": "threads", "cpu_percent": "CPU, % of a core"}
-    rows = [[_plot(usage, name, f"{load}: {label}") for name, label in names.items()] for load, usage in usages.items()]
-    cv2.imwrite(str(path), cv2.vconcat([cv2.hconcat(row) for row in rows]))
-
-
-def _plot(usage: list[Usage], name: str, title: str) -> np.ndarray:
-    picture = np.full((220, 460, 3), 255, np.uint8)
-    values, seconds = [getattr(one, name) for one in usage], [one.seconds for one in usage]
-    top, last_s = 1.2 * max(values, default=1.0), max(seconds, default=1.0)
-    points = [(60 + 380 * s / last_s, 190 - 150 * value / top) for s, value in zip(seconds, values, strict=True)]
-    cv2.polylines(picture, [np.int32(points)], False, (160, 70, 20), 2, cv2.LINE_AA)
-    cv2.rectangle(picture, (60, 40), (440, 190), (150, 150, 150), 1)
-    texts = {(60, 25): title, (8, 48): f"{top:.0f}", (40, 194): "0", (60, 210): "0 s", (390, 210): f"{last_s:.0f} s"}
-    for place, text in texts.items():
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
-    return picture
+    figure, rows = plt.subplots(len(usages), len(names), figsize=(12, 3 * len(usages)), layout="constrained")
+    for panels, (load, usage) in zip(rows, usages.items(), strict=True):
+        for panel, (name, label) in zip(panels, names.items(), strict=True):
+            panel.plot([one.seconds for one in usage], [getattr(one, name) for one in usage])
+            panel.set(title=f"{load}: {label}", xlabel="s", ylim=(0, None))
+    figure.savefig(path)
 
 
 def main() -> None:

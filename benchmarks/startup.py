@@ -12,40 +12,31 @@ import tempfile
 import time
 
 import rclpy
-from cameras import Watch, isolate, publish, running_node
+from cameras import isolate, playing, running_node
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
 
 BUILD_S = 5.0
 TIMEOUT_S = 60.0
 RATE_HZ = 30.0
 
 
-class Firsts(Watch):
-    """When the first frame of each kind came: ``derained`` or ``passed_through``; steady time."""
-
-    def __init__(self) -> None:
-        super().__init__(["front"])
-        self.at_s: dict[str, float] = {}
-
-    def note(self, message: DiagnosticArray) -> None:
-        """Note a frame's status."""
-        self.at_s.setdefault(message.status[0].message, time.monotonic())
-
-
-def start(cache: str, build_s: float) -> str:
+def start(node: Node, cache: str, build_s: float) -> str:
     """One start; returns its figures in seconds."""
-    watch = Firsts()
-    player = publish(["front"], (360, 640), RATE_HZ, build_s + 15)
-    began_s = time.monotonic()
+    at_s: dict[str, float] = {}  # when the first frame came that was derained or passed_through
+
+    def note(message: DiagnosticArray) -> None:
+        at_s.setdefault(message.status[0].message, time.monotonic())
+
+    subscription = node.create_subscription(DiagnosticArray, "front/frame_status", note, 1000)
     parameters = ("backend:=fake", "cameras:=[front]", f"fake.build_s:={build_s}", f"cache_dir:={cache}")
-    with running_node(*parameters, "warmup_sizes:=[360x640]"):
-        while "derained" not in watch.at_s and time.monotonic() - began_s < TIMEOUT_S:
-            watch.spin_for(0.05)
-    player.kill()
-    player.wait()
-    watch.destroy_node()
-    first_s, derained_s = min(watch.at_s.values()) - began_s, watch.at_s["derained"] - began_s
-    return f"{first_s:>16.2f} {derained_s:>18.2f}"
+    with playing(["front"], (360, 640), RATE_HZ, build_s + 15):
+        began_s = time.monotonic()
+        with running_node(*parameters, "warmup_sizes:=[360x640]"):
+            while "derained" not in at_s and time.monotonic() - began_s < TIMEOUT_S:
+                rclpy.spin_once(node, timeout_sec=0.05)
+    node.destroy_subscription(subscription)
+    return f"{min(at_s.values()) - began_s:>16.2f} {at_s['derained'] - began_s:>18.2f}"
 
 
 def main() -> None:
@@ -55,11 +46,12 @@ def main() -> None:
     args = parser.parse_args()
     isolate()
     rclpy.init()
+    node = rclpy.create_node("startup")
     print(f"{'cache':>5}  first frame out, s  first derained, s")
     for _ in range(args.times):
         with tempfile.TemporaryDirectory() as cache:
             for name in ("cold", "warm"):
-                print(f"{name:>5}  {start(cache, BUILD_S)}", flush=True)
+                print(f"{name:>5}  {start(node, cache, BUILD_S)}", flush=True)
     rclpy.try_shutdown()
 
 

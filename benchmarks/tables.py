@@ -1,4 +1,4 @@
-"""Puts tables into documents, between the comments that name them."""
+"""Tables in markdown: printed row by row, or put into documents, between the comments that name them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; the first column is text, the others are aligned to the right."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def print_row(*cells: str) -> None:
+    """Print a row as soon as it is measured."""
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def print_head(*headings: str) -> None:
+    """Print the first two lines of a table."""
+    print_row(*headings)
+    print_row(*["---"] * len(headings))
 
 
 def replace(name: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks compute from their measurements, and the other network that they load."""
+"""What the benchmarks compute from their measurements, the other network that they load, and the engine's plan."""
 
 from __future__ import annotations
 
@@ -60,3 +60,59 @@ class TestTables:
         assert page.read_text() == f"before\n<!-- a -->\n{table}\n<!-- end of a -->\nafter\n"
         with pytest.raises(SystemExit, match="expected one section"):
             tables.replace("b", "")
+
+
+CONVOLUTION = (
+    "Name: conv, part 2, LayerType: correlation, "
+    "Inputs: [ { Name: a, Dimensions: [1,4,32,48], Strides: [6144,1,192,4], Datatype: Half, Format: (NHWC) x }], "
+    "Constants: [ { Name: w, Dimensions: [8,4,3,3], Datatype: Half, Format: y }, "
+    "{ Name: s, Dimensions: [], Datatype: Float, Format: z }], "
+    "Outputs: [ { Name: b, Dimensions: [1,8,32,48], Datatype: Half, Format: (NHWC) x }], TacticName: t, StreamId: 0"
+)
+CAST = (
+    "Name: cast, LayerType: kgen, Inputs: [ { Name: b, Dimensions: [1,32,48,3], Datatype: Half, Format: x }], "
+    "Constants: [], Outputs: [ { Name: c, Dimensions: [1,32,48,3], Datatype: UInt8, Format: x }], TacticName: t"
+)
+
+
+class TestEnginePlan:
+    """What TensorRT-RTX's builder logs without a GPU."""
+
+    @pytest.fixture(autouse=True)
+    def needed(self) -> None:
+        pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
+        pytest.importorskip("onnxscript", reason="needs onnxscript")
+
+    def test_kernels_are_read_with_their_bytes_and_arithmetic(self) -> None:
+        from engine_plan import Kernel, read_plan
+
+        pixels = 32 * 48
+        convolution, cast = read_plan(f"{CONVOLUTION}\n{CAST}\n\nI/O Tensors:\n Name: frames")
+        assert convolution == Kernel("conv, part 2", (4 * pixels + 288 + 8 * pixels) * 2 + 4, 2 * 288 * pixels)
+        assert cast == Kernel("cast", 3 * pixels * 3, 0)
+        tensor = "{ Name: b, Dimensions: [1,32,48,3], Datatype: Half, Format: x }"
+        # Listed for each of its slices, it is read once.
+        assert read_plan(CAST.replace(tensor, f"{tensor}, {tensor}")) == [cast]
+        with pytest.raises(ValueError, match="got a kernel as 'Kernel 1'"):
+            read_plan("Kernel 1")
+
+    def test_the_bound_takes_the_longer_of_arithmetic_and_traffic_of_each_kernel(self) -> None:
+        from engine_plan import Kernel, bound_ms
+
+        kernels = [Kernel("compute", 1_000, 10**12), Kernel("memory", 10**9, 1_000)]
+        assert bound_ms(kernels, tflops=100.0, gb_per_s=500.0) == pytest.approx(10.0 + 2.0)
+
+    @pytest.mark.timeout(1200)
+    def test_neither_kernels_nor_traffic_grow(self) -> None:
+        """An export that grows is seen here.
+
+        Of two stages, as the export's time grows with them; the second one is the first with a state. Other presets
+        export the same modules.
+        """
+        from engine_plan import make_plan
+
+        from sapnet.backends.base import EngineShape
+
+        plan = make_plan("sapnet_fast", EngineShape(720, 1280), stages=2)
+        assert len(plan) == pytest.approx(152, rel=0.05)
+        assert sum(kernel.moved for kernel in plan) / 1e9 == pytest.approx(1.57, rel=0.05)
