@@ -26,14 +26,14 @@ UV ?= uv
 export DATA INPUT RAIN RATE FRAMES SIZE OPEN_LOOP OUT MINUTES
 
 # $(1): environment; $(2): requirement files. The stamp $@ is written last, so that an interrupted install is resumed.
-# Not compiled: of some 20,000 modules most are never imported, and the others are compiled then.
+# Not compiled, by install.py neither: of some 20,000 modules most are never imported, and the others are compiled then.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo >&2 \
 		"Python 3.10 or later is needed, and $(PYTHON) is not: name one, as in make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo >&2 \
 		"$(PYTHON) cannot make environments: on Debian and Ubuntu, sudo apt install python3-venv"; exit 1; }
 	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
-	$(1)/bin/python -m pip install --no-compile $(addprefix -r ,$(2))
+	$(1)/bin/python requirements/install.py $(2)
 	$(1)/bin/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 endef
@@ -48,7 +48,7 @@ $(VENV)/.runtime: requirements/base.txt requirements/cpu.txt requirements/ros-ja
 	$(call install,$(VENV),requirements/cpu.txt requirements/ros-jazzy.txt)
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/test.txt requirements/train.txt requirements/fleet.txt requirements/docs.txt requirements/dev.txt
-	$(BIN)/python -m pip install --no-compile -r requirements/cpu.txt -r requirements/dev.txt
+	$(BIN)/python requirements/install.py requirements/cpu.txt requirements/dev.txt
 	@touch $@
 
 # Without torch: the node's tests run on the fake backend.

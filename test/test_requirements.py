@@ -1,10 +1,16 @@
-"""The locks of a vehicle's installation: every pin of the plain requirement files, and a hash for every file."""
+"""The locks of a vehicle's installation: every pin of the plain requirement files, and a hash for every file.
+
+And what uv is told of pip's settings when an environment is made.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -18,7 +24,7 @@ HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 
-pytestmark = pytest.mark.parametrize("kind", ["cpu", "cuda"])
+of_both_kinds = pytest.mark.parametrize("kind", ["cpu", "cuda"])
 
 
 def pins(file: Path) -> Iterator[Requirement]:
@@ -44,6 +50,7 @@ def version(requirement: Requirement) -> Version:
     return Version(pin.version)
 
 
+@of_both_kinds
 def test_every_entry_is_one_version_and_has_a_hash(kind: str) -> None:
     for requirement, words in entries(kind):
         assert version(requirement)
@@ -51,11 +58,13 @@ def test_every_entry_is_one_version_and_has_a_hash(kind: str) -> None:
         assert all(HASH.fullmatch(word) for word in words)
 
 
+@of_both_kinds
 def test_nothing_comes_from_elsewhere(kind: str) -> None:
     assert not any(requirement.url for requirement, _ in entries(kind))
     assert "://" not in (FOLDER / f"vehicle-{kind}.lock").read_text()
 
 
+@of_both_kinds
 def test_the_lock_has_the_pins_of_the_plain_file(kind: str) -> None:
     locked = {canonicalize_name(requirement.name): requirement for requirement, _ in entries(kind)}
     for pin in pins(FOLDER / f"{kind}.txt"):
@@ -66,6 +75,7 @@ def test_the_lock_has_the_pins_of_the_plain_file(kind: str) -> None:
         assert SpecifierSet(f"=={version(pin)}").contains(version(found)), f"{found} for {pin}: make locks"
 
 
+@of_both_kinds
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_no_vehicle_gets_two_versions(kind: str, python: str, machine: str) -> None:
@@ -85,3 +95,38 @@ def test_no_vehicle_gets_two_versions(kind: str, python: str, machine: str) -> N
     ]
     assert len(set(names)) == len(names)
     assert {"numpy", "torch", "networkx"} <= set(names)  # what torch needs, as well
+
+
+class TestInstall:
+    def test_uv_is_told_of_pips_files_and_variables(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        install = runpy.run_path(str(FOLDER / "install.py"))
+        file = tmp_path / "pip.conf"
+        file.write_text(
+            "[global]\nindex-url = https://mirror/simple\nextra-index-url = https://a\n  https://b\ncert = /ca.pem\n"
+            "[install]\nfind-links = /wheels\n[download]\nfind-links = /elsewhere\n"
+        )
+        for name in [name for name in os.environ if name.startswith("PIP_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+        monkeypatch.setenv("PIP_INDEX_URL", "https://nearer/simple")
+        settings = install["pip_settings"]()
+        words = " ".join(install["uv_command"](settings))
+        assert "--default-index https://nearer/simple --index https://a --index https://b --find-links /wheels" in words
+        assert install["uv_variables"](settings)["SSL_CERT_FILE"] == "/ca.pem"
+
+    @pytest.mark.parametrize(
+        ("setting", "uv_fails", "tools"),
+        [("retries", False, ["pip"]), ("cert", True, ["pip", "uv", "pip"]), ("cert", False, ["pip", "uv"])],
+    )
+    def test_pip_installs_where_uv_cannot(self, setting: str, uv_fails: bool, tools: list[str]) -> None:
+        install = runpy.run_path(str(FOLDER / "install.py"))
+        called = []
+
+        def call(command: list[str], **_: object) -> int:
+            called.append(command[2])
+            return int(command[2] == "uv" and uv_fails)
+
+        changed = {"pip_settings": lambda: {setting: "x"}, "subprocess": SimpleNamespace(call=call)}
+        install["main"].__globals__.update(changed)
+        assert install["main"](["base.txt"]) == 0
+        assert called == tools
