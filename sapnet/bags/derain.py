@@ -98,7 +98,8 @@ class _Run:
         _require_fit(self._outputs.topics, self._storage)
         self._names = [self._outputs.names(camera) for camera in cameras]
         self.report = self._empty_report()
-        self.report.network, self.report.job = _network(derainer), _job(derainer, bag.path, options)
+        self.report.job = _job(derainer, bag.path, options)
+        self.report.network = self.report.job["network"]
 
     def perform(self, job: Job) -> None:
         """Do the rest of the job."""
@@ -251,11 +252,19 @@ def _whole(derainer: Derainer, source: Path, output: Path, options: BagOptions) 
 
 def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any]:
     """What identifies a job, as JSON values."""
+    weights = Path(derainer.weights)
     job = {
         "input": _identity(source),
         "options": asdict(options),
-        "network": _network(derainer),
-        "weights": _digest(Path(derainer.weights)),
+        "network": {
+            "weights": derainer.weights,
+            "backend": derainer.backend_name,
+            "precision": derainer.precision,
+            "stages": derainer.stages,
+            "device": derainer.device,
+        },
+        # Of a file, whose content may change under its name.
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
     }
     values: dict[str, Any] = json.loads(json.dumps(job))
     return values
@@ -267,18 +276,3 @@ def _identity(source: Path) -> list[list[Any]]:
         files = sorted(source.iterdir()) if source.is_dir() else [source]
         stats = [(file.name, file.stat()) for file in files if file.is_file()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-
-
-def _digest(weights: Path) -> str:
-    """Digest of a weights file, whose content may change under its name; empty for shipped weights."""
-    return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else ""
-
-
-def _network(derainer: Derainer) -> dict[str, str | int]:
-    return {
-        "weights": derainer.weights,
-        "backend": derainer.backend_name,
-        "precision": derainer.precision,
-        "stages": derainer.stages,
-        "device": derainer.device,
-    }

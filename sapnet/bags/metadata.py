@@ -21,18 +21,12 @@ MAX_BYTES = 2**26
 _ROOT = "rosbag2_bagfile_information"
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """The content of metadata.yaml. Raises BagError if it is damaged, OSError."""
+def read_metadata(folder: Path) -> Any:
+    """The content of metadata.yaml. Raises BagError, KeyError or TypeError if it is damaged, OSError."""
     path = folder / METADATA
     if path.stat().st_size > MAX_BYTES:
         raise BagError(f"{path} is larger than {MAX_BYTES} bytes")
-    try:
-        metadata = _load(path.read_bytes())[_ROOT]
-    except (BagError, KeyError, TypeError) as err:
-        raise BagError(f"{path} cannot be read ({first_line(err)})") from err
-    if not isinstance(metadata, dict):
-        raise BagError(f"{path} cannot be read ({_ROOT} is no mapping)")
-    return metadata
+    return _load(path.read_bytes())[_ROOT]
 
 
 def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -15,7 +16,8 @@ from rosbags.rosbag1 import Reader, ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
-from sapnet.bags.recording import Findings, Message, Recording, Schema, Topic
+from sapnet.bags.recording import Findings, Message, Recording, Topic
+from sapnet.bags.types import described_topic
 from sapnet.errors import BagError, first_line
 
 Convert = Callable[["bytes | memoryview"], memoryview]
@@ -83,7 +85,7 @@ def _damage() -> Iterator[None]:
 
 
 class _Types:
-    """The message types of a bag. names: in ROS 2, by those in ROS 1.
+    """The message types of a bag. names: in ROS 2, by those in ROS 1. store: of ROS 2.
 
     A type that cannot be read is not among them, and the findings say that its topics are left out.
     """
@@ -92,7 +94,7 @@ class _Types:
         self.names: dict[str, str] = {}
         self._convert: dict[str, Convert] = {}
         self._findings = findings
-        self._store = get_typestore(Stores.ROS2_JAZZY)
+        self.store = get_typestore(Stores.ROS2_JAZZY)
         self._ros1 = get_typestore(Stores.EMPTY)
         cache: dict[str, object] = {}
         for name, text in {c.msgtype: c.msgdef.data for c in connections}.items():
@@ -112,47 +114,31 @@ class _Types:
             self._findings.lose(f"{said} ({first_line(err)}): left out")
             return None
 
-    def definition(self, name: str) -> tuple[Schema, str]:
-        """The definition of a type of ROS 2, and its hash."""
-        text, _ = self._store.generate_msgdef(name, ros_version=2)
-        return Schema("ros2msg", text.encode()), self._store.hash_rihs01(name)
-
     def _add(self, name: str, cache: dict[str, object]) -> None:
         renamed = STATIC_MSGTYPE_RENAMES.get(name, name)
-        if renamed not in self._store.fielddefs:
+        if renamed not in self.store.fielddefs:
             types = get_types_from_msg(self._ros1.generate_msgdef(name, ros_version=2)[0], renamed)
             # Types of ROS 2 stay as they are, also within other types.
-            self._store.register({key: fields for key, fields in types.items() if key not in self._store.fielddefs})
-        self.definition(renamed)
+            self.store.register({key: fields for key, fields in types.items() if key not in self.store.fielddefs})
+        described_topic("", renamed, (), self.store)  # fails if a part of the type is missing
         with redirect_stdout(io.StringIO()):  # the library prints its progress
             self._convert[name] = generate_message_converter(
-                self._ros1, self._store, name, renamed, cache, src_is2=False, dst_is2=True
+                self._ros1, self.store, name, renamed, cache, src_is2=False, dst_is2=True
             )
         self.names[name] = renamed
 
 
 def _topics(connections: Collection[Connection], types: _Types) -> dict[int, Topic]:
     """The topic of each connection; connections of one name and type share it."""
-    known = [connection for connection in connections if connection.msgtype in types.names]
     merged: dict[tuple[str, str], Topic] = {}
-    for connection in known:
-        key = connection.topic, types.names[connection.msgtype]
-        if key not in merged:
-            schema, digest = types.definition(key[1])
-            merged[key] = Topic(*key, schema=schema, digest=digest)
-        merged[key] = replace(merged[key], count=merged[key].count + connection.msgcount)
-    for key, topic in merged.items():
-        # Each publisher that latches keeps a message of its own.
-        latching = {_caller(c) for c in known if (c.topic, types.names[c.msgtype]) == key and _latches(c)}
-        merged[key] = replace(topic, qos=tuple(LATCH * len(latching)))
-    return {connection.id: merged[connection.topic, types.names[connection.msgtype]] for connection in known}
-
-
-def _latches(connection: Connection) -> bool:
-    return isinstance(connection.ext, ConnectionExtRosbag1) and bool(connection.ext.latching)
-
-
-def _caller(connection: Connection) -> str | int:
-    """Its node, or if that was not recorded, the connection."""
-    assert isinstance(connection.ext, ConnectionExtRosbag1)
-    return connection.ext.callerid or connection.id
+    # Each publisher that latches keeps a message of its own: nodes, or where these were not recorded, connections.
+    latching: defaultdict[tuple[str, str], set[str | int]] = defaultdict(set)
+    known = [(c, (c.topic, types.names[c.msgtype])) for c in connections if c.msgtype in types.names]
+    for connection, key in known:
+        topic = merged.get(key) or described_topic(*key, (), types.store)
+        merged[key] = replace(topic, count=topic.count + connection.msgcount)
+        assert isinstance(connection.ext, ConnectionExtRosbag1)
+        if connection.ext.latching:
+            latching[key].add(connection.ext.callerid or connection.id)
+    merged = {key: replace(topic, qos=tuple(LATCH * len(latching[key]))) for key, topic in merged.items()}
+    return {connection.id: merged[key] for connection, key in known}

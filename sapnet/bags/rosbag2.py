@@ -14,7 +14,7 @@ from typing import Any
 from sapnet.bags.mcap import McapFile
 from sapnet.bags.metadata import METADATA, parse_qos, read_metadata
 from sapnet.bags.recording import CDR, FIRST_NS, LAST_NS, QOS_KEY, Findings, Message, Recording, Records, Topic
-from sapnet.bags.sqlite3 import Sqlite3File, has_log, with_log
+from sapnet.bags.sqlite3 import Sqlite3File, logs_of, merged
 from sapnet.bags.types import zstd
 from sapnet.errors import BagError, first_line
 from sapnet.files import natural_key
@@ -112,7 +112,7 @@ def _describe(path: Path, findings: Findings) -> _Described:
     return described
 
 
-def _from_metadata(folder: Path, metadata: dict[str, Any]) -> _Described:
+def _from_metadata(folder: Path, metadata: Any) -> _Described:
     """Raises KeyError, TypeError, AttributeError if the metadata is malformed."""
     # Early versions wrote the folder's name too. Nothing outside of the folder is read.
     named = dict.fromkeys(folder / PurePath(name).name for name in metadata["relative_file_paths"])
@@ -152,10 +152,10 @@ def _finder(file: Path, scratch: Path, number: int, findings: Findings) -> Calla
     """What returns where to read a file: itself, a copy with its log applied, or where it is unpacked."""
     if file.suffix in PACKED:
         return partial(_without_packing, file, scratch / "unpacked", findings)
-    if storage_of(file) == "sqlite3" and has_log(file):
+    if storage_of(file) == "sqlite3" and (logs := logs_of(file)):
         findings.note(f"{file.name} was not closed: the log beside it is read too")
         (scratch / f"{number}").mkdir()
-        file = with_log(file, scratch / f"{number}")
+        file = merged(file, logs, scratch / f"{number}")
     return lambda: file
 
 
@@ -192,7 +192,9 @@ def _merged(files: Sequence[McapFile | Sqlite3File], described: list[Topic]) -> 
     for topic in described:
         keys = [key for key, known in topics.items() if (known.name, known.type) == (topic.name, topic.type)]
         # A channel of CDR without a schema does not say its type.
-        keys = keys or [key for key, known in topics.items() if known.name == topic.name and _is_untyped(known)]
+        keys = keys or [
+            key for key, known in topics.items() if (known.name, known.type, known.encoding) == (topic.name, "", CDR)
+        ]
         for key in keys:
             known = topics[key]
             # People correct QoS profiles in metadata.yaml, and rosbag2 too goes by it.
@@ -203,23 +205,16 @@ def _merged(files: Sequence[McapFile | Sqlite3File], described: list[Topic]) -> 
     return topics
 
 
-def _is_untyped(topic: Topic) -> bool:
-    return topic.encoding == CDR and not topic.type
-
-
 def _compression(paths: list[Path], files: Sequence[McapFile | Sqlite3File]) -> str:
     """Of a recording whose metadata.yaml does not say."""
     if all(path.suffix in PACKED for path in paths):
         return "file"
-    if any(_holds_packed(file) for file in files):
-        return "message"
+    for file in files:
+        # By the first message that should be CDR.
+        first = next(file.messages([topic for topic in file.topics if topic.encoding == CDR], FIRST_NS, LAST_NS), None)
+        if first is not None and first.data.startswith(_ZSTD):
+            return "message"
     return "chunk" if any(isinstance(file, McapFile) and file.compression == "chunk" for file in files) else "none"
-
-
-def _holds_packed(file: McapFile | Sqlite3File) -> bool:
-    """Whether its messages were compressed one by one, judging by the first that should be CDR."""
-    first = next(file.messages([topic for topic in file.topics if topic.encoding == CDR], FIRST_NS, LAST_NS), None)
-    return first is not None and first.data.startswith(_ZSTD)
 
 
 def _unpacked(message: Message, findings: Findings) -> bytes | None:

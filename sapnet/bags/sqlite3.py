@@ -74,16 +74,17 @@ class Sqlite3File:
             raise
 
 
-def has_log(path: Path) -> bool:
-    """Whether a database was not closed: the log beside it has to be applied."""
-    return bool(_logs(path))
+def logs_of(path: Path) -> list[Path]:
+    """The logs beside a database that was not closed."""
+    logs = [path.with_name(path.name + end) for end in _LOGS]
+    return [log for log in logs if log.is_file() and log.stat().st_size > 0]
 
 
-def with_log(path: Path, folder: Path) -> Path:
-    """A copy of a database in an empty folder, with its log applied. Raises BagError, OSError."""
+def merged(path: Path, logs: list[Path], folder: Path) -> Path:
+    """A copy of a database in an empty folder, with its logs applied. Raises BagError, OSError."""
     copy = folder / path.name
     try:
-        for file in (path, *_logs(path)):
+        for file in (path, *logs):
             shutil.copyfile(file, folder / file.name)
         with closing(sqlite3.connect(copy)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -93,11 +94,6 @@ def with_log(path: Path, folder: Path) -> Path:
     except sqlite3.DatabaseError as err:
         raise BagError(f"the database and its log cannot be merged ({err}); {_advice(path.name)}") from err
     return copy
-
-
-def _logs(path: Path) -> list[Path]:
-    logs = [path.with_name(path.name + end) for end in _LOGS]
-    return [log for log in logs if log.is_file() and log.stat().st_size > 0]
 
 
 def _advice(name: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from rosbags.interfaces import Qos
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
 
 from sapnet.bags.recording import Message, Schema, Topic
 from sapnet.errors import ImageFormatError
@@ -88,10 +89,10 @@ def encode_info(header: Any, info: bytes) -> bytes | None:
     return serialize(message, CAMERA_INFO)
 
 
-def described_topic(name: str, type_name: str, qos: tuple[Qos, ...]) -> Topic:
-    """A topic of a standard type, with its definition and hash."""
-    schema = Schema("ros2msg", TYPESTORE.generate_msgdef(type_name, ros_version=2)[0].encode())
-    return Topic(name, type_name, qos, schema, TYPESTORE.hash_rihs01(type_name))
+def described_topic(name: str, type_name: str, qos: tuple[Qos, ...], store: Typestore = TYPESTORE) -> Topic:
+    """A topic of a type that a store has, with its definition and hash."""
+    schema = Schema("ros2msg", store.generate_msgdef(type_name, ros_version=2)[0].encode())
+    return Topic(name, type_name, qos, schema, store.hash_rihs01(type_name))
 
 
 def header_stamp(data: bytes) -> int:

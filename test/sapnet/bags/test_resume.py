@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import bag_worker
 import pytest
-from ctrl_c import heed_ctrl_c
 from filelock import FileLock
 
 from bag_builders import FRAME_NS, START_NS, Sent, image, read_bag, smooth_frames, text, write_bag
@@ -65,6 +62,14 @@ def parts_of(output: Path) -> int:
     """How many parts of an unfinished output are whole."""
     journal = partial(output) / "journal.jsonl"
     return journal.read_text().count("\n") if journal.is_file() else 0
+
+
+def run(processes: ForkServerContext, work: Callable[..., None], *arguments: object) -> int | None:
+    """Run something in a process of its own, and return its exit status."""
+    process = processes.Process(target=work, args=arguments)
+    process.start()
+    process.join(WAIT_S)
+    return process.exitcode
 
 
 def wait_for_parts(process: BaseProcess, output: Path, count: int) -> bool:
@@ -139,29 +144,15 @@ def test_a_disk_that_fills_up(
     """Stood in for by a limit on the size of files: what is written first fits, a later write fails."""
     before = {file.name: file.read_bytes() for file in source.iterdir()}
     output = tmp_path / "out"
-    big = bag_worker.PART_BYTES // 2
-    program = (
-        "import sys; from pathlib import Path; import bag_worker\n"
-        "from sapnet.errors import BagError\n"
-        "try: bag_worker.derain_with_small_files(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))\n"
-        "except BagError as err: sys.exit(str(err))\n"
-    )
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "test")])
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(source), str(output), str(big)],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "out.partial cannot be written" in done.stderr
-    assert "the input is untouched" in done.stderr
-    assert "--resume" in done.stderr
-    assert "Traceback" not in done.stderr
+    arguments = source, output, bag_worker.PART_BYTES // 2, storage
+    assert run(processes, bag_worker.derain_with_small_files, *arguments) == 1
+    said = (tmp_path / "said").read_text()
+    assert "out.partial cannot be written" in said
+    assert "the input is untouched" in said
+    assert "--resume" in said
     assert not output.exists()
     assert before == {file.name: file.read_bytes() for file in source.iterdir()}
-    bag_worker.derain(source, output, latency_ms=0.0)
+    bag_worker.derain(source, output, latency_ms=0.0, storage=storage)
     assert read_bag(output) == whole
 
 
@@ -209,25 +200,10 @@ def test_two_processes_do_not_write_one_output(source: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_was_written(
-    number: signal.Signals, source: Path, whole: list[Sent], tmp_path: Path
+    number: signal.Signals, processes: ForkServerContext, source: Path, whole: list[Sent], tmp_path: Path
 ) -> None:
     """Also of the part that was being written: a Ctrl-C loses nothing that was derained."""
-    program = (
-        "import os, sys; from sapnet.cli import main; from sapnet.bags import derain\n"
-        "said = derain.Progressed\n"
-        f"derain.Progressed = lambda *a: a[2] == 10 and os.kill(os.getpid(), {number}) or said(*a)\n"
-        f"sys.exit(main(['bag', {str(source)!r}, '-o', {str(tmp_path / 'out')!r}, '--backend', 'fake']))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=heed_ctrl_c,
-    )
-    assert done.returncode == 128 + number, done.stderr
-    assert "Traceback" not in done.stderr
+    assert run(processes, bag_worker.derain_until_signal, source, tmp_path / "out", number) == 128 + number
     assert not (tmp_path / "out").exists()
     seen: list[int] = []
     with Derainer(backend="fake") as derainer:
