@@ -1,20 +1,22 @@
-"""Recordings for tests, written with rosbags: images, types of ROS 2 and types of our own."""
+"""Recordings for tests, most of them written with rosbags: images, types of ROS 2 and types of our own."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from mcap.writer import Writer as McapWriter
 from numpy.typing import NDArray
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag1 import Writer as Ros1Writer
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from ruamel.yaml import YAML
+
+from sapnet.bags.types import described_topic
+from sapnet.bags.writer import BagWriter
 
 Frame = NDArray[np.uint8]
 
@@ -150,47 +152,49 @@ def smooth_frames(count: int, height: int = 24, width: int = 32, seed: int = 0) 
     return [cv2.GaussianBlur(frame, (0, 0), 4).astype(np.uint8) for frame in noise]
 
 
+def drive(count: int, topic: str = "/cam/image_raw") -> list[Sent]:
+    """A camera and words, in turn."""
+    sent: list[Sent] = []
+    for number, frame in enumerate(smooth_frames(count, 48, 64)):
+        stamp = START_NS + number * FRAME_NS
+        sent += [image(topic, stamp, frame), text("/log", stamp + 2 * 10**6, str(number))]
+    return sent
+
+
 def split_bag(
     path: Path,
     groups: Sequence[Sequence[Sent]],
     storage: str = "mcap",
-    compression: CompressionMode = CompressionMode.NONE,
-    qos: Sequence[Qos] = (),
+    compression: str = "none",
+    qos: tuple[Qos, ...] = (),
 ) -> Path:
     """A rosbag2 folder with a file for each group of messages, as rosbag2 splits; every topic is in every file."""
     path.mkdir(parents=True)
+    writer = BagWriter(path, storage, compression)
     topics = dict.fromkeys((sent.topic, sent.type) for group in groups for sent in group)
-    merged: dict[str, Any] = {}
+    numbers = {key: writer.add(described_topic(*key, qos, TYPES)) for key in topics}
     for number, group in enumerate(groups):
-        part = path / f"{path.name}_{number}"
-        writer = Writer(part, version=8, storage_plugin=StoragePlugin[storage.upper()])
-        writer.set_compression(compression, CompressionFormat.ZSTD)
-        with writer:
-            connections = {
-                key: writer.add_connection(*key, typestore=TYPES, offered_qos_profiles=qos) for key in topics
-            }
-            for sent in group:
-                writer.write(connections[sent.topic, sent.type], sent.time_ns, sent.data)
-        information = YAML(typ="safe").load(part / "metadata.yaml")["rosbag2_bagfile_information"]
-        merged = _joined(merged, information) if merged else information
-        for name in information["relative_file_paths"]:
-            (part / name).rename(path / name)
-        shutil.rmtree(part)
-    YAML(typ="safe").dump({"rosbag2_bagfile_information": merged}, path / "metadata.yaml")
+        writer.begin(f"{path.name}_{number}")
+        for sent in group:
+            writer.write(numbers[sent.topic, sent.type], sent.time_ns, sent.data)
+        writer.end()
+    writer.finish()
     return path
 
 
-def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    begins = [part["starting_time"]["nanoseconds_since_epoch"] for part in (first, second)]
-    ends = [begin + part["duration"]["nanoseconds"] for begin, part in zip(begins, (first, second), strict=True)]
-    counted = zip(first["topics_with_message_count"], second["topics_with_message_count"], strict=True)
-    topics = [{**topic, "message_count": topic["message_count"] + more["message_count"]} for topic, more in counted]
-    return {
-        **first,
-        "starting_time": {"nanoseconds_since_epoch": min(begins)},
-        "duration": {"nanoseconds": max(ends) - min(begins)},
-        "message_count": first["message_count"] + second["message_count"],
-        "relative_file_paths": first["relative_file_paths"] + second["relative_file_paths"],
-        "files": first["files"] + second["files"],
-        "topics_with_message_count": topics,
-    }
+def mcap_file(path: Path, messages: Sequence[Sent], *options: Any) -> Path:
+    """A file of the mcap library's writer. options: of it."""
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, *options)
+        writer.start("ros2", "test")
+        channels: dict[tuple[str, str], int] = {}
+        for sent in messages:
+            key = sent.topic, sent.type
+            if key not in channels:
+                definition = TYPES.generate_msgdef(sent.type, ros_version=2)[0].encode()
+                schema = writer.register_schema(sent.type, "ros2msg", definition)
+                metadata = {"topic_type_hash": TYPES.hash_rihs01(sent.type)}
+                channels[key] = writer.register_channel(sent.topic, "cdr", schema, metadata)
+            writer.add_message(channels[key], sent.time_ns, sent.data, sent.time_ns)
+        writer.finish()
+    return path

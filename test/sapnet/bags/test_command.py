@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rosbags.rosbag2 import Reader
 
-from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, split_bag, text, write_bag
+from bag_builders import FRAME_NS, START_NS, drive, image, smooth_frames, split_bag, write_bag
 from sapnet.cli import main
 
 CAMERA = "/cam/image_raw"
@@ -17,10 +17,7 @@ CAMERA = "/cam/image_raw"
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    sent: list[Sent] = []
-    for index, frame in enumerate(smooth_frames(5, 48, 64)):
-        sent += [image(CAMERA, START_NS + index * FRAME_NS, frame), text("/log", START_NS + index * FRAME_NS, "x")]
-    return write_bag(tmp_path / "drive", sent)
+    return write_bag(tmp_path / "drive", drive(5))
 
 
 def bag(*arguments: object) -> int:

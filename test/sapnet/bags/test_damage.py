@@ -12,11 +12,9 @@ from pathlib import Path
 import mcap.reader
 import numpy as np
 import pytest
-from mcap.writer import CompressionType
-from mcap.writer import Writer as McapWriter
-from rosbags.rosbag2 import CompressionMode
+from mcap.writer import CompressionType, IndexType
 
-from bag_builders import Sent, ros1_bag, split_bag, text, write_bag
+from bag_builders import Sent, mcap_file, ros1_bag, split_bag, text, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.recording import InputError
 from sapnet.errors import BagError
@@ -81,22 +79,12 @@ def damaged(path: Path) -> tuple[list[Sent], list[str], list[str]]:
     return read, notes, missing
 
 
-def mcap_file(path: Path, sent: list[Sent], compression: CompressionType, chunking: bool = True) -> Path:
-    with path.open("wb") as stream:
-        writer = McapWriter(stream, 4000, compression, use_chunking=chunking)
-        writer.start("ros2", "test")
-        schema = writer.register_schema(STRING, "ros2msg", b"string data\n")
-        channels = {topic: writer.register_channel(topic, "cdr", schema) for topic in ("/a", "/b")}
-        for message in sent:
-            writer.add_message(channels[message.topic], message.time_ns, message.data, message.time_ns)
-        writer.finish()
-    return path
-
-
 @pytest.mark.parametrize("compression", list(CompressionType))
 @pytest.mark.parametrize("chunking", [True, False])
 def test_mcap_that_is_cut_off_anywhere(tmp_path: Path, compression: CompressionType, chunking: bool) -> None:
-    whole = mcap_file(tmp_path / "whole.mcap", messages(), compression, chunking).read_bytes()
+    whole = mcap_file(
+        tmp_path / "whole.mcap", messages(), 4000, compression, IndexType.ALL, True, True, chunking
+    ).read_bytes()
     (tmp_path / "cut").mkdir()
     cut = tmp_path / "cut" / "cut.mcap"
     lengths = []
@@ -120,7 +108,7 @@ def test_mcap_that_is_cut_off_anywhere(tmp_path: Path, compression: CompressionT
 def test_a_flipped_byte_costs_the_chunk_that_it_is_in(
     tmp_path: Path, compression: CompressionType, indexed: bool
 ) -> None:
-    path = mcap_file(tmp_path / "a.mcap", messages(), compression)
+    path = mcap_file(tmp_path / "a.mcap", messages(), 4000, compression)
     whole = bytearray(path.read_bytes())
     if not indexed:
         whole[-28:-20] = bytes(8)  # the footer's start of the summary
@@ -201,14 +189,14 @@ def test_one_file_of_several_is_missing_or_no_recording(tmp_path: Path, storage:
 
 
 def test_files_and_messages_that_cannot_be_unpacked(tmp_path: Path) -> None:
-    bag = split_bag(tmp_path / "bag", [messages(20), messages(20, 20)], "mcap", CompressionMode.FILE)
+    bag = split_bag(tmp_path / "bag", [messages(20), messages(20, 20)], "mcap", "file")
     (file,) = bag.glob("bag_1.*")
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
     read, _, missing = damaged(bag)
     assert read[:20] == messages(20)
     assert read == messages()[: len(read)]
     assert missing[0].startswith(f"{file.name} is damaged (")
-    bag = split_bag(tmp_path / "other", [messages(6)], "sqlite3", CompressionMode.MESSAGE)
+    bag = split_bag(tmp_path / "other", [messages(6)], "sqlite3", "message")
     whole = (bag / "other_0.db3").read_bytes()
     place = whole.rindex(b"\x28\xb5\x2f\xfd") + 4
     (bag / "other_0.db3").write_bytes(whole[:place] + b"\xff" * 8 + whole[place + 8 :])
@@ -219,7 +207,7 @@ def test_files_and_messages_that_cannot_be_unpacked(tmp_path: Path) -> None:
 
 def test_no_room_to_unpack_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that resumes would find other messages than before."""
-    bag = split_bag(tmp_path / "bag", [messages(20), messages(20, 20)], "mcap", CompressionMode.FILE)
+    bag = split_bag(tmp_path / "bag", [messages(20), messages(20, 20)], "mcap", "file")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:

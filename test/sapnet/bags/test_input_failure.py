@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rosbags.rosbag2 import CompressionMode
 
 import sapnet.bags.journal
-from bag_builders import FRAME_NS, START_NS, Sent, image, ros1_bag, smooth_frames, split_bag, text, write_bag
+from bag_builders import drive, ros1_bag, split_bag, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.compare import compare_bags
 from sapnet.bags.derain import derain_bag
@@ -73,22 +72,14 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return storage
 
 
-def drive() -> list[Sent]:
-    sent: list[Sent] = []
-    for number, frame in enumerate(smooth_frames(FRAMES, 48, 64)):
-        stamp = START_NS + number * FRAME_NS
-        sent += [image("/cam/image_raw", stamp, frame), text("/log", stamp + 2 * 10**6, str(number))]
-    return sent
-
-
 @pytest.fixture(params=KINDS)
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A recording in two files, or a ROS 1 bag."""
     (tmp_path / "in").mkdir()
     if request.param == "ros1":
-        return ros1_bag(tmp_path / "in/drive.bag", drive(), chunk_bytes=2**15)
-    mode = CompressionMode.FILE if request.param == "packed" else CompressionMode.NONE
-    return split_bag(tmp_path / "in/drive", [drive()[:FRAMES], drive()[FRAMES:]], "mcap", mode)
+        return ros1_bag(tmp_path / "in/drive.bag", drive(FRAMES), chunk_bytes=2**15)
+    mode = "file" if request.param == "packed" else "none"
+    return split_bag(tmp_path / "in/drive", [drive(FRAMES)[:FRAMES], drive(FRAMES)[FRAMES:]], "mcap", mode)
 
 
 def messages(path: Path) -> list[tuple[str, int, bytes]]:
@@ -136,7 +127,7 @@ def test_storage_that_fails_is_no_difference_between_recordings(storage: Storage
 @pytest.mark.parametrize("more", [0, 1])
 def test_an_input_that_reads_otherwise_is_not_gone_on_with(more: int, tmp_path: Path) -> None:
     """As one that was taken for shorter than it is: what is done would not be what stands before the rest."""
-    source = write_bag(tmp_path / "in", drive())
+    source = write_bag(tmp_path / "in", drive(FRAMES))
     with Derainer(backend="fake", fake={"fail_every": 9}) as failing, pytest.raises(Exception, match="fake failure"):
         derain_bag(failing, source, tmp_path / "out")
     journal = tmp_path / "out.partial/journal.jsonl"

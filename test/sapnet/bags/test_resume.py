@@ -15,7 +15,7 @@ import bag_worker
 import pytest
 from filelock import FileLock
 
-from bag_builders import FRAME_NS, START_NS, Sent, image, read_bag, smooth_frames, text, write_bag
+from bag_builders import Sent, drive, read_bag, write_bag
 from sapnet.bags import journal as parts
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
@@ -38,11 +38,7 @@ def processes() -> ForkServerContext:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sent: list[Sent] = []
-    for index, frame in enumerate(smooth_frames(FRAMES, 48, 64)):
-        at = START_NS + index * FRAME_NS
-        sent += [image("/cam/image_raw", at, frame), text("/log", at + 2_000_000, str(index))]
-    return write_bag(tmp_path_factory.mktemp("recorded") / "in", sent)
+    return write_bag(tmp_path_factory.mktemp("recorded") / "in", drive(FRAMES))
 
 
 @pytest.fixture(scope="module")

@@ -8,36 +8,26 @@ from pathlib import Path
 import pytest
 
 import sapnet.bags.journal
-from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, split_bag, text, write_bag
+from bag_builders import START_NS, Sent, drive, image, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.derainer import Derainer
-
-
-@pytest.fixture
-def drive(tmp_path: Path) -> Path:
-    frames = enumerate(smooth_frames(8))
-    sent = [(image("/cam/image", t, f), text("/t", t + 2 * 10**6, str(n))) for n, f in frames for t in [stamp(n)]]
-    return write_bag(tmp_path / "drives" / "in", [message for pair in sent for message in pair])
-
-
-def stamp(number: int) -> int:
-    return START_NS + number * FRAME_NS
 
 
 def words(path: Path) -> list[Sent]:
     with open_recording(path) as bag:
         assert bag.notes == []
         return [
-            Sent(topic.name, topic.type, ns, data) for topic, ns, data, *_ in bag.messages() if topic.name[:2] == "/t"
+            Sent(topic.name, topic.type, ns, data) for topic, ns, data, *_ in bag.messages() if topic.name == "/log"
         ]
 
 
 @pytest.mark.parametrize("nth", range(1, 12))
 def test_an_interrupt_while_a_part_is_made_safe_loses_nothing(
-    tmp_path: Path, drive: Path, derainer: Derainer, monkeypatch: pytest.MonkeyPatch, nth: int
+    tmp_path: Path, derainer: Derainer, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    monkeypatch.setattr(sapnet.bags.journal, "PART_BYTES", 6000)
+    monkeypatch.setattr(sapnet.bags.journal, "PART_BYTES", 20_000)
+    source = write_bag(tmp_path / "in", drive(8))
     real, calls = os.fsync, iter(range(1, 10**6))
 
     def interrupted(handle: int) -> None:
@@ -47,16 +37,16 @@ def test_an_interrupt_while_a_part_is_made_safe_loses_nothing(
 
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        derain_bag(derainer, drive, tmp_path / "out")
-    derain_bag(derainer, drive, tmp_path / "out", resume=True)
-    assert words(tmp_path / "out") == words(drive)
+        derain_bag(derainer, source, tmp_path / "out")
+    derain_bag(derainer, source, tmp_path / "out", resume=True)
+    assert words(tmp_path / "out") == words(source)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_files_that_overlap_in_time_keep_their_order(tmp_path: Path, derainer: Derainer, storage: str) -> None:
     times = [[0, 30, 60], [20, 50], [10, 70]]
-    groups = [[text("/t", START_NS + ns, str(ns)) for ns in group] for group in times]
+    groups = [[text("/log", START_NS + ns, str(ns)) for ns in group] for group in times]
     groups[0].insert(0, image("/cam/image", START_NS - 10**6, smooth_frames(1)[0]))
-    drive = split_bag(tmp_path / "in", groups, storage)
-    derain_bag(derainer, drive, tmp_path / "out")
+    source = split_bag(tmp_path / "in", groups, storage)
+    derain_bag(derainer, source, tmp_path / "out")
     assert [sent.time_ns - START_NS for sent in words(tmp_path / "out")] == [ns for group in times for ns in group]
