@@ -24,7 +24,7 @@ from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError, ImageFormatError
-from sapnet.files import write_json
+from sapnet.files import sync
 
 REPORT = "sapnet_report.json"
 # Unreadable images that are reported individually.
@@ -118,7 +118,9 @@ class _Run:
         self.report.notes = [*bag.notes, *self._outputs.notes, *self.report.notes]
         self.report.is_partial = bool(bag.missing)
         writer.finish()
-        write_json(job.folder / BAG / REPORT, asdict(self.report), indent=None)
+        report = job.folder / BAG / REPORT
+        report.write_text(json.dumps(asdict(self.report)))
+        sync(report)
         job.end(self._output)
 
     def _records(self) -> Records:

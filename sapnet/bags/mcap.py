@@ -48,11 +48,10 @@ _DAMAGE = (McapError, ZstdError, ValueError, KeyError, OverflowError, struct.err
 
 
 class McapFile:
-    """An mcap file. topics: one per channel. span_ns: log times of its first message and of the last,
-    plus one; equal if there are none.
+    """An mcap file. topics: one per channel. compression: ``chunk`` or ``none``. profile: of its header.
 
-    compression: ``chunk`` or ``none``. profile: of its header. find: returns where to read it. Raises BagError if
-    nothing can be read, OSError.
+    find: returns where to read it. span_ns: log times of its first message and of the last, plus one; equal if there
+    are none. Raises BagError if nothing can be read, OSError.
     """
 
     def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
@@ -121,12 +120,8 @@ class McapFile:
 
     def _indexed(self, stream: _Stream, wanted: dict[int, Topic], start: int, stop: int) -> Iterator[McapMessage]:
         names = {topic.name for topic in wanted.values()}
-        try:
-            reader = _seeking(stream)
-            summary = reader.get_summary()
-        except _DAMAGE as err:
-            self._lose(err)
-            return
+        reader = _seeking(stream)
+        summary = reader.get_summary()
         assert summary is not None  # as when the file was opened
         for chunks in _groups(summary.chunk_indexes):
             # One group at a time, so that a damaged chunk costs no later ones.

@@ -121,7 +121,7 @@ class BagReport:
     def from_json(values: dict[str, Any]) -> BagReport:
         """The inverse of ``dataclasses.asdict``."""
         cameras = [CameraReport(**camera) for camera in values["cameras"]]
-        backends = [(time_ns, backend) for time_ns, backend in values.get("backends", ())]
+        backends = [(time_ns, backend) for time_ns, backend in values["backends"]]
         return BagReport(**{**values, "cameras": cameras, "backends": backends})
 
 

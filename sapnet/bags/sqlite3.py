@@ -21,10 +21,10 @@ _STORAGE_ERRORS = ("disk I/O error", "database or disk is full", "unable to open
 
 
 class Sqlite3File:
-    """A database of a recording. topics: those in it. span_ns: log times of its first message and of the last, plus
-    one; equal if there are none.
+    """A database of a recording. topics: those in it. find: returns where to read it.
 
-    find: returns where to read it. Raises BagError if nothing can be read, OSError.
+    span_ns: log times of its first message and of the last, plus one; equal if there are none.
+    Raises BagError if nothing can be read, OSError.
     """
 
     def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
