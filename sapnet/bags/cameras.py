@@ -1,16 +1,32 @@
-"""Finds the cameras of a recording, and names their output topics."""
+"""Finds the cameras of a recording; names their output topics, and makes the messages that are written to them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from sapnet.bags.recording import CDR, Recording, Topic
-from sapnet.bags.types import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode, deserialize
+from sapnet.bags.options import BagOptions
+from sapnet.bags.recording import CDR, Message, Recording, Topic
+from sapnet.bags.types import (
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    IMAGE,
+    BagFrame,
+    decode,
+    described_topic,
+    deserialize,
+    encode,
+    encode_info,
+)
 from sapnet.errors import BagError, ImageFormatError
-from sapnet.images.topics import COMPARISON, DERAINED, STREAK_MASK
+from sapnet.images.messages import output_encoding
+from sapnet.images.topics import COMPARISON, DERAINED, DERAINED_INFO, STREAK_MASK
+
+if TYPE_CHECKING:
+    from sapnet.derainer import Derained
 
 # Frames of a topic that are tried until one can be decoded, to find out whether it is in color.
 _LOOKED_AT = 20
@@ -74,17 +90,125 @@ def contents(source: Recording) -> str:
     return f"It holds {seen}{_advice(source)}"
 
 
-def _advice(source: Recording) -> str:
-    if any(topic.encoding == "ros1" for topic in source.topics):
-        return ". Its messages are ROS 1 encoded: derain the ROS 1 .bag that it was converted from"
-    return ""
+@dataclass
+class Item:
+    """A message of a recording, and what is made of it.
+
+    number: of the message among all that are selected. camera: set for images of a camera.
+    frame, derained: set if it is to be derained. info: CDR of the matching camera_info, if there is one.
+    latency_ms: its share of the network's time. backend: that ran. skipped: left out by the stride.
+    unreadable: why its frame could not be decoded.
+    """
+
+    number: int
+    recorded: Message
+    camera: Camera | None = None
+    skipped: bool = False
+    unreadable: str = ""
+    frame: BagFrame | None = None
+    info: bytes | None = None
+    derained: Derained | None = None
+    latency_ms: float = 0.0
+    backend: str = ""
+
+    @property
+    def bytes_held(self) -> int:
+        """Of the message and everything made from it."""
+        derained = 0 if self.derained is None else self.derained.image.nbytes + self.derained.streaks.nbytes
+        return len(self.recorded.data) + (0 if self.frame is None else self.frame.decoded.bgr.nbytes) + derained
 
 
-def untouched_siblings(cameras: Sequence[Camera], images: Sequence[Topic]) -> list[Topic]:
+class Outputs:
+    """The output of one run.
+
+    topics: those of the source first. notes: what may be unexpected in them, a sentence each.
+    """
+
+    def __init__(self, bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> None:
+        self._options = options
+        self._described = any(topic.schema.data for topic in bag.topics)
+        self._infos = {camera.info for camera in cameras if camera.info is not None}
+        sources = {camera.topic for camera in cameras}
+        self._kept = {topic for topic in bag.topics if self._stays(topic, topic in sources)}
+        made = {camera: self._made(camera) for camera in cameras}
+        taken = {topic.name for topic in self._kept}
+        clashes = sorted({t.name for topics in made.values() for t in topics if t is not None and t.name in taken})
+        if clashes:
+            raise BagError(
+                f"{bag.path} has {', '.join(clashes)} already: it was derained before. Derain the original "
+                "recording, or another camera of it with --topic"
+            )
+        self._outputs = {camera.topic: topics for camera, topics in made.items()}
+        new = [topic for topics in made.values() for topic in topics if topic is not None]
+        rainy = [t.name for t in _untouched_siblings(cameras, bag.topics) if options.replace and t in self._kept]
+        self.notes = [
+            f"{name} shows a derained camera in another transport, with its rain: it is copied" for name in rainy
+        ]
+        self.topics = (*(topic for topic in bag.topics if topic in self._kept), *new)
+
+    def names(self, camera: Camera) -> tuple[str, str, str]:
+        """Topics of a camera: source, derained, streak mask."""
+        derained, _, mask = self._outputs[camera.topic]
+        return camera.topic.name, derained.name, mask.name
+
+    def messages(self, item: Item) -> Iterator[Message]:
+        """The messages to write for one of the source: itself if it is kept, then the derained ones."""
+        recorded, frame, derained = item.recorded, item.frame, item.derained
+        if recorded.topic in self._kept:
+            yield recorded
+        if item.camera is None:
+            return
+        image, info, mask = self._outputs[recorded.topic]
+        if frame is not None and derained is not None:
+            header, quality = frame.message.header, self._options.quality
+            codec, encoding = self._options.compressed or frame.codec, output_encoding("same", frame.decoded.encoding)
+            data = encode(header, derained.image, encoding, codec, quality, frame.decoded.alpha)
+            yield recorded._replace(topic=image, data=data)
+            described = None if item.info is None else encode_info(header, item.info)
+            if info is not None and described is not None:
+                yield recorded._replace(topic=info, data=described)
+            # A mask is exact: it is compressed without loss.
+            data = encode(header, derained.streak_mask, "mono8", "png" if codec else "", quality)
+            yield recorded._replace(topic=mask, data=data)
+        elif item.unreadable and self._options.replace and image.type == recorded.topic.type:
+            yield recorded._replace(topic=image)
+
+    def _stays(self, topic: Topic, is_source: bool) -> bool:
+        if is_source:
+            return not self._options.replace and not self._options.only_derained
+        if self._options.only_derained:
+            return self._options.replace and topic in self._infos
+        return True
+
+    def _made(self, camera: Camera) -> tuple[Topic, Topic | None, Topic]:
+        """Topics of the derained frames, of their camera_info if one was recorded, and of the streak masks."""
+        compressed = camera.compressed or bool(self._options.compressed)
+        kind = COMPRESSED_IMAGE if compressed else IMAGE
+        derained = camera.output(DERAINED.name, compressed)
+        if self._options.replace:
+            derained = camera.topic.name + ("/compressed" if compressed and not camera.compressed else "")
+        info = None
+        if camera.info is not None and not self._options.replace:
+            info = self._topic(camera.output(DERAINED_INFO.name), CAMERA_INFO, camera.info)
+        mask = self._topic(camera.output(STREAK_MASK.name, compressed), kind, camera.topic)
+        return self._topic(derained, kind, camera.topic), info, mask
+
+    def _topic(self, name: str, type_name: str, like: Topic) -> Topic:
+        """A topic with the source's QoS profiles, and with a definition if the recording has definitions."""
+        return described_topic(name, type_name, like.qos) if self._described else Topic(name, type_name, like.qos)
+
+
+def _untouched_siblings(cameras: Sequence[Camera], images: Sequence[Topic]) -> list[Topic]:
     """Topics that carry the images of these cameras in another transport."""
     bases, taken = {_base(camera.topic) for camera in cameras}, {camera.topic for camera in cameras}
     images = [topic for topic in images if topic.type in (IMAGE, COMPRESSED_IMAGE)]
     return [topic for topic in images if topic not in taken and _base(topic) in bases]
+
+
+def _advice(source: Recording) -> str:
+    if any(topic.encoding == "ros1" for topic in source.topics):
+        return ". Its messages are ROS 1 encoded: derain the ROS 1 .bag that it was converted from"
+    return ""
 
 
 def _in_colour(source: Recording, images: Sequence[Topic]) -> list[Topic]:

@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sapnet.bags.cameras import Camera, contents, find_cameras
+from sapnet.bags.cameras import Camera, Item, Outputs, contents, find_cameras
 from sapnet.bags.journal import BAG, Job, Parts, require_same, workplace
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.metadata import METADATA
 from sapnet.bags.open import open_recording
 from sapnet.bags.options import BagOptions
-from sapnet.bags.outputs import Outputs
-from sapnet.bags.pipeline import Item, Steps, digest_of
+from sapnet.bags.pipeline import Steps, digest_of
 from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic, reading
 from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter

@@ -6,49 +6,20 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 from threading import Condition, Thread
 
-from sapnet.bags.cameras import Camera
+from sapnet.bags.cameras import Camera, Item
 from sapnet.bags.options import BagOptions
 from sapnet.bags.recording import Message, Recording, Topic
-from sapnet.bags.types import BagFrame, decode
-from sapnet.derainer import Derained, Derainer
+from sapnet.bags.types import decode
+from sapnet.derainer import Derainer
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.frame import require_frame
 
 # Bytes of messages and frames that each of the steps may hold in advance.
 AHEAD_BYTES = 16 * 2**20
-
-
-@dataclass
-class Item:
-    """A message in the pipeline.
-
-    number: of the message among all that are selected. camera: set for images of a camera.
-    frame, derained: set if it is to be derained. info: CDR of the matching camera_info, if there is one.
-    latency_ms: its share of the network's time. backend: that ran. skipped: left out by the stride.
-    unreadable: why its frame could not be decoded.
-    """
-
-    number: int
-    recorded: Message
-    camera: Camera | None = None
-    skipped: bool = False
-    unreadable: str = ""
-    frame: BagFrame | None = None
-    info: bytes | None = None
-    derained: Derained | None = None
-    latency_ms: float = 0.0
-    backend: str = ""
-
-    @property
-    def bytes_held(self) -> int:
-        """Of the message and everything made from it."""
-        derained = 0 if self.derained is None else self.derained.image.nbytes + self.derained.streaks.nbytes
-        return len(self.recorded.data) + (0 if self.frame is None else self.frame.decoded.bgr.nbytes) + derained
 
 
 class Steps:

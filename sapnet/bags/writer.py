@@ -240,18 +240,15 @@ class _Sqlite3:
         self._database = sqlite3.connect(path, check_same_thread=False)
         self._database.executescript(_SQLITE3_TABLES)
         self._types: set[str] = set()
-        self._count = 0
 
     def add(self, topic: Topic) -> int:
-        self._count += 1
         if topic.type not in self._types and topic.schema.data:
             self._types.add(topic.type)
             definition = topic.schema.data.decode(errors="replace")
             values = topic.type, topic.schema.encoding, definition, topic.digest
             self._database.execute("INSERT INTO message_definitions VALUES (NULL, ?, ?, ?, ?)", values)
-        row = self._count, topic.name, topic.type, topic.encoding, dump_qos(topic.qos), topic.digest
-        self._database.execute("INSERT INTO topics VALUES (?, ?, ?, ?, ?, ?)", row)
-        return self._count
+        row = topic.name, topic.type, topic.encoding, dump_qos(topic.qos), topic.digest
+        return self._database.execute("INSERT INTO topics VALUES (NULL, ?, ?, ?, ?, ?)", row).lastrowid or 0
 
     def write(self, number: int, time_ns: int, data: bytes, publish_ns: int, sequence: int) -> None:
         self._database.execute("INSERT INTO messages VALUES (NULL, ?, ?, ?)", (number, time_ns, data))

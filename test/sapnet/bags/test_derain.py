@@ -364,6 +364,18 @@ def test_an_output_that_is_there_is_kept(derain: Derain, derainer: Derainer, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+def test_a_run_that_is_to_replace_an_output_resumes(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
+    derain(drive(6))
+    before, seen = read_bag(tmp_path / "out"), list[int]()
+    with Derainer(backend="fake", fake={"fail_every": 4}) as failing, pytest.raises(BackendError):
+        derain_bag(failing, tmp_path / "in", tmp_path / "out", overwrite=True)
+    assert read_bag(tmp_path / "out") == before
+    arguments: Any = {"resume": True, "overwrite": True, "progress": lambda progressed: seen.append(progressed.frames)}
+    assert derain_bag(derainer, tmp_path / "in", tmp_path / "out", **arguments).frames == 6
+    assert (seen[-1], read_bag(tmp_path / "out")) == (3, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
 def test_the_report_names_the_backends_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one from the third frame on, over parts of a message each."""
 
