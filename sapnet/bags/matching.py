@@ -68,7 +68,9 @@ def pair_up(sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]]) -
         places[side][name] += 1
         if name in waiting:
             clocks.note(side, entry)
-            yield from waiting[name].add(side, entry)
+            for pair in waiting[name].add(side, entry):
+                clocks.meet(pair)
+                yield pair
         else:
             yield _alone(side, entry)
         heads[side] = next(streams[side], None)
@@ -101,8 +103,9 @@ class _Clocks:
         overlap = a.start_ns < b.end_ns and b.start_ns < a.end_ns
         # Log time of B minus that of A, for the same moment.
         self._offset = 0 if overlap else b.start_ns - a.start_ns
-        # Of each side: log time minus stamp of each topic's newest message.
+        # Of each side: log time minus stamp of each topic's first message.
         self._delays: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        self._settled = False
         # Of each side: the latest log time so far, as times go back where a new file begins, and messages read.
         self._latest_ns = [0, 0]
         self._read = [0, 0]
@@ -120,12 +123,20 @@ class _Clocks:
         return left[0] if left else None
 
     def note(self, side: int, entry: Entry) -> None:
-        """Compare the stamp of a message with that of the other side's newest message of the topic."""
+        """Until messages have met, compare the first stamps of a topic."""
         name, (a, b) = entry.message.topic.name, self._delays
-        if entry.stamp is not None:
+        if not self._settled and entry.stamp is not None and name not in self._delays[side]:
             self._delays[side][name] = entry.message.time_ns - entry.stamp
             if name in a and name in b:
                 self._offset = b[name] - a[name]
+                self._settled = True
+
+    def meet(self, pair: Pair) -> None:
+        """Two messages with one stamp belong to the same moment."""
+        a, b = pair
+        if a is not None and b is not None and a.stamp is not None:
+            self._offset = b.message.time_ns - a.message.time_ns
+            self._settled = True
 
 
 class _Waiting:

@@ -105,11 +105,15 @@ def test_a_frame_that_is_missing_in_the_middle_is_the_only_difference(compare: C
 def test_a_long_hole_is_stepped_over(
     compare: Compare, monkeypatch: pytest.MonkeyPatch, first: int, last: int, late_ns: int
 ) -> None:
-    """Far more than may wait. late_ns: B was recorded so much later, with the same stamps."""
+    """Far more than may wait. late_ns: B was recorded so much later, with the same stamps, some of which are unset."""
     monkeypatch.setattr(pairing, "MAX_WAITING_BYTES", 10_000)
-    messages = drive(100)
+    messages, jitter = drive(100), np.random.default_rng(1)
     kept = [sent for index, sent in enumerate(messages) if not first <= index // 3 < last]
-    later = [sent._replace(time_ns=sent.time_ns + late_ns) for sent in kept]
+    unset = [image("/unset", 0, smooth_frames(1)[0])._replace(time_ns=stamp) for stamp in stamps(100)]
+    later = [
+        sent._replace(time_ns=sent.time_ns + late_ns + int(jitter.integers(30_000_000))) for sent in [*kept, *unset]
+    ]
+    messages, later = (sorted(some, key=lambda sent: sent.time_ns) for some in ([*messages, *unset], later))
     topic = by_name(compare(messages, later))[CAMERA]
     assert (topic.equal, topic.only_a, topic.only_b) == (100 - (last - first), last - first, 0)
     topic = by_name(compare(later, messages))[CAMERA]
