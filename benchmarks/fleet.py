@@ -71,9 +71,9 @@ def measure(
     total = bags * frames
     with tempfile.TemporaryDirectory() as folder:
         drives = write_drives(Path(folder) / "drives", bags, frames, shape)
-        rounds = [(loop_s(drives, network), fleet_s(drives, network, 1), fleet_s(drives, network, 2))]
-        while len(rounds) < repeat:
-            rounds.append((loop_s(drives, network), fleet_s(drives, network, 1), fleet_s(drives, network, 2)))
+        rounds = [
+            (loop_s(drives, network), fleet_s(drives, network, 1), fleet_s(drives, network, 2)) for _ in range(repeat)
+        ]
     alone, one, two = (min(times) for times in zip(*rounds, strict=True))
     print(f"\n{title}: {bags} recordings of {frames} frames of {shape[0]}x{shape[1]}, best of {repeat}")
     print(f"  plain loop  {alone:7.2f} s  {total / alone:7.1f} frames/s")

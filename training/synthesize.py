@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from sapnet.commands.common import parse_positive, parse_whole
 from sapnet.errors import SapnetError
 from sapnet.images.frame import psnr_y
+from sapnet.media.contact_sheet import contact_sheet
 from sapnet.media.pictures import read_image, write_image
 from training.commands import make_parser, one_line_errors, table
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
@@ -30,8 +30,7 @@ examples:
   python -m training.synthesize photographs rain_train --copies 4 --compare datasets/test/Rain100L
   python -m training.synthesize photographs --sheet rain.jpg
 """
-_COLUMNS = 6
-_CELL = 240
+_COLUMNS = 8  # of the sheet
 
 
 @dataclass(frozen=True)
@@ -116,24 +115,16 @@ def write_set(samples: Iterable[tuple[str, RainySample]], output: Path) -> RainS
 
 
 def make_sheet(photographs: Sequence[Path], seed: int, path: Path) -> None:
-    """Write 24 samples as one picture: eight each of light, medium and heavy rain."""
-    cells = []
-    for row, kind in enumerate(("light", "medium", "heavy")):
-        for column in range(8):
+    """Write 24 samples as one picture: a row each of light, medium and heavy rain."""
+    kinds, rows = ("light", "medium", "heavy"), []
+    for row, kind in enumerate(kinds):
+        cells = {}
+        for column in range(_COLUMNS):
             rng = np.random.default_rng([seed, row, column])
-            clean = _square(read_image(photographs[(row * 8 + column) % len(photographs)]), rng)
-            rain = draw_rain(kind, rng)
-            cells.append(rain_on(clean, rain, int(rng.integers(2**31))).rainy)
-    rows = [np.hstack(cells[start : start + _COLUMNS]) for start in range(0, len(cells), _COLUMNS)]
-    write_image(path, np.vstack(rows))
-
-
-def _square(image: Image, rng: np.random.Generator) -> Image:
-    """A square part of the image, as large as it allows, ``_CELL`` pixels wide."""
-    side = min(image.shape[:2])
-    top, left = (int(rng.integers(size - side + 1)) for size in image.shape[:2])
-    square = image[top : top + side, left : left + side]
-    return np.asarray(cv2.resize(square, (_CELL, _CELL), interpolation=cv2.INTER_AREA), np.uint8)
+            clean = read_image(photographs[(row * _COLUMNS + column) % len(photographs)])
+            cells[str(column + 1)] = rain_on(clean, draw_rain(kind, rng), int(rng.integers(2**31))).rainy
+        rows.append(cells)
+    contact_sheet(rows, path, kinds)
 
 
 def _images(sample: RainySample) -> tuple[Image, Image, Image]:

@@ -76,14 +76,13 @@ def perceptual_contrastive_loss(derained: Tensor, rainy: Tensor, clean: Tensor, 
     """Sum over layers of ``w |f(derained) - f(clean)| / |f(derained) - f(rainy)|``, mean absolute differences.
 
     derained, rainy, clean: (B, 3, H, W) RGB in [0, 1]. features: image to one tensor for each of LAYER_WEIGHTS.
-    Returns a float32 scalar, 0 for a perfect result, in any precision around it.
+    Returns a scalar, 0 for a perfect result.
     """
-    with torch.autocast(derained.device.type, enabled=False):
-        anchors = features(derained.float())
-        with torch.no_grad():
-            negatives, positives = features(rainy.float()), features(clean.float())
-        ratios = [
-            weight * (anchor - positive).abs().mean() / (anchor - negative).abs().mean().clamp(min=_LEAST)
-            for weight, anchor, positive, negative in zip(LAYER_WEIGHTS, anchors, positives, negatives, strict=True)
-        ]
-        return torch.stack(ratios).sum()
+    anchors = features(derained)
+    with torch.no_grad():
+        negatives, positives = features(rainy), features(clean)
+    ratios = [
+        weight * (anchor - positive).abs().mean() / (anchor - negative).abs().mean().clamp(min=_LEAST)
+        for weight, anchor, positive, negative in zip(LAYER_WEIGHTS, anchors, positives, negatives, strict=True)
+    ]
+    return torch.stack(ratios).sum()

@@ -21,7 +21,6 @@ def edge_loss(derained: Tensor, clean: Tensor, sigma: float = 1.0) -> Tensor:
     own magnitude comes after non-maximum suppression, sparse and jumping, and is of no use as a loss.
 
     derained, clean: (B, 3, H, W) RGB in [0, 1], H and W above ``3 * sigma``. sigma: of the Gaussian, in pixels.
-    Computed in float32, or float64 where an image is that, whatever autocast says.
 
     >>> clean = torch.zeros(1, 3, 16, 16)
     >>> derained = torch.zeros(1, 3, 16, 16, requires_grad=True)
@@ -30,8 +29,7 @@ def edge_loss(derained: Tensor, clean: Tensor, sigma: float = 1.0) -> Tensor:
     >>> loss.item()
     0.0
     """
-    with torch.autocast(derained.device.type, enabled=False):
-        return (_edge_strength(derained, sigma) - _edge_strength(clean, sigma)).abs().mean()
+    return (_edge_strength(derained, sigma) - _edge_strength(clean, sigma)).abs().mean()
 
 
 @torch.no_grad()
@@ -67,7 +65,6 @@ def edge_agreement(derained: Tensor, clean: Tensor) -> Tensor:
 
 def _edge_strength(image: Tensor, sigma: float) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W)."""
-    image = image if image.dtype == torch.float64 else image.float()
     side = 2 * math.ceil(3 * sigma) + 1
     smooth = gaussian_blur2d(rgb_to_grayscale(image), side, (sigma, sigma))
     along_x, along_y = spatial_gradient(smooth).unbind(2)

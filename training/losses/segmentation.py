@@ -46,16 +46,15 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
 def unsupervised_segmentation_loss(image: Tensor, network: Segmenter, gamma: float = 2.0) -> Tensor:
     """Focal loss of a segmentation against its own argmax: the image is to be segmented with confidence.
 
-    image: (B, 3, H, W), [0, 1]. network: images to logits. Returns a float32 scalar, in any precision around it.
+    image: (B, 3, H, W), [0, 1]. network: images to logits. Returns a scalar.
     """
-    with torch.autocast(image.device.type, enabled=False):
-        logits = network(image.float())
-        return focal_loss(logits, logits.detach().argmax(1), gamma)
+    logits = network(image)
+    return focal_loss(logits, logits.detach().argmax(1), gamma)
 
 
 def residual(derained: Tensor, rainy: Tensor) -> Tensor:
     """The rain that was taken out, in [0, 1]: rain only brightens."""
-    return (rainy.float() - derained.float()).clamp(0.0, 1.0)
+    return (rainy - derained).clamp(0.0, 1.0)
 
 
 class ResNetFPN(nn.Module):

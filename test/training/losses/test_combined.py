@@ -82,7 +82,7 @@ class TestTerms:
         assert reached.tolist() == ([True] * STAGES if name in ("ssim", "l1") else [False, False, True])
 
     def test_precision_around_it_changes_nothing(self, batch):
-        loss = DerainingLoss(LossConfig(edge=1))
+        loss = DerainingLoss(LossConfig(edge=1, urss=1, ubs=1, pcl=1))
         outside = loss(*batch)["loss"]
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(loss(*batch)["loss"], outside)
