@@ -64,13 +64,19 @@ def one_line_errors(name: str) -> Callable[[Callable[Given, int]], Callable[Give
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], style: box.Box | None = None, width: int = _WIDE
 ) -> str:
-    """Aligned text, by default plain; the first column is text, the others are figures."""
-    shown = Table(box=style, padding=(0, 1) if style is None else 0)
+    """Aligned text, by default plain; the first column is text, the others are figures, aligned to the right."""
+    is_markdown = style is box.MARKDOWN
+    shown = Table(box=style, padding=0 if style is box.SIMPLE_HEAD else (0, 1))
     shown.add_column(headings[0], overflow="fold", min_width=12)
     for heading in headings[1:]:
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        shown.add_row(*(cell.replace("|", r"\|") if style is box.MARKDOWN else cell for cell in row))
+        shown.add_row(*(cell.replace("|", r"\|") if is_markdown else cell for cell in row))
     text = io.StringIO()
     Console(file=text, width=width, markup=False).print(shown)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+    lines = [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+    if is_markdown:
+        # rich has no mark for what is aligned to the right.
+        first, *others = lines[1].split("-|")
+        lines[1] = "-|".join([first, ":|".join(others)])
+    return "\n".join(lines)
