@@ -297,7 +297,4 @@ class Dispatch:
             self._log_error(f"{camera.label}:{type(err).__name__}", f"{camera.label}: {describe(err)}")
             return
         frame.parts.total_s = self._clock() - frame.received_s
-        if derained is None:
-            camera.stats.count_passed_through(fate.reason, fate.error, frame.parts)
-        else:
-            camera.stats.count_derained(frame.parts)
+        camera.stats.count_published(frame.parts, fate.reason, fate.error)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from threading import Lock
+
+import numpy as np
 
 from sapnet_ros.fate import OVERLOAD
 from sapnet_ros.mailbox import PARTS, Parts
@@ -89,19 +91,16 @@ class CameraStats:
             self._now.received += 1
             self._ins_s.append(now_s)
 
-    def count_derained(self, parts: Parts) -> None:
-        """Count a derained frame published."""
+    def count_published(self, parts: Parts, reason: str = "", error: str = "") -> None:
+        """Count a frame published. reason: why it passed through; empty for a derained one."""
         with self._lock:
-            self._now.derained += 1
-            self._parts.append(parts)
-            self._note_out(parts)
-            self._note_fate("", "")
-
-    def count_passed_through(self, reason: str, error: str = "", parts: Parts | None = None) -> None:
-        """Count an original published."""
-        with self._lock:
-            self._now.passed_through[reason] += 1
-            self._note_out(parts or Parts())
+            if reason:
+                self._now.passed_through[reason] += 1
+            else:
+                self._now.derained += 1
+                self._parts.append(parts)
+            self._outs_s.append(self._clock())
+            self._passing_s.append(parts.preprocess_s + parts.postprocess_s + parts.publish_s)
             self._note_fate(reason, error)
 
     def count_dropped(self, reason: str, error: str = "") -> None:
@@ -146,10 +145,6 @@ class CameraStats:
                 error_age_s=now_s - self._error_s,
             )
 
-    def _note_out(self, parts: Parts) -> None:
-        self._outs_s.append(self._clock())
-        self._passing_s.append(parts.preprocess_s + parts.postprocess_s + parts.publish_s)
-
     def _note_fate(self, reason: str, error: str) -> None:
         if error or reason != OVERLOAD:  # which is no sign of the network's state
             self._now.last_reason, self._now.last_error = reason, error
@@ -163,11 +158,9 @@ def _rate(times_s: Iterable[float], now_s: float) -> float:
     return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
 
 
-def _percentiles(parts: Iterable[Parts]) -> Mapping[str, float]:
-    columns = zip(PARTS, zip(*map(astuple, parts), strict=True), strict=False)
-    return {f"{name}_ms_p{q}": 1e3 * _quantile(sorted(column), q) for name, column in columns for q in PERCENTILES}
-
-
-def _quantile(ordered: list[float], percent: int) -> float:
-    """Nearest-rank percentile of a sorted, non-empty list."""
-    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
+def _percentiles(parts: Collection[Parts]) -> Mapping[str, float]:
+    if not parts:
+        return {}
+    seconds = np.percentile([astuple(one) for one in parts], PERCENTILES, axis=0, method="inverted_cdf")
+    columns = zip(PARTS, 1e3 * seconds.T, strict=True)
+    return {f"{name}_ms_p{q}": float(ms) for name, column in columns for q, ms in zip(PERCENTILES, column, strict=True)}

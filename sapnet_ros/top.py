@@ -25,7 +25,7 @@ from rich.styled import Styled
 from rich.table import Table
 from rich.text import Text
 
-from sapnet.commands.common import add_command, clean
+from sapnet.commands.common import add_command, clean, parse_above_zero
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
@@ -77,7 +77,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--once", action="store_true", help="print the first message and end")
     parser.add_argument("--json", action="store_true", help="print each message as a line of JSON")
     parser.add_argument(
-        "--timeout", type=_parse_seconds, default=5.0, metavar="S", help="seconds that --once waits (default: 5)"
+        "--timeout", type=parse_above_zero, default=5.0, metavar="S", help="seconds that --once waits (default: 5)"
     )
     return parser
 
@@ -213,16 +213,6 @@ def _listening(monitor: Monitor) -> Iterator[Callable[[], None]]:
         executor.shutdown()
         node.destroy_node()
         rclpy.shutdown(context=context)
-
-
-def _parse_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
-    return seconds
 
 
 @dataclass(frozen=True)

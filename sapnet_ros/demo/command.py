@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sapnet.bags import open_recording
-from sapnet.commands.common import NETWORK, add_command, add_network_arguments, parse_positive
+from sapnet.commands.common import NETWORK, add_command, add_network_arguments, parse_above_zero, parse_positive
 from sapnet.media.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet.rain import RAIN_PRESETS
 from sapnet_ros.demo.recording import TOPIC, open_input, write_recording
 from sapnet_ros.demo.report import SHEET, VIDEO, Recording, summarize, write_pictures
-from sapnet_ros.replay.command import finish, folder_beside, perform, print_table
+from sapnet_ros.replay.command import folder_beside, perform, print_table, tell
 from sapnet_ros.replay.plan import make_plan
+from sapnet_ros.replay.processes import RunError
 from sapnet_ros.replay.run import ReplaySettings
-from sapnet_ros.replay.waiting import parse_rate
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
@@ -60,7 +59,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         choices=(NO_RAIN, *RAIN_PRESETS),
         help="synthetic rain to add (default: light on the photographs, none on an INPUT)",
     )
-    parser.add_argument("--rate", type=parse_rate, default=10.0, metavar="HZ", help=_help("maximum frame rate"))
+    parser.add_argument("--rate", type=parse_above_zero, default=10.0, metavar="HZ", help=_help("maximum frame rate"))
     parser.add_argument(
         "--frames", type=parse_positive, default=BUILTIN_FRAMES, metavar="N", help=_help("maximum number of frames")
     )
@@ -79,39 +78,40 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo: 0 when frames were derained, 1 if a process failed. Raises SapnetError on wrong input."""
-    summaries: list[dict[str, Any]] = []
+    try:
+        figures, summary = _demonstrate(args)
+    except RunError as err:
+        return tell(err)
+    if args.json:
+        print(json.dumps(summary, indent=2))
+        return 0
+    print_table(figures | {"output": None})
+    if summary["psnr_rainy"] is not None:
+        print(f"PSNR       {summary['psnr_rainy']:.2f} dB rainy, {summary['psnr_derained']:.2f} dB derained")
+    for what, name in (("pictures", SHEET), ("video", VIDEO), ("recording", BAG), ("figures", SUMMARY)):
+        print(f"{what:<10} {args.output / name}")
+    return 0
 
-    def show(summary: dict[str, Any]) -> None:
-        print_table(summaries[0])
-        if summary["psnr_rainy"] is not None:
-            print(f"PSNR       {summary['psnr_rainy']:.2f} dB rainy, {summary['psnr_derained']:.2f} dB derained")
-        for what, name in (("pictures", SHEET), ("video", VIDEO), ("recording", BAG), ("figures", SUMMARY)):
-            print(f"{what:<10} {args.output / name}")
 
-    return finish(lambda: _demonstrate(args, summaries), args.json, show)
-
-
-def _demonstrate(args: argparse.Namespace, summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write all results to the output folder and return the summary; appends the replay's to ``summaries``."""
+def _demonstrate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write all results to the output folder; returns the replay's figures and the demo's summary."""
     rain = args.rain or (NO_RAIN if args.input else "light")
     sequence = RainySequence(args.input, rain, args.frames, args.size, opener=open_input)
     with folder_beside(args.output) as folder:
         played = folder / "played"
         sizes = write_recording(sequence, args.rate, played)
         with open_recording(played) as source:
-            # Lockstep reads all frames for their sizes, which the node is to have ready also in an open loop.
-            plan = replace(make_plan(source, [TOPIC], lockstep=True), lockstep=not args.open_loop)
+            plan = make_plan(source, [TOPIC], lockstep=not args.open_loop, every_size=True)
         node = {name: value for name in NETWORK if (value := getattr(args, name))}
         settings = ReplaySettings(played, plan, Path(BAG), status=True, inputs=True, node_parameters=node)
         replay, figures = perform(settings, folder, len(sizes))
         recording = Recording(replay.bag, sizes, replay.outcomes())
         quality = write_pictures(recording, sequence, args.rate, folder)
         summary = summarize(figures, quality)
-        summaries.append(figures | {"output": None})
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
         os.replace(replay.bag, folder / BAG)
         _replace(folder, args.output)
-    return summary
+    return figures, summary
 
 
 def _replace(made: Path, output: Path) -> None:

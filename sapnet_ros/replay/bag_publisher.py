@@ -20,10 +20,11 @@ from rclpy.utilities import remove_ros_args
 from sapnet.bags import Message, Recording, Topic, open_recording
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.types import header_stamp
+from sapnet.commands.common import parse_above_zero
 from sapnet.errors import BagError, SapnetError
 from sapnet_ros.replay.lockstep import READY, SETTLE_S, STATUS, Answers, Lockstep, frame_key
 from sapnet_ros.replay.publisher_node import CLOCK, CLOCK_HZ, BagPlayer, PlayerStopped, offered_profile, play_once
-from sapnet_ros.replay.waiting import EXIT_FAILED, EXIT_INPUT, PlayerError, parse_rate
+from sapnet_ros.replay.waiting import EXIT_FAILED, EXIT_INPUT, PlayerError
 
 READY_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0
@@ -211,7 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     several("--ready", help=f"start once this std_msgs/Bool is true (with --lockstep: {READY})")
     several("--status", help=f"topic of the answers to frames (with --lockstep: {STATUS})")
-    parser.add_argument("--clock-rate", type=parse_rate, default=CLOCK_HZ, metavar="HZ", help="minimum rate of /clock")
+    parser.add_argument(
+        "--clock-rate", type=parse_above_zero, default=CLOCK_HZ, metavar="HZ", help="minimum rate of /clock"
+    )
     parser.add_argument("--ready-timeout", type=_parse_seconds, default=READY_TIMEOUT_S, metavar="S")
     parser.add_argument("--answer-timeout", type=_parse_seconds, default=ANSWER_TIMEOUT_S, metavar="S")
     parser.add_argument("--sent", type=Path, help="log topic, stamp and steady time (ns) of each frame")
@@ -221,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
 def add_play_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that ``sapnet replay`` shares."""
     parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file, or ROS 1 .bag")
-    parser.add_argument("--rate", type=parse_rate, default=1.0, metavar="R", help="playback speed (default: 1)")
+    parser.add_argument("--rate", type=parse_above_zero, default=1.0, metavar="R", help="playback speed (default: 1)")
     parser.add_argument("--loop", action="store_true", help="start over at the end, until Ctrl-C")
     parser.add_argument("--start", type=_parse_seconds, default=0.0, metavar="S", help="seconds to skip at the start")
     parser.add_argument("--duration", type=_parse_seconds, default=0.0, metavar="S", help="seconds to play (0: all)")

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,21 +80,21 @@ def run(args: argparse.Namespace) -> int:
         if args.plan:
             print(json.dumps(plain(plan, source, recorder=args.output is not None), indent=2))
             return 0
-    return finish(lambda: _replay(args, plan), args.json, print_table)
-
-
-def finish(perform: Callable[[], dict[str, Any]], as_json: bool, show: Callable[[dict[str, Any]], None]) -> int:
-    """Print what ``perform`` returns; its RunError goes to stderr and is exit status 1."""
     try:
-        summary = perform()
-    except RunError as err:  # with the last lines of a process, which are to stay lines
-        print(f"sapnet: error: {err}", file=sys.stderr)
-        return 1
-    if as_json:
+        summary = _replay(args, plan)
+    except RunError as err:
+        return tell(err)
+    if args.json:
         print(json.dumps(summary, indent=2))
     else:
-        show(summary)
+        print_table(summary)
     return 0
+
+
+def tell(err: RunError) -> int:
+    """Print an error with the last lines of a process, which are to stay lines; returns the exit status."""
+    print(f"sapnet: error: {err}", file=sys.stderr)
+    return 1
 
 
 def perform(settings: ReplaySettings, folder: Path, total: int | None) -> tuple[ReplayRun, dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile
@@ -30,11 +31,8 @@ READINESS_CHANGES_S = 1.0
 SETTLE_S = 0.5
 
 
-class FrameKey(NamedTuple):
-    """Identifies a frame of a camera, and in most recordings the camera too."""
-
-    stamp_ns: int
-    frame_id: str
+FrameKey = tuple[int, str]
+"""Stamp in ns and frame_id: they identify a frame of a camera, and in most recordings the camera too."""
 
 
 class Answers:
@@ -47,10 +45,10 @@ class Answers:
         self._player = player
         self._ready = dict.fromkeys(ready, False)
         self._reasons: dict[FrameKey, str] = {}  # the newest ones, since ``clear``; empty for a derained frame
-        self._dropped: int | None = None
+        self.dropped: int | None = None  # frames that the node's diagnostics count as dropped; None before the first
         self.idle_reports = 0  # diagnostics in a row that say that no frame is in flight
         for topic in self._ready:
-            player.create_subscription(Bool, topic, self._on_ready(topic), latched_profile())
+            player.create_subscription(Bool, topic, partial(self._on_ready, topic), latched_profile())
         self._status = [
             player.create_subscription(DiagnosticArray, topic, self._on_status, QoSProfile(depth=DEPTH))
             for topic in status
@@ -61,11 +59,6 @@ class Answers:
     def all_ready(self) -> bool:
         """Whether every ``ready`` topic is true."""
         return all(self._ready.values())
-
-    @property
-    def dropped(self) -> int | None:
-        """Frames that derain_node's diagnostics count as dropped; None before the first diagnostics."""
-        return self._dropped
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until every ``ready`` topic is true. Raises PlayerError."""
@@ -80,7 +73,7 @@ class Answers:
             return [one.topic_name for one in self._status if not one.get_publisher_count()]
 
         def connected() -> bool:
-            return not lonely() and (self._dropped is not None or not self._status)
+            return not lonely() and (self.dropped is not None or not self._status)
 
         if not self._player.spin_until(connected, timeout_s):
             missing = ", ".join(lonely()) or "/diagnostics"
@@ -95,15 +88,12 @@ class Answers:
         """Why a frame was not derained; empty if it was, None before its answer."""
         return self._reasons.get(key)
 
-    def _on_ready(self, topic: str) -> Callable[[Bool], None]:
-        def keep(message: Bool) -> None:
-            self._ready[topic] = message.data
-
-        return keep
+    def _on_ready(self, topic: str, message: Bool) -> None:
+        self._ready[topic] = message.data
 
     def _on_status(self, message: DiagnosticArray) -> None:
         values = {pair.key: pair.value for status in message.status for pair in status.values}
-        self._reasons[FrameKey(stamp_of(message.header), message.header.frame_id)] = values.get("reason", "")
+        self._reasons[stamp_of(message.header), message.header.frame_id] = values.get("reason", "")
         if len(self._reasons) > REMEMBERED:
             del self._reasons[next(iter(self._reasons))]
 
@@ -111,7 +101,7 @@ class Answers:
         statuses = [{pair.key: pair.value for pair in status.values} for status in message.status]
         cameras = [values for values in statuses if "in_flight" in values and "dropped" in values]
         if cameras:
-            self._dropped = sum(int(values["dropped"]) for values in cameras)
+            self.dropped = sum(int(values["dropped"]) for values in cameras)
             self.idle_reports = 0 if any(int(values["in_flight"]) for values in cameras) else self.idle_reports + 1
 
 
@@ -196,7 +186,7 @@ class Lockstep:
 
         if not player.spin_until(answered, self._answer_s):
             raise PlayerError(
-                f"derain_node gave no answer to the frame of {message.topic.name} at {key.stamp_ns} ns "
+                f"derain_node gave no answer to the frame of {message.topic.name} at {key[0]} ns "
                 f"within {self._answer_s:g} s"
             )
         if answers.reason(key) == BUILDING:
@@ -210,4 +200,4 @@ def frame_key(message: Message) -> FrameKey | None:
         header: Any = deserialize(message.data, message.topic.type).header
     except ValueError:
         return None
-    return FrameKey(stamp_of(header), header.frame_id)
+    return stamp_of(header), header.frame_id

@@ -120,11 +120,11 @@ def plain(plan: Plan, source: Recording, recorder: bool) -> dict[str, Any]:
     }
 
 
-def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = False) -> Plan:
+def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = False, every_size: bool = False) -> Plan:
     """Plan for the cameras with these topics, or all color cameras.
 
-    lockstep: find the sizes of all frames, not only of the first, and wait for engines, so that no result depends on
-    what is ready when a frame comes.
+    every_size: find the sizes of all frames, not only of the first. lockstep: that too, and wait for engines, so that
+    no result depends on what is ready when a frame comes.
     Raises BagError if there is no camera, if one derain_node cannot serve all, or if no frame can be read.
     """
     cameras = find_cameras(source, wanted)
@@ -136,7 +136,7 @@ def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = Fa
             f"{source.path} has raw and compressed cameras, and a derain_node takes one transport: {kinds}; "
             "choose those of one with --topic"
         )
-    sizes = [size for camera in cameras for size in _sizes(source, camera, None if lockstep else 1)]
+    sizes = [size for camera in cameras for size in _sizes(source, camera, None if lockstep or every_size else 1)]
     known = list(dict.fromkeys(size for size in sizes if min(size) >= MIN_SIDE))[:MAX_SIZES]
     if not known:
         names = ", ".join(camera.topic.name for camera in cameras)

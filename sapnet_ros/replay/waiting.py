@@ -1,4 +1,4 @@
-"""What the programs that publish to a node share: error, exit statuses, arguments.
+"""What the programs that publish to a node share: error, exit statuses.
 
 ``python -m sapnet_ros.replay.waiting TOPIC...`` ends when all topics of std_msgs/Bool have said true.
 """
@@ -30,17 +30,6 @@ class PlayerError(SapnetError):
 def stamp_of(header: Header) -> int:
     """Nanoseconds."""
     return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
-
-
-def parse_rate(text: str) -> float:
-    """A finite number above 0."""
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return rate
 
 
 def main(argv: list[str] | None = None) -> int:

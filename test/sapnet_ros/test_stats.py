@@ -13,9 +13,9 @@ from sapnet_ros.stats import PERCENTILES, WINDOW, CameraStats
 def test_latency_percentiles_are_of_the_last_frames() -> None:
     stats = CameraStats()
     for _ in range(50):
-        stats.count_derained(Parts(total_s=9.0))
+        stats.count_published(Parts(total_s=9.0))
     for milliseconds in range(1, WINDOW + 1):
-        stats.count_derained(Parts(wait_s=0.001, total_s=milliseconds / 1000))
+        stats.count_published(Parts(wait_s=0.001, total_s=milliseconds / 1000))
     figures = stats.snapshot()
     latency = [figures.millis[f"latency_ms_p{percent}"] for percent in PERCENTILES]
     assert latency == pytest.approx([WINDOW / 2, 0.95 * WINDOW, 0.99 * WINDOW])
