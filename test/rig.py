@@ -18,8 +18,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.srv import GetParameters, SetParametersAtomically
-from rclpy.parameter import Parameter, parameter_value_to_python
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
@@ -176,23 +176,15 @@ class Rig:
 
     def set(self, **values: Any) -> None:
         """Set parameters atomically, which must succeed."""
-        result = self.try_to_set(**values)
-        assert result.successful, result.reason
-        self._given |= _named(values).keys()
-
-    def try_to_set(self, **values: Any) -> Any:
         messages = []
         for name, value in _named(values).items():
             kind = Parameter.Type.from_parameter_value(value)
             if isinstance(value, list):
                 kind = Parameter.Type.STRING_ARRAY  # an empty list would be one of bytes
             messages.append(Parameter(name, kind, value).to_parameter_msg())
-        return self._call(SetParametersAtomically, "set_parameters_atomically", parameters=messages).result
-
-    def parameters(self, *names: str) -> list[Any]:
-        """Their values."""
-        answer = self._call(GetParameters, "get_parameters", names=names)
-        return [parameter_value_to_python(value) for value in answer.values]
+        result = self._call(SetParametersAtomically, "set_parameters_atomically", parameters=messages).result
+        assert result.successful, result.reason
+        self._given |= _named(values).keys()
 
     def send(
         self,

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
+from waiting import eventually
+
 from sapnet.errors import BackendError
 from sapnet_ros.loader import (
     FIRST_PAUSE_S,
@@ -50,13 +52,6 @@ class StubDerainer:
 
     def close(self) -> None:
         self.closed = True
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "waited 10 s"
-        time.sleep(0.005)
 
 
 @pytest.fixture

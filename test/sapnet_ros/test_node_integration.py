@@ -101,30 +101,6 @@ def test_an_error_that_nobody_expects_ends_it_with_code_1(tmp_path: Path) -> Non
     assert "ZeroDivisionError" in node.log.read_text()
 
 
-def start_hanging(peer: Peer, start: Callable[..., Any]) -> tuple[Any, list[Any]]:
-    """A node with one frame in a call that does not return; its diagnostics."""
-    node = start(fake__mode="hang", warmup_sizes="[48x64]")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-    peer.wait_ready()
-    camera = peer.publisher(Image, "/image")
-    camera.publish(image(GRAY, 1))
-    wait_for(lambda: status_values(diagnostics, "/derain_node: camera").get("in_flight") == "1", "the frame in hand")
-    return node, diagnostics
-
-
-def test_a_frame_given_up_on_deactivate_is_counted(peer: Peer, start_node: Start) -> None:
-    _, diagnostics = start_hanging(peer, start_node)
-    assert change(peer, Transition.TRANSITION_DEACTIVATE)
-
-    def counted() -> bool:
-        values = status_values(diagnostics, "/derain_node: camera")
-        return (values.get("dropped_shutdown", "0"), values["in_flight"]) == ("1", "0")
-
-    wait_for(counted, "the frame to be counted as dropped")
-    assert change(peer, Transition.TRANSITION_CLEANUP)
-    assert state(peer) == "unconfigured"
-
-
 def catches(process: int, number: int) -> bool:
     """Whether a process has a handler for a signal."""
     status = Path(f"/proc/{process}/status").read_text()

@@ -14,13 +14,6 @@ from sapnet_ros.params import BY_NAME, PARAMETERS, NodeParams, ParameterError
 DEFAULTS = {declaration.name: declaration.default for declaration in PARAMETERS}
 
 
-def test_defaults_are_allowed() -> None:
-    params = NodeParams.check(DEFAULTS)
-    assert params.cameras == ()
-    assert params.weights == "sapnet_fast"
-    assert params.max_pixels == 33177600
-
-
 def test_an_integer_is_accepted_where_a_number_is_meant() -> None:
     params = NodeParams.check(DEFAULTS | {"hang_timeout_s": 1, "fake.latency_ms": 1})
     assert params.hang_timeout_s == 1.0
