@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
 from importlib.util import find_spec
 from queue import SimpleQueue
 from threading import Thread
@@ -142,14 +141,10 @@ def _run(node: DerainNode, ends: SimpleQueue[int]) -> tuple[int, bool]:
             node.trigger_shutdown()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
-    return code, _all_end([spinner, *node.threads], min(end_s, time.monotonic() + LEFTOVERS_TIMEOUT_S))
-
-
-def _all_end(threads: Sequence[Thread], until_s: float) -> bool:
-    """Wait for threads, for all of them together until this steady time; returns whether they have ended."""
+    until_s, threads = min(end_s, time.monotonic() + LEFTOVERS_TIMEOUT_S), [spinner, *node.threads]
     for thread in threads:
         thread.join(max(0.0, until_s - time.monotonic()))
-    return not any(thread.is_alive() for thread in threads)
+    return code, not any(thread.is_alive() for thread in threads)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from sapnet.bags import Message, Topic
 from sapnet.bags.cameras import Camera
 from sapnet.bags.recording import Messages
 from sapnet.bags.types import deserialize
+from sapnet.images.topics import FRAME_STATUS
 from sapnet_ros.fate import BUILDING
 from sapnet_ros.qos import latched_profile
 from sapnet_ros.replay.publisher_node import CLOCK, BagPlayer
 from sapnet_ros.replay.waiting import PlayerError, stamp_of
 
-STATUS = "frame_status"
-READY = "derain_node/ready"
+STATUS = FRAME_STATUS.name
 HELD = "lockstep"
 DEPTH = 100
 REMEMBERED = 1000

@@ -48,8 +48,7 @@ from sapnet_ros.camera import TYPES, Topics
 from sapnet_ros.qos import frames_profile, latched_profile
 
 INPUT = "image"
-SCORE = RAIN_SCORE.name
-STATUS = "frame_status"
+SCORE, STATUS = RAIN_SCORE.name, FRAME_STATUS.name
 # Deep, so that no output of the node is lost.
 DEPTH = 50
 DERAINED = "derained"
@@ -98,8 +97,12 @@ class Recorder(Node):
         super().__init__("recorder", **node_options)
         self._bag = bag
         self._log = log
-        # First, so that the time is updated before the messages that came after it are handled.
-        self._simulated_time = _Clock(self) if self.get_parameter("use_sim_time").value else None
+        self._simulated_ns: int | None = None  # before the first message of /clock
+        self._is_simulated = bool(self.get_parameter("use_sim_time").value)
+        if self._is_simulated:
+            # First, so that the time is updated before the messages that came after it are handled. Reliable; the
+            # newest counts.
+            self.create_subscription(Clock, "/clock", self._note_time, QoSProfile(depth=1))
         self._ready = self.create_publisher(Bool, "~/ready", latched_profile())
         self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
         self.create_subscription(DiagnosticArray, "/diagnostics", lambda message: on_diagnostics(plain(message)), 10)
@@ -124,7 +127,7 @@ class Recorder(Node):
         yield self._record(prefix + STATUS, topics.outputs[FRAME_STATUS], DiagnosticArray, frame, written=status)
 
     def _look_for_publishers(self) -> None:
-        has_time = self._simulated_time is None or self._simulated_time.now_ns is not None
+        has_time = self._simulated_ns is not None or not self._is_simulated
         if has_time and all(subscription.get_publisher_count() for subscription in self._outputs):
             self._discovery.cancel()
             # The input comes last: its subscription tells a publisher that the outputs are connected.
@@ -158,23 +161,11 @@ class Recorder(Node):
         if (complete := frame.take_complete()) is not None:
             self._recorded.publish(complete)
 
+    def _note_time(self, message: Clock) -> None:
+        self._simulated_ns = message.clock.sec * 10**9 + message.clock.nanosec
+
     def _now_ns(self) -> int:
-        if self._simulated_time is None:
-            return int(self.get_clock().now().nanoseconds)
-        return self._simulated_time.now_ns or 0
-
-
-class _Clock:
-    """Simulated time, over a reliable subscription. now_ns: None before the first message."""
-
-    def __init__(self, node: Node) -> None:
-        self.now_ns: int | None = None
-        node.create_subscription(
-            Clock, "/clock", self._note, QoSProfile(depth=1)
-        )  # which is reliable; the newest counts
-
-    def _note(self, message: Clock) -> None:
-        self.now_ns = message.clock.sec * 10**9 + message.clock.nanosec
+        return (self._simulated_ns or 0) if self._is_simulated else int(self.get_clock().now().nanoseconds)
 
 
 class _Frame:
