@@ -23,9 +23,16 @@ from sapnet.bags.types import header_stamp
 from sapnet.commands.common import parse_above_zero
 from sapnet.errors import BagError, SapnetError
 from sapnet_ros.replay.lockstep import SETTLE_S, STATUS, Answers, Lockstep, frame_key
-from sapnet_ros.replay.plan import READY
-from sapnet_ros.replay.publisher_node import CLOCK, CLOCK_HZ, BagPlayer, PlayerStopped, offered_profile, play_once
-from sapnet_ros.replay.waiting import EXIT_FAILED, EXIT_INPUT, PlayerError
+from sapnet_ros.replay.plan import EXIT_FAILED, EXIT_INPUT, READY
+from sapnet_ros.replay.publisher_node import (
+    CLOCK,
+    CLOCK_HZ,
+    BagPlayer,
+    PlayerError,
+    PlayerStopped,
+    offered_profile,
+    play_once,
+)
 
 READY_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Header
 
 from sapnet.bags import Message, Topic
 from sapnet.bags.cameras import Camera
@@ -18,8 +18,7 @@ from sapnet.bags.types import deserialize
 from sapnet.images.topics import FRAME_STATUS
 from sapnet_ros.fate import BUILDING
 from sapnet_ros.qos import latched_profile
-from sapnet_ros.replay.publisher_node import CLOCK, BagPlayer
-from sapnet_ros.replay.waiting import PlayerError, stamp_of
+from sapnet_ros.replay.publisher_node import CLOCK, BagPlayer, PlayerError
 
 STATUS = FRAME_STATUS.name
 HELD = "lockstep"
@@ -192,6 +191,11 @@ class Lockstep:
         if answers.reason(key) == BUILDING:
             player.spin_until(lambda: not answers.all_ready, READINESS_CHANGES_S)
             answers.wait_ready(self._ready_s)
+
+
+def stamp_of(header: Header) -> int:
+    """Nanoseconds."""
+    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
 
 
 def frame_key(message: Message) -> FrameKey | None:

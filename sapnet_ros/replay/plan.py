@@ -21,6 +21,8 @@ REMAPPED = tuple(output.name for output in OUTPUTS if output not in (DERAINED_CO
 # Of the recorded drive; derain_node publishes its own.
 NODE_TOPICS = ("/diagnostics", "/derain_node/ready")
 READY = "derain_node/ready"
+# Exit statuses of publisher and recorder.
+EXIT_FAILED, EXIT_INPUT = 1, 2
 RECORDER_READY, RECORDER_STATUS = "recorder/ready", "recorder/recorded"
 # Names of the node's other diagnostics.
 _TAKEN = ("backend", "process")

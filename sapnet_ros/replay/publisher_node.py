@@ -40,6 +40,10 @@ DEPTH = 10  # of a topic whose QoS was not recorded
 _TYPE = re.compile(r"([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Z][A-Za-z0-9_]*)")
 
 
+class PlayerError(SapnetError):
+    """Nobody listens, or what was sent does not come back."""
+
+
 class PlayerStopped(SapnetError):
     """A signal asked the player to end."""
 

@@ -46,6 +46,7 @@ from sapnet.errors import BagError
 from sapnet.images.topics import DERAINED_INFO, FRAME_STATUS, RAIN_SCORE, RECORDED
 from sapnet_ros.camera import TYPES, Topics
 from sapnet_ros.qos import frames_profile, latched_profile
+from sapnet_ros.replay.plan import EXIT_INPUT
 
 INPUT = "image"
 SCORE, STATUS = RAIN_SCORE.name, FRAME_STATUS.name
@@ -65,7 +66,6 @@ OFFERED = Qos(
     liveliness_lease_duration=_FOREVER,
     avoid_ros_namespace_conventions=False,
 )
-EXIT_INPUT = 2
 
 
 class Recorder(Node):

@@ -14,9 +14,8 @@ import numpy as np
 
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.lockstep import STATUS
-from sapnet_ros.replay.plan import NodeCamera, Plan, each
+from sapnet_ros.replay.plan import EXIT_INPUT, NodeCamera, Plan, each
 from sapnet_ros.replay.processes import Processes, RunError, environment
-from sapnet_ros.replay.waiting import EXIT_INPUT
 
 NODE, PLAYER, RECORDER = "derain_node", "player", "recorder"
 # Building an engine may take minutes; the node reports its progress meanwhile.

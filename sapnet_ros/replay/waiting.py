@@ -1,7 +1,4 @@
-"""What the programs that publish to a node share: error, exit statuses.
-
-``python -m sapnet_ros.replay.waiting TOPIC...`` ends when all topics of std_msgs/Bool have said true.
-"""
+"""``python -m sapnet_ros.replay.waiting TOPIC...`` ends when all topics of std_msgs/Bool have said true."""
 
 from __future__ import annotations
 
@@ -13,23 +10,11 @@ from functools import partial
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.utilities import remove_ros_args
-from std_msgs.msg import Bool, Header
+from std_msgs.msg import Bool
 
-from sapnet.errors import SapnetError
 from sapnet_ros.qos import latched_profile
 
-EXIT_FAILED = 1
-EXIT_INPUT = 2
 POLL_S = 0.1
-
-
-class PlayerError(SapnetError):
-    """Nobody listens, or what was sent does not come back."""
-
-
-def stamp_of(header: Header) -> int:
-    """Nanoseconds."""
-    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
 
 
 def main(argv: list[str] | None = None) -> int:
