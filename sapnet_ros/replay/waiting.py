@@ -1,49 +1,37 @@
-"""``python -m sapnet_ros.replay.waiting TOPIC...`` ends when all topics of std_msgs/Bool have said true."""
+"""``python -m sapnet_ros.replay.waiting TOPIC`` ends when the topic, of std_msgs/Bool, says true."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
-from functools import partial
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
-from rclpy.utilities import remove_ros_args
+from rclpy.task import Future
 from std_msgs.msg import Bool
 
 from sapnet_ros.qos import latched_profile
 
-POLL_S = 0.1
+TIMEOUT_S = 600.0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """0 when all are ready, 1 where they are not within ``--timeout``."""
-    parser = argparse.ArgumentParser("waiting", description="Wait until all topics of std_msgs/Bool say true.")
-    parser.add_argument("topics", nargs="+", metavar="TOPIC")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="S")
-    args = parser.parse_args(remove_ros_args(sys.argv if argv is None else ["waiting", *argv])[1:])
-    rclpy.init(args=argv)
+def main() -> int:
+    """0 when the topic says true, 1 where it does not in time."""
+    topic = sys.argv[1]
+    rclpy.init()
     node = rclpy.create_node("wait_ready")
-    ready: dict[str, bool] = dict.fromkeys(args.topics, False)
-    for topic in ready:
-        node.create_subscription(Bool, topic, partial(_keep, ready, topic), latched_profile())
-    until_s = time.monotonic() + args.timeout
+    ready: Future[None] = Future()
+    node.create_subscription(Bool, topic, lambda said: said.data and ready.set_result(None), latched_profile())
     try:
-        while not all(ready.values()) and time.monotonic() < until_s:
-            rclpy.spin_once(node, timeout_sec=POLL_S)
+        rclpy.spin_until_future_complete(node, ready, timeout_sec=TIMEOUT_S)
     except (ExternalShutdownException, KeyboardInterrupt):
         return 1
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
-    if late := [topic for topic, value in ready.items() if not value]:
-        print(f"waiting: nothing said true on {', '.join(late)} within {args.timeout:g} s", file=sys.stderr)
-    return 1 if late else 0
-
-
-def _keep(ready: dict[str, bool], topic: str, message: Bool) -> None:
-    ready[topic] = message.data
+    if not ready.done():
+        print(f"waiting: nothing said true on {topic} within {TIMEOUT_S:g} s", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
