@@ -176,6 +176,10 @@ class Peer:
         time.sleep(FOUND_S)
         return publisher
 
+    def destroy_publisher(self, publisher: Any) -> None:
+        """Destroy a publisher where callbacks are: the executor may be about to wait for its events."""
+        self.on_executor(lambda: self.node.destroy_publisher(publisher))
+
     def collect(self, message_type: type, topic: str, latched: bool = False, publishers: int = 1) -> list[Any]:
         """A list that fills with what comes on a topic; waits for a publisher."""
         from rclpy.qos import DurabilityPolicy, QoSProfile

@@ -183,7 +183,7 @@ def test_a_camera_that_stops_and_starts_again(rig: Rig) -> None:
         assert status["message"].startswith(f"no frame on {rig.topic('image', 'a')} for ")
         assert float(status["silent_s"]) > 3.0
         assert rig.status("b")["level"] == OK
-        rig.peer.node.destroy_publisher(rig.feeds["a"].publisher)
+        rig.peer.destroy_publisher(rig.feeds["a"].publisher)
         wait_for(lambda: rig.peer.node.count_publishers(rig.topic("image", "a")) == 0, "the publisher to go")
         assert rig.status("a")["level"] == ERROR
         rig.feeds["a"].publisher = rig.new_publisher("a")
@@ -199,7 +199,7 @@ def test_a_camera_that_is_replaced_by_a_best_effort_one(rig: Rig) -> None:
     """And back: what offers more than is asked for is heard as well."""
     rig.configure(("a", "b"), **ALL)
     for reliable in (True, False, True):
-        rig.peer.node.destroy_publisher(rig.feeds["a"].publisher)
+        rig.peer.destroy_publisher(rig.feeds["a"].publisher)
         with rig.streaming(20, "b"):
             rig.feeds["a"].publisher = rig.new_publisher("a", reliable=reliable)
             time.sleep(1.0)  # nothing tells when the node knows the publisher, and best effort waits for nobody

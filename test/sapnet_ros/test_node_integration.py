@@ -62,7 +62,7 @@ def test_lifecycle_by_hand(peer: Peer, start_node: Start) -> None:
         camera = peer.publisher(Image, "/image")
         camera.publish(image(GRAY, 5))
         wait_for(lambda found=derained: found, "a derained frame")
-        peer.node.destroy_publisher(camera)
+        peer.destroy_publisher(camera)
         assert change(peer, Transition.TRANSITION_DEACTIVATE)
         assert state(peer) == "inactive"
         wait_for(lambda: peer.node.count_subscribers("/image") == 0, "the subscription to go")
