@@ -80,6 +80,7 @@ class Parts:
     def end_part(self, said: dict[str, Any]) -> None:
         """Complete the current part, and enter it in the journal with the caller's notes."""
         written = self.writer.end()
+        sync(self._bag / written.name)
         sync(self._bag)
         append_line(self._journal, {"file": written, "said": said})
 

@@ -18,7 +18,6 @@ from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.metadata import dump, dump_qos, parse_qos, write_metadata
 from sapnet.bags.recording import CDR, QOS_KEY, Schema, Topic
 from sapnet.bags.types import zstd
-from sapnet.files import sync
 
 # Read by ROS 2 from Humble on: version 9 writes profiles as a list, which Humble does not accept.
 VERSION = 8
@@ -113,7 +112,7 @@ class BagWriter:
         self._span = min(first, time_ns), max(last, time_ns)
 
     def end(self) -> Written:
-        """Complete the file and sync it to the disk. Raises OSError, sqlite3.Error."""
+        """Complete the file. Raises OSError, sqlite3.Error."""
         assert self._storage is not None
         name = f"{self._file.name}.zstd" if self._compression == "file" else self._file.name
         written = Written(name, *(self._span or (0, 0)), self._counts)
@@ -123,7 +122,6 @@ class BagWriter:
             with self._file.open("rb") as plain, zstd.open(self._path / name, "wb") as packed:
                 shutil.copyfileobj(plain, packed)
             self._file.unlink()
-        sync(self._path / name)
         self.files.append(written)
         return written
 

@@ -80,7 +80,7 @@ def test_json_and_yaml_that_are_nested_too_deeply(tmp_path: Path) -> None:
     source = write_bag(tmp_path / "in", [image("/cam/image_raw", START_NS, smooth_frames(1)[0])])
     content = (source / "metadata.yaml").read_text()
     (source / "metadata.yaml").write_text(
-        content.replace("offered_qos_profiles: ''", "offered_qos_profiles: '" + "[" * 9999 + "'")
+        content.replace("offered_qos_profiles: ''", "offered_qos_profiles: '" + "[" * 1_000 + "'")
     )
     with open_recording(source) as bag:
         assert [topic.qos for topic in bag.topics] == [()]
