@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sapnet.backends import BackendSpec, create_backend, devices
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.errors import SapnetError, first_line
 from sapnet.model import DeployNet
+from sapnet.model.deploy import DTYPES, load_deploy_network
 
 WARM_UP = 20
 DEVICE = torch.device("cuda", 0)
@@ -79,7 +79,7 @@ def measure(preset: str, shape: tuple[int, int, int], bandwidth: float, timer: T
 
 def on_gpu(preset: str, precision: str) -> DeployNet:
     """The network as eager torch runs it fastest."""
-    network = load_deploy_network(BackendSpec(preset))
+    network = load_deploy_network(preset)
     network.network.to(DTYPES[precision])
     return network.to(memory_format=torch.channels_last).to(DEVICE)  # type: ignore[call-overload, no-any-return]
 

@@ -1,13 +1,18 @@
-"""Times backends, weights and other ONNX models side by side."""
+"""Times backends, weights and other ONNX models side by side, and compares them with what this machine can do.
+
+That is a lower bound on a network's time: its arithmetic and memory traffic at the speeds measured here.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +21,17 @@ from sapnet.backends.base import BackendSpec, BuildStatus, Frames
 from sapnet.backends.devices import processor_name
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, first_line
+from sapnet.images.frame import MIN_SIDE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _WARM_UP = 2
 _SEED = 0
+# What a device's peak is measured with.
+_GEMM_SIDE = 1536
+_COPIED_BYTES = 1 << 27
+_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -51,14 +64,13 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """Weights on a backend; ``auto``, 0 and on_build as in BackendSpec. bound: whether to find the least time."""
+    """Weights on a backend; ``auto``, 0 and on_build as in BackendSpec."""
 
     weights: str
     backend: str
     precision: str = "auto"
     device: str = "auto"
     stages: int = 0
-    bound: bool = False
     on_build: Callable[[BuildStatus], None] = field(default=lambda status: None, compare=False)
 
     def run(self, noise: Frames) -> Iterator[Running]:
@@ -74,9 +86,8 @@ class Candidate:
             on_build=self.on_build,
         ) as derainer:
             derainer.prepare(height, width, batch)
-            bound_ms = _bound_ms(derainer, batch, height, width) if self.bound else None
             what = derainer.weights, derainer.backend_name, derainer.precision, derainer.device, derainer.stages
-            yield Running(lambda: derainer(frames), Subject(*what, bound_ms))
+            yield Running(lambda: derainer(frames), Subject(*what, _bound_ms(derainer, batch, height, width)))
 
 
 @dataclass(frozen=True)
@@ -198,12 +209,89 @@ def measure(
 def _bound_ms(derainer: Derainer, batch: int, height: int, width: int) -> float | None:
     if derainer.backend_name == "fake":
         return None
-    from sapnet.bound import count, measure_peak
-
     on_cpu = derainer.device == processor_name()
-    works = count(BackendSpec(derainer.weights, stages=derainer.stages), derainer.precision, batch, height, width)
+    works = count(derainer.weights, derainer.stages, derainer.precision, batch, height, width)
     return round(1000.0 * measure_peak("cpu" if on_cpu else "cuda", derainer.precision).seconds(works), 3)
 
 
 def _as_input(pixels: Frames, is_real: bool) -> Frames | NDArray[np.float32]:
     return pixels.astype(np.float32) / np.float32(255) if is_real else pixels
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one convolution. flop: a multiplication and an addition count as two. bytes: input, weights and output."""
+
+    flop: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Of a device in one precision. flop_per_s: of a matrix product. bytes_per_s: read and written by a copy."""
+
+    flop_per_s: float
+    bytes_per_s: float
+
+    def seconds(self, works: Sequence[Work]) -> float:
+        """The least time for convolutions that run one after another, all else fused into them (roofline)."""
+        return sum(max(work.flop / self.flop_per_s, work.bytes / self.bytes_per_s) for work in works)
+
+
+def count(weights: str, stages: int, precision: str, batch: int, height: int, width: int) -> list[Work]:
+    """The convolutions of the deploy network on frames of one size. Raises CheckpointError.
+
+    precision: ``fp32``, ``bf16`` or ``fp16``, that of the tensors between the convolutions.
+    """
+    import torch
+    from torch import nn
+
+    from sapnet.model.deploy import DTYPES, Rewrites, load_deploy_network
+
+    network = load_deploy_network(weights, stages, Rewrites())
+    scale = network.network.config.downscale
+    pixels = batch * math.ceil(height / scale) * math.ceil(width / scale)
+    works: list[Work] = []
+
+    def note(conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        values = pixels * (conv.in_channels + conv.out_channels) + conv.weight.numel()
+        works.append(Work(2 * pixels * conv.weight.numel(), DTYPES[precision].itemsize * values))
+
+    for module in network.modules():
+        # Those of the attention work on one value of each channel.
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            module.register_forward_hook(note)
+    with torch.inference_mode():
+        # What runs how often does not depend on the size.
+        network(torch.zeros(1, MIN_SIDE, MIN_SIDE, 3, dtype=torch.uint8))
+    return works
+
+
+@cache
+def measure_peak(device: str, precision: str) -> Peak:
+    """The best of several matrix products of 1536 x 1536 and of copies of 128 MB, with torch. device: as torch's."""
+    import torch
+
+    from sapnet.model.deploy import DTYPES
+
+    a, b = (torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=device).to(DTYPES[precision]) for _ in range(2))
+    source = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    with torch.inference_mode():
+        product_s = _shortest(lambda: torch.mm(a, b), device)
+        copy_s = _shortest(lambda: target.copy_(source), device)
+    return Peak(2 * _GEMM_SIDE**3 / product_s, 2 * _COPIED_BYTES / copy_s)
+
+
+def _shortest(work: Callable[[], object], device: str) -> float:
+    import torch
+
+    seconds = []
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)

@@ -3,6 +3,7 @@
 SapnetError
 ├── CheckpointError     weights that cannot be read or do not fit the network
 ├── BackendError        a backend that is missing, cannot run or gave a wrong result
+│   └── UnfitEngineError    an engine that does not run here or computes something else
 ├── EngineCacheError    a compiled engine that cannot be stored or trusted
 ├── ImageFormatError    a frame or message whose layout is not supported
 └── BagError            a recording that cannot be read or written
@@ -21,6 +22,10 @@ class CheckpointError(SapnetError):
 
 class BackendError(SapnetError):
     """A backend is missing, cannot run here, or returned a wrong result."""
+
+
+class UnfitEngineError(BackendError):
+    """An engine does not run here or gives wrong results; it is removed, and another one may be built."""
 
 
 class EngineCacheError(SapnetError):

@@ -1,4 +1,4 @@
-"""Backends run the network: one module each, with ``create(spec) -> Backend``, and the choice between them."""
+"""Backends run the network: one module each, and the choice between them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ from sapnet.errors import BackendError, EngineCacheError, SapnetError
 
 __all__ = ["BACKENDS", "Backend", "BackendSpec", "BuildStatus", "available_backends", "create_backend"]
 
-BACKENDS = ("auto", "tensorrt", "torch", "openvino", "fake")
-_MODULES = {
-    "tensorrt": "sapnet.backends.engines.tensorrt",
-    "torch": "sapnet.backends.torch",
-    "openvino": "sapnet.backends.openvino",
-    "fake": "sapnet.backends.fake",
-}
-_INSTALL: Mapping[str, str] = MappingProxyType(
+# Each backend's module and class, and how to install what it needs.
+_CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "tensorrt": "pip install tensorrt_rtx onnx onnxscript, or JetPack's TensorRT",
-        "torch": "pip install torch",
-        "openvino": "pip install openvino torch",
-        "fake": "reinstall sapnet",
+        "tensorrt": (
+            "engines.tensorrt.TensorRtBackend",
+            "pip install tensorrt_rtx onnx onnxscript, or JetPack's TensorRT",
+        ),
+        "torch": ("torch.TorchBackend", "pip install torch"),
+        "openvino": ("openvino.OpenVinoBackend", "pip install openvino torch"),
+        "fake": ("fake.FakeBackend", "reinstall sapnet"),
     }
 )
+BACKENDS = ("auto", *_CLASSES)
 # Exist where an NVIDIA driver is loaded: on a PC or server, and on Jetson.
 _GPU_NODES = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/nvgpu"))
 
@@ -51,7 +49,7 @@ def create_backend(name: str, spec: BackendSpec) -> Backend:
 
 def available_backends() -> dict[str, str]:
     """Map each backend's name to why it cannot run here; empty if it can."""
-    return {name: _why_not(name) for name in BACKENDS if name != "auto"}
+    return {name: _why_not(name) for name in _CLASSES}
 
 
 def _why_not(name: str) -> str:
@@ -63,12 +61,14 @@ def _why_not(name: str) -> str:
 
 
 def _create(name: str, spec: BackendSpec) -> Backend:
+    path, install = _CLASSES[name]
+    module_name, _, class_name = path.rpartition(".")
     try:
-        module = import_module(_MODULES[name])
+        module = import_module(f"{__name__}.{module_name}")
     # A broken installation raises OSError from its shared objects.
     except (ImportError, OSError) as err:
-        raise BackendError(f"backend {name!r} cannot be loaded ({err}); install it: {_INSTALL[name]}") from err
-    backend: Backend = module.create(spec)
+        raise BackendError(f"backend {name!r} cannot be loaded ({err}); install it: {install}") from err
+    backend: Backend = getattr(module, class_name)(spec)
     return backend
 
 

@@ -147,7 +147,7 @@ def _is_whole(value: object) -> bool:
 
 
 class Backend(Protocol):
-    """Runs the deploy network. Made by ``create(spec)`` of its module, which raises BackendError if it cannot run.
+    """Runs the deploy network. Its class takes a BackendSpec, and raises BackendError if it cannot run.
 
     ``prepare``, ``infer`` and ``close`` may be called from different threads at the same time.
     """

@@ -25,24 +25,21 @@ import numpy as np
 from sapnet import __version__
 from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep
 from sapnet.backends.engines.build import BuildRequest
-from sapnet.backends.engines.cache import EngineCache
-from sapnet.backends.engines.key import Key, UnfitEngineError
+from sapnet.backends.engines.cache import EngineCache, Key
 from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.config import PRESETS, ModelConfig
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, UnfitEngineError
 
 MODES = ("identity", "hang", "hang_once", "nan", "wrong_shape", "oom", "build_fails")
 _HUNG = threading.Event()  # an inference has hung in this process
 _DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "identity", "build_s": 0.0}
 
 
-def create(spec: BackendSpec) -> FakeBackend:
-    """Weights, device and precision of ``spec`` are ignored. Raises BackendError for wrong values."""
-    return FakeBackend(spec)
-
-
 class FakeBackend:
-    """Runs nothing, with the latency and the faults that were asked for."""
+    """Runs nothing, with the latency and the faults that were asked for.
+
+    Weights, device and precision of ``spec`` are ignored. Raises BackendError for wrong values.
+    """
 
     name = "fake"
     precision = "fp32"

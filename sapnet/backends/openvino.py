@@ -13,10 +13,9 @@ import torch
 from sapnet.backends.base import BackendSpec, Frames
 from sapnet.backends.devices import processor_name
 from sapnet.backends.lru import LruCache
-from sapnet.backends.network import load_deploy_network
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet
-from sapnet.model.deploy import FOR_CPU
+from sapnet.model.deploy import FOR_CPU, load_deploy_network
 
 # When imported, OpenVINO reports that to its makers and keeps an identity for it in the home folder, unless its
 # telemetry package is absent. A vehicle reports nothing unasked.
@@ -28,11 +27,6 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _EXAMPLE_SHAPE = (2, 17, 19, 3)
 
 Shape = tuple[int, int, int]
-
-
-def create(spec: BackendSpec) -> OpenVinoBackend:
-    """The network of ``spec`` on the CPU. Raises BackendError, CheckpointError."""
-    return OpenVinoBackend(spec)
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,7 @@ class OpenVinoBackend:
     """The deploy network compiled for each shape (batch, height, width), the last ``max_shapes`` of them kept.
 
     The conversion from torch takes seconds and is done once, with free sizes; a shape is a copy with sizes set.
+    Raises BackendError, CheckpointError.
     """
 
     name = "openvino"
@@ -57,7 +52,7 @@ class OpenVinoBackend:
     def __init__(self, spec: BackendSpec) -> None:
         self.precision = choose_precision(spec)
         self.device = processor_name()
-        network = load_deploy_network(spec, FOR_CPU)
+        network = load_deploy_network(spec.weights, spec.stages, FOR_CPU)
         self.stages = network.network.config.stages
         self._network: DeployNet | None = network  # None once closed
         self._model: ov.Model | None = None

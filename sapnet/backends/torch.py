@@ -10,19 +10,16 @@ from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, Frames
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.lru import LruCache
-from sapnet.backends.network import DTYPES, load_deploy_network
 from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
-from sapnet.model.deploy import FOR_CUDA, Rewrites
-
-
-def create(spec: BackendSpec) -> TorchBackend:
-    """The network of ``spec`` on its device. Raises BackendError, CheckpointError."""
-    return TorchBackend(spec)
+from sapnet.model.deploy import DTYPES, FOR_CUDA, Rewrites, load_deploy_network
 
 
 class TorchBackend:
-    """The deploy network run by torch. Nothing is compiled; on a GPU each size has its memory and CUDA graphs."""
+    """The deploy network run by torch. Nothing is compiled; on a GPU each size has its memory and CUDA graphs.
+
+    Raises BackendError, CheckpointError.
+    """
 
     name = "torch"
 
@@ -32,7 +29,8 @@ class TorchBackend:
             devices.processor_name() if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
         )
         self.precision = _default_precision(self._device) if spec.precision == "auto" else spec.precision
-        network = load_deploy_network(spec, FOR_CUDA if self._device.type == "cuda" else Rewrites())
+        rewrites = FOR_CUDA if self._device.type == "cuda" else Rewrites()
+        network = load_deploy_network(spec.weights, spec.stages, rewrites)
         self.stages = network.network.config.stages
         network.network.to(DTYPES[self.precision])
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

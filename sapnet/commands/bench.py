@@ -65,20 +65,21 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Time what the arguments ask for and print it. Raises SapnetError."""
-    from sapnet.bench import Candidate, OnnxModel
+    from sapnet.bench import Candidate, OnnxModel, measure
 
     on_build = tell_builds()
     contenders: list[Contender] = [
-        Candidate(
-            weights, backend, precision or args.precision, args.device, args.stages, bound=True, on_build=on_build
-        )
+        Candidate(weights, backend, precision or args.precision, args.device, args.stages, on_build)
         for weights, (backend, precision) in product(args.weights, args.backend)
     ]
     contenders += [
         OnnxModel(model, runtime, args.layout, args.precision)
         for model, runtime in product(args.onnx, ("openvino", "onnxruntime"))
     ]
-    timings = _measure(contenders, args)
+    height, width = args.shape
+    with progress_bar() as progress:
+        task = progress.add_task("measuring", total=len(contenders) * (1 + args.frames))
+        timings = measure(contenders, height, width, args.batch, args.frames, on_step=lambda: progress.advance(task))
     if args.json:
         rows = [asdict(timing) for timing in timings]
         setting = {"shape": list(args.shape), "batch": args.batch, "frames": args.frames}
@@ -121,16 +122,6 @@ def _parse_backend(text: str) -> tuple[str, str]:
     return backend, precision
 
 
-def _measure(contenders: Sequence[Contender], args: argparse.Namespace) -> list[Timing]:
-    """Time the contenders, with a progress bar on stderr where that is a terminal."""
-    from sapnet.bench import measure
-
-    height, width = args.shape
-    with progress_bar() as progress:
-        task = progress.add_task("measuring", total=len(contenders) * (1 + args.frames))
-        return measure(contenders, height, width, args.batch, args.frames, on_step=lambda: progress.advance(task))
-
-
 def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
     from rich import box
     from rich.console import Console
@@ -156,12 +147,8 @@ def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
             spread,
             f"{timing.fps:.1f}",
             f"{timing.ratio:.2f}",
-            _percent(timing.of_bound),
+            "" if timing.of_bound is None else f"{timing.of_bound:.0%}",
         )
         names = (Path(timing.weights).name, f"{timing.backend} {timing.precision}")
         table.add_row(*names, str(timing.stages or ""), *figures)
     Console().print(table)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.0%}"

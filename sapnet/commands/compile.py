@@ -24,7 +24,7 @@ from sapnet.errors import SapnetError
 if TYPE_CHECKING:
     from sapnet.backends.base import BuildStatus, EngineShape
     from sapnet.backends.engines.build import BuildRequest
-    from sapnet.backends.engines.cache import EngineCache, Listed
+    from sapnet.backends.engines.cache import EngineCache, Entry
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
@@ -159,33 +159,37 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    entries = cache.entries()
+    files = [(entry, entry.path.stat()) for entry in cache.entries()]
     if as_json:
         rows = [
-            {"path": str(entry.path), "bytes": entry.size, "used": entry.used, "key": entry.key, "about": entry.about}
-            for entry in entries
+            {
+                "path": str(entry.path),
+                "bytes": file.st_size,
+                "used": file.st_mtime,
+                "key": entry.key,
+                "about": entry.about,
+            }
+            for entry, file in files
         ]
         print(json.dumps({"folder": str(cache.folder), "entries": rows}, indent=2))
         return
-    table = Table(
-        title=str(cache.folder), title_justify="left", box=box.SIMPLE_HEAD, caption="" if entries else "empty"
-    )
+    table = Table(title=str(cache.folder), title_justify="left", box=box.SIMPLE_HEAD, caption="" if files else "empty")
     for heading in ("kind", "shape", "precision", "built for", "agreement", "last used"):
         table.add_column(heading, no_wrap=True)
     table.add_column("MB", justify="right")
-    proofs = {str(entry.key["engine"]): entry for entry in reversed(entries) if entry.key["kind"] == "proof"}
-    for entry in entries:
+    proofs = {str(entry.key["engine"]): entry for entry, _ in reversed(files) if entry.key["kind"] == "proof"}
+    for entry, file in files:
         key = entry.key
         height, width, batch = key.get("shape", ("", "", ""))
         shape = f"{height}x{width}, {batch}" if height else ""
-        used = time.strftime("%m-%d %H:%M", time.localtime(entry.used))
+        used = time.strftime("%m-%d %H:%M", time.localtime(file.st_mtime))
         made_for = str(key.get("target") or key.get("gpu", ""))
         row = str(key["kind"]), shape, str(key.get("precision", "")), made_for, _say_proof(entry, proofs), used
-        table.add_row(*row, f"{entry.size / 1e6:.1f}")
+        table.add_row(*row, f"{file.st_size / 1e6:.1f}")
     Console().print(table)
 
 
-def _say_proof(entry: Listed, proofs: Mapping[str, Listed]) -> str:
+def _say_proof(entry: Entry, proofs: Mapping[str, Entry]) -> str:
     """An engine's agreement with float32, on the GPU that ran it last."""
     if entry.key["kind"] == "verdict":
         return "refused"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from sapnet.model.blocks import ChannelResidualAttention, ResidualBlock, float32_mean
 from sapnet.model.sapnet import SAPNet, from_image, to_image
+from sapnet.model.weights import load_weights
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class RewrittenSAPNet(nn.Module):
     def __init__(self, network: SAPNet, rewrites: Rewrites) -> None:
         super().__init__()
         self.config = config = network.config
+        self.split_gates = rewrites.split_gates
         self.head = head = cast(nn.Conv2d, network.head)
         of_rainy, of_estimate = head.weight.chunk(2, 1)
         self.first_head = _conv(of_rainy + of_estimate, head.bias)
@@ -61,9 +66,9 @@ class RewrittenSAPNet(nn.Module):
         i, _, g, o = torch.arange(4 * config.channels).chunk(4)
         kept = torch.cat((i, g, o))
         self.first_gates = _conv(of_features[kept], bias[kept])
-        self.gates: nn.Module = JoinedGates(gates)
+        self.gates = nn.ModuleList([gates])
         if rewrites.split_gates:
-            self.gates = SplitGates(_conv(of_features, bias), _conv(of_hidden, None))
+            self.gates = nn.ModuleList([_conv(of_features, bias), _conv(of_hidden, None)])
         self.blocks = nn.ModuleList(
             AttendedConv(cast(nn.Conv2d, conv), attention, rewrites)
             for block in cast(Iterable[ResidualBlock], network.blocks)
@@ -81,10 +86,17 @@ class RewrittenSAPNet(nn.Module):
         estimate, hidden = self._refine(rainy, o, cell, taps)
         for _ in range(self.config.stages - 1):
             x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
-            i, f, g, o = self.gates(x, hidden).chunk(4, 1)
+            i, f, g, o = self._run_gates(x, hidden).chunk(4, 1)
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
             estimate, hidden = self._refine(rainy, o, cell, taps)
         return to_image(estimate, self.config.downscale, height, width)
+
+    def _run_gates(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Features and hidden state, each (B, C, H, W) -> the ConvLSTM's four gates, (B, 4 * C, H, W)."""
+        if self.split_gates:
+            of_features, of_hidden = self.gates
+            return of_features(x) + of_hidden(hidden)  # type: ignore[no-any-return]
+        return self.gates[0](torch.cat((x, hidden), 1))  # type: ignore[no-any-return]
 
     def _refine(self, rainy: Tensor, o: Tensor, cell: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
         """What a stage does behind its gates: the next estimate and hidden state."""
@@ -92,31 +104,6 @@ class RewrittenSAPNet(nn.Module):
         for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             x = torch.relu(second(first(x, taps), taps) + x)
         return rainy + self.tail(x), hidden
-
-
-class JoinedGates(nn.Module):
-    """The ConvLSTM's four gates as one convolution."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Features and hidden state, each (B, C, H, W) -> (B, 4 * C, H, W)."""
-        return self.conv(torch.cat((x, hidden), 1))  # type: ignore[no-any-return]
-
-
-class SplitGates(nn.Module):
-    """The same as a sum of two convolutions."""
-
-    def __init__(self, of_features: nn.Conv2d, of_hidden: nn.Conv2d) -> None:
-        super().__init__()
-        self.of_features = of_features
-        self.of_hidden = of_hidden
-
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Features and hidden state, each (B, C, H, W) -> (B, 4 * C, H, W)."""
-        return self.of_features(x) + self.of_hidden(hidden)  # type: ignore[no-any-return]
 
 
 class Taps:
@@ -226,3 +213,14 @@ class DeployNet(nn.Module):
             (derained.permute(0, 2, 3, 1) * 255.0).round().to(torch.uint8),
             (streaks * 255.0).round().to(torch.uint8),
         )
+
+
+def load_deploy_network(weights: str | Path, stages: int = 0, rewrites: Rewrites | None = None) -> DeployNet:
+    """The deploy network with its weights, for ``stages`` recurrences: float32, CPU, without gradients.
+
+    stages: 0 for the preset's own. rewrites: the equal form of it to be run; None for the network as it is, which is
+    what backends are compared with. Raises CheckpointError.
+    """
+    network = load_weights(weights)
+    network.config = network.config.with_stages(stages)
+    return DeployNet(network if rewrites is None else rewrite(network, rewrites)).eval()

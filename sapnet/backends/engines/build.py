@@ -20,9 +20,8 @@ from typing import Any, Protocol, cast
 
 import sapnet
 from sapnet.backends.base import EngineShape, OnStep
-from sapnet.backends.engines.cache import EngineCache, Entry
-from sapnet.backends.engines.key import Key, UnfitEngineError
-from sapnet.errors import BackendError, SapnetError
+from sapnet.backends.engines.cache import EngineCache, Entry, Key
+from sapnet.errors import BackendError, SapnetError, UnfitEngineError
 
 # Prefixes of the child's lines: its progress, and why it failed.
 _PROGRESS, _ERROR = "progress: ", "error: "

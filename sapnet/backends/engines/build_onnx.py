@@ -6,24 +6,29 @@ TensorRT-RTX also builds ahead of time, for other GPUs, on a machine without one
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
 
 from sapnet.backends import devices
-from sapnet.backends.base import BackendSpec, EngineShape, OnStep
-from sapnet.backends.engines.key import Key, UnfitEngineError, model_code_version, sha256
-from sapnet.errors import BackendError, first_line
-
-if TYPE_CHECKING:
-    from sapnet.backends.engines.build import BuildRequest
-    from sapnet.backends.engines.cache import EngineCache
-    from sapnet.model import DeployNet
+from sapnet.backends.base import EngineShape, OnStep
+from sapnet.backends.engines.build import BuildRequest
+from sapnet.backends.engines.cache import EngineCache, Key
+from sapnet.errors import BackendError, UnfitEngineError, first_line
+from sapnet.model import DeployNet
+from sapnet.model.deploy import DTYPES, FOR_ENGINE, load_deploy_network
+from sapnet.model.weights import find_weights
 
 RTX, TENSORRT = "rtx", "tensorrt"
 PORTABLE, CURRENT = "portable", "current"
@@ -50,6 +55,10 @@ _NOT_ITS_FAULT = (
     "cudaerror",
     "cuda driver",
 )
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+# The source code that decides what an engine computes.
+_MODEL_CODE = ("config.py", "model/*.py", "backends/engines/build*.py")
 
 log = logging.getLogger("sapnet")
 
@@ -129,15 +138,23 @@ def origin(request: BuildRequest) -> Key:
 
 def network_origin(request: BuildRequest) -> Key:
     """The network behind an engine. Raises CheckpointError."""
-    from sapnet.model.weights import find_weights
+    weights = hashlib.sha256(find_weights(request.weights).read_bytes()).hexdigest()
+    return {"weights": weights, "code": model_code_version()}
 
-    return {"weights": sha256(find_weights(request.weights).read_bytes()), "code": model_code_version()}
+
+@cache
+def model_code_version() -> str:
+    """A digest of the source that decides what an engine computes; a change leads to a new engine."""
+    digest = hashlib.sha256()
+    for pattern in _MODEL_CODE:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            digest.update(f"{path.relative_to(_PACKAGE)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def built_on(device: str) -> Key:
     """The GPU and driver that an engine of TensorRT proper is bound to."""
-    import torch
-
     gpu = torch.device(device)
     return {**devices.place(gpu), "capability": list(torch.cuda.get_device_capability(gpu))}
 
@@ -282,11 +299,6 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
 
 def _cached_export(request: BuildRequest, cache: EngineCache) -> bytes:
     """The exported network, which serves all shapes, targets and flavours: from the cache, else stored there."""
-    import torch
-
-    from sapnet.backends.network import load_deploy_network
-    from sapnet.model.deploy import FOR_ENGINE
-
     key = {
         "kind": "onnx",
         **network_origin(request),
@@ -295,11 +307,11 @@ def _cached_export(request: BuildRequest, cache: EngineCache) -> bytes:
         "torch": torch.__version__,
     }
 
-    def export() -> tuple[bytes, Key]:
-        network = load_deploy_network(BackendSpec(weights=request.weights, stages=request.stages), FOR_ENGINE)
+    def make() -> tuple[bytes, Key]:
+        network = load_deploy_network(request.weights, request.stages, FOR_ENGINE)
         return export_onnx(network, request.precision), {}
 
-    return cache.get_or_build(key, export).data
+    return cache.get_or_build(key, make).data
 
 
 def export_onnx(network: DeployNet, precision: str) -> bytes:
@@ -308,25 +320,17 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
     Input uint8 (B, H, W, 3); outputs uint8 (B, H, W, 3) and (B, H, W). precision: ``fp32``, ``bf16`` or ``fp16``, the
     type of the network's tensors between the casts. Takes some ten seconds of Python. Raises BackendError.
     """
-    import torch
-    from torch.export import Dim
-
-    from sapnet.backends.network import DTYPES
-
     try:
         from onnxscript import optimizer
     except ImportError as err:
         raise BackendError(f"the network cannot be exported ({err}); install it: pip install onnx onnxscript") from err
-    network = copy.deepcopy(network).cpu()
-    network.network.to(DTYPES[precision])
-    example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
-    sizes = ({0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO},)
     # It prints advice for the exporter's maintainers.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
     try:
+        program = export(network, precision, example, {0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(network, (example,), dynamic_shapes=sizes)
             model = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     except RuntimeError as err:  # what all of the exporter's own errors are
         raise BackendError(f"the network cannot be exported to ONNX: {first_line(err)}") from err
@@ -336,3 +340,12 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
     optimizer.fold_constants(model.model)
     optimizer.remove_unused_nodes(model.model)
     return bytes(model.model_proto.SerializeToString())
+
+
+def export(network: DeployNet, precision: str, example: Tensor, sizes: dict[int, Any] | None) -> ExportedProgram:
+    """A copy of ``network`` in ``precision``, exported on the example's device. sizes: those that are free."""
+    network = copy.deepcopy(network).to(example.device).requires_grad_(False)
+    network.network.to(DTYPES[precision])
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return torch.export.export(network, (example,), dynamic_shapes=(sizes,) if sizes else None)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import logging
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache as cached
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 
-from sapnet.backends.base import BackendSpec, EngineShape, OnStep
-from sapnet.backends.engines.build_onnx import TENSORRT, TIMINGS, built_on, network_origin, refusal
-from sapnet.backends.engines.key import Key
-from sapnet.backends.network import DTYPES, load_deploy_network
+from sapnet.backends.base import EngineShape, OnStep
+from sapnet.backends.engines.build import BuildRequest
+from sapnet.backends.engines.build_onnx import TENSORRT, TIMINGS, built_on, export, network_origin, refusal
+from sapnet.backends.engines.cache import EngineCache, Key
 from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
-from sapnet.model.deploy import FOR_ENGINE
-
-if TYPE_CHECKING:
-    from sapnet.backends.engines.build import BuildRequest
-    from sapnet.backends.engines.cache import EngineCache
+from sapnet.model.deploy import FOR_ENGINE, load_deploy_network
 
 OLDEST, NEWEST = (2, 10), (2, 14)
 INSTALL = "install torch-tensorrt 2.10 to 2.14, of the same version as torch: see docs/tensorrt.md"
@@ -54,7 +48,7 @@ def origin(request: BuildRequest) -> Key:
 
 def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> bytes:
     """The engine of a network, for one height and width and a batch of 1 to many. Raises SapnetError."""
-    network = load_deploy_network(BackendSpec(weights=request.weights, stages=request.stages), FOR_ENGINE)
+    network = load_deploy_network(request.weights, request.stages, FOR_ENGINE)
     folder, device = cache.folder / "torch_tensorrt", request.options["device"]
     return build_engine(network, request.shape, request.precision, folder, on_step, device)
 
@@ -72,7 +66,11 @@ def build_engine(
     torch_tensorrt, gpu = _load(), torch.device(device)
     with _as_backend_error(f"torch-tensorrt cannot build the engine for {shape} in {precision}"), _current(gpu):
         on_step("exporting the network", 0.0)
-        program = export(network, shape, precision, gpu)
+        dynamic = shape.max_batch > 1
+        # A batch of 1 in the example would be taken for a constant.
+        example = torch.zeros(2 if dynamic else 1, shape.height, shape.width, 3, dtype=torch.uint8, device=gpu)
+        sizes = {0: Dim("batch", min=1, max=shape.max_batch)} if dynamic else None
+        program = export(network, precision, example, sizes)
         on_step("converting and building", _EXPORTED)
         _convert_uint8_outputs(torch_tensorrt, _tensorrt())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,19 +81,6 @@ def build_engine(
         if not engine:
             raise RuntimeError("it returned no engine")
     return bytes(engine)
-
-
-def export(network: DeployNet, shape: EngineShape, precision: str, device: torch.device) -> ExportedProgram:
-    """A copy of ``network`` in ``precision``, exported on ``device`` for static frames and a batch of 1 to many."""
-    network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
-    network.network.to(DTYPES[precision])
-    dynamic = shape.max_batch > 1
-    # A batch of 1 in the example would be taken for a constant.
-    example = torch.zeros(2 if dynamic else 1, shape.height, shape.width, 3, dtype=torch.uint8, device=device)
-    sizes = ({0: Dim("batch", min=1, max=shape.max_batch)},) if dynamic else None
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        return torch.export.export(network, (example,), dynamic_shapes=sizes)
 
 
 def _load() -> Any:

@@ -6,6 +6,7 @@ about it, and the checksum. An engine is code, so an entry is read only where no
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import shlex
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
-from sapnet.backends.engines.key import Key, sha256
 from sapnet.errors import EngineCacheError, SapnetError
 from sapnet.files import replacing
 
@@ -31,32 +31,25 @@ _NAME = "*-" + "[0-9a-f]" * 64 + ".entry"
 _DATA, _ABOUT = "data", "about"
 _ROOT = 0
 
+# Plain JSON values, compared as a whole.
+Key = Mapping[str, Any]
+
 log = logging.getLogger("sapnet")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the cache. about: worth knowing, but not part of the identity (build seconds, agreement in dB)."""
+    """An entry of the cache.
 
-    key: Key
-    about: Mapping[str, Any]
-    data: bytes
-    path: Path
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An entry without its data.
-
-    size: of the file, in bytes; sha256: of the data; used: when it was last stored or loaded, Unix time.
+    about: worth knowing, but not part of the identity (build seconds, agreement in dB). sha256: of the data.
+    data: left out in lists.
     """
 
     key: Key
     about: Mapping[str, Any]
-    path: Path
-    size: int
     sha256: str
-    used: float
+    path: Path
+    data: bytes = b""
 
 
 class _DamagedError(Exception):
@@ -133,15 +126,13 @@ class EngineCache:
         """Remove the entry of ``key``, if there is one."""
         _unlink(self._path(key))
 
-    def entries(self) -> list[Listed]:
-        """All entries with sound headers, the last used first; their data is not checked."""
+    def entries(self) -> list[Entry]:
+        """All entries with sound headers, the last used first; their data is left out and not checked."""
         listed = []
         for path in self._files(_NAME):
             with suppress(FileNotFoundError, _DamagedError):
-                status = _check_file(path, {os.geteuid()})
-                key, about, digest = _read_header(path)
-                listed.append(Listed(key, about, path, status.st_size, digest, status.st_mtime))
-        return sorted(listed, key=lambda entry: entry.used, reverse=True)
+                listed.append((path.lstat().st_mtime, _read_header(path, {os.geteuid()})))
+        return [entry for _, entry in sorted(listed, key=lambda one: one[0], reverse=True)]
 
     def clear(self) -> int:
         """Remove all entries, damaged ones, locks and what killed writers left too. Returns the number of entries."""
@@ -151,7 +142,7 @@ class EngineCache:
         return len(paths)
 
     def _path(self, key: Key) -> Path:
-        return self.folder / f"{key['kind']}-{sha256(_to_json(key).encode())}.entry"
+        return self.folder / f"{key['kind']}-{_sha256(_to_json(key).encode())}.entry"
 
     def _files(self, pattern: str) -> list[Path]:
         return sorted(self.folder.glob(pattern)) if self._exists() else []
@@ -224,50 +215,43 @@ def write_entry(path: str | Path, key: Key, data: bytes, about: Mapping[str, Any
 
 
 def _write(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mode: int) -> Entry:
-    metadata = {_ABOUT: _to_json({"key": key, "about": about, "sha256": sha256(data)})}
-    content = save({_DATA: np.frombuffer(data, np.uint8)}, metadata)
+    header = {"key": key, "about": about, "sha256": _sha256(data)}
+    content = save({_DATA: np.frombuffer(data, np.uint8)}, {_ABOUT: _to_json(header)})
     try:
         with replacing(path) as temporary, open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
             file.write(content)
     except SapnetError as err:
         raise EngineCacheError(str(err)) from err
-    return Entry(json.loads(_to_json(key)), json.loads(_to_json(about)), data, path)
+    return Entry(**json.loads(_to_json(header)), path=path, data=data)
 
 
 def _read(path: Path, owners: Collection[int]) -> Entry:
     """Raises FileNotFoundError, _DamagedError; EngineCacheError for what must not be read."""
-    _check_file(path, owners)
-    key, about, digest = _read_header(path)
-    with _as_cache_error(path):
-        content = path.read_bytes()
+    entry = _read_header(path, owners)
     try:
-        data = load(content)[_DATA].tobytes()
+        with _as_cache_error(path):
+            data = load(path.read_bytes())[_DATA].tobytes()
     except (SafetensorError, KeyError) as err:
         raise _DamagedError(f"it is not a safetensors file of ours: {err}") from err
-    if sha256(data) != digest:
+    if _sha256(data) != entry.sha256:
         raise _DamagedError("the checksum of its data is wrong")
-    return Entry(key, about, data, path)
+    return replace(entry, data=data)
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Key, about and the data's checksum. Raises FileNotFoundError, _DamagedError, EngineCacheError."""
-    try:
-        with _as_cache_error(path), safe_open(path, "np") as file:
-            header = json.loads((file.metadata() or {})[_ABOUT])
-        key, about, digest = dict(header["key"]), dict(header["about"]), str(header["sha256"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as err:
-        raise _DamagedError(f"it is not an entry of ours: {err}") from err
-    return key, about, digest
-
-
-def _check_file(path: Path, owners: Collection[int]) -> os.stat_result:
-    """Raises EngineCacheError unless ``path`` is a plain file that only one of ``owners`` can write."""
+def _read_header(path: Path, owners: Collection[int]) -> Entry:
+    """The entry without its data. Raises FileNotFoundError, _DamagedError; EngineCacheError unless ``path`` is a plain
+    file that only one of ``owners`` can write.
+    """
     with _as_cache_error(path):
         status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise EngineCacheError(f"{path} is not a plain file, expected one of your own; put the file itself there")
     _check_trust(path, status, owners)
-    return status
+    try:
+        with _as_cache_error(path), safe_open(path, "np") as file:
+            return Entry(**json.loads((file.metadata() or {})[_ABOUT]), path=path)
+    except (SafetensorError, ValueError, KeyError, TypeError) as err:
+        raise _DamagedError(f"it is not an entry of ours: {err}") from err
 
 
 def _check_trust(path: Path, status: os.stat_result, owners: Collection[int]) -> None:
@@ -299,6 +283,10 @@ def _as_cache_error(path: Path) -> Iterator[None]:
             f"{path} cannot be used ({err.strerror or err}); check its rights and the disk's space, "
             "or name another folder"
         ) from err
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _to_json(value: Mapping[str, Any]) -> str:

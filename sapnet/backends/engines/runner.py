@@ -1,19 +1,32 @@
-"""Runs engines of TensorRT and TensorRT-RTX, whose Python interfaces are nearly the same."""
+"""Runs engines of TensorRT and TensorRT-RTX, whose Python interfaces are nearly the same, and proves them exact."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import EngineShape
+from sapnet.backends.base import EngineShape, Frames
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engines.build_onnx import RTX, refusal, shared_logger
 from sapnet.backends.engines.cache import EngineCache, Entry
-from sapnet.backends.engines.key import sha256
+from sapnet.errors import UnfitEngineError
+from sapnet.images.frame import psnr
+from sapnet.model import DeployNet
+from sapnet.rain import RainSynthesizer
+
+# 8-bit PSNR that an engine must reach against float32, in dB.
+REQUIRED_DB: Mapping[str, float] = MappingProxyType({"fp32": 65.0, "fp16": 55.0, "bf16": 48.0})
+
+# Equal frames agree infinitely, which JSON cannot hold.
+_MOST_DB = 99.0
 
 log = logging.getLogger("sapnet")
 
@@ -31,7 +44,7 @@ class EngineRunner:
         self._logger.take_error()  # of another engine
         self._rtx = entry.key["flavour"] == RTX
         self._cache = cache
-        self._kernels_key = {"kind": "kernels", "engine": sha256(entry.data), **devices.place(device)}
+        self._kernels_key = {"kind": "kernels", "engine": entry.sha256, **devices.place(device)}
         self._kernels: Any = None
         self._runtime: Any = None
         self._engine: Any = None
@@ -133,3 +146,49 @@ class EngineRunner:
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise RuntimeError(f"TensorRT could not enqueue the engine: {self._logger.take_error()}")
+
+
+def prove(
+    infer: Callable[[Frames], tuple[Frames, Frames]],
+    network: DeployNet,
+    shape: EngineShape,
+    precision: str,
+    device: torch.device,
+) -> float:
+    """8-bit PSNR in dB between what ``infer`` gives and the float32 network, on a full batch of different rainy frames.
+
+    It is that of the worst frame's derained image or streaks. Raises UnfitEngineError, with the figure, for less than
+    REQUIRED_DB. At most 99 dB, which equal frames give.
+    """
+    frames = np.stack([rainy_frame(shape, seed) for seed in range(shape.max_batch)])
+    results = infer(frames)
+    # One by one: the float32 network needs more memory than the engine.
+    agreement = min(
+        min(psnr(got[index], expected[0]), _MOST_DB)
+        for index in range(len(frames))
+        for got, expected in zip(results, _run_float32(network, frames[index : index + 1], device), strict=True)
+    )
+    if agreement < REQUIRED_DB[precision]:
+        raise UnfitEngineError(
+            f"the engine for {shape} in {precision} agrees with float32 by {agreement:.1f} dB only, "
+            f"{REQUIRED_DB[precision]:g} dB are needed; use another precision, and report the versions of `sapnet info`"
+        )
+    return round(agreement, 1)
+
+
+def rainy_frame(shape: EngineShape, seed: int) -> Frames:
+    """A frame with texture under heavy rain, uint8 (H, W, 3) BGR, the same for equal shapes and seeds."""
+    rng = np.random.default_rng(seed)
+    size = (shape.width, shape.height)
+    coarse, fine = (rng.integers(0, 160, (rows, rows, 3), np.uint8) for rows in (12, 90))
+    layers = [cv2.resize(layer, size, interpolation=cv2.INTER_CUBIC) for layer in (coarse, fine)]
+    clean = cv2.addWeighted(layers[0], 0.7, layers[1], 0.3, 0.0)
+    rainy, _ = RainSynthesizer("heavy", shape.height, shape.width, seed).add(np.asarray(clean, np.uint8), 0)
+    return rainy
+
+
+def _run_float32(network: DeployNet, frames: Frames, device: torch.device) -> tuple[Frames, Frames]:
+    exact = network.float().to(device)
+    with torch.inference_mode(), devices.PREPARING, devices.without_tf32():
+        derained, streaks = exact(torch.from_numpy(frames).to(device))
+        return derained.cpu().numpy(), streaks.cpu().numpy()

@@ -10,10 +10,9 @@ from typing import Generic, Protocol, TypeVar
 
 from sapnet.backends.base import BackendSpec, BuildWatch, EngineShape
 from sapnet.backends.engines.build import BuildRequest, build_in_child
-from sapnet.backends.engines.cache import EngineCache, Entry
-from sapnet.backends.engines.key import Key, UnfitEngineError
+from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.backends.lru import Closable, LruCache
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, UnfitEngineError
 
 log = logging.getLogger("sapnet")
 

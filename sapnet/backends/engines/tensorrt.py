@@ -13,16 +13,14 @@ import torch
 
 from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, Frames
-from sapnet.backends.engines import build_onnx
+from sapnet.backends.engines import build_onnx, build_torch
 from sapnet.backends.engines.build import BuildRequest
-from sapnet.backends.engines.build_onnx import FLAVOURS, PORTABLE, PORTABLE_ON, RTX, TENSORRT
+from sapnet.backends.engines.build_onnx import FLAVOURS, PORTABLE, PORTABLE_ON, RTX, TENSORRT, model_code_version
 from sapnet.backends.engines.cache import EngineCache, Entry, read_entry
-from sapnet.backends.engines.key import model_code_version, sha256
-from sapnet.backends.engines.proof import prove
-from sapnet.backends.engines.runner import EngineRunner
+from sapnet.backends.engines.runner import EngineRunner, prove
 from sapnet.backends.engines.shelf import EngineShelf
-from sapnet.backends.network import load_deploy_network
 from sapnet.errors import BackendError, first_line
+from sapnet.model.deploy import load_deploy_network
 
 log = logging.getLogger("sapnet")
 
@@ -36,23 +34,18 @@ class Library:
     builder: str
 
 
-def create(spec: BackendSpec) -> TensorRtBackend:
-    """The engines of ``spec`` on its GPU. Raises BackendError, CheckpointError, EngineCacheError."""
-    return TensorRtBackend(spec)
-
-
 def load_library() -> Library:
     """TensorRT, else TensorRT-RTX, whichever can be used here. Raises BackendError if neither can.
 
     torch-tensorrt builds TensorRT's engines if it can be used here; else they are built from ONNX.
     """
     choices = (
-        (TENSORRT, "torch_tensorrt", _load_torch_tensorrt),
-        (TENSORRT, "tensorrt", partial(build_onnx.load_library, TENSORRT)),
-        (RTX, "tensorrt_rtx", partial(build_onnx.load_library, RTX)),
+        (TENSORRT, "torch_tensorrt", build_torch.load_library, build_torch.__name__),
+        (TENSORRT, "tensorrt", partial(build_onnx.load_library, TENSORRT), build_onnx.__name__),
+        (RTX, "tensorrt_rtx", partial(build_onnx.load_library, RTX), build_onnx.__name__),
     )
     unusable: list[str] = []
-    for flavour, needs, load in choices:
+    for flavour, needs, load, builder in choices:
         if not (_is_installed(FLAVOURS[flavour].module) and _is_installed(needs)):
             continue
         try:
@@ -62,20 +55,13 @@ def load_library() -> Library:
             continue
         if unusable:
             log.warning("%s builds and runs the engines: %s", FLAVOURS[flavour].module, unusable[0])
-        builder = "build_torch" if needs == "torch_tensorrt" else "build_onnx"
-        return Library(flavour, trt, f"{__package__}.{builder}")
+        return Library(flavour, trt, builder)
     if unusable:
         raise BackendError("; ".join(unusable))
     raise BackendError(
         f"neither TensorRT-RTX nor TensorRT is installed; on a PC with an RTX GPU: {FLAVOURS[RTX].install}; "
         f"{FLAVOURS[TENSORRT].install}"
     )
-
-
-def _load_torch_tensorrt() -> Any:
-    from sapnet.backends.engines import build_torch
-
-    return build_torch.load_library()
 
 
 def _is_installed(module: str) -> bool:
@@ -86,7 +72,10 @@ def _is_installed(module: str) -> bool:
 
 
 class TensorRtBackend:
-    """Engines from the cache, from ``spec.engine``, or built in a child process on first use of a size."""
+    """Engines from the cache, from ``spec.engine``, or built in a child process on first use of a size.
+
+    Raises BackendError, CheckpointError, EngineCacheError.
+    """
 
     name = "tensorrt"
 
@@ -107,7 +96,7 @@ class TensorRtBackend:
         if self.precision == "bf16" and self._capability < (8, 0):
             raise BackendError(f"got precision bf16, which {self.device} has no arithmetic for; use fp16 or fp32")
         self._spec = spec
-        network = load_deploy_network(spec)
+        network = load_deploy_network(spec.weights, spec.stages)
         self.stages = network.network.config.stages
         self._cache = EngineCache(spec.cache_dir)
         self._shelf = EngineShelf(spec, self._cache, self._requests, self._load, devices.place(self._gpu))
@@ -169,11 +158,12 @@ class TensorRtBackend:
 
     def _require_proof(self, runner: EngineRunner, entry: Entry, shape: EngineShape) -> None:
         """Prove an engine, once for each GPU and driver that run it."""
-        engine = {"engine": sha256(entry.data), "code": model_code_version()}
+        engine = {"engine": entry.sha256, "code": model_code_version()}
         key = {"kind": "proof", **engine, **devices.place(self._gpu)}
         if self._cache.load(key) is not None:
             return
-        agreement = prove(runner.infer, load_deploy_network(self._spec), shape, self.precision, self._gpu)
+        network = load_deploy_network(self._spec.weights, self._spec.stages)
+        agreement = prove(runner.infer, network, shape, self.precision, self._gpu)
         self._cache.try_store(key, b"", {"agreement_db": agreement})
 
     def _shape_of_given(self, given: Entry) -> EngineShape:

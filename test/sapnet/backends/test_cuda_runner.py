@@ -16,7 +16,7 @@ from torch import Tensor
 from sapnet.backends import BackendSpec, devices
 from sapnet.backends.base import EngineShape
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.torch import TorchBackend, create
+from sapnet.backends.torch import TorchBackend
 from sapnet.errors import BackendError
 
 SHAPE = EngineShape(16, 18, max_batch=3)
@@ -165,7 +165,7 @@ class TestTorch:
 
     @pytest.fixture
     def backend(self, cuda: Cuda, tiny_weights: Path) -> TorchBackend:
-        return create(BackendSpec(str(tiny_weights), device="cpu", precision="fp32", max_batch=2))
+        return TorchBackend(BackendSpec(str(tiny_weights), device="cpu", precision="fp32", max_batch=2))
 
     def test_captures_every_batch_size_and_float32_without_tf32(self, backend: TorchBackend) -> None:
         seen: list[tuple[int, str, bool]] = []

@@ -7,9 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from sapnet.backends.base import BackendSpec
-from sapnet.bench import Candidate, OnnxModel, measure
-from sapnet.bound import Peak, Work, count
+from sapnet.bench import Candidate, OnnxModel, Peak, Work, count, measure
 from sapnet.cli import main
 from sapnet.errors import BackendError
 
@@ -45,7 +43,7 @@ class TestMeasure:
         assert first.of_bound is None
 
     def test_a_real_network_has_a_bound(self, tiny_weights):
-        candidate = Candidate(str(tiny_weights), "torch", "fp32", "cpu", bound=True)
+        candidate = Candidate(str(tiny_weights), "torch", "fp32", "cpu")
         (timing,) = measure([candidate], 16, 18, frames=2)
         assert (timing.backend, timing.precision, timing.stages) == ("torch", "fp32", 2)
         assert timing.bound_ms > 0
@@ -72,7 +70,7 @@ class TestOnnxModel:
 class TestBound:
     def test_work_of_the_vehicle_network(self):
         """By hand: multiplications of each pixel of 120x160, twice as FLOP."""
-        works = count(BackendSpec("sapnet_fast"), "bf16", 2, 240, 320)
+        works = count("sapnet_fast", 0, "bf16", 2, 240, 320)
         pixels, stages = 2 * 120 * 160, 4
         head, gates, body, tail = 9 * 24 * 32, 9 * 64 * 128, 10 * 9 * 32 * 32, 9 * 32 * 12
         saved = 9 * 12 * 32 + gates - 9 * 32 * 96  # in the first stage

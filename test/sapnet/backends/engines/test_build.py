@@ -18,7 +18,7 @@ from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.build import BuildRequest, build_in_child
 from sapnet.backends.engines.cache import EngineCache
-from sapnet.backends.fake import FakeBackend, create
+from sapnet.backends.fake import FakeBackend
 from sapnet.errors import BackendError
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -29,7 +29,7 @@ SHAPE = FRAMES.shape[:3]
 def backend(
     cache: Path, on_build: Callable[[BuildStatus], None] = lambda status: None, **options: object
 ) -> FakeBackend:
-    return create(BackendSpec(cache_dir=str(cache), on_build=on_build, fake={"build_s": 0.2, **options}))
+    return FakeBackend(BackendSpec(cache_dir=str(cache), on_build=on_build, fake={"build_s": 0.2, **options}))
 
 
 def children() -> set[int]:
@@ -124,10 +124,10 @@ def test_a_killed_build_is_said_and_the_next_one_succeeds(tmp_path: Path) -> Non
 
 def test_a_build_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
     program = (
-        "import sys, threading; from sapnet.backends import BackendSpec; from sapnet.backends.fake import create\n"
+        "import sys, threading; from sapnet.backends import BackendSpec; from sapnet.backends.fake import FakeBackend\n"
         "say = lambda status: status.share and print('building', flush=True)\n"
         f"spec = BackendSpec(cache_dir={str(tmp_path)!r}, on_build=say, fake={{'build_s': 60.0}})\n"
-        "create(spec).prepare(1, 48, 64)"
+        "FakeBackend(spec).prepare(1, 48, 64)"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -144,14 +145,15 @@ def test_entries_are_listed_and_cleared(cache: EngineCache, entry: Entry) -> Non
     listed = {str(one.key["kind"]): one for one in cache.entries()}
     assert set(listed) == {"engine", "proof"}
     assert listed["proof"].about == {"agreement_db": 61.0}
-    assert listed["engine"].size == entry.path.stat().st_size
+    assert (listed["engine"].sha256, listed["engine"].data) == (entry.sha256, b"")
     assert cache.clear() == 3
     assert [path.name for path in cache.folder.iterdir()] == ["somebody's file"]
 
 
 def test_an_entry_can_be_carried_in_a_file(tmp_path: Path) -> None:
-    path = write_entry(tmp_path / "new" / "my.engine", KEY, DATA, {"seconds": 2}).path
-    assert read_entry(path) == Entry(KEY, {"seconds": 2}, DATA, path)
+    path = tmp_path / "new" / "my.engine"
+    written = write_entry(path, KEY, DATA, {"seconds": 2})
+    assert read_entry(path) == written == Entry(KEY, {"seconds": 2}, sha256(DATA).hexdigest(), path, DATA)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(EngineCacheError, match=r"my\.engine cannot be used: .*; copy it again"):
         read_entry(path)

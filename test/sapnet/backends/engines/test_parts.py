@@ -8,12 +8,11 @@ import torch
 
 from sapnet.backends import BackendSpec
 from sapnet.backends.base import EngineShape, Frames
-from sapnet.backends.engines.key import UnfitEngineError
-from sapnet.backends.engines.proof import REQUIRED_DB, prove
+from sapnet.backends.engines.runner import REQUIRED_DB, prove
 from sapnet.backends.lru import LruCache
-from sapnet.backends.network import load_deploy_network
-from sapnet.backends.torch import create
-from sapnet.errors import BackendError
+from sapnet.backends.torch import TorchBackend
+from sapnet.errors import BackendError, UnfitEngineError
+from sapnet.model.deploy import load_deploy_network
 
 CPU = torch.device("cpu")
 SHAPE = EngineShape(48, 64, 2)
@@ -21,15 +20,15 @@ SPEC = BackendSpec(device="cpu", precision="fp32", stages=1)
 
 
 def prove_on_cpu(infer, precision: str = "fp32") -> float:
-    return prove(infer, load_deploy_network(SPEC), SHAPE, precision, CPU)
+    return prove(infer, load_deploy_network(SPEC.weights, SPEC.stages), SHAPE, precision, CPU)
 
 
 class TestProof:
     def test_the_same_arithmetic_agrees(self):
-        assert prove_on_cpu(create(SPEC).infer) >= REQUIRED_DB["fp32"]
+        assert prove_on_cpu(TorchBackend(SPEC).infer) >= REQUIRED_DB["fp32"]
 
     def test_what_is_a_little_off_is_refused_with_the_figure(self):
-        backend = create(SPEC)
+        backend = TorchBackend(SPEC)
 
         def off(frames: Frames) -> tuple[Frames, Frames]:
             derained, streaks = backend.infer(frames)
@@ -42,7 +41,7 @@ class TestProof:
         assert prove_on_cpu(off, "bf16") == 48.1
 
     def test_every_frame_of_the_largest_batch_is_proven(self):
-        backend = create(SPEC)
+        backend = TorchBackend(SPEC)
 
         def repeats_the_first(frames: Frames) -> tuple[Frames, Frames]:
             return backend.infer(np.repeat(frames[:1], len(frames), axis=0))

@@ -19,10 +19,9 @@ from sapnet.backends.engines import build_onnx, tensorrt
 from sapnet.backends.engines import runner as tensorrt_runner
 from sapnet.backends.engines.build_onnx import RTX
 from sapnet.backends.engines.cache import EngineCache, Entry, write_entry
-from sapnet.backends.engines.key import UnfitEngineError
 from sapnet.backends.engines.runner import EngineRunner
 from sapnet.backends.engines.tensorrt import TensorRtBackend
-from sapnet.errors import BackendError, EngineCacheError
+from sapnet.errors import BackendError, EngineCacheError, UnfitEngineError
 
 SHAPE = EngineShape(16, 18, 3)
 
@@ -162,7 +161,7 @@ def backend(trt: Rtx, tiny_weights: Path, tmp_path: Path) -> TensorRtBackend:
 
 
 def make(weights: Path, folder: Path, **more: Any) -> TensorRtBackend:
-    return tensorrt.create(BackendSpec(str(weights), max_batch=3, cache_dir=str(folder), **more))
+    return TensorRtBackend(BackendSpec(str(weights), max_batch=3, cache_dir=str(folder), **more))
 
 
 def engine_of(backend: TensorRtBackend, folder: Path) -> Entry:
@@ -193,7 +192,7 @@ def test_all_batch_sizes_share_memory_and_kernels_are_stored_once(trt, backend, 
     assert trt.strategies == ["user"]
     assert stores == ["engine", "kernels", "proof"]
     assert all(backend.is_ready(batch, 16, 18) for batch in (1, 2, 3))
-    again = tensorrt.create(backend._spec)
+    again = TensorRtBackend(backend._spec)
     again.prepare(1, 16, 18)
     assert stores == ["engine", "kernels", "proof"]
     assert len(set(trt.loggers)) == 1

@@ -13,11 +13,10 @@ import pytest
 from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.build import BuildRequest
-from sapnet.backends.engines.cache import EngineCache, Entry
-from sapnet.backends.engines.key import Key, UnfitEngineError
+from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.cli import main
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, UnfitEngineError
 
 SHAPE = EngineShape(48, 64)
 SIZE = (1, 48, 64)
