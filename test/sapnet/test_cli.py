@@ -18,8 +18,9 @@ import pytest
 
 import sapnet
 from sapnet import cli, derainer
-from sapnet.backends import BackendSpec
-from sapnet.commands.common import add_network_arguments, derainer_from, parse_shape
+from sapnet.backends import BackendSpec, BuildStatus
+from sapnet.backends.base import EngineShape
+from sapnet.commands.common import add_network_arguments, derainer_from, parse_shape, tell_builds
 from sapnet.errors import BackendError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,6 +196,17 @@ def test_the_network_arguments_reach_the_backend(monkeypatch: pytest.MonkeyPatch
     arguments = ["--backend", "fake", "--engine", "my.engine", "--device", "cuda:1", "--stages", "3"]
     derainer_from(parser.parse_args(arguments)).close()
     assert specs == [BackendSpec(engine="my.engine", device="cuda:1", stages=3)]
+
+
+def test_a_build_is_told_every_few_seconds_and_at_once_for_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    tell = tell_builds()
+    for height, seconds in ((48, 0.0), (48, 3.0), (48, 5.0), (48, 6.0), (96, 0.5)):
+        tell(BuildStatus(EngineShape(height, 64), "building", 0.0, seconds, 0.0))
+    assert capsys.readouterr().err.splitlines() == [
+        "sapnet: building the engine for 48x64: building, 0 s",
+        "sapnet: building the engine for 48x64: building, 5 s",
+        "sapnet: building the engine for 96x64: building, 0 s",
+    ]
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import cv2
@@ -81,19 +79,3 @@ def test_cuda_torch_is_close_to_the_cpu(weights, frames, exact, precision, floor
         results = derainer(frames)
     for result, expected in zip(results, exact, strict=True):
         assert psnr(result.image, expected.image) >= floor
-
-
-def test_signals_survive_openvino_backends_that_come_and_go() -> None:
-    """OpenVINO gives the thread a stack for signal handlers, which must outlive the backend that came with it."""
-    pytest.importorskip("openvino", reason="needs OpenVINO: pip install openvino")
-    program = """
-import os, signal
-from sapnet.backends import BackendSpec, create_backend
-backends = [create_backend("openvino", BackendSpec()) for _ in range(2)]
-while backends:
-    backends.pop(0).close()
-signal.signal(signal.SIGTERM, lambda *_: print("handled"))
-os.kill(os.getpid(), signal.SIGTERM)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
