@@ -19,7 +19,7 @@ from typing import Any
 from sapnet import Derainer
 from sapnet.bags.derain import derain_bag
 from sapnet.fleet import FleetOptions, derain_fleet, plan_bags
-from sapnet.fleet.connection import connected
+from sapnet.fleet.run import connected
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 from bag_builders import FRAME_NS, START_NS, image, smooth_frames, write_bag

@@ -7,7 +7,7 @@ import sys
 from sapnet.cli import main
 from sapnet.commands import fleet
 
-LATENCY_MS = 100.0
+LATENCY_MS = 200.0
 
 if __name__ == "__main__":
     plain = fleet._network

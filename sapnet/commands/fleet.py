@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +21,7 @@ from sapnet.commands.common import (
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
-    from sapnet.fleet import FleetReport, Standing
-    from sapnet.fleet.run import Watch
+    from sapnet.fleet import FleetReport
 
 EXIT_FAILED = 1
 
@@ -87,15 +83,17 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Derain what the arguments name and return the exit status. Raises SapnetError."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     from sapnet.fleet import FleetOptions, derain_fleet, plan_bags
     from sapnet.fleet.ledger import FAILED, PARTIAL
-    from sapnet.fleet.run import as_json
 
     fleet = FleetOptions(args.workers, args.cpus_per_worker, args.gpus_per_worker, args.retries, args.address)
     bags = plan_bags(args.inputs, args.output)
-    with _watching() as watch:
-        report = derain_fleet(bags, args.output.absolute(), _network(args), options_from(args), fleet, watch)
-    print(json.dumps(as_json(report), indent=2) if args.json else _summary(report))
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with progress_bar(*columns) as bar:
+        report = derain_fleet(bags, args.output.absolute(), _network(args), options_from(args), fleet, bar)
+    print(json.dumps(report.as_json(), indent=2) if args.json else _summary(report))
     return EXIT_FAILED if report.count(FAILED) else EXIT_PARTIAL if report.count(PARTIAL) else 0
 
 
@@ -129,26 +127,6 @@ def _summary(report: FleetReport) -> str:
 def _first(lines: list[str]) -> list[str]:
     more = len(lines) - _MAX_NAMED
     return [*lines[:_MAX_NAMED], *([f"... and {more} more, see ledger.jsonl"] if more > 0 else [])]
-
-
-@contextmanager
-def _watching() -> Iterator[Watch | None]:
-    """Yield what shows a progress bar, or None if stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with progress_bar(*columns) as bar:
-        task = bar.add_task("starting Ray", total=None)
-
-        def show(standing: Standing) -> None:
-            failed = f", {standing.failed} failed" if standing.failed else ""
-            words = f"{counted(standing.bags, 'recording')}{failed}"
-            bar.update(task, completed=standing.done, total=standing.total, description=words)
-
-        yield show
 
 
 def _parse_share(text: str) -> float:

@@ -1,7 +1,7 @@
 """Derains many recordings with workers on a Ray cluster: each recording once, whatever fails meanwhile."""
 
-from sapnet.fleet.ledger import Row
+from sapnet.fleet.ledger import FleetReport, Row
 from sapnet.fleet.plan import Bag, plan_bags
-from sapnet.fleet.run import FleetOptions, FleetReport, Standing, derain_fleet
+from sapnet.fleet.run import FleetOptions, derain_fleet
 
-__all__ = ["Bag", "FleetOptions", "FleetReport", "Row", "Standing", "derain_fleet", "plan_bags"]
+__all__ = ["Bag", "FleetOptions", "FleetReport", "Row", "derain_fleet", "plan_bags"]

@@ -1,11 +1,12 @@
-"""The ledger of a fleet: one line of JSON per recording, written when that recording ends."""
+"""What a fleet records: a row per recording, appended to the ledger as that recording ends, and the summary."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from sapnet.errors import BagError
 from sapnet.files import append_line, whole_lines
@@ -39,6 +40,37 @@ class Row:
     ended: str = ""
 
 
+@dataclass
+class FleetReport:
+    """The result of a fleet, rows sorted by path.
+
+    frames: derained in this run. seconds: elapsed. workers: processes that finished a recording.
+    """
+
+    output: str
+    rows: list[Row] = field(default_factory=list)
+    frames: int = 0
+    seconds: float = 0.0
+    workers: int = 0
+
+    def count(self, state: str) -> int:
+        """Return the number of recordings in a state."""
+        return sum(row.state == state for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what summary.json holds."""
+        return {
+            "output": self.output,
+            "bags": len(self.rows),
+            **{state: self.count(state) for state in (DONE, PARTIAL, KEPT, FAILED)},
+            "frames": self.frames,
+            "seconds": self.seconds,
+            "fps": round(self.frames / self.seconds, 2) if self.seconds else 0.0,
+            "workers": self.workers,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
 def utc_now() -> str:
     """Return the time as ISO 8601, to the millisecond."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -66,9 +98,8 @@ class Ledger:
         self.newest[row.output] = row
 
     def _read(self, number: int, line: str) -> None:
-        known = {entry.name for entry in fields(Row)}
         try:
-            row = Row(**{name: value for name, value in json.loads(line).items() if name in known})
-        except (ValueError, TypeError, AttributeError) as err:
+            row = Row(**json.loads(line))
+        except (ValueError, TypeError) as err:
             raise BagError(f"line {number} of {self._path} is not a ledger row ({err}); move the file away") from err
         self.newest[row.output] = row

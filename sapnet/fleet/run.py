@@ -1,19 +1,26 @@
-"""Submits a task per recording to Ray, keeps the ledger and writes the summary."""
+"""Connects to Ray, submits a task per recording, retries it, and keeps the ledger."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
+from rich.progress import Progress as ProgressBar
 
 import sapnet
 from sapnet.bags.derain import REPORT
@@ -21,11 +28,11 @@ from sapnet.bags.options import BagOptions
 from sapnet.bags.report import read_report
 from sapnet.errors import BagError, SapnetError, describe, first_line
 from sapnet.files import read_json, write_json
-from sapnet.fleet.connection import connected
-from sapnet.fleet.ledger import DONE, FAILED, KEPT, PARTIAL, Ledger, Row, utc_now
+from sapnet.fleet.ledger import FAILED, KEPT, PARTIAL, FleetReport, Ledger, Row, utc_now
 from sapnet.fleet.plan import PARTIAL_SUFFIX, Bag, is_complete
 from sapnet.fleet.worker import Progress, Work, WorkerError, derain_recording, row_of
 
+INSTALL = "run pip install '.[fleet]' in the repository"
 LEDGER, JOB, SUMMARY = "ledger.jsonl", "fleet.json", "summary.json"
 _LOCK = ".fleet.lock"
 _WATCH_EVERY_S = 0.5
@@ -33,6 +40,9 @@ _WATCH_EVERY_S = 0.5
 _MAX_SUBMITTED = 1000
 # How long tasks may take to end in good order when the run is interrupted.
 _GRACE_S = 15.0
+_REACHED_WITHIN_S = 10.0
+# Only tasks and their results go through Ray; this is the least that it takes.
+_OBJECT_STORE_BYTES = 80 * 2**20
 
 
 @dataclass(frozen=True)
@@ -50,53 +60,23 @@ class FleetOptions:
     address: str = ""
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Progress of a fleet. done, total: bytes of recordings, those under way by their share. bags: finished."""
-
-    done: float
-    total: int
-    bags: int
-    failed: int
-
-
-@dataclass
-class FleetReport:
-    """The result of a fleet, rows sorted by path.
-
-    frames: derained in this run. seconds: elapsed. workers: processes that finished a recording.
-    """
-
-    output: str
-    rows: list[Row] = field(default_factory=list)
-    frames: int = 0
-    seconds: float = 0.0
-    workers: int = 0
-
-    def count(self, state: str) -> int:
-        """Return the number of recordings in a state."""
-        return sum(row.state == state for row in self.rows)
-
-
-Watch = Callable[[Standing], None]
-
-
 def derain_fleet(
     bags: Sequence[Bag],
     out: Path,
     network: Mapping[str, Any],
     options: BagOptions | None = None,
     fleet: FleetOptions | None = None,
-    watch: Watch | None = None,
+    bar: ProgressBar | None = None,
 ) -> FleetReport:
     """Derain recordings that ``plan_bags`` has paired with outputs in ``out``; complete outputs are kept.
 
     network: arguments of Derainer. ``out`` gets ledger.jsonl, with a Row for each recording as it ends, and
     summary.json. A recording that fails or loses its worker is retried; after the last attempt the others go on.
+    bar: gets a task that counts bytes of recordings, those under way by their share.
     Raises SapnetError if nothing can be done: another process uses ``out``, an earlier run had other options, Ray is
     missing, no node has room for a worker, or a node cannot derain at all.
     """
-    options, fleet = options or BagOptions(), fleet or FleetOptions()
+    options, fleet, bar = options or BagOptions(), fleet or FleetOptions(), bar or ProgressBar(disable=True)
     began_s = time.monotonic()
     with _workplace(out, {"options": asdict(options), "network": _plain(network)}):
         ledger = Ledger(out / LEDGER)
@@ -106,74 +86,138 @@ def derain_fleet(
             work = Work(
                 _placed(network, fleet), options, max(1, int(fleet.cpus)), (out / JOB).absolute(), sapnet.__version__
             )
+            shown = bar.add_task("starting Ray", total=None)
             with connected(fleet.address, fleet.workers * fleet.cpus or len(os.sched_getaffinity(0))):
-                _derain(left, work, fleet, ledger, report, watch)
+                _derain(left, work, fleet, ledger, report, partial(bar.update, shown))
         report.rows.sort(key=lambda row: row.input)
         report.seconds = round(time.monotonic() - began_s, 3)
-        write_json(out / SUMMARY, as_json(report))
+        write_json(out / SUMMARY, report.as_json())
     return report
 
 
-def as_json(report: FleetReport) -> dict[str, Any]:
-    """Return what summary.json holds."""
-    return {
-        "output": report.output,
-        "bags": len(report.rows),
-        **{state: report.count(state) for state in (DONE, PARTIAL, KEPT, FAILED)},
-        "frames": report.frames,
-        "seconds": report.seconds,
-        "fps": round(report.frames / report.seconds, 2) if report.seconds else 0.0,
-        "workers": report.workers,
-        "rows": [asdict(row) for row in report.rows],
-    }
-
-
 def _derain(
-    bags: Sequence[Bag], work: Work, fleet: FleetOptions, ledger: Ledger, report: FleetReport, watch: Watch | None
+    bags: Sequence[Bag],
+    work: Work,
+    fleet: FleetOptions,
+    ledger: Ledger,
+    report: FleetReport,
+    show: Callable[..., None],
 ) -> None:
-    """Run the tasks, and add a row to ledger and report as each one ends."""
+    """Run the tasks, and add a row to ledger and report as each one ends. show: updates the bar's task."""
     ray: Any = import_module("ray")
     _require_room(ray.nodes(), fleet)
-    # On the driver's node: it ends with the run alone, so that no count is lost with another node.
+    # On the driver's node: it ends with the run alone.
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
     progress = ray.remote(num_cpus=0, scheduling_strategy=here)(Progress).remote()
-    # max_calls=0: Ray would end the process, and with it the loaded network, after each task that has a GPU.
-    task = ray.remote(
-        num_cpus=fleet.cpus, num_gpus=fleet.gpus, max_retries=fleet.tries - 1, retry_exceptions=True, max_calls=0
-    )(derain_recording)
+    # Retried below, where attempts are counted. max_calls=0: Ray would end the process, and with it the loaded
+    # network, after each task that has a GPU.
+    task = ray.remote(num_cpus=fleet.cpus, num_gpus=fleet.gpus, max_retries=0, max_calls=0)(derain_recording)
     # The largest first, so that no worker is left alone with a long one at the end.
-    waiting = sorted(bags, key=lambda bag: bag.size)
-    running: dict[Any, Bag] = {}
+    waiting = [(bag, 1) for bag in sorted(bags, key=lambda bag: bag.size)]
+    running: dict[Any, tuple[Bag, int]] = {}
     workers: set[str] = set()
+    show(total=sum(bag.size for bag in bags))
     done = 0
     try:
         while waiting or running:
             while waiting and len(running) < (fleet.workers or _MAX_SUBMITTED):
-                bag = waiting.pop()
-                running[task.remote(bag, work, progress)] = bag
+                bag, attempt = waiting.pop()
+                running[task.remote(bag, work, attempt, progress)] = bag, attempt
             for ref in ray.wait(list(running), timeout=_WATCH_EVERY_S)[0]:
-                bag = running.pop(ref)
+                bag, attempt = running.pop(ref)
                 try:
                     row, worker = ray.get(ref)
                 except ray.exceptions.RayError as err:
-                    row = _failed(bag, err, fleet.tries, report)
+                    if attempt < fleet.tries:
+                        waiting.append((bag, attempt + 1))
+                        continue
+                    row = _failed(bag, err, attempt, report)
                 else:
                     workers.add(worker)
                     report.frames += row.frames
                 ledger.append(row)
                 report.rows.append(row)
                 done += bag.size
-            if watch is not None:
-                under_way = sum(bag.size * share for bag, share in _shares(ray, progress, running.values()))
-                watch(Standing(done + under_way, sum(bag.size for bag in bags), len(report.rows), report.count(FAILED)))
+            under_way = _bytes_under_way(ray, progress, [bag for bag, _ in running.values()])
+            failed = f", {report.count(FAILED)} failed" if report.count(FAILED) else ""
+            show(completed=done + under_way, description=f"recordings: {len(report.rows)}{failed}")
     finally:
         for ref in running:
             ray.cancel(ref)
         if running:
             ray.wait(list(running), num_returns=len(running), timeout=_GRACE_S)
     report.workers = len(workers)
+
+
+@contextmanager
+def connected(address: str, cpus: float) -> Iterator[None]:
+    """Connect to the Ray cluster at ``address`` or, if that is empty, start Ray on this machine with so many CPUs.
+
+    A connection that this process already has is used and left open. Raises SapnetError.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray = import_module("ray")
+    except ImportError as err:
+        raise SapnetError(f"a fleet needs Ray ({err}); install it: {INSTALL}") from err
+    if ray.is_initialized():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            _require_reachable(address)
+            ray.init(address=address, **quiet)
+        else:
+            cores, store = max(1, -int(-cpus // 1)), _OBJECT_STORE_BYTES
+            ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as err:
+        where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise SapnetError(f"cannot {where}: {first_line(err)}; see docs/fleet.md") from err
+    try:
+        with _sigterm_interrupts(before):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _sigterm_interrupts(before: Any) -> Iterator[None]:
+    """Unwind at SIGTERM as at Ctrl-C: Ray's handler exits at once, and its calls turn SystemExit into status 1.
+
+    before: the handler to restore.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    terminated = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if terminated:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _require_reachable(address: str) -> None:
+    """Raises ValueError, and OSError if nothing listens there: Ray itself would keep trying for minutes."""
+    host, separator, port = address.rpartition(":")
+    if separator and port.isdecimal():
+        socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
+    elif address != "auto":
+        raise ValueError(f"got {address!r}, expected HOST:PORT of the head node, or auto")
 
 
 def _require_room(nodes: Sequence[Mapping[str, Any]], fleet: FleetOptions) -> None:
@@ -184,13 +228,13 @@ def _require_room(nodes: Sequence[Mapping[str, Any]], fleet: FleetOptions) -> No
     raise SapnetError(f"no node has {fleet.cpus:g} CPUs and {fleet.gpus:g} GPUs for a worker; ask for less")
 
 
-def _shares(ray: Any, progress: Any, bags: Iterable[Bag]) -> Iterator[tuple[Bag, float]]:
-    """What is done of recordings under way; nothing while the actor that knows is slow to answer."""
+def _bytes_under_way(ray: Any, progress: Any, bags: Iterable[Bag]) -> float:
+    """What is done of recordings under way; 0 while the actor that knows is slow to answer."""
     try:
-        shares = ray.get(progress.shares.remote(), timeout=_WATCH_EVERY_S)
+        shares: dict[str, float] = ray.get(progress.shares.remote(), timeout=_WATCH_EVERY_S)
     except ray.exceptions.GetTimeoutError:
-        return
-    yield from ((bag, shares.get(str(bag.output), 0.0)) for bag in bags)
+        return 0.0
+    return sum(bag.size * shares.get(str(bag.output), 0.0) for bag in bags)
 
 
 def _failed(bag: Bag, err: Exception, tries: int, report: FleetReport) -> Row:

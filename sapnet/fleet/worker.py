@@ -1,8 +1,10 @@
-"""What runs on the nodes: a task per recording, and an actor that counts attempts and progress."""
+"""What runs on the nodes: a task per recording, and an actor that collects their progress."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -56,16 +58,10 @@ class WorkerError(SapnetError):
 
 
 class Progress:
-    """Attempts at each recording, by its output, and the share of those under way that is done (0 to 1)."""
+    """The share of each recording under way that is done (0 to 1), by its output."""
 
     def __init__(self) -> None:
-        self._attempts: dict[str, int] = {}
         self._shares: dict[str, float] = {}
-
-    def begin(self, output: str) -> int:
-        """Count an attempt and return its number, from 1."""
-        self._attempts[output] = self._attempts.get(output, 0) + 1
-        return self._attempts[output]
 
     def note(self, output: str, share: float) -> None:
         """Record how much of a recording is done."""
@@ -76,16 +72,18 @@ class Progress:
         return self._shares
 
 
-def derain_recording(bag: Bag, work: Work, progress: Any) -> tuple[Row, str]:
+def derain_recording(bag: Bag, work: Work, attempt: int, progress: Any) -> tuple[Row, str]:
     """Derain one recording, continuing what an earlier attempt has left; return its row and this process's name.
 
-    progress: handle of the Progress actor. Raises WorkerError, and what ``derain_bag`` raises.
+    attempt: from 1. progress: handle of the Progress actor; nothing here waits for it, as Ray gives the CPU of a task
+    that waits to another one. Raises WorkerError, and what ``derain_bag`` raises.
     """
     import ray
 
+    # Ray cancels a task by Ctrl-C's handler, which is missing where the cluster was started in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started, output = utc_now(), str(bag.output)
     node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
-    attempt = ray.get(progress.begin.remote(output))
     if attempt > 1:
         time.sleep(min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** (attempt - 2)))
     _require_same_version(work, node)
@@ -101,13 +99,13 @@ def derain_recording(bag: Bag, work: Work, progress: Any) -> tuple[Row, str]:
     # What the first attempt left may be why the second one failed. Never replace what this package did not write.
     anew = attempt > 2 and not bag.output.exists()
     bag.output.parent.mkdir(parents=True, exist_ok=True)
-    derainer = _network.open(work, node)
+    derainer = _network(work, node)
     try:
         report = derain_bag(
             derainer, bag.source, bag.output, work.options, resume=not anew, overwrite=anew, progress=note
         )
     except BackendError:
-        _network.close()  # a device that has failed may go on failing until it is opened again
+        _close_network()  # a device that has failed may go on failing until it is opened again
         raise
     row = replace(row_of(bag, report, DONE), attempts=attempt, node=node, started=started)
     return row, f"{node}/{os.getpid()}"
@@ -129,35 +127,29 @@ def row_of(bag: Bag, report: BagReport, state: str) -> Row:
     )
 
 
-class _Network:
-    """The network of this process, kept from one task to the next."""
-
-    def __init__(self) -> None:
-        self._derainer: Derainer | None = None
-        self._arguments: dict[str, Any] = {}
-
-    def open(self, work: Work, node: str) -> Derainer:
-        """Return the Derainer for this work. Raises WorkerError."""
-        arguments = {**work.network, "threads": work.threads}
-        if self._derainer is None or self._arguments != arguments:
-            self.close()
-            from sapnet.derainer import Derainer
-
-            try:
-                self._derainer = Derainer(**arguments)
-            except SapnetError as err:
-                raise WorkerError(node, str(err)) from err
-            self._arguments = arguments
-        return self._derainer
-
-    def close(self) -> None:
-        """Free the network; the next task loads it again."""
-        derainer, self._derainer = self._derainer, None
-        if derainer is not None:
-            derainer.close()
+# The network of this process by its arguments, kept from one task to the next.
+_loaded: dict[str, Derainer] = {}
 
 
-_network = _Network()
+def _network(work: Work, node: str) -> Derainer:
+    """Return the Derainer for this work. Raises WorkerError."""
+    from sapnet.derainer import Derainer
+
+    arguments = {**work.network, "threads": work.threads}
+    key = json.dumps(arguments, sort_keys=True)
+    if key not in _loaded:
+        _close_network()
+        try:
+            _loaded[key] = Derainer(**arguments)
+        except SapnetError as err:
+            raise WorkerError(node, str(err)) from err
+    return _loaded[key]
+
+
+def _close_network() -> None:
+    """Free the network; the next task loads it again."""
+    while _loaded:
+        _loaded.popitem()[1].close()
 
 
 def _require_same_version(work: Work, node: str) -> None:
