@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,7 @@ import numpy as np
 
 from sapnet.images.frame import Frame
 from sapnet.media.pictures import write_image
-from sapnet.media.videos import VideoWriter, write_video
+from sapnet.media.videos import write_video
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _PAPER = (24, 22, 20)
@@ -50,34 +50,24 @@ def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Seque
     write_image(path, sheet)
 
 
-class SideBySideVideo:
-    """Pairs of rainy and derained frames as a video, with their titles.
-
-    video: where to write. height, width: the largest of the frames to come; smaller ones are centred.
-    """
-
-    def __init__(self, video: VideoWriter, height: int, width: int) -> None:
-        self._video = video
-        # Videos have even sides.
-        self._height, self._width = height + height % 2, width + width % 2
-
-    def add(self, left: Frame, right: Frame) -> None:
-        """Append a pair of uint8 (H, W, 3) BGR frames."""
-        canvas = _paper(self._height + _TITLE, 2 * self._width + _GAP)
-        for start, title, frame in zip((0, self._width + _GAP), ("rainy", "derained"), (left, right), strict=True):
-            _write(canvas, title, start + _GAP, _TITLE // 2, 0.62, _INK)
-            _centre(canvas[_TITLE:, start : start + self._width], frame)
-        self._video.write(canvas)
-
-
 @contextmanager
-def side_by_side_video(path: Path, fps: float, height: int, width: int) -> Iterator[SideBySideVideo]:
-    """Pairs of rainy and derained frames as a video, at ``path`` once the ``with`` block has ended well.
+def side_by_side_video(path: Path, fps: float, height: int, width: int) -> Iterator[Callable[[Frame, Frame], None]]:
+    """What appends a pair of rainy and derained frames, uint8 (H, W, 3) BGR, to a video with their titles.
 
-    height, width: the largest of the frames to come. Raises SapnetError.
+    The video is at ``path`` once the ``with`` block has ended well. height, width: the largest of the frames to come;
+    smaller ones are centred. Raises SapnetError.
     """
+    height, width = height + height % 2, width + width % 2  # videos have even sides
     with write_video(path, fps) as video:
-        yield SideBySideVideo(video, height, width)
+
+        def add(rainy: Frame, derained: Frame) -> None:
+            canvas = _paper(height + _TITLE, 2 * width + _GAP)
+            for start, title, frame in ((0, "rainy", rainy), (width + _GAP, "derained", derained)):
+                _write(canvas, title, start + _GAP, _TITLE // 2, 0.62, _INK)
+                _centre(canvas[_TITLE:, start : start + width], frame)
+            video.write(canvas)
+
+        yield add
 
 
 def _scale_row(row: Mapping[str, Frame]) -> dict[str, Frame]:

@@ -87,20 +87,23 @@ class PictureFile:
 
 def read_image(path: Path) -> Frame:
     """The first picture in a file, uint8 (H, W, 3) BGR, upright; alpha is dropped. Raises ImageFormatError, OSError."""
-    return next(_pictures(path)).frame
+    with _opened(path) as (image, content):
+        return next(_pictures(path, image, content)).frame
 
 
 def read_pictures(path: Path) -> PictureFile:
     """All pictures in a file. Raises ImageFormatError, OSError."""
-    with _opened(path) as (image, _):
+    with _opened(path) as (image, content):
         info = {name: image.info[name] for name in ("icc_profile", "loop") if image.info.get(name) is not None}
         # A profile for other colours than those that are written would be wrong.
         if image.mode not in ("L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"):
             info.pop("icc_profile", None)
+        pictures = list(_pictures(path, image, content))
+        # After the pictures: a PNG is read to its end for it.
         if image.format in ("JPEG", "MPO", "PNG", "WEBP") and (exif := image.getexif()):
             exif.pop(0x0112, None)  # orientation
             info["exif"] = exif.tobytes()
-    return PictureFile(list(_pictures(path)), info)
+    return PictureFile(pictures, info)
 
 
 def write_image(path: Path, image: Frame, quality: int = JPEG_QUALITY) -> None:
@@ -164,22 +167,19 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
         ) from err
 
 
-def _pictures(path: Path) -> Iterator[Picture]:
-    with _opened(path) as (image, content):
-        count = getattr(image, "n_frames", 1)
-        if _is_deep(image, content):
-            if count > 1:
-                raise ImageFormatError(
-                    f"{path} holds {count} pictures of 16 bits; split it into single ones", "encoding"
-                )
-            yield _decode_deep(path, image, content)
-            return
-        if image.format == "MPO" and count > 1:  # a JPEG with more pictures behind the first: what phones write
-            log.warning("%s: only its first picture is read, not the %d previews or views behind it", path, count - 1)
-            count = 1
-        for index in range(count):
-            image.seek(index)
-            yield _decode(image)
+def _pictures(path: Path, image: Image.Image, content: bytes) -> Iterator[Picture]:
+    count = getattr(image, "n_frames", 1)
+    if _is_deep(image, content):
+        if count > 1:
+            raise ImageFormatError(f"{path} holds {count} pictures of 16 bits; split it into single ones", "encoding")
+        yield _decode_deep(path, content)
+        return
+    if image.format == "MPO" and count > 1:  # a JPEG with more pictures behind the first: what phones write
+        log.warning("%s: only its first picture is read, not the %d previews or views behind it", path, count - 1)
+        count = 1
+    for index in range(count):
+        image.seek(index)
+        yield _decode(image)
 
 
 def _decode(image: Image.Image) -> Picture:
@@ -201,7 +201,7 @@ def _is_deep(image: Image.Image, content: bytes) -> bool:
     return image.format == "PPM"  # which has no metadata that OpenCV would lose
 
 
-def _decode_deep(path: Path, image: Image.Image, content: bytes) -> Picture:
+def _decode_deep(path: Path, content: bytes) -> Picture:
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ImageFormatError(f"{path} is not a picture that can be read; it may be damaged", "decode")

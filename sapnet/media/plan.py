@@ -42,10 +42,10 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
     """
     pairs = [(inputs[0], out)] if _names_file(inputs, out) else list(_pairs(inputs, out))
     jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in dict.fromkeys(pairs)]
-    _check_distinct(jobs)
-    _check_inputs_kept(jobs)
-    if not overwrite:
-        _check_absent(jobs)
+    present = _check(jobs)
+    if present and not overwrite:
+        more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
+        raise SapnetError(f"{present[0]} exists{more}; give another output, or --overwrite to replace")
     return jobs
 
 
@@ -109,7 +109,10 @@ def _mask_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}{MASK_ENDING}{suffix}")
 
 
-def _check_distinct(jobs: Sequence[Job]) -> None:
+def _check(jobs: Sequence[Job]) -> list[Path]:
+    """The outputs that exist. Raises SapnetError where two inputs have one output, or where one is an input."""
+    # By device and inode, so that links and other spellings of a path count too.
+    inputs = {_identity(job.source): job.source for job in jobs}
     writers: dict[Path, Path] = {}
     for job in jobs:
         for path in job.writes:
@@ -118,24 +121,13 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
                 raise SapnetError(
                     f"{other} and {job.source} would both be written to {path}; rename one, or derain them in two runs"
                 )
-
-
-def _check_inputs_kept(jobs: Sequence[Job]) -> None:
-    # By device and inode, so that links and other spellings of a path count too.
-    inputs = {_identity(job.source): job.source for job in jobs}
-    for job in jobs:
-        for path in job.writes:
-            if path.exists() and (source := inputs.get(_identity(path))):
-                raise SapnetError(f"{source} is an input and would be overwritten; give another output")
+    present = [path for path in writers if path.exists()]
+    for path in present:
+        if source := inputs.get(_identity(path)):
+            raise SapnetError(f"{source} is an input and would be overwritten; give another output")
+    return present
 
 
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _check_absent(jobs: Sequence[Job]) -> None:
-    present = [path for job in jobs for path in job.writes if path.exists()]
-    if present:
-        more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
-        raise SapnetError(f"{present[0]} exists{more}; give another output, or --overwrite to replace")

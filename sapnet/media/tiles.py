@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sapnet.config import PRESETS, ModelConfig
+from sapnet.config import PRESETS
 from sapnet.derainer import Derained, Derainer
 from sapnet.images.frame import Frame
 
@@ -40,13 +40,13 @@ class Tiler:
 
     def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
         """As ``Derainer.__call__``."""
-        if all(self._side(frame) == 0 for frame in frames):
+        sides = [self._side(frame) for frame in frames]
+        if not any(sides):
             return self._derainer(frames)
-        return [derained for frame in frames for derained in self._one(frame)]
-
-    def _one(self, frame: Frame) -> list[Derained]:
-        side = self._side(frame)
-        return [derain_in_tiles(self._derainer, frame, side)] if side else self._derainer([frame])
+        return [
+            derain_in_tiles(self._derainer, frame, side) if side else self._derainer([frame])[0]
+            for frame, side in zip(frames, sides, strict=True)
+        ]
 
     def _side(self, frame: Frame) -> int:
         """The side of the tiles for a frame; 0 for none."""
@@ -54,7 +54,7 @@ class Tiler:
         if self._tile is not None:
             return self._tile if self._tile and max(height, width) > self._tile else 0
         if frame.shape not in self._known:
-            bound = pixels_that_fit(self._derainer.weights)
+            bound = _pixels_that_fit(self._derainer.weights)
             side = max(MIN_TILE, math.isqrt(bound) // _STEP * _STEP) if height * width > bound else 0
             if side:
                 log.warning("%dx%d is derained in tiles of at most %dx%d: memory is short", height, width, side, side)
@@ -62,14 +62,14 @@ class Tiler:
         return self._known[frame.shape]
 
 
-def derain_in_tiles(derainer: Derainer, frame: Frame, side: int, overlap: int = OVERLAP) -> Derained:
+def derain_in_tiles(derainer: Derainer, frame: Frame, side: int) -> Derained:
     """Derain a frame in tiles of at most ``side`` pixels, blended linearly where they overlap.
 
     The attention's mean is over a tile instead of over the frame. Raises as ``Derainer.__call__`` does.
     """
     height, width = frame.shape[:2]
-    tall, wide = _length(height, side, overlap), _length(width, side, overlap)
-    rows, columns = _starts(height, tall, overlap), _starts(width, wide, overlap)
+    tall, wide = _length(height, side), _length(width, side)
+    rows, columns = _starts(height, tall), _starts(width, wide)
     # The frame and its streaks as four channels, so that they are blended alike.
     whole = np.empty((height, width, 4), np.uint8)
     band = np.empty((tall, width, 4), np.uint8)
@@ -87,18 +87,12 @@ def derain_in_tiles(derainer: Derainer, frame: Frame, side: int, overlap: int = 
     return Derained(image, streaks, derainer.mask_threshold)
 
 
-def pixels_that_fit(weights: str) -> int:
+def _pixels_that_fit(weights: str) -> int:
     """Pixels of a frame that the network can derain in half of the memory that is free."""
-    config = _config(weights)
-    return int(_SHARE * _free_bytes() / (_FLOAT * _MAPS * config.channels / config.downscale**2))
-
-
-def _config(weights: str) -> ModelConfig:
-    if weights in PRESETS:
-        return PRESETS[weights]
     from sapnet.model.weights import load_weights
 
-    return load_weights(weights).config
+    config = PRESETS[weights] if weights in PRESETS else load_weights(weights).config
+    return int(_SHARE * _free_bytes() / (_FLOAT * _MAPS * config.channels / config.downscale**2))
 
 
 def _free_bytes() -> int:
@@ -117,18 +111,18 @@ def _free_bytes() -> int:
     return max(0, free)
 
 
-def _length(length: int, side: int, overlap: int) -> int:
+def _length(length: int, side: int) -> int:
     """The side of the smallest tiles that cover ``length`` in as few tiles as ``side`` would."""
-    count = len(_starts(length, side, overlap))
-    shortest = math.ceil((length - overlap) / count) + overlap + _STEP
+    count = len(_starts(length, side))
+    shortest = math.ceil((length - OVERLAP) / count) + OVERLAP + _STEP
     return min(length, side, math.ceil(shortest / _STEP) * _STEP)
 
 
-def _starts(length: int, side: int, overlap: int) -> list[int]:
-    """Where tiles of ``side`` start so that they cover ``length`` and overlap by at least ``overlap``."""
+def _starts(length: int, side: int) -> list[int]:
+    """Where tiles of ``side`` start so that they cover ``length`` and overlap by at least ``OVERLAP``."""
     if length <= side:
         return [0]
-    count = math.ceil((length - overlap) / (side - overlap - _STEP))
+    count = math.ceil((length - OVERLAP) / (side - OVERLAP - _STEP))
     between = np.linspace(0, length - side, count)[:-1] // _STEP * _STEP
     return [*between.astype(int).tolist(), length - side]
 

@@ -52,9 +52,9 @@ def write_pictures(recording: Recording, sequence: RainySequence, rate: float, f
     shown = _shown(recording)
     height, width = (max(sides) for sides in zip(*recording.sizes.values(), strict=True))
     indices = {stamp: index for index, stamp in enumerate(recording.sizes)}
-    with side_by_side_video(folder / VIDEO, rate, height, width) as video:
+    with side_by_side_video(folder / VIDEO, rate, height, width) as add:
         for stamp, frame, derained, mask in _pairs(recording, sequence):
-            video.add(frame.rainy, derained)
+            add(frame.rainy, derained)
             if recording.outcomes.get(stamp) != "derained":
                 continue
             label = f"frame {indices[stamp]}"

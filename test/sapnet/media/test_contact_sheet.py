@@ -43,9 +43,9 @@ def test_contact_sheet_scales_rows_and_leaves_gaps_blank(tmp_path: Path) -> None
 
 def test_side_by_side_video_with_unequal_and_odd_sizes(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
-    with side_by_side_video(path, 10.0, 61, 81) as video:
-        video.add(flat(RED, 61, 41), flat(BLUE, 61, 41))
-        video.add(flat(RED, 31, 81), flat(BLUE, 31, 81))
+    with side_by_side_video(path, 10.0, 61, 81) as add:
+        add(flat(RED, 61, 41), flat(BLUE, 61, 41))
+        add(flat(RED, 31, 81), flat(BLUE, 31, 81))
         assert not path.exists()
     capture = cv2.VideoCapture(str(path))
     frames = [capture.read()[1] for _ in range(2)]
