@@ -52,9 +52,9 @@ def plan_bags(inputs: Sequence[str], out: Path) -> list[Bag]:
         literal = path if path.exists() else Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         if out.resolve() in (literal.resolve(), *literal.resolve().parents):
             raise SapnetError(f"{literal} is inside the output folder {out}; choose another output")
-        search = _Search(literal, out.resolve())
+        seen: set[Path] = set()
         matches = [path] if path.exists() else map(Path, sorted(glob.iglob(str(path), recursive=True)))
-        for source in (found for match in matches for found in search.recordings(match)):
+        for source in (found for match in matches for found in _recordings(match, literal, out.resolve(), seen)):
             base = literal.parent if source == literal else literal
             pairs.setdefault(source.resolve(), out / _output_name(source, base))
     if not pairs:
@@ -70,46 +70,40 @@ def is_complete(output: Path) -> bool:
     return (output / REPORT).is_file() and (output / METADATA).is_file()
 
 
-class _Search:
-    """Searches each folder once, however many matches of a pattern or links lead to it."""
+def _recordings(match: Path, base: Path, out: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield the recordings that a path is, contains or belongs to.
 
-    def __init__(self, base: Path, out: Path) -> None:
-        self._base = base
-        self._out = out
-        self._seen: set[Path] = set()
+    seen: folders that were searched, none of them again, however many matches of a pattern or links lead to it.
+    """
 
-    def recordings(self, match: Path) -> Iterator[Path]:
-        """Yield the recordings that this path is, contains or belongs to."""
-        if match.is_dir():
-            yield from self._below(match)
-        elif _FILE.fullmatch(match.name):
-            # A file of a recording stands for all of it.
-            siblings = [path.name for path in match.parent.iterdir() if path.is_file()]
-            if match != self._base and _is_recording(match.parent, siblings):
-                yield from self._below(match.parent)
-            elif match.parent.resolve() not in self._seen and not self._is_skipped(match.parent):
-                yield match
-
-    def _below(self, folder: Path) -> Iterator[Path]:
-        for root, folders, files in os.walk(folder, onerror=_warn, followlinks=True):
-            here = Path(root)
-            if here.resolve() in self._seen or self._is_skipped(here):
-                folders.clear()
-                continue
-            self._seen.add(here.resolve())
-            if _is_recording(here, files):
-                folders.clear()
-                if REPORT not in files:
-                    yield here
-                continue
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (here / name for name in sorted(files) if not name.startswith(".") and _FILE.fullmatch(name))
-
-    def _is_skipped(self, folder: Path) -> bool:
-        """Whether a folder belongs to the output, or to an unfinished one."""
+    def is_skipped(folder: Path) -> bool:
+        """Whether a folder was searched, or belongs to the output or to an unfinished one."""
         whole = folder.resolve()
-        below = folder.relative_to(self._base).parts if folder.is_relative_to(self._base) else ()
-        return any(part.endswith(PARTIAL_SUFFIX) for part in below) or self._out in (whole, *whole.parents)
+        below = folder.relative_to(base).parts if folder.is_relative_to(base) else ()
+        return whole in seen or any(part.endswith(PARTIAL_SUFFIX) for part in below) or out in (whole, *whole.parents)
+
+    if not match.is_dir():
+        if not _FILE.fullmatch(match.name):
+            return
+        siblings = [path.name for path in match.parent.iterdir() if path.is_file()]
+        if match == base or not _is_recording(match.parent, siblings):
+            if not is_skipped(match.parent):
+                yield match
+            return
+        match = match.parent  # a file of a recording stands for all of it
+    for root, folders, files in os.walk(match, onerror=_warn, followlinks=True):
+        here = Path(root)
+        if is_skipped(here):
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        if _is_recording(here, files):
+            folders.clear()
+            if REPORT not in files:
+                yield here
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (here / name for name in sorted(files) if not name.startswith(".") and _FILE.fullmatch(name))
 
 
 def _warn(err: OSError) -> None:

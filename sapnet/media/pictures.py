@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from sapnet.errors import ImageFormatError
 from sapnet.files import replacing
@@ -220,7 +220,7 @@ def _encode(kind: str, suffix: str, file: PictureFile, quality: int) -> bytes:
     options: dict[str, Any] = {name: file.info[name] for name in kept if name in file.info}
     if kind in ("JPEG", "WEBP"):
         options["quality"] = quality
-    if kind == "TIFF" and features.check("libtiff"):
+    if kind == "TIFF":
         options["compression"] = "tiff_lzw"
     if len(images) > 1:
         options |= {"save_all": True, "append_images": images[1:]} | _ANIMATION[kind]

@@ -9,11 +9,6 @@ from pathlib import Path
 from sapnet.errors import SapnetError
 from sapnet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 
-MASK_ENDING = "_streak_mask"
-# Both formats are lossless, so that a mask stays 0 or 255.
-IMAGE_MASK_SUFFIX = ".png"
-VIDEO_MASK_SUFFIX = ".mkv"
-
 
 @dataclass(frozen=True)
 class Job:
@@ -105,8 +100,8 @@ def _known() -> str:
 
 
 def _mask_path(output: Path) -> Path:
-    suffix = VIDEO_MASK_SUFFIX if is_video(output) else IMAGE_MASK_SUFFIX
-    return output.with_name(f"{output.stem}{MASK_ENDING}{suffix}")
+    # Both formats are lossless, so that a mask stays 0 or 255.
+    return output.with_name(f"{output.stem}_streak_mask{'.mkv' if is_video(output) else '.png'}")
 
 
 def _check(jobs: Sequence[Job]) -> list[Path]:

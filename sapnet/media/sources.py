@@ -42,20 +42,18 @@ def open_source(path: Path) -> FrameSource:
     """
     if not path.exists():
         raise SapnetError(f"{path} does not exist; check the path")
-    if path.is_dir():
-        return _open_folder(path)
-    if is_image(path):
-        return FrameSource(path, None, 1, partial(_images, [path]))
+    if path.is_dir() or is_image(path):
+        files = _pictures_in(path) if path.is_dir() else [path]
+        return FrameSource(path, None, len(files), partial(_images, files))
     with read_video(path) as video:
         return FrameSource(path, float(video.rate), video.count, partial(_video_frames, path))
 
 
-def _open_folder(path: Path) -> FrameSource:
+def _pictures_in(path: Path) -> list[Path]:
     files = [file for file in path.iterdir() if is_image(file) and file.is_file()]
     if not files:
         raise SapnetError(f"{path} holds no pictures; expected files ending in {' '.join(IMAGE_SUFFIXES)}")
-    files.sort(key=lambda file: natural_key(file.name))
-    return FrameSource(path, None, len(files), partial(_images, files))
+    return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def _images(files: list[Path]) -> Iterator[tuple[str, Frame]]:

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.errors import ImageFormatError
 from sapnet.images.messages import (
     decode_compressed,
     decode_image,
@@ -96,14 +95,3 @@ def test_compressed_frames(sender, receiver, codec):
 def test_a_received_bgr8_message_is_read_in_place(receiver):
     msg = receiver.received("Image", receiver.sent("Image", vars(encode_image(FRAME, "bgr8"))))
     assert np.shares_memory(decode_image(msg).bgr, np.frombuffer(msg.data, np.uint8))
-
-
-def test_an_empty_message_is_refused(receiver):
-    empty = {"height": 0, "width": 0, "encoding": "", "is_bigendian": 0, "step": 0, "data": np.empty(0, np.uint8)}
-    with pytest.raises(ImageFormatError, match="no pixels") as error:
-        decode_image(receiver.received("Image", receiver.sent("Image", empty)))
-    assert error.value.kind == "size"
-    content = receiver.sent("CompressedImage", {"format": "jpeg", "data": np.empty(0, np.uint8)})
-    with pytest.raises(ImageFormatError, match="0 bytes") as error:
-        decode_compressed(receiver.received("CompressedImage", content))
-    assert error.value.kind == "decode"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from ctrl_c import heed_ctrl_c
 from numpy.typing import NDArray
 
 from sapnet.cli import main
 from sapnet.commands import derain
 from sapnet.derainer import Derained, Derainer
 from sapnet.media.pictures import Picture, PictureFile, read_image, read_pictures, write_pictures
+from sapnet.media.videos import read_video, write_video
 
 Frame = NDArray[np.uint8]
 MakeFrame = Callable[..., Frame]
@@ -64,11 +63,9 @@ def save(path: Path, image: Frame) -> None:
 
 def save_clip(path: Path, count: int = 7) -> None:
     rows, columns = np.mgrid[:48, :64]
-    codec = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
-    writer = cv2.VideoWriter(str(path), codec, 12.5, (64, 48))
-    for index in range(count):
-        writer.write(np.stack([rows * 4, columns * 3, 90 + rows + columns + index], 2).astype(np.uint8))
-    writer.release()
+    with write_video(path, 12.5) as video:
+        for index in range(count):
+            video.write(np.stack([rows * 4, columns * 3, 90 + rows + columns + index], 2).astype(np.uint8))
 
 
 def read(path: Path) -> Frame:
@@ -109,15 +106,7 @@ def test_an_image_to_a_file(tmp_path: Path, make_frame: MakeFrame, capsys: pytes
     assert output.out.startswith("derained 1 file, 1 frame in ")
 
 
-@pytest.mark.parametrize("batch", [1, 3, 100])
-def test_a_folder_keeps_names_and_layout(tmp_path: Path, photos: Path, batch: int) -> None:
-    assert run(photos, "-o", tmp_path / "out", "--batch", batch) == 0
-    assert files(tmp_path / "out") == ["B.PNG", "a.png", "trip/a.png", "trip/day 2/ü.bmp"]
-    for name in files(tmp_path / "out"):
-        np.testing.assert_array_equal(read(tmp_path / "out" / name), read(photos / name))
-
-
-def test_no_more_frames_than_a_batch_are_derained_at_once(
+def test_folders_keep_names_and_layout_and_no_more_frames_than_a_batch_are_derained_at_once(
     tmp_path: Path, photos: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -130,6 +119,10 @@ def test_no_more_frames_than_a_batch_are_derained_at_once(
     monkeypatch.setattr(derain, "derainer_from", lambda args: Counting(backend="fake"))
     assert run(photos, clip, "-o", tmp_path / "out", "--batch", 3) == 0
     assert calls == [3, 1, 3, 3, 1]
+    names = ["B.PNG", "a.png", "trip/a.png", "trip/day 2/ü.bmp"]
+    assert files(tmp_path / "out") == sorted([*names, "clip.mp4"])
+    for name in names:
+        np.testing.assert_array_equal(read(tmp_path / "out" / name), read(photos / name))
 
 
 def test_masks_stand_beside_the_outputs(tmp_path: Path, clip: Path, make_frame: MakeFrame) -> None:
@@ -233,7 +226,7 @@ def test_a_video_that_is_cut_off_is_derained_in_part(tmp_path: Path, capsys: pyt
     assert len(read_clip(tmp_path / "out/clip.avi")[1]) == report["frames"]
 
 
-@pytest.mark.parametrize("name", ["12:30:05", "na\udcefve", "a\nb", "--x"])
+@pytest.mark.parametrize("name", ["2024-11-27T12:30:05", "file:a", "%05d", "na\udcefve", "a\nb", "--x"])
 def test_no_name_ends_a_run(tmp_path: Path, make_frame: MakeFrame, name: str) -> None:
     (tmp_path / "in").mkdir()
     save(tmp_path / f"in/{name}.png", make_frame(20, 30))
@@ -241,42 +234,45 @@ def test_no_name_ends_a_run(tmp_path: Path, make_frame: MakeFrame, name: str) ->
     (tmp_path / "plain.mp4").rename(tmp_path / f"in/{name}.mp4")
     assert run(tmp_path / "in", "-o", tmp_path / "out", "--masks") == 0
     assert len(files(tmp_path / "out")) == 4
+    assert len(read_pictures(tmp_path / f"out/{name}.png").pictures) == 1
+    with read_video(tmp_path / f"out/{name}.mp4") as video:
+        assert len([*video.frames()]) == 7
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_no_name_is_too_much_for_a_terminal(tmp_path: Path, make_frame: MakeFrame, encoding: str) -> None:
+def test_no_name_is_too_much_for_a_terminal(
+    tmp_path: Path, make_frame: MakeFrame, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path / "\udce9 \u20ac.png", make_frame(20, 30))
     (tmp_path / "damaged \udce9 \u20ac.png").write_bytes(b"nothing")
-    command = [sys.executable, "-m", "sapnet", "derain", tmp_path, "-o", tmp_path / "out \udce9", "--backend", "fake"]
-    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False)
-    assert done.returncode == 2
-    assert b"Traceback" not in done.stderr
-    assert b"1 of 2 inputs could not be derained" in done.stderr
-    assert b"derained 1 file" in done.stdout
+    said = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, stream in said.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(stream, encoding, write_through=True))
+    assert run(tmp_path, "-o", tmp_path / "out \udce9") == 2
+    assert b"1 of 2 inputs could not be derained" in said["stderr"].getvalue()
+    assert b"derained 1 file" in said["stdout"].getvalue()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_no_temporary_file(tmp_path: Path, number: signal.Signals) -> None:
-    save_clip(tmp_path / "clip.mp4", 400)
-    (tmp_path / "out").mkdir()
-    script = "import sys, time, sapnet.derainer as d; from sapnet.cli import main; "
-    script += "run = d.Derainer._run; d.Derainer._run = lambda *a: (time.sleep(0.05), run(*a))[1]; sys.exit(main())"
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        "derain",
-        tmp_path / "clip.mp4",
-        "-o",
-        tmp_path / "out",
-        "--backend",
-        "fake",
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c) as process:
-        while not files(tmp_path / "out"):
-            assert process.poll() is None
-        process.send_signal(number)
-        assert process.wait(60) == 128 + number
+def test_a_signal_leaves_no_temporary_file(
+    tmp_path: Path, clip: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signalled(Derainer):
+        def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
+            assert files(tmp_path / "out")
+            signal.raise_signal(number)
+            return super().__call__(frames)
+
+    monkeypatch.setattr(derain, "derainer_from", lambda args: Signalled(backend="fake"))
+    # As in the foreground: background jobs ignore SIGINT and nohup SIGHUP.
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    try:
+        status = run(clip, "-o", tmp_path / "out")
+    except SystemExit as stop:
+        status = stop.code
+    finally:
+        signal.signal(number, before)
+    assert status == 128 + number
     assert files(tmp_path / "out") == []
 
 

@@ -10,17 +10,11 @@ import pytest
 
 from sapnet.errors import ImageFormatError
 from sapnet.media.sources import open_source
+from sapnet.media.videos import write_video
 
 
 def flat(value: int, height: int = 32, width: int = 48) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
-
-
-def write_video(path: Path, frames: int) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (48, 32))
-    for index in range(frames):
-        writer.write(flat(20 * index))
-    writer.release()
 
 
 def test_image(tmp_path: Path) -> None:
@@ -56,7 +50,9 @@ def test_sources_are_lazy_and_iterate_again(tmp_path: Path) -> None:
 
 
 def test_video(tmp_path: Path) -> None:
-    write_video(tmp_path / "v.mp4", 5)
+    with write_video(tmp_path / "v.mp4", 12.0) as video:
+        for index in range(5):
+            video.write(flat(20 * index))
     source = open_source(tmp_path / "v.mp4")
     frames = list(source)
     assert (source.count, source.fps) == (5, pytest.approx(12.0))
