@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -245,6 +246,8 @@ def test_no_name_is_too_much_for_a_terminal(
 ) -> None:
     save(tmp_path / "\udce9 \u20ac.png", make_frame(20, 30))
     (tmp_path / "damaged \udce9 \u20ac.png").write_bytes(b"nothing")
+    # A captured log would go to pytest's own process, in UTF-8.
+    monkeypatch.setattr(logging.getLogger("sapnet"), "propagate", False)
     said = {name: io.BytesIO() for name in ("stdout", "stderr")}
     for name, stream in said.items():
         monkeypatch.setattr(sys, name, io.TextIOWrapper(stream, encoding, write_through=True))
