@@ -92,17 +92,28 @@ def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def start_active(peer: Any) -> Iterator[Callable[..., None]]:
-    """Starts derain_node on the fake backend and waits until it is active."""
+def start_active(peer: Any, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Starts derain_node on the fake backend and waits until it is active.
+
+    In a process of its own: what an earlier node of this process left in the graph would have the same name.
+    """
+    from lifecycle_msgs.msg import State
+    from lifecycle_msgs.srv import GetState
+
     started = []
 
     def start(**params: str) -> None:
-        started.append(live.LocalNode(peer, backend="fake", **params))
-        live.wait_for(lambda: started[-1].node.state == "active", "the node to be active")
+        started.append(live.NodeProcess(log=tmp_path / "node.log", backend="fake", **params))
+
+        def is_active() -> bool:
+            state = peer.call(GetState, "/derain_node/get_state", GetState.Request()).current_state
+            return bool(state.id == State.PRIMARY_STATE_ACTIVE)
+
+        live.wait_for(is_active, "the node to be active")
 
     yield start
     for node in started:
-        node.close()
+        assert node.stop() == 0
 
 
 @pytest.mark.parametrize("parameters", [(), ("image_transport", "use_sim_time", "publish_compressed")])
