@@ -36,7 +36,7 @@ HARMLESS = {"cache-dir", "config-file", "disable-pip-version-check", "no-input",
 
 def pip_settings() -> dict[str, str]:
     """pip's settings for an install by their names."""
-    command = [sys.executable, "-m", "pip", "config", "list"]
+    command = [sys.executable, "-m", "pip", "-vvv", "config", "list"]  # it lists nothing where pip is set to be quiet
     lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
     settings = {}
     for section in SECTIONS:

@@ -54,8 +54,8 @@ class Inference:
         self._on_end = on_end
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self.thread = Thread(target=self._run, name="inference", daemon=True)
-        keep_thread(self.thread)
         self.thread.start()
+        keep_thread(self.thread)
 
     def start(self, call: Call) -> None:
         """Run a call after the earlier ones."""

@@ -76,8 +76,8 @@ class Dispatch:
 
     def start(self) -> None:
         """Dispatch frames on a thread, until ``close``."""
-        self._keep_thread(self._thread)
         self._thread.start()
+        self._keep_thread(self._thread)
 
     def put(self, frame: Received) -> None:
         """Queue a frame, which was counted as received."""
@@ -174,7 +174,8 @@ class Dispatch:
         left_behind, self._inference, self._call = self._inference, self._make_inference(), None
         left_behind.close()
         self._loader.restart(call.derainer, error, left_behind.thread)
-        for held in filter(self._holds, call.batch):
+        # Those of the call, and those that waited for the next one.
+        for held in list(self._in_hand.values()):
             self._settle(held, fates.failed(error, params))
 
     def _settle_missed(self, params: NodeParams) -> None:

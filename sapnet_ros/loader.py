@@ -218,7 +218,7 @@ class Loader:
     def ready_for(self, size: Size) -> bool:
         """Whether a frame of this size would be derained at once."""
         derainer = self._derainer
-        return derainer is not None and derainer.is_ready(*size)
+        return derainer is not None and not self._closed and derainer.is_ready(*size)
 
     def error_for(self, size: Size) -> str:
         """Why frames of this size cannot be derained; empty if they can, or will be able to."""
@@ -382,7 +382,8 @@ class Loader:
                 self._derainer, self._error, self._loaded_stages = derainer, "", stages
 
     def _compile(self, size: Size) -> None:
-        reason = self._prepare(self._derainer, size) if self._derainer is not None else ""
+        derainer = self._derainer  # which a restart takes away, on another thread
+        reason = self._prepare(derainer, size) if derainer is not None else ""
         with self._changed:
             if reason and size in self._sizes:  # a size that has left the cache is no error
                 self._failed[size] = reason

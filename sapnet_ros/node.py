@@ -144,8 +144,9 @@ class DerainNode(LifecycleNode):
         assert self.params is not None
         assert self.loader is not None
         result = super().on_activate(state)
-        self._dispatch = Dispatch(self._cameras, self.loader, self._current, self._log_error, self._keep_thread)
-        self._dispatch.start()
+        dispatch = Dispatch(self._cameras, self.loader, self._current, self._log_error, self._keep_thread)
+        dispatch.start()
+        self._dispatch = dispatch
         self._active_since_s = time.monotonic()
         for camera in self._cameras.values():
             on_image = functools.partial(self._receive, camera)

@@ -109,6 +109,7 @@ class TestInstall:
             monkeypatch.delenv(name)
         monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
         monkeypatch.setenv("PIP_INDEX_URL", "https://nearer/simple")
+        monkeypatch.setenv("PIP_QUIET", "1")
         settings = install["pip_settings"]()
         words = " ".join(install["uv_command"](settings))
         assert "--default-index https://nearer/simple --index https://a --index https://b --find-links /wheels" in words

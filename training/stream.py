@@ -117,7 +117,7 @@ def find_sources(config: DataConfig) -> Sources:
         check_pairs(found, least)
     cache = ImageCache()
     photographs = Photographs(Path(config.clean), least, cache) if config.clean else None
-    layers = StreakLayers([*chain(*streaks.values())], cache.read, config.streaks_share) if streaks else None
+    layers = StreakLayers([*chain(*streaks.values())], read_image, config.streaks_share) if streaks else None
     return Sources(photographs, layers, pairs, cache.read)
 
 

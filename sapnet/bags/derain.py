@@ -146,12 +146,15 @@ class _Run:
             part, began = self._empty_report(), time.monotonic()
 
         try:
-            if not parts.writer.files:
-                # Before the first item, as that starts the thread which unpacks the input's files.
+            # Before the first item, as that starts the thread which unpacks the input's files. A run that resumes reads
+            # them again, for what is found to be lost.
+            is_first = not parts.writer.files
+            if is_first:
                 parts.begin_part()
-                for record in self._records():
+            for record in self._records():
+                if is_first:
                     parts.writer.add_record(record)
-                is_whole = True
+            is_whole = is_first
             with closing(self._steps.items(done, last)) as items:
                 for item in items:
                     messages = self._messages(item)

@@ -234,6 +234,12 @@ def _is_complete(summary: Summary, size: int) -> bool:
         and all(chunk.chunk_start_offset + chunk.chunk_length <= size for chunk in chunks)
         and all(chunk.uncompressed_size <= _MAX_CHUNK_BYTES for chunk in chunks)
         and len(chunks) == statistics.chunk_count
+        and all(
+            statistics.message_start_time <= chunk.message_start_time
+            and chunk.message_end_time <= statistics.message_end_time
+            for chunk in chunks
+            if chunk.message_index_offsets
+        )
         # Messages outside of chunks are not indexed.
         and (statistics.chunk_count > 0) == (statistics.message_count > 0)
         and len(summary.attachment_indexes) == statistics.attachment_count

@@ -50,7 +50,7 @@ def parse_qos(profiles: Any) -> tuple[Qos, ...]:
         listed = _load(profiles) if isinstance(profiles, str) else profiles
         kinds = get_type_hints(Qos)
         return tuple(Qos(*(_setting(kind, values[name]) for name, kind in kinds.items())) for values in listed or ())
-    except (BagError, KeyError, TypeError, AttributeError):
+    except (BagError, KeyError, TypeError, AttributeError, ValueError, OverflowError):
         return ()
 
 

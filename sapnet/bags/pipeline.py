@@ -84,7 +84,10 @@ class Steps:
                 kept[recorded.topic].append(recorded._replace(time_ns=self._start_ns))
             for messages in kept.values():
                 yield from messages
-        yield from self._bag.messages(start_ns=self._start_ns, stop_ns=self._stop_ns)
+        # Without limits all is read, whatever times the recording claims.
+        start_ns = self._start_ns if self._options.start_s else None
+        stop_ns = self._stop_ns if self._options.duration_s else None
+        yield from self._bag.messages(start_ns=start_ns, stop_ns=stop_ns)
 
     def _first_infos(self) -> dict[Topic, bytes]:
         """For frames before the first camera_info: the newest before the start, else the first of the recording."""

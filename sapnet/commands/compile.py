@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +159,10 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    files = [(entry, entry.path.stat()) for entry in cache.entries()]
+    files = []
+    for entry in cache.entries():
+        with suppress(FileNotFoundError):  # removed meanwhile
+            files.append((entry, entry.path.stat()))
     if as_json:
         rows = [
             {

@@ -229,10 +229,10 @@ def _require_room(nodes: Sequence[Mapping[str, Any]], fleet: FleetOptions) -> No
 
 
 def _bytes_under_way(ray: Any, progress: Any, bags: Iterable[Bag]) -> float:
-    """What is done of recordings under way; 0 while the actor that knows is slow to answer."""
+    """What is done of recordings under way; 0 while the actor that knows is slow to answer, or has died."""
     try:
         shares: dict[str, float] = ray.get(progress.shares.remote(), timeout=_WATCH_EVERY_S)
-    except ray.exceptions.GetTimeoutError:
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
         return 0.0
     return sum(bag.size * shares.get(str(bag.output), 0.0) for bag in bags)
 

@@ -136,7 +136,7 @@ def _network(work: Work, node: str) -> Derainer:
     from sapnet.derainer import Derainer
 
     arguments = {**work.network, "threads": work.threads}
-    key = json.dumps(arguments, sort_keys=True)
+    key = json.dumps(arguments, sort_keys=True, default=str)
     if key not in _loaded:
         _close_network()
         try:

@@ -14,6 +14,7 @@ from mcap.writer import Writer as McapWriter
 
 from bag_builders import START_NS, image, smooth_frames
 from sapnet.bags.derain import derain_bag
+from sapnet.bags.open import open_recording
 from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer
 from sapnet.errors import BagError
@@ -108,3 +109,30 @@ def test_ros1_messages_in_mcap_are_named(tmp_path: Path, derainer: Derainer) -> 
         derain_bag(derainer, source, tmp_path / "out")
     with pytest.raises(BagError, match=r"no image topic /cam; it has: none\. Its messages are ROS 1 encoded"):
         derain_bag(derainer, source, tmp_path / "out", BagOptions(topics=("/cam",)))
+
+
+def test_times_of_the_statistics_that_do_not_hold_lose_nothing(tmp_path: Path) -> None:
+    """As of a writer that stores no checksums and counts wrongly."""
+    with (tmp_path / "a.mcap").open("wb") as stream:
+        writer = McapWriter(stream, chunk_size=100, enable_crcs=False)
+        writer.start("ros2", "test")
+        channel = writer.register_channel("/log", "json", 0)
+        for number in range(10):
+            writer.add_message(channel, START_NS + number, b"{}" * 30, START_NS + number)
+        writer._Writer__statistics.message_end_time = START_NS + 4  # type: ignore[attr-defined]
+        writer.finish()
+    with open_recording(tmp_path / "a.mcap") as bag:
+        assert len([*bag.messages(start_ns=bag.start_ns, stop_ns=bag.end_ns)]) == 10
+
+
+def test_a_damaged_qos_profile_costs_the_profile_alone(tmp_path: Path) -> None:
+    with (tmp_path / "a.mcap").open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("ros2", "test")
+        profile = "- {history: 1, depth: q0, reliability: 1, durability: 2, deadline: {sec: 0, nsec: 0}}"
+        channel = writer.register_channel("/log", "cdr", 0, {"offered_qos_profiles": profile})
+        writer.add_message(channel, START_NS, b"{}", START_NS)
+        writer.finish()
+    with open_recording(tmp_path / "a.mcap") as bag:
+        assert [topic.qos for topic in bag.topics] == [()]
+        assert len([*bag.messages()]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from bag_builders import START_NS, TYPES
 from sapnet.bags import Recording, open_recording
 from sapnet.bags.cameras import find_cameras
+from sapnet.bags.derain import derain_bag
+from sapnet.derainer import Derainer
 from sapnet.errors import BagError
 
 ROS1 = get_typestore(Stores.ROS1_NOETIC)
@@ -168,3 +171,29 @@ def test_a_damaged_chunk_is_said(write: Write, tmp_path: Path) -> None:
         assert list(bag.messages()) == []
         assert len(bag.notes) == 1
         assert "in.bag is damaged (" in bag.notes[0]
+
+
+def test_a_wrong_end_in_the_index_loses_nothing(write: Write, tmp_path: Path, derainer: Derainer) -> None:
+    path = write(*(("/i", image(n)) for n in range(6)))
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"end_time=") + len(b"end_time=")
+    end_ns = START_NS + 10**6
+    content[place : place + 8] = struct.pack("<II", *divmod(end_ns, 10**9))
+    path.write_bytes(content)
+    derain_bag(derainer, path, tmp_path / "out")
+    with open_recording(path) as before, open_recording(tmp_path / "out") as after:
+        assert before.end_ns <= end_ns + 1
+        assert sum(message.topic.name == "/i" for message in after.messages()) == 6
+
+
+def test_a_type_may_need_what_a_later_one_brings(write: Write) -> None:
+    path = write(("/rig", T["our/msg/Rig"](info(), 3)), ("/info", info()))
+    name = b"MSG: sensor_msgs/RegionOfInterest"
+    before, *between, end = path.read_bytes().split(name)
+    assert len(between) == 3  # in the chunk and in the index, of both types
+    # In the rig's definition in the index the part has another name.
+    other = name.replace(b"Interest", b"Nothings")
+    path.write_bytes(name.join([before, *between[:2]]) + other + between[2] + name + end)
+    with open_recording(path) as bag:
+        assert {topic.name for topic in bag.topics} == {"/rig", "/info"}
+        assert [message.topic.name for message in bag.messages()] == ["/rig", "/info"]
