@@ -28,13 +28,12 @@ def make_parser(name: str, description: str, epilog: str = "") -> argparse.Argum
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        conflict_handler="resolve",
     )
 
 
 def add_networks(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
     """Add the arguments of a network, as of sapnet's commands, but with several ``--weights``."""
-    add_network_arguments(parser)
+    add_network_arguments(parser, weights=False)
     parser.add_argument(
         "--weights",
         nargs="+",

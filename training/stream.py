@@ -17,7 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 from sapnet.images.frame import Frame, to_tensor
 from sapnet.media.sources import read_image
 from training.config import DataConfig
-from training.datasets.augment import Augmentation, augment_scene, compress
+from training.datasets.augment import Augmentation, augment_scene, compress, draw_window
 from training.datasets.cache import ImageCache
 from training.datasets.layers import StreakLayers
 from training.datasets.paired import ImagePair, check_pairs, find_sets, read_pair
@@ -54,8 +54,7 @@ class PairedCrops(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index, _PAIRED])
         rainy, clean = read_pair(self.pairs[int(rng.integers(len(self.pairs)))], self.read)
-        top, left = (int(rng.integers(side - self.crop + 1)) for side in rainy.shape[:2])
-        window = slice(top, top + self.crop), slice(left, left + self.crop)
+        window = draw_window(rainy, self.crop, self.crop, rng)
         if rng.random() < self.augmentation.dry:
             rainy = clean
         rainy, clean = augment_scene([rainy[window], clean[window]], self.augmentation, rng)

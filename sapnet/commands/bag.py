@@ -19,6 +19,7 @@ from sapnet.commands.common import (
     add_network_arguments,
     derainer_from,
     parse_positive,
+    parse_seconds,
     parse_whole,
     progress_bar,
 )
@@ -175,17 +176,6 @@ def _counts(camera: CameraReport) -> str:
 
 def _mean(values: list[float]) -> float | None:
     return round(fmean(values), 4) if values else None
-
-
-def parse_seconds(text: str) -> float:
-    """A number of seconds of at least 0."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"expected seconds of at least 0, got {text!r}")
-    return seconds
 
 
 def _progress() -> Progress:

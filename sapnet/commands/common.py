@@ -58,12 +58,14 @@ def add_verbose(parser: argparse.ArgumentParser, default: bool | str) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", default=default, help="say more on stderr")
 
 
-def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True) -> None:
-    """Add ``--weights``, ``--device``, ``--precision``, ``--stages`` and, where there is a choice, ``--backend`` with
-    ``--engine``.
+def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True, weights: bool = True) -> None:
+    """Add ``--device``, ``--precision``, ``--stages`` and, where there is one choice, ``--weights``, and ``--backend``
+    with ``--engine``.
     """
     group = parser.add_argument_group("network")
-    group.add_argument("--weights", default="sapnet_fast", metavar="NAME|PATH", help=_help("shipped weights or a file"))
+    if weights:
+        what = _help("shipped weights or a file")
+        group.add_argument("--weights", default="sapnet_fast", metavar="NAME|PATH", help=what)
     if backend:
         group.add_argument("--backend", default="auto", choices=BACKENDS, help=_help("what runs the network"))
         group.add_argument("--engine", default="", metavar="FILE", help="TensorRT engine compiled ahead of time")
@@ -130,6 +132,17 @@ def parse_above_zero(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
+
+
+def parse_seconds(text: str) -> float:
+    """A number of seconds of at least 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds of at least 0, got {text!r}")
+    return seconds
 
 
 def counted(number: int, noun: str) -> str:

@@ -20,7 +20,7 @@ from rclpy.utilities import remove_ros_args
 from sapnet.bags import Message, Recording, Topic, open_recording
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.types import header_stamp
-from sapnet.commands.common import parse_above_zero
+from sapnet.commands.common import parse_above_zero, parse_seconds
 from sapnet.errors import BagError, SapnetError
 from sapnet_ros.replay.lockstep import SETTLE_S, STATUS, Answers, Lockstep, frame_key
 from sapnet_ros.replay.plan import EXIT_FAILED, EXIT_INPUT, READY
@@ -196,13 +196,6 @@ def _say_notes(source: Recording, said: int) -> int:
     return len(source.notes)
 
 
-def _parse_seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
-    return seconds
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "bag_player",
@@ -223,8 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clock-rate", type=parse_above_zero, default=CLOCK_HZ, metavar="HZ", help="minimum rate of /clock"
     )
-    parser.add_argument("--ready-timeout", type=_parse_seconds, default=READY_TIMEOUT_S, metavar="S")
-    parser.add_argument("--answer-timeout", type=_parse_seconds, default=ANSWER_TIMEOUT_S, metavar="S")
+    parser.add_argument("--ready-timeout", type=parse_seconds, default=READY_TIMEOUT_S, metavar="S")
+    parser.add_argument("--answer-timeout", type=parse_seconds, default=ANSWER_TIMEOUT_S, metavar="S")
     parser.add_argument("--sent", type=Path, help="log topic, stamp and steady time (ns) of each frame")
     return parser
 
@@ -234,11 +227,11 @@ def add_play_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file, or ROS 1 .bag")
     parser.add_argument("--rate", type=parse_above_zero, default=1.0, metavar="R", help="playback speed (default: 1)")
     parser.add_argument("--loop", action="store_true", help="start over at the end, until Ctrl-C")
-    parser.add_argument("--start", type=_parse_seconds, default=0.0, metavar="S", help="seconds to skip at the start")
-    parser.add_argument("--duration", type=_parse_seconds, default=0.0, metavar="S", help="seconds to play (0: all)")
+    parser.add_argument("--start", type=parse_seconds, default=0.0, metavar="S", help="seconds to skip at the start")
+    parser.add_argument("--duration", type=parse_seconds, default=0.0, metavar="S", help="seconds to play (0: all)")
     parser.add_argument(
         "--max-gap",
-        type=_parse_seconds,
+        type=parse_seconds,
         default=0.0,
         metavar="S",
         help="shorten longer gaps between messages to this (0: keep them)",

@@ -56,6 +56,12 @@ def augment_scene(images: Sequence[Image], augmentation: Augmentation, rng: np.r
     return changed
 
 
+def draw_window(image: NDArray[np.generic], height: int, width: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a part of an image, anywhere in it; the image must not be smaller."""
+    top, left = (int(rng.integers(whole - side + 1)) for whole, side in zip(image.shape, (height, width), strict=False))
+    return slice(top, top + height), slice(left, left + width)
+
+
 def compress(rainy: Image, augmentation: Augmentation, rng: np.random.Generator) -> Image:
     """What a JPEG transport may leave of it."""
     if rng.random() >= augmentation.jpeg:

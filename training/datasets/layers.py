@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from sapnet.images.frame import Frame
-from training.datasets.augment import Image
+from training.datasets.augment import Image, draw_window
 from training.datasets.paired import ImagePair, read_pair
 
 # How a layer is varied: half of the samples keep its scale and direction, all have their own strength.
@@ -23,11 +23,10 @@ class StreakLayers:
     """The rain of pairs that were made by adding streaks of one grey level to all channels, as RainTrainL and H were.
 
     pairs: of such sets. read: gives the images of files. share: of the samples that get this rain.
-    ``added`` are the layers, uint8 (H, W).
     """
 
     def __init__(self, pairs: Sequence[ImagePair], read: Callable[[Path], Frame], share: float) -> None:
-        self.added = [streak_layer(*read_pair(pair, read)) for pair in pairs]
+        self._layers = [streak_layer(*read_pair(pair, read)) for pair in pairs]
         self.share = share
 
     def lay(self, clean: Image, rng: np.random.Generator) -> Image:
@@ -35,17 +34,17 @@ class StreakLayers:
 
         No layer may be smaller than the image.
         """
-        layer = self.added[int(rng.integers(len(self.added)))]
+        layer = self._layers[int(rng.integers(len(self._layers)))]
         height, width = clean.shape[:2]
         layer = layer[:, :: -1 if rng.random() < 0.5 else 1]
         if rng.random() < _WARPED:
             scale, shear = rng.uniform(*_SCALE), rng.uniform(-_SHEAR, _SHEAR)
             matrix = np.array([[scale, shear, -shear * layer.shape[0] / 2], [0, scale, 0]])
-            warped = cv2.warpAffine(layer, matrix, layer.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
-            layer = warped.astype(np.uint8)
-        top, left = rng.integers(layer.shape[0] - height + 1), rng.integers(layer.shape[1] - width + 1)
-        part = layer[top : top + height, left : left + width, None] * rng.uniform(*_STRENGTH)
-        return np.clip(np.rint(clean + part), 0, 255).astype(np.uint8)
+            layer = np.asarray(
+                cv2.warpAffine(layer, matrix, layer.shape[::-1], borderMode=cv2.BORDER_REFLECT_101), np.uint8
+            )
+        part = layer[draw_window(layer, height, width, rng)] * rng.uniform(*_STRENGTH)
+        return np.clip(np.rint(clean + part[..., None]), 0, 255).astype(np.uint8)
 
 
 def streak_layer(rainy: Image, clean: Image) -> Image:

@@ -16,7 +16,7 @@ from sapnet.errors import ImageFormatError
 from sapnet.images.frame import to_tensor
 from sapnet.media.sources import IMAGE_SUFFIXES
 from sapnet.rain import RainConfig, RainSynthesizer
-from training.datasets.augment import Augmentation, augment_scene, compress
+from training.datasets.augment import Augmentation, augment_scene, compress, draw_window
 from training.datasets.cache import ImageCache
 from training.datasets.curriculum import draw_rain
 from training.datasets.layers import StreakLayers
@@ -122,8 +122,7 @@ class SyntheticRain(Dataset[Sample]):
 
     def _crop(self, path: Path, rng: np.random.Generator) -> Image:
         image = self.photographs.read(path)
-        top, left = (int(rng.integers(side - self.crop + 1)) for side in image.shape[:2])
-        return image[top : top + self.crop, left : left + self.crop]
+        return image[draw_window(image, self.crop, self.crop, rng)]
 
 
 def rain_on(clean: Image, rain: RainConfig | None, seed: int, image_height: float | None = None) -> RainySample:
