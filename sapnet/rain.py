@@ -1,4 +1,4 @@
-"""Synthetic rain on clean frames: seeded layers of motion-blurred streaks, for training, demo and benchmark."""
+"""Synthetic rain on clean frames: seeded layers of streaks or smeared noise, for training, demo and benchmark."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ _THINNEST_SIGMA = 0.5
 _FWHM_PER_SIGMA = 2.355
 _VARIANTS = 24
 _AIRLIGHT = 190
+# Of smeared noise: how much farther columns reach, the size of patches over the image's height, the grid they are
+# drawn on, and the margin for turning it.
+_COLUMN, _PATCH, _COARSE, _TURN_MARGIN = 4.5, 0.1, 4, 0.3
+
+
+def _check_positive(layer: object, *names: str) -> None:
+    for name in names:
+        if not getattr(layer, name) > 0:
+            raise ValueError(f"{name} of a {type(layer).__name__} must be above 0, got {getattr(layer, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,38 @@ class StreakLayer:
     flat: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("count", "length", "width", "brightness"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} of a streak layer must be above 0, got {getattr(self, name)!r}")
+        _check_positive(self, "count", "length", "width", "brightness")
+
+
+@dataclass(frozen=True)
+class NoiseLayer:
+    """Noise smeared along the rain's direction, of which the brightest part shows.
+
+    It gives streaks that thin out, break and follow each other in columns, as image editors draw rain and as Rain100L
+    shows it.
+
+    cover: share of the image under streaks.
+    length, width: standard deviations of the smear along and across, over the image's height.
+    brightness: of a streak where the noise is one standard deviation above what shows, 0 to 255.
+    columns: share of the noise that is smeared 4.5 times as far, 0 to 1: streaks in long rows.
+    patches: how much denser the rain is in some parts of the image than in others, 0 for the same everywhere.
+    ceiling: highest brightness of a streak, which then has a flat middle.
+    fan: degrees by which the direction changes from one side of a square image to the other.
+    """
+
+    cover: float
+    length: float
+    width: float
+    brightness: float
+    columns: float = 0.5
+    patches: float = 0.0
+    ceiling: float = 255.0
+    fan: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "length", "width", "brightness", "ceiling")
+        if not 0 < self.cover < 1:
+            raise ValueError(f"cover of a noise layer must be above 0 and below 1, got {self.cover!r}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +94,7 @@ class RainConfig:
     mist: share of the scene's light, 0 to 1, that gray airlight replaces before streaks fall on it.
     """
 
-    layers: tuple[StreakLayer, ...]
+    layers: tuple[StreakLayer | NoiseLayer, ...]
     directions: tuple[float, float] = (-25.0, 25.0)
     spread: float = 1.0
     blend: str = "add"
@@ -124,7 +162,9 @@ class RainSynthesizer:
         self.image_height = image_height or height
         rng = np.random.default_rng(seed)
         self.direction = float(rng.uniform(*self.config.directions))
-        self._sprites = [self._render_layer(layer, rng) for layer in self.config.layers]
+        self._sprites = [
+            [] if isinstance(layer, NoiseLayer) else self._render_layer(layer, rng) for layer in self.config.layers
+        ]
         self._margin = max(_reach(sprites) for sprites in self._sprites)
 
     def add(self, clean: Frame, index: int) -> tuple[Frame, Frame]:
@@ -149,7 +189,9 @@ class RainSynthesizer:
         size = self.height + 2 * self._margin, self.width + 2 * self._margin
         canvas = np.zeros(size, np.uint8)
         for layer, sprites in zip(self.config.layers, self._sprites, strict=True):
-            if layer.flat:
+            if isinstance(layer, NoiseLayer):
+                cv2.add(canvas, self._smear(layer, size, rng), dst=canvas)
+            elif layer.flat:
                 alone = np.zeros(size, np.uint8)
                 self._stamp(alone, layer, sprites, rng, cv2.max)
                 cv2.add(canvas, alone, dst=canvas)
@@ -183,6 +225,38 @@ class RainSynthesizer:
             sprite = sprites[kind]
             under = canvas[top : top + sprite.shape[0], left : left + sprite.shape[1]]
             combine(under, sprite, dst=under)
+
+    def _smear(self, layer: NoiseLayer, size: tuple[int, int], rng: np.random.Generator) -> Frame:
+        """A layer of noise, uint8 of this size: smeared downwards, then turned into the rain's direction."""
+        height, width = size
+        # Enough for the corners of an image that is turned by 30 degrees; the border's mirror fills in beyond.
+        margin = int(_TURN_MARGIN * max(size))
+        rows, columns = height + 2 * margin, width + 2 * margin
+        across, along = max(layer.width * self.image_height, _THINNEST_SIGMA), layer.length * self.image_height
+
+        def noise(across: float, along: float, step: int = 1) -> NDArray[np.float32]:
+            drawn = rng.standard_normal((rows // step + 1, columns // step + 1), dtype=np.float32)
+            smeared = cv2.GaussianBlur(drawn, (0, 0), across / step, sigmaY=along / step)
+            return np.asarray(cv2.resize(smeared, (columns, rows)) / smeared.std(), np.float32)
+
+        field = (1 - layer.columns) * noise(across, along)
+        field += layer.columns * noise(1.2 * across, _COLUMN * along)
+        field /= field.std()
+        if layer.patches:
+            broad = _PATCH * self.image_height
+            field += layer.patches * noise(broad, broad, _COARSE)
+        shown = np.maximum(field - np.quantile(field[::3, ::3], 1 - layer.cover), 0)
+        light = np.minimum(shown * layer.brightness, layer.ceiling)
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        x, y = x - np.float32(width / 2), y - np.float32(height / 2)
+        angle = np.radians(np.float32(self.direction) + np.float32(layer.fan / self.image_height) * x)
+        sine, cosine = np.sin(angle), np.cos(angle)
+        turned_x, turned_y = (
+            x * cosine - y * sine + np.float32(columns / 2),
+            x * sine + y * cosine + np.float32(rows / 2),
+        )
+        turned = cv2.remap(light, turned_x, turned_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        return np.asarray(np.rint(turned), np.uint8)
 
     def _render_layer(self, layer: StreakLayer, rng: np.random.Generator) -> list[Frame]:
         """Streaks of a layer that differ in length, width, brightness, direction and place within the pixel."""
@@ -230,7 +304,7 @@ def _streak_axes(
 
 
 def _reach(sprites: list[Frame]) -> int:
-    return max(max(sprite.shape) for sprite in sprites)
+    return max((max(sprite.shape) for sprite in sprites), default=1)
 
 
 def _preset(name: str) -> RainConfig:

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.rain import RAIN_PRESETS, RainConfig, RainSynthesizer, StreakLayer
+from sapnet.rain import RAIN_PRESETS, NoiseLayer, RainConfig, RainSynthesizer, StreakLayer
 
 LAYER = StreakLayer(count=100, length=0.2, width=0.01, brightness=100)
+NOISE = NoiseLayer(cover=0.2, length=0.06, width=0.004, brightness=60)
 
 
 def luma(frame: np.ndarray) -> np.ndarray:
@@ -21,20 +22,21 @@ def scene(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("preset", RAIN_PRESETS)
-def test_equal_seed_and_index_give_equal_rain(preset: str) -> None:
+@pytest.mark.parametrize("rain", [*RAIN_PRESETS, RainConfig((NOISE,))])
+def test_equal_seed_and_index_give_equal_rain(rain: str | RainConfig) -> None:
     clean = scene(60, 80)
-    rainy, strength = RainSynthesizer(preset, 60, 80, seed=3).add(clean, 7)
-    again, strength_again = RainSynthesizer(preset, 60, 80, seed=3).add(clean, 7)
+    rainy, strength = RainSynthesizer(rain, 60, 80, seed=3).add(clean, 7)
+    again, strength_again = RainSynthesizer(rain, 60, 80, seed=3).add(clean, 7)
     np.testing.assert_array_equal(rainy, again)
     np.testing.assert_array_equal(strength, strength_again)
 
 
 @pytest.mark.parametrize("blend", ["add", "screen"])
 @pytest.mark.parametrize("size", [(16, 16), (97, 41), (120, 161)])
-def test_rain_never_darkens(blend: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("layer", [LAYER, NOISE])
+def test_rain_never_darkens(blend: str, size: tuple[int, int], layer: StreakLayer | NoiseLayer) -> None:
     clean = scene(*size)
-    rainy, strength = RainSynthesizer(RainConfig((LAYER,), blend=blend), *size, seed=1).add(clean, 0)
+    rainy, strength = RainSynthesizer(RainConfig((layer,), blend=blend), *size, seed=1).add(clean, 0)
     assert rainy.dtype == strength.dtype == np.uint8
     assert rainy.shape == clean.shape
     assert strength.shape == size
@@ -44,8 +46,9 @@ def test_rain_never_darkens(blend: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("angle", [-30.0, 0.0, 30.0])
-def test_streaks_fall_in_the_configured_direction(angle: float) -> None:
-    config = RainConfig((LAYER,), directions=(angle, angle), spread=0.0)
+@pytest.mark.parametrize("layer", [LAYER, NOISE])
+def test_streaks_fall_in_the_configured_direction(angle: float, layer: StreakLayer | NoiseLayer) -> None:
+    config = RainConfig((layer,), directions=(angle, angle), spread=0.0)
     strength = RainSynthesizer(config, 200, 300, seed=2).strength(0).astype(np.float64)
     across = cv2.Sobel(strength, cv2.CV_64F, 1, 0)
     along = cv2.Sobel(strength, cv2.CV_64F, 0, 1)
@@ -69,6 +72,14 @@ def test_flat_streaks_have_one_brightness_and_hard_edges() -> None:
     assert set(np.unique(strength)) == {0, 70}
     layers = RainConfig((flat, StreakLayer(count=100, length=0.2, width=0.02, brightness=30, flat=True)))
     assert set(np.unique(RainSynthesizer(layers, 120, 160, seed=1).strength(0))) == {0, 30, 70, 100}
+
+
+@pytest.mark.parametrize("size", [(240, 320), (480, 640)])
+def test_noise_covers_the_share_that_it_says_up_to_its_ceiling(size: tuple[int, int]) -> None:
+    bright = NoiseLayer(cover=0.3, length=0.05, width=0.006, brightness=200, ceiling=90, fan=10)
+    strength = RainSynthesizer(RainConfig((bright,)), *size, seed=1).strength(0)
+    assert (strength > 0).mean() == pytest.approx(0.3, abs=0.05)
+    assert strength.max() == 90
 
 
 def test_mist_takes_contrast_before_streaks_fall() -> None:

@@ -7,15 +7,18 @@ from types import MappingProxyType
 
 import numpy as np
 
-from sapnet.rain import RainConfig, StreakLayer
+from sapnet.rain import NoiseLayer, RainConfig, StreakLayer
 
 Rng = np.random.Generator
+Layer = StreakLayer | NoiseLayer
 
 DRY = "dry"
 # Share of each kind in mixed rain. Dry samples teach that there may be nothing to do.
 MIXED: Mapping[str, float] = MappingProxyType({DRY: 0.10, "light": 0.36, "medium": 0.10, "heavy": 0.44})
 # The largest kinds also cross it with streaks from other sides.
 _CROSSING_DEGREES = 6.0
+# Share of light rain that is smeared noise.
+_NOISE = 2 / 3
 
 
 def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
@@ -39,8 +42,10 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
     )
 
 
-def _light(rng: Rng) -> tuple[StreakLayer, ...]:
-    """One to three soft layers, few to many streaks, as in Rain100L."""
+def _light(rng: Rng) -> tuple[Layer, ...]:
+    """Smeared noise as in Rain100L, or sometimes one to three layers of few to many soft streaks."""
+    if rng.random() < _NOISE:
+        return _noise(rng)
     dense = float(rng.lognormal(-0.2, 0.6))
     bright = float(rng.lognormal(-0.08, 0.35))
     return tuple(
@@ -58,7 +63,29 @@ def _light(rng: Rng) -> tuple[StreakLayer, ...]:
     )
 
 
-def _medium(rng: Rng) -> tuple[StreakLayer, ...]:
+def _noise(rng: Rng) -> tuple[NoiseLayer, ...]:
+    """One to three layers, the first of them the densest, the last one the nearest."""
+    cover, bright = np.exp(rng.uniform(np.log(0.12), np.log(0.36))), 42 * rng.lognormal(0.0, 0.4)
+    length, width, fan = 0.034 * rng.lognormal(0.0, 0.4), rng.uniform(0.0016, 0.0033), float(rng.normal(0.0, 7.0))
+    layers = []
+    for near in range(rng.integers(1, 4)):
+        peak = bright * (1 + 0.6 * near)
+        layers.append(
+            NoiseLayer(
+                cover=cover * (rng.uniform(0.1, 0.6) if near else 1.0),
+                length=length * rng.lognormal(0.0, 0.25) * (1 + 0.5 * near),
+                width=width * rng.uniform(0.8, 1.4) * (1 + 0.35 * near),
+                brightness=peak,
+                columns=rng.uniform(0.25, 0.8),
+                patches=rng.uniform(0.0, 0.5) if rng.random() < 0.7 else 0.0,
+                ceiling=peak * rng.uniform(0.7, 1.6) if rng.random() < 0.25 else 255.0,
+                fan=fan,
+            )
+        )
+    return tuple(layers)
+
+
+def _medium(rng: Rng) -> tuple[Layer, ...]:
     """A light rain over a sparse one of the heavy kind."""
     return (*_heavy(rng, dense=0.3)[:2], *_light(rng))
 
@@ -100,7 +127,7 @@ def _angle(rng: Rng) -> float:
     return float(rng.normal(0.0, _CROSSING_DEGREES)) if rng.random() < 0.4 else float(rng.normal(0.0, 1.5))
 
 
-_KINDS: Mapping[str, Callable[[Rng], tuple[StreakLayer, ...]]] = MappingProxyType(
+_KINDS: Mapping[str, Callable[[Rng], tuple[Layer, ...]]] = MappingProxyType(
     {"light": _light, "medium": _medium, "heavy": _heavy}
 )
 RAIN_KINDS = ("mixed", DRY, *_KINDS)

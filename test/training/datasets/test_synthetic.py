@@ -50,7 +50,7 @@ def test_mixed_rain_holds_every_kind_and_dry_samples() -> None:
     assert abs(dry - MIXED["dry"]) < 0.04
     assert any(rain and rain.blend == "screen" for rain in drawn)
     assert any(rain and rain.mist for rain in drawn)
-    assert any(rain and any(layer.flat for layer in rain.layers) for rain in drawn)
+    assert any(rain and any(getattr(layer, "flat", False) for layer in rain.layers) for rain in drawn)
     assert sum(MIXED.values()) == pytest.approx(1)
 
 
