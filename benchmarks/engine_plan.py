@@ -66,7 +66,7 @@ def make_plan(weights: str, shape: EngineShape, stages: int = 0) -> list[Kernel]
     log.addHandler(plan)
     log.setLevel(logging.DEBUG)
     try:
-        build_engine(model, shape, "fp16", RTX, PORTABLE, lambda step, share: None, detailed=True)
+        build_engine(model, shape, RTX, PORTABLE, lambda step, share: None, detailed=True)
     finally:
         log.removeHandler(plan)
         log.setLevel(level)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from sapnet import __version__
 from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep
 from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Key
@@ -58,7 +57,16 @@ class FakeBackend:
         self._count = 0
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._shelf = _make_shelf(spec, options) if options["build_s"] or self._mode == "build_fails" else None
+        fails, build_s = self._mode == "build_fails", options["build_s"]
+
+        def requests(shape: EngineShape) -> list[BuildRequest]:
+            return [FakeRequest(spec.weights, shape, "fp32", spec.stages, build_s, fails)]
+
+        self._shelf: EngineShelf[_FakeEngine] | None = None
+        if build_s or fails:
+            self._shelf = EngineShelf(
+                spec, EngineCache(spec.cache_dir), requests, lambda entry, shape: _FakeEngine(shape)
+            )
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Always, unless there is an engine to be built."""
@@ -124,24 +132,23 @@ class _FakeEngine:
         """Nothing to free."""
 
 
-def _make_shelf(spec: BackendSpec, options: Mapping[str, Any]) -> EngineShelf[_FakeEngine]:
-    def requests(shape: EngineShape) -> list[BuildRequest]:
-        return [BuildRequest(spec.weights, shape, __name__, "fp32", spec.stages, options)]
+@dataclass(frozen=True)
+class FakeRequest(BuildRequest):
+    """A request for an engine that does nothing, after ``build_s``, or for a failure."""
 
-    return EngineShelf(spec, EngineCache(spec.cache_dir), requests, lambda entry, shape: _FakeEngine(shape))
+    build_s: float
+    fails: bool
 
+    def origin(self) -> Key:
+        """What a fake engine is made from."""
+        return {"library": "fake", "weights": self.weights, "build_s": self.build_s, "fails": self.fails}
 
-def origin(request: BuildRequest) -> Key:
-    """What a fake engine is made from."""
-    return {"flavour": "fake", "weights": request.weights, "options": dict(request.options), "version": __version__}
-
-
-def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> bytes:
-    """A fake engine: nothing, for as long as was asked for."""
-    steps = 20
-    for step in range(steps):
-        on_step("building", step / steps)
-        time.sleep(request.options["build_s"] / steps)
-    if request.options["mode"] == "build_fails":
-        raise UnfitEngineError("fake failure: the engine cannot be built")
-    return f"fake engine for {request.shape}".encode()
+    def build(self, cache: EngineCache, on_step: OnStep) -> bytes:
+        """A fake engine: nothing, for as long as was asked for."""
+        steps = 20
+        for step in range(steps):
+            on_step("building", step / steps)
+            time.sleep(self.build_s / steps)
+        if self.fails:
+            raise UnfitEngineError("fake failure: the engine cannot be built")
+        return b"fake engine"

@@ -114,17 +114,12 @@ def _compile_for_this_gpu(args: argparse.Namespace, shapes: list[EngineShape]) -
 
 
 def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequest:
-    from sapnet.backends.engines import build_onnx
-    from sapnet.backends.engines.build import BuildRequest
+    from sapnet.backends.engines.build_onnx import RTX, OnnxRequest
     from sapnet.model.weights import load_weights
 
-    if args.target not in build_onnx.AHEAD_OF_TIME_TARGETS:
-        raise SapnetError(f"got target {args.target!r}, expected {', '.join(build_onnx.AHEAD_OF_TIME_TARGETS)}")
     precision = "fp16" if args.precision == "auto" else args.precision
-    build_onnx.require_target(args.target, precision)
     stages = args.stages or load_weights(args.weights).config.stages
-    options = {"flavour": build_onnx.RTX, "target": args.target}
-    return BuildRequest(args.weights, shape, build_onnx.__name__, precision, stages, options)
+    return OnnxRequest(args.weights, shape, precision, stages, RTX, args.target)
 
 
 @contextmanager

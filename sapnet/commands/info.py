@@ -37,7 +37,6 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "tensorrt_rtx": ("tensorrt_rtx",),
     "tensorrt": ("tensorrt",),
-    "torch_tensorrt": ("torch_tensorrt", "torch_tensorrt_rtx"),
     "numpy": ("numpy",),
     "safetensors": ("safetensors",),
     "rosbags": ("rosbags",),

@@ -15,7 +15,7 @@ from torch import Tensor
 from sapnet.backends import devices
 from sapnet.backends.base import EngineShape, Frames
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engines.build_onnx import RTX, refusal, shared_logger
+from sapnet.backends.engines.build_onnx import DERAINED, FRAMES, RTX, STREAKS, refusal, shared_logger
 from sapnet.backends.engines.cache import EngineCache, Entry
 from sapnet.errors import UnfitEngineError
 from sapnet.images.frame import psnr
@@ -42,7 +42,7 @@ class EngineRunner:
         self._trt = trt
         self._logger = shared_logger(trt)
         self._logger.take_error()  # of another engine
-        self._rtx = entry.key["flavour"] == RTX
+        self._rtx = trt.__name__ == RTX
         self._cache = cache
         self._kernels_key = {"kind": "kernels", "engine": entry.sha256, **devices.place(device)}
         self._kernels: Any = None
@@ -81,17 +81,9 @@ class EngineRunner:
         if engine is None:
             said = self._logger.take_error()
             raise refusal(f"TensorRT does not take the engine: {said}")
-        self._name_tensors(engine)
         if self._rtx:
             self._config = self._make_runtime_config()
         self._memory = torch.empty(max(engine.device_memory_size_v2, 1), dtype=torch.uint8, device=self._device)
-
-    def _name_tensors(self, engine: Any) -> None:
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        self._inputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT]
-        # The derained frames have one dimension more than the streaks.
-        outputs = [name for name in names if name not in self._inputs]
-        self._outputs = sorted(outputs, key=lambda name: -len(engine.get_tensor_shape(name)))
 
     def _require_valid(self, engine: bytes) -> None:
         """Have TensorRT-RTX check an engine against this GPU and driver."""
@@ -141,8 +133,8 @@ class EngineRunner:
 
     def _enqueue(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
         context = self._context(len(frames))
-        context.set_input_shape(*self._inputs, tuple(frames.shape))
-        for name, tensor in zip((*self._inputs, *self._outputs), (frames, derained, streaks), strict=True):
+        context.set_input_shape(FRAMES, tuple(frames.shape))
+        for name, tensor in ((FRAMES, frames), (DERAINED, derained), (STREAKS, streaks)):
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise RuntimeError(f"TensorRT could not enqueue the engine: {self._logger.take_error()}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
@@ -42,7 +42,7 @@ class EngineShelf(Generic[E]):
         self,
         spec: BackendSpec,
         cache: EngineCache,
-        requests: Callable[[EngineShape], list[BuildRequest]],
+        requests: Callable[[EngineShape], Sequence[BuildRequest]],
         load: Callable[[Entry, EngineShape], E],
         place: Key = MappingProxyType({}),
     ) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,16 @@ import torch
 
 from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, Frames
-from sapnet.backends.engines import build_onnx, build_torch
-from sapnet.backends.engines.build import BuildRequest
-from sapnet.backends.engines.build_onnx import FLAVOURS, PORTABLE, PORTABLE_ON, RTX, TENSORRT, model_code_version
+from sapnet.backends.engines.build_onnx import (
+    PORTABLE,
+    PORTABLE_ON,
+    RTX,
+    RTX_SUPPORTS,
+    TENSORRT,
+    OnnxRequest,
+    load_library,
+    model_code_version,
+)
 from sapnet.backends.engines.cache import EngineCache, Entry, read_entry
 from sapnet.backends.engines.runner import EngineRunner, prove
 from sapnet.backends.engines.shelf import EngineShelf
@@ -25,50 +29,29 @@ from sapnet.model.deploy import load_deploy_network
 log = logging.getLogger("sapnet")
 
 
-@dataclass(frozen=True)
-class Library:
-    """What builds and runs engines here. builder: dotted name of a module, see BuildRequest."""
-
-    flavour: str
-    trt: Any
-    builder: str
-
-
-def load_library() -> Library:
-    """TensorRT, else TensorRT-RTX, whichever can be used here. Raises BackendError if neither can.
-
-    torch-tensorrt builds TensorRT's engines if it can be used here; else they are built from ONNX.
-    """
-    choices = (
-        (TENSORRT, "torch_tensorrt", build_torch.load_library, build_torch.__name__),
-        (TENSORRT, "tensorrt", partial(build_onnx.load_library, TENSORRT), build_onnx.__name__),
-        (RTX, "tensorrt_rtx", partial(build_onnx.load_library, RTX), build_onnx.__name__),
-    )
-    unusable: list[str] = []
-    for flavour, needs, load, builder in choices:
-        if not (_is_installed(FLAVOURS[flavour].module) and _is_installed(needs)):
-            continue
-        try:
-            trt = load()
-        except BackendError as err:
-            unusable.append(str(err))
-            continue
-        if unusable:
-            log.warning("%s builds and runs the engines: %s", FLAVOURS[flavour].module, unusable[0])
-        return Library(flavour, trt, builder)
-    if unusable:
-        raise BackendError("; ".join(unusable))
-    raise BackendError(
-        f"neither TensorRT-RTX nor TensorRT is installed; on a PC with an RTX GPU: {FLAVOURS[RTX].install}; "
-        f"{FLAVOURS[TENSORRT].install}"
-    )
-
-
-def _is_installed(module: str) -> bool:
+def choose_library() -> Any:
+    """The module of TensorRT, else of TensorRT-RTX, whichever can be used here. Raises BackendError if neither can."""
     try:
-        return find_spec(module) is not None
-    except ValueError:  # another package has been loaded under this name
-        return True
+        return load_library(TENSORRT)
+    except BackendError as err:
+        missing = err
+    try:
+        library = load_library(RTX)
+    except BackendError as err:
+        raise BackendError(f"{missing}; {err}") from err
+    if not isinstance(missing.__cause__, ModuleNotFoundError):
+        log.warning("%s builds and runs the engines: %s", RTX, missing)
+    return library
+
+
+def require_capability(capability: tuple[int, int], device: str) -> None:
+    """Raise BackendError for a GPU that TensorRT-RTX does not support."""
+    if capability not in RTX_SUPPORTS:
+        known = ", ".join(f"{major}.{minor}" for major, minor in RTX_SUPPORTS)
+        raise BackendError(
+            f"TensorRT-RTX does not support the compute capability {capability[0]}.{capability[1]} of {device}, "
+            f"expected {known}; use backend 'torch', or TensorRT where it is installed"
+        )
 
 
 class TensorRtBackend:
@@ -80,7 +63,7 @@ class TensorRtBackend:
     name = "tensorrt"
 
     def __init__(self, spec: BackendSpec) -> None:
-        self._library = load_library()
+        self._trt = choose_library()
         try:
             self._gpu = devices.find_device("cuda" if spec.device == "auto" else spec.device)
         except BackendError as err:
@@ -89,7 +72,8 @@ class TensorRtBackend:
             raise BackendError("backend 'tensorrt' runs on a GPU, got device 'cpu'; use 'openvino' or 'torch' there")
         self._capability = torch.cuda.get_device_capability(self._gpu)
         self.device = torch.cuda.get_device_name(self._gpu)
-        build_onnx.require_capability(self._library.flavour, self._capability, self.device)
+        if self._trt.__name__ == RTX:
+            require_capability(self._capability, self.device)
         given = read_entry(Path(spec.engine)) if spec.engine else None
         precision = given.key.get("precision", "fp16") if given else "fp16"
         self.precision = precision if spec.precision == "auto" else spec.precision
@@ -121,29 +105,19 @@ class TensorRtBackend:
         """Free the engines; a build under way is stopped."""
         self._shelf.close()
 
-    def _requests(self, shape: EngineShape) -> list[BuildRequest]:
-        """What serves here: built for this GPU, and of RTX also what was built to be portable."""
-        library = self._library
-        made_for = {"device": str(self._gpu)} if library.flavour == TENSORRT else {}
-        request = BuildRequest(
-            weights=self._spec.weights,
-            shape=shape,
-            builder=library.builder,
-            precision=self.precision,
-            stages=self.stages,
-            options={"flavour": library.flavour, **made_for},
-        )
-        if library.flavour == TENSORRT:
-            return [request]
-        targets = [build_onnx.own_target(self._capability)]
-        if self._capability in PORTABLE_ON:
-            targets.append(PORTABLE)
-        return [replace(request, options={**request.options, "target": target}) for target in targets]
+    def _requests(self, shape: EngineShape) -> list[OnnxRequest]:
+        """What serves here: built for this GPU, and of TensorRT-RTX also what was built to be portable."""
+        asked = self._spec.weights, shape, self.precision, self.stages
+        if self._trt.__name__ == TENSORRT:
+            return [OnnxRequest(*asked, TENSORRT, device=str(self._gpu))]
+        major, minor = self._capability
+        targets = [f"sm{major}{minor}", *([PORTABLE] if self._capability in PORTABLE_ON else [])]
+        return [OnnxRequest(*asked, RTX, target) for target in targets]
 
     def _load(self, entry: Entry, shape: EngineShape) -> EngineRunner:
         with devices.PREPARING:
             try:
-                runner = EngineRunner(self._library.trt, entry, shape, self._gpu, self._cache)
+                runner = EngineRunner(self._trt, entry, shape, self._gpu, self._cache)
                 try:
                     self._require_proof(runner, entry, shape)
                 except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 import torch
 
 from sapnet.backends.base import EngineShape
+from sapnet.backends.engines import build_onnx
 from sapnet.backends.engines.build_onnx import (
-    AHEAD_OF_TIME_TARGETS,
-    FLAVOURS,
     RTX,
+    TARGETS,
     TENSORRT,
     build_engine,
     export_onnx,
@@ -47,16 +48,16 @@ def model() -> bytes:
     return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
 
 
-def build(model: bytes, flavour: str = RTX, target: str = "portable") -> tuple[bytes, Steps]:
+def build(model: bytes, library: str = RTX, target: str = "portable") -> tuple[bytes, Steps]:
     steps: Steps = []
-    engine = build_engine(model, SHAPE, "fp32", flavour, target, lambda *step: steps.append(step))
+    engine = build_engine(model, SHAPE, library, target, lambda *step: steps.append(step))
     return engine, steps
 
 
 @rtx
 def test_builds_for_every_target_and_reports_progress(model: bytes) -> None:
     engines = {}
-    for target in AHEAD_OF_TIME_TARGETS:
+    for target in TARGETS:
         engines[target], steps = build(model, target=target)
         assert len(engines[target]) > 1000
         shares = [share for _, share in steps]
@@ -66,7 +67,7 @@ def test_builds_for_every_target_and_reports_progress(model: bytes) -> None:
 
 @rtx
 def test_tensorrt_is_asked_by_the_interface_that_both_share(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(vars(FLAVOURS[TENSORRT]), "module", "tensorrt_rtx")
+    monkeypatch.setattr(build_onnx, "load_library", lambda name: import_module(RTX))
     engine, _ = build(model, TENSORRT, target="")
     assert len(engine) > 1000
 

@@ -58,7 +58,7 @@ def test_every_kind_of_network_and_every_precision_builds(
     *_, built = run("--ahead-of-time", "--shape", "90x160", "--batch", 4, "--cache-dir", tmp_path / "cache", *network)
     entry = read_entry(built["engine"])
     assert len(entry.data) == built["bytes"] > 20_000
-    expected = {"shape": [90, 160, 4], "precision": precision, "target": target, "stages": 2, "flavour": "rtx"}
+    expected = {"shape": [90, 160, 4], "precision": precision, "target": target, "stages": 2, "library": "tensorrt_rtx"}
     assert expected.items() <= entry.key.items()
 
 

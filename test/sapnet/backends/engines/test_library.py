@@ -1,65 +1,45 @@
-"""Which of TensorRT's flavours and builders is used, whatever is installed and broken."""
+"""Which of TensorRT and TensorRT-RTX is used, whatever is installed and broken."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from types import ModuleType
 
 import pytest
 
-from sapnet.backends.engines import build_onnx, build_torch, tensorrt
 from sapnet.backends.engines.build_onnx import RTX, TENSORRT
+from sapnet.backends.engines.tensorrt import choose_library, require_capability
 from sapnet.errors import BackendError
-
-TORCH, ONNX = build_torch.__name__, build_onnx.__name__
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    installed = {"tensorrt", "torch_tensorrt", "tensorrt_rtx"}
-    monkeypatch.setattr(tensorrt, "find_spec", lambda name: name in installed or None)
-    monkeypatch.setattr(build_torch, "load_library", lambda: "tensorrt")
-    monkeypatch.setattr(build_onnx, "load_library", lambda flavour: build_onnx.FLAVOURS[flavour].module)
-    return installed
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    modules = {name: ModuleType(name) for name in (TENSORRT, RTX)}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return modules
 
 
-@pytest.mark.parametrize(
-    ("missing", "flavour", "module", "builder"),
-    [
-        ("", TENSORRT, "tensorrt", TORCH),
-        ("torch_tensorrt", TENSORRT, "tensorrt", ONNX),
-        ("tensorrt", RTX, "tensorrt_rtx", ONNX),
-    ],
-)
-def test_chooses_by_what_is_installed(installed, missing, flavour, module, builder) -> None:
-    installed.discard(missing)
-    assert tensorrt.load_library() == tensorrt.Library(flavour, module, builder)
+def test_tensorrt_then_rtx(installed, monkeypatch, caplog) -> None:
+    assert choose_library() is installed[TENSORRT]
+    monkeypatch.setitem(sys.modules, TENSORRT, None)
+    assert choose_library() is installed[RTX]
+    assert not caplog.records
+    monkeypatch.setitem(sys.modules, RTX, None)
+    with pytest.raises(BackendError, match=r"python3-libnvinfer.*; tensorrt_rtx.*pip install tensorrt_rtx onnx"):
+        choose_library()
 
 
-def refuse() -> None:
-    raise BackendError("got torch-tensorrt 2.7.0")
-
-
-def test_onnx_where_torch_tensorrt_cannot_be_used_then_rtx(installed, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(build_torch, "load_library", refuse)
+def test_rtx_where_another_library_has_the_name_of_tensorrt(installed, monkeypatch, caplog) -> None:
+    """As torch-tensorrt-rtx has it."""
+    monkeypatch.setitem(sys.modules, TENSORRT, installed[RTX])
     with caplog.at_level(logging.WARNING, logger="sapnet"):
-        assert tensorrt.load_library() == tensorrt.Library(TENSORRT, "tensorrt", ONNX)
-    assert "got torch-tensorrt 2.7.0" in caplog.text
-    # torch-tensorrt-rtx has the real TensorRT-RTX answer to the name tensorrt.
-    monkeypatch.undo()
-    rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
-    monkeypatch.setitem(sys.modules, "tensorrt", rtx)
-    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
-    assert tensorrt.load_library() == tensorrt.Library(RTX, rtx, ONNX)
+        assert choose_library() is installed[RTX]
+    assert "tensorrt_rtx builds and runs the engines: got tensorrt_rtx under the name tensorrt" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("capability", "supported"), [((8, 9), True), ((12, 0), True), ((9, 0), False), ((10, 0), False)]
-)
-def test_a_gpu_that_rtx_does_not_support_is_refused(capability, supported) -> None:
-    build_onnx.require_capability(TENSORRT, capability, "a GPU")
-    if supported:
-        build_onnx.require_capability(RTX, capability, "a GPU")
-        return
-    with pytest.raises(BackendError, match=r"does not support the compute capability .* of a GPU, expected 7\.5"):
-        build_onnx.require_capability(RTX, capability, "a GPU")
+def test_a_gpu_that_rtx_does_not_support_is_refused() -> None:
+    require_capability((8, 9), "a GPU")
+    with pytest.raises(BackendError, match=r"does not support the compute capability 9\.0 of a GPU, expected 7\.5"):
+        require_capability((9, 0), "a GPU")

@@ -43,9 +43,8 @@ class Rtx:
     EngineInvalidityDiagnostics = Diagnostics
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
-    TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
-    __version__ = "1.7.1"
+    __name__, __version__ = "tensorrt_rtx", "1.7.1"
 
     def __init__(self) -> None:
         self.validity: tuple[str, int] = ("valid", 0)
@@ -82,21 +81,10 @@ class Kernels:
 class Engine:
     """Gives the frames back, and no streaks."""
 
-    num_io_tensors = 3
     device_memory_size_v2 = 4096
-    names = ("frames", "output0", "output1")
 
     def __init__(self, trt: Rtx) -> None:
         self.trt = trt
-
-    def get_tensor_name(self, index: int) -> str:
-        return self.names[index]
-
-    def get_tensor_mode(self, name: str) -> str:
-        return "in" if name == "frames" else "out"
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (1,) * (3 if name == "output1" else 4)
 
     def create_runtime_config(self) -> Any:
         return SimpleNamespace(
@@ -147,9 +135,8 @@ def trt(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Rtx:
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
-    library = tensorrt.Library(RTX, trt, build_onnx.__name__)
-    monkeypatch.setattr(tensorrt, "load_library", lambda: library)
-    monkeypatch.setattr(build_onnx, "load_library", lambda flavour: trt)
+    monkeypatch.setattr(tensorrt, "choose_library", lambda: trt)
+    monkeypatch.setattr(build_onnx, "load_library", lambda name: trt)
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *size, device, **how: empty(*size, **how))
     return trt
@@ -267,7 +254,7 @@ def test_a_proof_that_cannot_be_kept_stops_nobody(backend, tmp_path, monkeypatch
 def test_the_real_library_calls_rubbish_malformed(tmp_path: Path) -> None:
     real = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
     cache = EngineCache(tmp_path)
-    entry = cache.store({"kind": "engine", "flavour": RTX}, b"no engine" * 1000, {})
+    entry = cache.store({"kind": "engine", "library": RTX}, b"no engine" * 1000, {})
     with pytest.raises(UnfitEngineError, match=r"invalid on this machine: malformed engine$"):
         EngineRunner(real, entry, SHAPE, torch.device("cuda", 0), cache)
     assert Runner.closed

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape
-from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.backends.engines.shelf import EngineShelf
+from sapnet.backends.fake import FakeRequest
 from sapnet.cli import main
 from sapnet.errors import BackendError, UnfitEngineError
 
 SHAPE = EngineShape(48, 64)
 SIZE = (1, 48, 64)
-OPTIONS = {"build_s": 0.05, "mode": "identity"}
 
 
 class Engine:
@@ -45,8 +43,8 @@ class Loads:
         return Engine(shape)
 
 
-def request(shape: EngineShape) -> BuildRequest:
-    return BuildRequest("sapnet_fast", shape, "sapnet.backends.fake", "fp32", 4, OPTIONS)
+def request(shape: EngineShape, build_s: float = 0.05) -> FakeRequest:
+    return FakeRequest("sapnet_fast", shape, "fp32", 4, build_s, fails=False)
 
 
 @pytest.fixture
@@ -117,10 +115,9 @@ def test_a_verdict_is_forgotten_with_the_cache_and_listed(shelf, tmp_path: Path,
 def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(shelf, tmp_path: Path) -> None:
     shelf(Loads()).prepare(*SIZE)
     began, stopped = threading.Event(), threading.Event()
-    slow = {**OPTIONS, "build_s": 60.0}
 
-    def requests(shape: EngineShape) -> list[BuildRequest]:
-        return [request(shape) if shape == SHAPE else replace(request(shape), options=slow)]
+    def requests(shape: EngineShape) -> list[FakeRequest]:
+        return [request(shape) if shape == SHAPE else request(shape, build_s=60.0)]
 
     spec = BackendSpec(on_build=lambda status: began.set())
     both = EngineShelf(spec, EngineCache(tmp_path), requests, Loads())
