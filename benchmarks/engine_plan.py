@@ -16,7 +16,7 @@ from tables import print_head, print_row
 
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.build_onnx import PORTABLE, RTX, build_engine, export_onnx
-from sapnet.model.deploy import FOR_ENGINE, load_deploy_network
+from sapnet.model.deploy import Form, load_deploy_network
 
 _BYTES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Half": 2, "BFloat16": 2, "Float": 4, "Int32": 4, "Int64": 8}
 _KERNEL = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: (.*?), Constants: (.*?), Outputs: (.*?), TacticName:")
@@ -59,7 +59,7 @@ class _Plan(logging.Handler):
 
 def make_plan(weights: str, shape: EngineShape, stages: int = 0) -> list[Kernel]:
     """The kernels of the fp16 engine of a preset's or file's network; stages: 0 for its own. Raises SapnetError."""
-    network = load_deploy_network(weights, stages, FOR_ENGINE)
+    network = load_deploy_network(weights, stages, Form.ENGINE)
     model = export_onnx(network, "fp16")
     log, plan = logging.getLogger("sapnet"), _Plan()
     level = log.level

@@ -89,7 +89,7 @@ def of_backend(name: str, spec: BackendSpec, shape: tuple[int, int, int], timer:
     batch, height, width = shape
     with closing(create_backend(name, spec)) as backend:
         backend.prepare(*shape)
-        find: Any = backend._get if name == "torch" else backend._shelf.get  # type: ignore[attr-defined]
+        find: Any = backend._get if name == "torch" else backend._ready  # type: ignore[attr-defined]
         runner = find(*shape)
         cuda: CudaRunner = runner if name == "torch" else runner._runner
         enqueue = cuda._enqueue

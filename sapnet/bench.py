@@ -246,9 +246,9 @@ def count(weights: str, stages: int, precision: str, batch: int, height: int, wi
     import torch
     from torch import nn
 
-    from sapnet.model.deploy import DTYPES, Rewrites, load_deploy_network
+    from sapnet.model.deploy import DTYPES, Form, load_deploy_network
 
-    network = load_deploy_network(weights, stages, Rewrites())
+    network = load_deploy_network(weights, stages, Form.CPU)
     scale = network.network.config.downscale
     pixels = batch * math.ceil(height / scale) * math.ceil(width / scale)
     works: list[Work] = []
@@ -279,19 +279,14 @@ def measure_peak(device: str, precision: str) -> Peak:
     source = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     with torch.inference_mode():
-        product_s = _shortest(lambda: torch.mm(a, b), device)
-        copy_s = _shortest(lambda: target.copy_(source), device)
+        product_s = _shortest(lambda: torch.mm(a, b))
+        copy_s = _shortest(lambda: target.copy_(source))
     return Peak(2 * _GEMM_SIDE**3 / product_s, 2 * _COPIED_BYTES / copy_s)
 
 
-def _shortest(work: Callable[[], object], device: str) -> float:
+def _shortest(work: Callable[[], object]) -> float:
     import torch
+    from torch.utils.benchmark import Timer
 
-    seconds = []
-    for _ in range(_REPEATS):
-        begin = time.perf_counter()
-        work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return min(timer.timeit(1).mean for _ in range(_REPEATS))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module, metadata
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import sapnet
 from sapnet.commands.common import add_verbose
@@ -116,7 +116,7 @@ def _dispatch(argv: list[str]) -> int:
     # The one that is named is loaded alone: the others' imports would only take time.
     named = next((word for word in argv if not word.startswith("-")), "")
     names = [named] if named in loaders else list(loaders)
-    commands = {name: loaders[name]() for name in names}
+    commands: dict[str, Command] = {name: loaders[name]() for name in names}
     parser = _parser(commands)
     if not argv:
         parser.print_help(sys.stderr)
@@ -129,18 +129,14 @@ def _dispatch(argv: list[str]) -> int:
         return commands[args.command].run(args)
 
 
-def _loaders() -> dict[str, Callable[[], Command]]:
+def _loaders() -> dict[str, Callable[[], Any]]:
     """For each command's name, what imports it: this package's own, then those of entry points."""
-    loaders: dict[str, Callable[[], Command]] = {}
-    for name in COMMANDS:
-        loaders[name] = partial(_load_own, name)
+    loaders: dict[str, Callable[[], Any]] = {
+        name: partial(import_module, f"sapnet.commands.{name}") for name in COMMANDS
+    }
     for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         loaders.setdefault(entry.name, partial(_load_entry, entry))
     return loaders
-
-
-def _load_own(name: str) -> Command:
-    return cast(Command, import_module(f"sapnet.commands.{name}"))
 
 
 def _load_entry(entry: metadata.EntryPoint) -> Command:

@@ -78,24 +78,20 @@ def _create_fastest(spec: BackendSpec) -> Backend:
         try:
             backend = _create(name, replace(spec, device=device))
             if name == "tensorrt" and spec.stand_in:
-                backend = _with_standby(backend, replace(spec, device=device, engine=""))
+                meanwhile = _create("torch", replace(spec, device=device, engine=""))
+                backend = Standby(backend, cast(Meanwhile, meanwhile))
         except (BackendError, EngineCacheError) as err:
             missed.append((device, err))
             continue
         log.info("backend %s, %s, on %s", backend.name, backend.precision, backend.device)
-        _warn_of_faster(backend, missed, expected=device != "cpu" or spec.engine != "" or _has_gpu_driver())
+        # Where a GPU is or is meant to be, those that need one are missed too.
+        expects_gpu = device != "cpu" or spec.engine != "" or any(node.exists() for node in _GPU_NODES)
+        for needed, reason in missed:
+            if needed == "cpu" or expects_gpu:
+                log.warning("running on %s (%s), a faster one is missing: %s", backend.name, backend.device, reason)
         return backend
     _, last = missed[-1]
     raise BackendError(f"no backend can run on device {spec.device!r}: {last}") from last
-
-
-def _with_standby(wanted: Backend, spec: BackendSpec) -> Backend:
-    """``wanted``, with CUDA torch to serve frames while its engines are built."""
-    try:
-        return Standby(wanted, cast(Meanwhile, _create("torch", spec)))
-    except BackendError as err:
-        log.warning("frames wait while engines are built: %s", err)
-        return wanted
 
 
 def _by_speed(device: str) -> list[tuple[str, str]]:
@@ -104,14 +100,3 @@ def _by_speed(device: str) -> list[tuple[str, str]]:
     on_gpu = [("tensorrt", cuda), ("torch", cuda)] if device != "cpu" else []
     on_cpu = [("openvino", "cpu"), ("torch", "cpu")] if device in ("auto", "cpu") else []
     return on_gpu + on_cpu
-
-
-def _warn_of_faster(backend: Backend, missed: list[tuple[str, SapnetError]], expected: bool) -> None:
-    """Warn about faster backends that cannot run. expected: whether those that need a GPU count too."""
-    for device, reason in missed:
-        if device == "cpu" or expected:
-            log.warning("running on %s (%s), a faster one is missing: %s", backend.name, backend.device, reason)
-
-
-def _has_gpu_driver() -> bool:
-    return any(node.exists() for node in _GPU_NODES)

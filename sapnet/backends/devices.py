@@ -70,7 +70,12 @@ def find_device(name: str) -> torch.device:
 
 def driver_version() -> str:
     """Identify the NVIDIA driver; another driver invalidates engines and their kernels."""
-    said = [f"CUDA {_cuda_of_driver() or 'unknown'}"]
+    version = ctypes.c_int()
+    try:
+        status = ctypes.CDLL(_DRIVER).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        status = -1
+    said = [f"CUDA {version.value if status == 0 else 'unknown'}"]
     for path in _DRIVER_FILES:
         if path.is_file():
             said.append(path.read_text(errors="replace").strip().partition("\n")[0])
@@ -103,13 +108,3 @@ def without_tf32() -> Iterator[None]:
         yield
     finally:
         conv.fp32_precision = before
-
-
-def _cuda_of_driver() -> int:
-    """The newest CUDA version that the driver supports, such as 13010; 0 if unknown."""
-    version = ctypes.c_int()
-    try:
-        status = ctypes.CDLL(_DRIVER).cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
-        return 0
-    return version.value if status == 0 else 0

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep
+from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.build import BuildRequest
-from sapnet.backends.engines.cache import EngineCache, Key
-from sapnet.backends.engines.shelf import EngineShelf
+from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import BackendError, UnfitEngineError
 
@@ -34,7 +34,15 @@ _HUNG = threading.Event()  # an inference has hung in this process
 _DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "identity", "build_s": 0.0}
 
 
-class FakeBackend:
+@dataclass(frozen=True)
+class _FakeEngine:
+    shape: EngineShape
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class FakeBackend(EngineBackend[_FakeEngine]):
     """Runs nothing, with the latency and the faults that were asked for.
 
     Weights, device and precision of ``spec`` are ignored. Raises BackendError for wrong values.
@@ -50,33 +58,32 @@ class FakeBackend:
         options = {**_DEFAULTS, **spec.fake}
         if options["mode"] not in MODES:
             raise BackendError(f"got fake option mode {options['mode']!r}, expected {', '.join(MODES)}")
+        super().__init__(spec)
         self.stages = spec.stages or PRESETS.get(spec.weights, ModelConfig()).stages
         self._latency_s = options["latency_ms"] / 1000.0
         self._fail_every: int = options["fail_every"]
         self._mode: str = options["mode"]
         self._count = 0
         self._lock = threading.Lock()
-        self._closed = threading.Event()
-        fails, build_s = self._mode == "build_fails", options["build_s"]
+        self._build_s: float = options["build_s"]
+        self._builds = self._build_s > 0 or self._mode == "build_fails"
 
-        def requests(shape: EngineShape) -> list[BuildRequest]:
-            return [FakeRequest(spec.weights, shape, "fp32", spec.stages, build_s, fails)]
+    def _requests(self, shape: EngineShape) -> list[BuildRequest]:
+        fails = self._mode == "build_fails"
+        return [FakeRequest(self._spec.weights, shape, "fp32", self._spec.stages, self._build_s, fails)]
 
-        self._shelf: EngineShelf[_FakeEngine] | None = None
-        if build_s or fails:
-            self._shelf = EngineShelf(
-                spec, EngineCache(spec.cache_dir), requests, lambda entry, shape: _FakeEngine(shape)
-            )
+    def _load(self, entry: Entry, shape: EngineShape) -> _FakeEngine:
+        return _FakeEngine(shape)
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Always, unless there is an engine to be built."""
-        return self._shelf is None or self._shelf.get(batch, height, width) is not None
+        return not self._builds or super().is_ready(batch, height, width)
 
     def prepare(self, batch: int, height: int, width: int) -> None:
         """Build an engine that does nothing, where that was asked for. Raises BackendError, also once closed."""
         self._require_open()
-        if self._shelf is not None:
-            self._shelf.prepare(batch, height, width)
+        if self._builds:
+            super().prepare(batch, height, width)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""
@@ -94,12 +101,6 @@ class FakeBackend:
 
     def forget(self, height: int, width: int) -> None:
         """Nothing is held for a size."""
-
-    def close(self) -> None:
-        """End what waits; further inferences raise."""
-        self._closed.set()
-        if self._shelf is not None:
-            self._shelf.close()
 
     def _require_open(self) -> None:
         if self._closed.is_set():
@@ -120,16 +121,6 @@ class FakeBackend:
         if self._mode == "wrong_shape":
             return frames[:, :, 1:].copy(), streaks[:, :, 1:].copy()
         return frames.copy(), streaks
-
-
-@dataclass(frozen=True)
-class _FakeEngine:
-    """Stands on the shelf."""
-
-    shape: EngineShape
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sapnet.backends.devices import processor_name
 from sapnet.backends.lru import LruCache
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet
-from sapnet.model.deploy import FOR_CPU, load_deploy_network
+from sapnet.model.deploy import Form, load_deploy_network
 
 # When imported, OpenVINO reports that to its makers and keeps an identity for it in the home folder, unless its
 # telemetry package is absent. A vehicle reports nothing unasked.
@@ -52,7 +52,7 @@ class OpenVinoBackend:
     def __init__(self, spec: BackendSpec) -> None:
         self.precision = choose_precision(spec)
         self.device = processor_name()
-        network = load_deploy_network(spec.weights, spec.stages, FOR_CPU)
+        network = load_deploy_network(spec.weights, spec.stages, Form.OPENVINO)
         self.stages = network.network.config.stages
         self._network: DeployNet | None = network  # None once closed
         self._model: ov.Model | None = None

@@ -12,7 +12,7 @@ from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.lru import LruCache
 from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
-from sapnet.model.deploy import DTYPES, FOR_CUDA, Rewrites, load_deploy_network
+from sapnet.model.deploy import DTYPES, Form, load_deploy_network
 
 
 class TorchBackend:
@@ -29,8 +29,8 @@ class TorchBackend:
             devices.processor_name() if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
         )
         self.precision = _default_precision(self._device) if spec.precision == "auto" else spec.precision
-        rewrites = FOR_CUDA if self._device.type == "cuda" else Rewrites()
-        network = load_deploy_network(spec.weights, spec.stages, rewrites)
+        form = Form.CUDA if self._device.type == "cuda" else Form.CPU
+        network = load_deploy_network(spec.weights, spec.stages, form)
         self.stages = network.network.config.stages
         network.network.to(DTYPES[self.precision])
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

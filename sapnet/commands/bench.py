@@ -14,6 +14,7 @@ from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
 from sapnet.commands.common import (
     add_command,
+    add_network_arguments,
     parse_positive,
     parse_shape,
     progress_bar,
@@ -59,7 +60,22 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     )
     add("--layout", choices=("nchw", "nhwc"), default="nchw", help="image layout of --onnx (default: %(default)s)")
     add("--json", action="store_true", help="print the figures as JSON")
-    _add_network_arguments(parser)
+    add(
+        "--weights",
+        nargs="+",
+        default=["sapnet_fast"],
+        metavar="NAME|PATH",
+        help="shipped weights or files; several are compared (default: sapnet_fast)",
+    )
+    add(
+        "--backend",
+        nargs="+",
+        type=_parse_backend,
+        default=[("auto", "")],
+        metavar="NAME[:PRECISION]",
+        help=f"{', '.join(BACKENDS)}; several are compared (default: auto)",
+    )
+    add_network_arguments(parser, backend=False, weights=False)
     return parser
 
 
@@ -87,29 +103,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_table(timings, args)
     return 0
-
-
-def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those that all commands share, except that weights and backends may be several."""
-    add = parser.add_argument_group("network").add_argument
-    add(
-        "--weights",
-        nargs="+",
-        default=["sapnet_fast"],
-        metavar="NAME|PATH",
-        help="shipped weights or files; several are compared (default: sapnet_fast)",
-    )
-    add(
-        "--backend",
-        nargs="+",
-        type=_parse_backend,
-        default=[("auto", "")],
-        metavar="NAME[:PRECISION]",
-        help=f"{', '.join(BACKENDS)}; several are compared (default: auto)",
-    )
-    add("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:N (default: auto)")
-    add("--precision", default="auto", choices=PRECISIONS, help="of backends that name none (default: %(default)s)")
-    add("--stages", default=0, type=int, metavar="N", help="recurrences (default: the preset's own)")
 
 
 def _parse_backend(text: str) -> tuple[str, str]:

@@ -23,7 +23,6 @@ from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
     from sapnet.backends.base import BuildStatus, EngineShape
-    from sapnet.backends.engines.build import BuildRequest
     from sapnet.backends.engines.cache import EngineCache, Entry
     from sapnet.commands.common import Subparsers
 
@@ -81,45 +80,46 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
-    from sapnet.backends.base import BuildWatch, EngineShape
-    from sapnet.backends.engines.build import build
+    from sapnet.backends.base import EngineShape
 
     if args.output and (not args.ahead_of_time or len(args.shape) > 1):
         raise SapnetError("-o writes one engine that is built --ahead-of-time; others stay in the cache")
     shapes = [EngineShape(height, width, args.batch) for height, width in args.shape]
-    if not args.ahead_of_time:
-        _compile_for_this_gpu(args, shapes)
-        return
-    for shape in shapes:
-        request = _portable_request(args, shape)
-        with _telling(args.json) as tell:
-            entry = build(request, cache, BuildWatch(shape, tell))
-        if args.output:
-            from sapnet.backends.engines.cache import write_entry
-
-            entry = write_entry(args.output, entry.key, entry.data, entry.about)
-        _say(args, {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about})
+    with _telling(args.json) as tell:
+        for facts in _build_ahead(args, cache, shapes, tell) if args.ahead_of_time else _build_here(args, shapes, tell):
+            if args.json:
+                print(json.dumps(facts), flush=True)
+                continue
+            size = f"{facts['bytes'] / 1e6:.1f} MB" if "bytes" in facts else f"ready on {facts['device']}"
+            print(f"{facts['shape']}: {size}, built in {facts['seconds']} s", *filter(None, [facts.get("engine")]))
 
 
-def _compile_for_this_gpu(args: argparse.Namespace, shapes: list[EngineShape]) -> None:
-    with (
-        _telling(args.json) as tell,
-        derainer_from(args, max_shapes=len(shapes), cache_dir=args.cache_dir, on_build=tell) as derainer,
-    ):
-        for shape in shapes:
-            began = time.monotonic()
-            derainer.prepare(shape.height, shape.width, shape.max_batch)
-            seconds = round(time.monotonic() - began, 1)
-            _say(args, {"shape": str(shape), "ready": True, "device": derainer.device, "seconds": seconds})
-
-
-def _portable_request(args: argparse.Namespace, shape: EngineShape) -> BuildRequest:
+def _build_ahead(
+    args: argparse.Namespace, cache: EngineCache, shapes: list[EngineShape], tell: Tell
+) -> Iterator[dict[str, Any]]:
+    from sapnet.backends.base import BuildWatch
+    from sapnet.backends.engines.build import build
     from sapnet.backends.engines.build_onnx import RTX, OnnxRequest
+    from sapnet.backends.engines.cache import write_entry
     from sapnet.model.weights import load_weights
 
     precision = "fp16" if args.precision == "auto" else args.precision
     stages = args.stages or load_weights(args.weights).config.stages
-    return OnnxRequest(args.weights, shape, precision, stages, RTX, args.target)
+    for shape in shapes:
+        request = OnnxRequest(args.weights, shape, precision, stages, RTX, args.target)
+        entry = build(request, cache, BuildWatch(shape, tell))
+        if args.output:
+            entry = write_entry(args.output, entry.key, entry.data, entry.about)
+        yield {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about}
+
+
+def _build_here(args: argparse.Namespace, shapes: list[EngineShape], tell: Tell) -> Iterator[dict[str, Any]]:
+    with derainer_from(args, max_shapes=len(shapes), cache_dir=args.cache_dir, on_build=tell) as derainer:
+        for shape in shapes:
+            began = time.monotonic()
+            derainer.prepare(shape.height, shape.width, shape.max_batch)
+            seconds = round(time.monotonic() - began, 1)
+            yield {"shape": str(shape), "ready": True, "device": derainer.device, "seconds": seconds}
 
 
 @contextmanager
@@ -138,15 +138,6 @@ def _telling(as_json: bool) -> Iterator[Tell]:
                 tell_line(status)
 
         yield tell
-
-
-def _say(args: argparse.Namespace, facts: dict[str, Any]) -> None:
-    if args.json:
-        print(json.dumps(facts), flush=True)
-        return
-    where = facts.get("engine", "")
-    size = f"{facts['bytes'] / 1e6:.1f} MB, " if "bytes" in facts else f"ready on {facts.get('device')}, "
-    print(f"{facts['shape']}: {size}built in {facts['seconds']} s{': ' if where else ''}{where}")
 
 
 def _list(cache: EngineCache, as_json: bool) -> None:

@@ -30,20 +30,8 @@ _DESCRIPTION = """\
 Show the weights, backends and versions that are installed. PSNR is what the weights file states, on luma, by data
 set. --verbose adds how each weights file was trained.
 """
-
-# Each library's names as a package, the first that is installed counts.
-_PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "torch": ("torch",),
-    "openvino": ("openvino",),
-    "tensorrt_rtx": ("tensorrt_rtx",),
-    "tensorrt": ("tensorrt",),
-    "numpy": ("numpy",),
-    "safetensors": ("safetensors",),
-    "rosbags": ("rosbags",),
-    "rclpy": ("ros-rclpy", "rclpy"),
-}
+_PACKAGES = ("torch", "openvino", "tensorrt_rtx", "tensorrt", "numpy", "safetensors", "rosbags")
 _LICENCES = ("Apache-2.0", "MIT")
-_NO_TORCH = "weights\n  cannot be read without torch: pip install torch"
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -70,28 +58,32 @@ def gather() -> dict[str, Any]:
     weights: for each shipped file ``psnr`` in dB by data set, and its ``provenance``; empty without torch.
     auto: what ``auto`` chooses, None where no backend runs. backends: for each ``why_not``, empty where it runs.
     """
+    import cv2
+
     from sapnet.backends import available_backends
     from sapnet.backends.devices import processor_name
 
-    torch_works = _torch_works()
-    return {
-        "sapnet": sapnet.__version__,
-        "weights": _weights() if torch_works else {},
-        "backends": {name: {"available": not why, "why_not": why} for name, why in available_backends().items()},
-        "auto": _auto(),
-        "versions": _versions(),
-        "hardware": {"cpu": processor_name(), "cores": os.cpu_count(), "gpus": _gpus() if torch_works else []},
-        "ros": {"available": find_spec("rclpy") is not None, "distro": os.environ.get("ROS_DISTRO")},
-    }
-
-
-def _torch_works() -> bool:
+    weights: dict[str, dict[str, Any]] = {}
+    gpus: list[str] = []
     try:
-        import torch  # noqa: F401
+        import torch
     # A broken installation raises OSError from its shared objects.
     except (ImportError, OSError):
-        return False
-    return True
+        pass
+    else:
+        weights = _weights()
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    # Distributions ship OpenCV without the records that importlib.metadata reads.
+    versions = {"python": platform.python_version(), "opencv": str(cv2.__version__)}
+    return {
+        "sapnet": sapnet.__version__,
+        "weights": weights,
+        "backends": {name: {"available": not why, "why_not": why} for name, why in available_backends().items()},
+        "auto": _auto(),
+        "versions": {**versions, **_versions()},
+        "hardware": {"cpu": processor_name(), "cores": os.cpu_count(), "gpus": gpus},
+        "ros": {"available": find_spec("rclpy") is not None, "distro": os.environ.get("ROS_DISTRO")},
+    }
 
 
 def _weights() -> dict[str, dict[str, Any]]:
@@ -130,11 +122,9 @@ def _auto() -> dict[str, str] | None:
 
 
 def _versions() -> dict[str, str | None]:
-    """Versions by library; None where it is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "opencv": _opencv_version()}
-    for name, packages in _PACKAGES.items():
-        found[name] = next(filter(None, map(_version, packages)), None)
-    return found
+    """Versions by package; None where it is not installed."""
+    found = {name: _version(name) for name in _PACKAGES}
+    return {**found, "rclpy": _version("ros-rclpy") or _version("rclpy")}
 
 
 def _version(package: str) -> str | None:
@@ -142,19 +132,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _opencv_version() -> str:
-    # Distributions ship OpenCV without the records that importlib.metadata reads.
-    import cv2
-
-    return str(cv2.__version__)
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
 def _print(facts: Mapping[str, Any], verbose: bool) -> None:
@@ -166,20 +143,21 @@ def _print(facts: Mapping[str, Any], verbose: bool) -> None:
     # What is piped is not wrapped, so that a search finds whole lines.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
     with console.capture() as capture:
-        console.print(_weights_table(facts["weights"]) if facts["weights"] else _NO_TORCH)
+        console.print(f"sapnet {facts['sapnet']}", "", _weights_table(facts["weights"]), sep="\n", highlight=False)
         for title, rows in _sections(facts, verbose):
             table = Table.grid(padding=(0, 2, 0, 0))
             table.add_column(no_wrap=True, min_width=14)
             for name, text in rows:
                 table.add_row(f"  {name}", Text(text))
             console.print("", Text(title), table, sep="\n")
-    print(f"sapnet {facts['sapnet']}\n")
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def _weights_table(weights: Mapping[str, Any]) -> Table:
+def _weights_table(weights: Mapping[str, Any]) -> Table | str:
     from rich.table import Table
 
+    if not weights:
+        return "weights\n  cannot be read without torch: pip install torch"
     table = Table("weights", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     for heading in ("parameters", "stages", "MB"):
         table.add_column(heading, justify="right")
@@ -187,7 +165,7 @@ def _weights_table(weights: Mapping[str, Any]) -> Table:
     table.add_column("licence")
     for name, entry in weights.items():
         psnr = " ".join(f"{data} {decibels:.1f}" for data, decibels in list(entry["psnr"].items())[:2])
-        licences = ", ".join(licence for licence in _LICENCES if licence in entry["licence"]) or entry["licence"]
+        licences = ", ".join(licence for licence in _LICENCES if licence in entry["licence"])
         figures = f"{entry['parameters']:,}", str(entry["stages"]), f"{entry['bytes'] / 1e6:.2f}"
         table.add_row(name, *figures, psnr, licences)
     return table
@@ -196,27 +174,19 @@ def _weights_table(weights: Mapping[str, Any]) -> Table:
 def _sections(facts: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     auto = facts["auto"]
     chosen = f"{auto['backend']}, {auto['precision']}, on {auto['device']}" if auto else "no backend runs here"
-    backends = [(name, _say_backend(name, entry)) for name, entry in facts["backends"].items()]
+    backends = [(name, entry["why_not"] or "runs") for name, entry in facts["backends"].items()]
     yield "backends", [("auto", chosen), *backends]
     hardware, ros, versions = facts["hardware"], facts["ros"], facts["versions"]
-    installed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    missing = ", ".join(name for name, version in versions.items() if not version)
     yield (
         "machine",
         [
             ("cpu", f"{hardware['cpu']}, {hardware['cores']} cores"),
             ("gpu", ", ".join(hardware["gpus"]) or "none that torch can use"),
             ("ros 2", f"rclpy found, ROS_DISTRO {ros['distro'] or 'not set'}" if ros["available"] else "not found"),
-            ("installed", installed),
-            ("missing", missing or "nothing"),
+            ("installed", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+            ("missing", ", ".join(name for name, version in versions.items() if not version) or "nothing"),
         ],
     )
     if verbose:
         for entry in facts["weights"].values():
             yield entry["path"], list(entry["provenance"].items())
-
-
-def _say_backend(name: str, entry: Mapping[str, Any]) -> str:
-    if not entry["available"]:
-        return str(entry["why_not"])
-    return "runs; for tests, does not derain" if name == "fake" else "runs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import cast
 
@@ -18,32 +18,25 @@ from sapnet.model.weights import load_weights
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class Rewrites:
+class Form(Enum):
     """Forms of the network's operations. All give the same result up to rounding; which is fastest depends on the host.
 
-    split_gates: the gates are the sum of a convolution of the features and one of the hidden state, instead of one
+    OPENVINO: the gates are the sum of a convolution of the features and one of the hidden state, instead of one
         convolution of both concatenated.
-    fold_attention: the mean that the attention needs is computed from the input of the convolution, so that scale, ReLU
-        and residual can fuse into the convolution; and its matrices are applied as a float32 product and sum instead of
-        as 1x1 convolutions, which fuse into one kernel.
-    late_bias: the bias of a convolution is added together with the attention's scale, and its mean is accumulated in
-        float32 without a cast; where every operation is a pass over memory, as it is in eager torch.
+    ENGINE: the mean that the attention needs is computed from the input of the convolution, so that scale, ReLU and
+        residual can fuse into the convolution; and its matrices are applied as a float32 product and sum instead of as
+        1x1 convolutions, which fuse into one kernel.
+    CUDA: the bias of a convolution is added together with the attention's scale, and its mean is accumulated in float32
+        without a cast, as every operation of eager torch is a pass over memory.
+    CPU: none of these; as in all, the first stage leaves out the work on zeros.
     """
 
-    split_gates: bool = False
-    fold_attention: bool = False
-    late_bias: bool = False
+    OPENVINO, ENGINE, CUDA, CPU = "openvino", "engine", "cuda", "cpu"
 
 
-FOR_CPU = Rewrites(split_gates=True)
-FOR_ENGINE = Rewrites(fold_attention=True)
-FOR_CUDA = Rewrites(late_bias=True)
-
-
-def rewrite(network: SAPNet, rewrites: Rewrites) -> SAPNet | RewrittenSAPNet:
+def rewrite(network: SAPNet, form: Form) -> SAPNet | RewrittenSAPNet:
     """``network``, in float32, with fewer operations on the same weights; a separable one stays as it is."""
-    return network if network.config.separable else RewrittenSAPNet(network, rewrites)
+    return network if network.config.separable else RewrittenSAPNet(network, form)
 
 
 class RewrittenSAPNet(nn.Module):
@@ -53,10 +46,9 @@ class RewrittenSAPNet(nn.Module):
     that the gates see the features alone and there is nothing to forget.
     """
 
-    def __init__(self, network: SAPNet, rewrites: Rewrites) -> None:
+    def __init__(self, network: SAPNet, form: Form) -> None:
         super().__init__()
         self.config = config = network.config
-        self.split_gates = rewrites.split_gates
         self.head = head = cast(nn.Conv2d, network.head)
         of_rainy, of_estimate = head.weight.chunk(2, 1)
         self.first_head = _conv(of_rainy + of_estimate, head.bias)
@@ -67,10 +59,10 @@ class RewrittenSAPNet(nn.Module):
         kept = torch.cat((i, g, o))
         self.first_gates = _conv(of_features[kept], bias[kept])
         self.gates = nn.ModuleList([gates])
-        if rewrites.split_gates:
+        if form is Form.OPENVINO:
             self.gates = nn.ModuleList([_conv(of_features, bias), _conv(of_hidden, None)])
         self.blocks = nn.ModuleList(
-            AttendedConv(cast(nn.Conv2d, conv), attention, rewrites)
+            AttendedConv(cast(nn.Conv2d, conv), attention, form)
             for block in cast(Iterable[ResidualBlock], network.blocks)
             for conv, attention in ((block.conv1, block.attention1), (block.conv2, block.attention2))
         )
@@ -93,10 +85,10 @@ class RewrittenSAPNet(nn.Module):
 
     def _run_gates(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Features and hidden state, each (B, C, H, W) -> the ConvLSTM's four gates, (B, 4 * C, H, W)."""
-        if self.split_gates:
-            of_features, of_hidden = self.gates
-            return of_features(x) + of_hidden(hidden)  # type: ignore[no-any-return]
-        return self.gates[0](torch.cat((x, hidden), 1))  # type: ignore[no-any-return]
+        if len(self.gates) == 1:
+            return self.gates[0](torch.cat((x, hidden), 1))  # type: ignore[no-any-return]
+        of_features, of_hidden = self.gates
+        return of_features(x) + of_hidden(hidden)  # type: ignore[no-any-return]
 
     def _refine(self, rainy: Tensor, o: Tensor, cell: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
         """What a stage does behind its gates: the next estimate and hidden state."""
@@ -132,17 +124,17 @@ class Taps:
 class AttendedConv(nn.Module):
     """``relu(attention(conv(x)))``."""
 
-    def __init__(self, conv: nn.Conv2d, attention: ChannelResidualAttention, rewrites: Rewrites) -> None:
+    def __init__(self, conv: nn.Conv2d, attention: ChannelResidualAttention, form: Form) -> None:
         super().__init__()
         self.conv = conv
         self.attention = attention
-        self.rewrites = rewrites
+        self.form = form
 
     def forward(self, x: Tensor, taps: Taps) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if self.rewrites.fold_attention:
+        if self.form is Form.ENGINE:
             return torch.relu(self._folded_gate(x, taps).to(x.dtype) * self.conv(x))
-        if self.rewrites.late_bias:
+        if self.form is Form.CUDA:
             conv, bias = self.conv, cast(Tensor, self.conv.bias)[:, None, None]
             y = F.conv2d(x, conv.weight, padding=conv.dilation, dilation=conv.dilation)
             gate = self._gate(y.mean((2, 3), keepdim=True, dtype=torch.float32) + bias).to(x.dtype)
@@ -215,12 +207,12 @@ class DeployNet(nn.Module):
         )
 
 
-def load_deploy_network(weights: str | Path, stages: int = 0, rewrites: Rewrites | None = None) -> DeployNet:
+def load_deploy_network(weights: str | Path, stages: int = 0, form: Form | None = None) -> DeployNet:
     """The deploy network with its weights, for ``stages`` recurrences: float32, CPU, without gradients.
 
-    stages: 0 for the preset's own. rewrites: the equal form of it to be run; None for the network as it is, which is
+    stages: 0 for the preset's own. form: the equal one of it to be run; None for the network as it is, which is
     what backends are compared with. Raises CheckpointError.
     """
     network = load_weights(weights)
     network.config = network.config.with_stages(stages)
-    return DeployNet(network if rewrites is None else rewrite(network, rewrites)).eval()
+    return DeployNet(network if form is None else rewrite(network, form)).eval()

@@ -68,10 +68,7 @@ _OFFICIAL_SEPARABLE = {
     for ours, theirs in _OFFICIAL.items()
     for our_half, their_half in (("depthwise", "depth_conv"), ("pointwise", "point_conv"))
 }
-_PUBLISHED = {**_OFFICIAL, **_OFFICIAL_SEPARABLE}
-# DataParallel, which the official files were saved from, puts "module." before every name.
-_PARALLEL = {ours: tuple(f"module.{name}" for name in theirs) for ours, theirs in _PUBLISHED.items()}
-_LAYOUTS: tuple[Layout, ...] = ({}, _PARALLEL, _PUBLISHED)
+_LAYOUTS: tuple[Layout, ...] = ({}, {**_OFFICIAL, **_OFFICIAL_SEPARABLE})
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -135,8 +132,7 @@ def read_metadata(weights: str | Path) -> dict[str, str]:
 def key_map(keys: Iterable[str], state: State) -> dict[str, tuple[str, ...]]:
     """For each key of the network, the names of the tensors in ``state`` that make it, joined on dimension 0.
 
-    Knows this project's names and the official checkpoint's, with and without ``module.``, and takes the layout that
-    shares most names with ``state``.
+    Knows this project's names and the official checkpoint's, and takes the layout that shares most with ``state``.
     """
     keys = list(keys)
     candidates = [{key: _names(key, layout) for key in keys} for layout in _LAYOUTS]
@@ -172,26 +168,19 @@ def _problems(state: State, network: SAPNet) -> list[str]:
 def _describe(value: object) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
-    kind = "" if value.layout is torch.strided and not value.is_meta else f"{value.device} {value.layout} "
-    return f"{kind}{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def find_weights(weights: str | Path) -> Path:
-    """The file that ``weights`` means."""
-    name = str(weights)
+    """The file that ``weights`` means. Raises CheckpointError."""
     shipped = shipped_weights()
-    if name in shipped:
-        return shipped[name]
-    have = ", ".join(shipped) or "none"
-    if name in PRESETS:
-        raise CheckpointError(f"preset {name!r} has no weights in this package (have: {have}); give the path of a file")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder; give the path of a .safetensors or .pth file in it")
+    if str(weights) in shipped:
+        return shipped[str(weights)]
+    path = Path(weights).expanduser()
     if path.suffix not in _SUFFIXES:
         raise CheckpointError(
-            f"{name!r} is neither a preset with shipped weights (have: {have}) "
-            "nor a path that ends in .safetensors or .pth; correct the name"
+            f"{str(weights)!r} is neither a preset with shipped weights (have: {', '.join(shipped) or 'none'}) "
+            "nor a path that ends in .safetensors or .pth; correct the name, or give the path of a file"
         )
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; check the path, relative ones start at {Path.cwd()}")
@@ -208,13 +197,13 @@ def _read_state(path: Path) -> State:
         raise _unreadable(path, err) from err
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a state dict of named tensors")
-    return content
+    # DataParallel, which the official files were saved from, puts "module." before every name.
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def _unreadable(path: Path, err: Exception) -> CheckpointError:
-    reason = first_line(err)
     return CheckpointError(
-        f"{path}: cannot be read as {path.suffix} weights ({reason}); copy the file again, "
+        f"{path}: cannot be read as {path.suffix} weights ({first_line(err)}); copy the file again, "
         "and if it holds more than tensors save its state dict alone"
     )
 

@@ -25,7 +25,7 @@ from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Key
 from sapnet.errors import BackendError, UnfitEngineError, first_line
 from sapnet.model import DeployNet
-from sapnet.model.deploy import DTYPES, FOR_ENGINE, load_deploy_network
+from sapnet.model.deploy import DTYPES, Form, load_deploy_network
 from sapnet.model.weights import find_weights
 
 # The two libraries, by their Python modules, and how to get them.
@@ -100,7 +100,7 @@ class OnnxRequest(BuildRequest):
             return build_engine(model, self.shape, self.library, self.target, within)
 
     def _export(self) -> tuple[bytes, Key]:
-        return export_onnx(load_deploy_network(self.weights, self.stages, FOR_ENGINE), self.precision), {}
+        return export_onnx(load_deploy_network(self.weights, self.stages, Form.ENGINE), self.precision), {}
 
     def _network(self) -> Key:
         weights = hashlib.sha256(find_weights(self.weights).read_bytes()).hexdigest()

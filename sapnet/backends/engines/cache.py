@@ -14,7 +14,7 @@ import shlex
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from sapnet.errors import EngineCacheError, SapnetError
 from sapnet.files import replacing
@@ -61,12 +61,13 @@ class EngineCache:
 
     folder: "" means ``sapnet/engines`` in the user's cache folder; made on the first store, for the user alone.
     max_bytes: above it, the least recently used entries are removed.
-    Every method raises EngineCacheError if the folder or a file cannot be written, belongs to somebody else, or can be
-    written by others.
+    Every method raises EngineCacheError if the folder or a file belongs to somebody else or can be written by others,
+    SapnetError if it cannot be written.
     """
 
     def __init__(self, folder: str | Path = "", max_bytes: int = 8 * 2**30) -> None:
-        self.folder = _find_folder(str(folder))
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self.folder = Path(folder).expanduser() if folder else Path(base, "sapnet", "engines")
         self._max_bytes = max_bytes
 
     def load(self, key: Key) -> Entry | None:
@@ -101,7 +102,7 @@ class EngineCache:
         """``store``, but log a warning where the folder cannot be written: for what can be made again."""
         try:
             self.store(key, data, about)
-        except EngineCacheError as err:
+        except SapnetError as err:
             log.warning("the engine's %s cannot be kept and is made anew at each start: %s", key["kind"], err)
 
     def get_or_build(
@@ -131,7 +132,7 @@ class EngineCache:
         listed = []
         for path in self._files(_NAME):
             with suppress(FileNotFoundError, _DamagedError):
-                listed.append((path.lstat().st_mtime, _read_header(path, {os.geteuid()})))
+                listed.append((path.lstat().st_mtime, _read(path, {os.geteuid()}, with_data=False)))
         return [entry for _, entry in sorted(listed, key=lambda one: one[0], reverse=True)]
 
     def clear(self) -> int:
@@ -153,8 +154,6 @@ class EngineCache:
             if not self.folder.exists():
                 return False
             status = self.folder.stat()
-        if not stat.S_ISDIR(status.st_mode):
-            raise EngineCacheError(f"{self.folder} is a file, expected a folder for engines; name another")
         _check_trust(self.folder, status, {os.geteuid()})
         return True
 
@@ -177,7 +176,7 @@ class EngineCache:
         except Timeout as err:
             raise EngineCacheError(
                 f"{lock.lock_file} was held for more than {timeout_s:g} s by another process that builds {path.name}; "
-                f"wait for it, or find it and end it: fuser -v {shlex.quote(lock.lock_file)}"
+                "wait for it, or end it"
             ) from err
         try:
             yield
@@ -210,38 +209,20 @@ def read_entry(path: str | Path) -> Entry:
 
 
 def write_entry(path: str | Path, key: Key, data: bytes, about: Mapping[str, Any]) -> Entry:
-    """Write a file for ``read_entry``, whole or not at all; missing folders are made. Raises EngineCacheError."""
+    """Write a file for ``read_entry``, whole or not at all; missing folders are made. Raises SapnetError."""
     return _write(Path(path), key, data, about, 0o644)
 
 
 def _write(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mode: int) -> Entry:
     header = {"key": key, "about": about, "sha256": _sha256(data)}
     content = save({_DATA: np.frombuffer(data, np.uint8)}, {_ABOUT: _to_json(header)})
-    try:
-        with replacing(path) as temporary, open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
-            file.write(content)
-    except SapnetError as err:
-        raise EngineCacheError(str(err)) from err
+    with replacing(path) as temporary, open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
+        file.write(content)
     return Entry(**json.loads(_to_json(header)), path=path, data=data)
 
 
-def _read(path: Path, owners: Collection[int]) -> Entry:
-    """Raises FileNotFoundError, _DamagedError; EngineCacheError for what must not be read."""
-    entry = _read_header(path, owners)
-    try:
-        with _as_cache_error(path):
-            data = load(path.read_bytes())[_DATA].tobytes()
-    except (SafetensorError, KeyError) as err:
-        raise _DamagedError(f"it is not a safetensors file of ours: {err}") from err
-    if _sha256(data) != entry.sha256:
-        raise _DamagedError("the checksum of its data is wrong")
-    return replace(entry, data=data)
-
-
-def _read_header(path: Path, owners: Collection[int]) -> Entry:
-    """The entry without its data. Raises FileNotFoundError, _DamagedError; EngineCacheError unless ``path`` is a plain
-    file that only one of ``owners`` can write.
-    """
+def _read(path: Path, owners: Collection[int], with_data: bool = True) -> Entry:
+    """Raises FileNotFoundError, _DamagedError; EngineCacheError unless only one of ``owners`` can write the file."""
     with _as_cache_error(path):
         status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
@@ -249,21 +230,23 @@ def _read_header(path: Path, owners: Collection[int]) -> Entry:
     _check_trust(path, status, owners)
     try:
         with _as_cache_error(path), safe_open(path, "np") as file:
-            return Entry(**json.loads((file.metadata() or {})[_ABOUT]), path=path)
+            header = json.loads((file.metadata() or {})[_ABOUT])
+            entry = Entry(**header, path=path, data=file.get_tensor(_DATA).tobytes() if with_data else b"")
     except (SafetensorError, ValueError, KeyError, TypeError) as err:
         raise _DamagedError(f"it is not an entry of ours: {err}") from err
+    if with_data and _sha256(entry.data) != entry.sha256:
+        raise _DamagedError("the checksum of its data is wrong")
+    return entry
 
 
 def _check_trust(path: Path, status: os.stat_result, owners: Collection[int]) -> None:
-    name = shlex.quote(str(path))
-    recursive = "-R " if stat.S_ISDIR(status.st_mode) else ""
-    expected = "expected one that you own and nobody else can write, for engines are code"
+    expected = "expected one that you own and nobody else can write, for engines are code; if you trust it:"
     if status.st_uid not in owners:
-        command = f"sudo chown {recursive}{os.geteuid()} {name}"
-        raise EngineCacheError(f"{path} belongs to user {status.st_uid}, {expected}; if you trust it: {command}")
+        command = f"sudo chown -R {os.geteuid()} {shlex.quote(str(path))}"
+        raise EngineCacheError(f"{path} belongs to user {status.st_uid}, {expected} {command}")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        mode, command = stat.S_IMODE(status.st_mode), f"chmod {recursive}go-w {name}"
-        raise EngineCacheError(f"{path} has mode {mode:04o}, {expected}; if you trust it: {command}")
+        command = f"chmod -R go-w {shlex.quote(str(path))}"
+        raise EngineCacheError(f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, {expected} {command}")
 
 
 def _unlink(path: Path) -> None:
@@ -279,10 +262,8 @@ def _as_cache_error(path: Path) -> Iterator[None]:
     except (FileNotFoundError, Timeout):  # Timeout is an OSError
         raise
     except OSError as err:
-        raise EngineCacheError(
-            f"{path} cannot be used ({err.strerror or err}); check its rights and the disk's space, "
-            "or name another folder"
-        ) from err
+        said = f"{path} cannot be used ({err.strerror or err})"
+        raise EngineCacheError(f"{said}; check its rights and the disk's space, or name another folder") from err
 
 
 def _sha256(data: bytes) -> str:
@@ -292,14 +273,3 @@ def _sha256(data: bytes) -> str:
 def _to_json(value: Mapping[str, Any]) -> str:
     """JSON that equal values share."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _find_folder(folder: str) -> Path:
-    try:
-        if folder:
-            return Path(folder).expanduser()
-        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        # The XDG specification has a relative path count as none.
-        return (base if base.is_absolute() else Path.home() / ".cache") / "sapnet" / "engines"
-    except RuntimeError as err:
-        raise EngineCacheError(f"the cache folder {folder!r} needs a home folder ({err}); name another") from err

@@ -46,6 +46,7 @@ class EngineRunner:
         self._cache = cache
         self._kernels_key = {"kind": "kernels", "engine": entry.sha256, **devices.place(device)}
         self._kernels: Any = None
+        self._stored = b""
         self._runtime: Any = None
         self._engine: Any = None
         self._config: Any = None
@@ -105,6 +106,7 @@ class EngineRunner:
         config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
         self._kernels = config.create_runtime_cache()
         if (stored := self._cache.load(self._kernels_key)) is not None:
+            self._stored = stored.data
             self._kernels.deserialize(stored.data)  # returns False for kernels of another driver, and stays empty
         config.set_runtime_cache(self._kernels)
         return config
@@ -123,13 +125,9 @@ class EngineRunner:
 
     def _store_kernels(self) -> None:
         """Keep the kernels that were compiled for this GPU: otherwise every start compiles them again."""
-        stored = self._cache.load(self._kernels_key)
-        serialized = self._kernels.serialize()
-        if serialized is None:  # nothing to keep
-            return
-        kernels = bytes(serialized)
-        if stored is None or stored.data != kernels:
-            self._cache.try_store(self._kernels_key, kernels, {})
+        kernels = self._kernels.serialize()  # None: nothing to keep
+        if kernels is not None and bytes(kernels) != self._stored:
+            self._cache.try_store(self._kernels_key, bytes(kernels), {})
 
     def _enqueue(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
         context = self._context(len(frames))

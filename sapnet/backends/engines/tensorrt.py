@@ -10,6 +10,7 @@ import torch
 
 from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, Frames
+from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.build_onnx import (
     PORTABLE,
     PORTABLE_ON,
@@ -20,9 +21,8 @@ from sapnet.backends.engines.build_onnx import (
     load_library,
     model_code_version,
 )
-from sapnet.backends.engines.cache import EngineCache, Entry, read_entry
+from sapnet.backends.engines.cache import Entry, read_entry
 from sapnet.backends.engines.runner import EngineRunner, prove
-from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.errors import BackendError, first_line
 from sapnet.model.deploy import load_deploy_network
 
@@ -54,7 +54,7 @@ def require_capability(capability: tuple[int, int], device: str) -> None:
         )
 
 
-class TensorRtBackend:
+class TensorRtBackend(EngineBackend[EngineRunner]):
     """Engines from the cache, from ``spec.engine``, or built in a child process on first use of a size.
 
     Raises BackendError, CheckpointError, EngineCacheError.
@@ -79,31 +79,16 @@ class TensorRtBackend:
         self.precision = precision if spec.precision == "auto" else spec.precision
         if self.precision == "bf16" and self._capability < (8, 0):
             raise BackendError(f"got precision bf16, which {self.device} has no arithmetic for; use fp16 or fp32")
-        self._spec = spec
+        super().__init__(spec, devices.place(self._gpu))
         network = load_deploy_network(spec.weights, spec.stages)
         self.stages = network.network.config.stages
-        self._cache = EngineCache(spec.cache_dir)
-        self._shelf = EngineShelf(spec, self._cache, self._requests, self._load, devices.place(self._gpu))
         if given:
-            shape = self._shape_of_given(given)
-            self._shelf.put(self._load(given, shape))
-
-    def is_ready(self, batch: int, height: int, width: int) -> bool:
-        """Whether an engine for such frames is loaded."""
-        return self._shelf.get(batch, height, width) is not None
-
-    def prepare(self, batch: int, height: int, width: int) -> None:
-        """Load the engine for such frames, or build it, which takes up to minutes. Raises BackendError."""
-        self._shelf.prepare(batch, height, width)
+            self._put(self._load(given, self._shape_of_given(given)))
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
-        shape = frames.shape[:3]
-        return (self._shelf.get(*shape) or self._shelf.prepare(*shape)).infer(frames)
-
-    def close(self) -> None:
-        """Free the engines; a build under way is stopped."""
-        self._shelf.close()
+        batch, height, width, _ = frames.shape
+        return self._get(batch, height, width).infer(frames)
 
     def _requests(self, shape: EngineShape) -> list[OnnxRequest]:
         """What serves here: built for this GPU, and of TensorRT-RTX also what was built to be portable."""
@@ -133,7 +118,7 @@ class TensorRtBackend:
     def _require_proof(self, runner: EngineRunner, entry: Entry, shape: EngineShape) -> None:
         """Prove an engine, once for each GPU and driver that run it."""
         engine = {"engine": entry.sha256, "code": model_code_version()}
-        key = {"kind": "proof", **engine, **devices.place(self._gpu)}
+        key = {"kind": "proof", **engine, **self._place}
         if self._cache.load(key) is not None:
             return
         network = load_deploy_network(self._spec.weights, self._spec.stages)

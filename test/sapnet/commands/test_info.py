@@ -83,28 +83,20 @@ def test_one_line_for_each_weights_file_in_aligned_columns(capsys: pytest.Captur
 def test_what_is_not_installed_is_said(
     run_json: Info, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(info, "_PACKAGES", {"left_pad": ("left-pad-for-python-which-is-not", "nor-is-this")})
+    monkeypatch.setattr(info, "_PACKAGES", ("left-pad-for-python",))
     monkeypatch.setattr(info, "find_spec", lambda name: None)
     monkeypatch.delenv("ROS_DISTRO", raising=False)
-    facts = run_json()
-    assert facts["versions"]["left_pad"] is None
-    assert facts["ros"] == {"available": False, "distro": None}
-    main(["info"])
-    text = capsys.readouterr().out
-    assert "\n  missing       left_pad\n" in text
-    assert "\n  ros 2         not found\n" in text
-
-
-@pytest.mark.usefixtures("few_backends")
-def test_without_torch_the_rest_is_still_told(
-    run_json: Info, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     facts = run_json()
+    assert facts["versions"]["left-pad-for-python"] is None
+    assert facts["ros"] == {"available": False, "distro": None}
     assert facts["weights"] == {}
     assert facts["hardware"]["gpus"] == []
     main(["info"])
-    assert "cannot be read without torch: pip install torch" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "\n  missing       left-pad-for-python" in text
+    assert "\n  ros 2         not found\n" in text
+    assert "cannot be read without torch: pip install torch" in text
 
 
 @pytest.mark.usefixtures("few_backends")

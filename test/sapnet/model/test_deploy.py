@@ -8,17 +8,10 @@ import torch
 
 from sapnet.config import ModelConfig
 from sapnet.model import DeployNet, SAPNet
-from sapnet.model.deploy import FOR_CPU, FOR_CUDA, FOR_ENGINE, Rewrites, rewrite
+from sapnet.model.deploy import Form, rewrite
 from sapnet.model.weights import load_weights
 
-FORMS = {
-    "first stage alone": Rewrites(),
-    "cpu": FOR_CPU,
-    "engine": FOR_ENGINE,
-    "cuda": FOR_CUDA,
-    "all but late bias": Rewrites(split_gates=True, fold_attention=True),
-}
-forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+forms = pytest.mark.parametrize("form", Form)
 
 
 def small(**changes) -> SAPNet:
@@ -72,10 +65,3 @@ class TestDeployNet:
     def assert_rounds_to(got, exact):
         assert got.dtype == torch.uint8
         assert np.abs(got.numpy() - exact).max() <= 0.501
-
-    def test_streaks_are_luma_taken_out(self):
-        network = small()
-        torch.nn.init.zeros_(network.tail.weight)
-        network.tail.bias.copy_(torch.tensor([-1.0, 0.0, 0.0]))
-        _, streaks = DeployNet(network)(torch.full((1, 16, 16, 3), 200, dtype=torch.uint8))
-        assert (streaks == round(0.299 * 200)).all()

@@ -41,13 +41,6 @@ def test_any_size_comes_back(downscale, height, width):
     assert torch.equal(network.derain(rainy), stages[-1])
 
 
-def test_frames_of_a_batch_do_not_mix():
-    network = small()
-    rainy = torch.rand(3, 3, 16, 20)
-    alone = torch.cat([network.derain(frame[None]) for frame in rainy])
-    torch.testing.assert_close(network.derain(rainy), alone)
-
-
 def test_separable_heads_equal_convolutions_side_by_side():
     torch.manual_seed(0)
     fused = SeparableConv(6, 4, heads=4)

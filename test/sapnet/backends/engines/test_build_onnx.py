@@ -23,7 +23,7 @@ from sapnet.config import PRESETS
 from sapnet.errors import UnfitEngineError
 from sapnet.model import DeployNet, SAPNet
 from sapnet.model.blocks import ChannelResidualAttention
-from sapnet.model.deploy import FOR_ENGINE, rewrite
+from sapnet.model.deploy import Form, rewrite
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")
 
@@ -96,7 +96,7 @@ def test_one_export_serves_all_sizes(preset: str) -> None:
     # A correction that is strong enough to show in 8 bits.
     for parameter in network.tail.parameters():
         parameter.mul_(4.0)
-    model = export_onnx(DeployNet(rewrite(network, FOR_ENGINE)).eval(), "fp32")
+    model = export_onnx(DeployNet(rewrite(network, Form.ENGINE)).eval(), "fp32")
     onnx.checker.check_model(model, full_check=True)
     session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
     for shape in [(1, 16, 16, 3), (3, 33, 47, 3), (1, 17, 32, 3), (2, 64, 48, 3)]:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import eventually
 
 from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape
+from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.cache import EngineCache, Entry, Key
-from sapnet.backends.engines.shelf import EngineShelf
 from sapnet.backends.fake import FakeRequest
 from sapnet.cli import main
 from sapnet.errors import BackendError, UnfitEngineError
@@ -29,22 +30,20 @@ class Engine:
         """Nothing to free."""
 
 
-class Loads:
-    """Loads engines, or fails as often as there are errors."""
+class Backend(EngineBackend[Engine]):
+    """Builds fake engines, those of another size than SIZE in a minute. errors: of the first loads."""
 
-    def __init__(self, *errors: BackendError) -> None:
-        self.errors = list(errors)
-        self.count = 0
+    def __init__(self, spec: BackendSpec, place: Key, errors: list[BackendError]) -> None:
+        super().__init__(spec, place)
+        self.errors = errors
 
-    def __call__(self, entry: Entry, shape: EngineShape) -> Engine:
-        self.count += 1
+    def _requests(self, shape: EngineShape) -> list[FakeRequest]:
+        return [FakeRequest("sapnet_fast", shape, "fp32", 4, build_s=0.05 if shape == SHAPE else 60.0, fails=False)]
+
+    def _load(self, entry: Entry, shape: EngineShape) -> Engine:
         if self.errors:
             raise self.errors.pop(0)
         return Engine(shape)
-
-
-def request(shape: EngineShape, build_s: float = 0.05) -> FakeRequest:
-    return FakeRequest("sapnet_fast", shape, "fp32", 4, build_s, fails=False)
 
 
 @pytest.fixture
@@ -53,35 +52,32 @@ def builds() -> list[BuildStatus]:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, builds: list[BuildStatus]) -> Callable[..., EngineShelf[Engine]]:
+def start(tmp_path: Path, builds: list[BuildStatus]) -> Callable[..., Backend]:
     """A new one each time, as after a start, on the same cache."""
 
-    def shelf(load: Loads, place: Key | None = None, cache: EngineCache | None = None) -> EngineShelf[Engine]:
+    def start(*errors: BackendError, driver: str = "1") -> Backend:
         spec = BackendSpec(cache_dir=str(tmp_path), on_build=builds.append)
-        where = place or {"gpu": "a", "driver": "1"}
-        return EngineShelf(spec, cache or EngineCache(tmp_path), lambda shape: [request(shape)], load, where)
+        return Backend(spec, {"gpu": "a", "driver": driver}, list(errors))
 
-    return shelf
+    return start
 
 
 def kinds(folder: Path) -> list[str]:
     return sorted(str(entry.key["kind"]) for entry in EngineCache(folder).entries())
 
 
-def test_an_engine_that_was_found_unfit_is_built_again(shelf, builds, tmp_path: Path) -> None:
-    shelf(Loads()).prepare(*SIZE)
+def test_an_engine_that_was_found_unfit_is_built_again(start, builds, tmp_path: Path) -> None:
+    start().prepare(*SIZE)
     builds.clear()
-    load = Loads(UnfitEngineError("agrees by 3 dB only"))
-    shelf(load).prepare(*SIZE)
-    assert load.count == 2
+    start(UnfitEngineError("agrees by 3 dB only")).prepare(*SIZE)
     assert builds
     assert kinds(tmp_path) == ["engine"]
 
 
-def test_memory_that_runs_out_costs_no_engine(shelf, builds, tmp_path: Path) -> None:
-    shelf(Loads()).prepare(*SIZE)
+def test_memory_that_runs_out_costs_no_engine(start, builds, tmp_path: Path) -> None:
+    start().prepare(*SIZE)
     builds.clear()
-    full = shelf(Loads(BackendError("CUDA out of memory")))
+    full = start(BackendError("CUDA out of memory"))
     with pytest.raises(BackendError, match="out of memory"):
         full.prepare(*SIZE)
     assert kinds(tmp_path) == ["engine"]
@@ -89,38 +85,33 @@ def test_memory_that_runs_out_costs_no_engine(shelf, builds, tmp_path: Path) -> 
     assert not builds
 
 
-def test_one_that_is_unfit_as_built_is_not_built_again_at_the_next_start(shelf, builds, tmp_path: Path) -> None:
+def test_one_that_is_unfit_as_built_is_not_built_again_at_the_next_start(start, builds, tmp_path: Path) -> None:
     with pytest.raises(UnfitEngineError, match=r"^agrees by 3 dB only$"):
-        shelf(Loads(UnfitEngineError("agrees by 3 dB only"))).prepare(*SIZE)
+        start(UnfitEngineError("agrees by 3 dB only")).prepare(*SIZE)
     assert kinds(tmp_path) == ["verdict"]
     builds.clear()
     for _ in range(2):
         with pytest.raises(BackendError, match=r"agrees by 3 dB only; it is not built again.*--clear"):
-            shelf(Loads()).prepare(*SIZE)
+            start().prepare(*SIZE)
     assert not builds
-    shelf(Loads(), place={"gpu": "a", "driver": "2"}).prepare(*SIZE)
+    start(driver="2").prepare(*SIZE)
     assert builds
 
 
-def test_a_verdict_is_forgotten_with_the_cache_and_listed(shelf, tmp_path: Path, capsys) -> None:
+def test_a_verdict_is_forgotten_with_the_cache_and_listed(start, tmp_path: Path, capsys) -> None:
     with pytest.raises(UnfitEngineError):
-        shelf(Loads(UnfitEngineError("agrees by 3 dB only"))).prepare(*SIZE)
+        start(UnfitEngineError("agrees by 3 dB only")).prepare(*SIZE)
     assert main(["compile", "--list", "--cache-dir", str(tmp_path)]) == 0
     assert "refused" in capsys.readouterr().out
     assert main(["compile", "--clear", "--json", "--cache-dir", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out) == {"removed": 1}
-    shelf(Loads()).prepare(*SIZE)
+    start().prepare(*SIZE)
 
 
-def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(shelf, tmp_path: Path) -> None:
-    shelf(Loads()).prepare(*SIZE)
-    began, stopped = threading.Event(), threading.Event()
-
-    def requests(shape: EngineShape) -> list[FakeRequest]:
-        return [request(shape) if shape == SHAPE else request(shape, build_s=60.0)]
-
-    spec = BackendSpec(on_build=lambda status: began.set())
-    both = EngineShelf(spec, EngineCache(tmp_path), requests, Loads())
+def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(start, builds, tmp_path: Path) -> None:
+    start().prepare(*SIZE)
+    builds.clear()
+    both, stopped = start(), threading.Event()
 
     def build_another() -> None:
         with pytest.raises(BackendError, match="was stopped"):
@@ -128,8 +119,9 @@ def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(shelf, t
         stopped.set()
 
     threading.Thread(target=build_another, daemon=True).start()
-    assert began.wait(60)
-    assert both.prepare(*SIZE).shape == SHAPE
+    eventually(lambda: builds)
+    both.prepare(*SIZE)
+    assert both.is_ready(*SIZE)
     assert not stopped.is_set()
     both.close()
     assert stopped.wait(60)

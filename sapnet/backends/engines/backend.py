@@ -1,10 +1,11 @@
-"""Engines that are ready to run, by frame size; a missing one is taken from the cache, else built."""
+"""A backend of engines, by frame size: a missing one is taken from the cache, else built."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
@@ -29,65 +30,71 @@ class Engine(Closable, Protocol):
 E = TypeVar("E", bound=Engine)
 
 
-class EngineShelf(Generic[E]):
-    """The engines of a backend, for the last ``spec.max_shapes`` heights and widths.
+class EngineBackend(ABC, Generic[E]):
+    """A backend of engines, for the last ``spec.max_shapes`` heights and widths.
 
-    requests: what an engine of a shape may be, the one to be built first, then those built elsewhere that do too.
-    load: makes a cache's entry run; raises UnfitEngineError, for which the entry is built again, or BackendError, for
-    which it is kept.
     place: what else it depends on whether an engine is fit. One that is built here and unfit is not built again there.
     """
 
-    def __init__(
-        self,
-        spec: BackendSpec,
-        cache: EngineCache,
-        requests: Callable[[EngineShape], Sequence[BuildRequest]],
-        load: Callable[[Entry, EngineShape], E],
-        place: Key = MappingProxyType({}),
-    ) -> None:
+    def __init__(self, spec: BackendSpec, place: Key = MappingProxyType({})) -> None:
         self._spec = spec
-        self._cache = cache
-        self._requests = requests
-        self._load = load
         self._place = place
+        self._cache = EngineCache(spec.cache_dir)
         self._engines: LruCache[tuple[int, int], E] = LruCache(spec.max_shapes)
         self._finding = threading.Lock()  # held while an engine is loaded
         self._building = threading.Lock()  # held for the minutes that a build takes
         self._closed = threading.Event()
 
-    def get(self, batch: int, height: int, width: int) -> E | None:
-        """The engine for such frames, if it is ready. Raises BackendError once closed."""
-        engine = self._engines.get((height, width))
-        return engine if engine is not None and batch <= engine.shape.max_batch else None
+    @abstractmethod
+    def _requests(self, shape: EngineShape) -> Sequence[BuildRequest]:
+        """What an engine of a shape may be: the one to be built first, then those built elsewhere that do too."""
 
-    def put(self, engine: E) -> None:
-        """Add an engine, which replaces one for the same height and width."""
-        self._engines.put((engine.shape.height, engine.shape.width), engine)
+    @abstractmethod
+    def _load(self, entry: Entry, shape: EngineShape) -> E:
+        """Make a cache's entry run.
 
-    def prepare(self, batch: int, height: int, width: int) -> E:
-        """The engine for such frames, built in a child process if there is none; may take minutes.
+        Raises UnfitEngineError, for which the entry is built again, or BackendError, for which it is kept.
+        """
+
+    def is_ready(self, batch: int, height: int, width: int) -> bool:
+        """Whether an engine for such frames is loaded. Raises BackendError once closed."""
+        return self._ready(batch, height, width) is not None
+
+    def prepare(self, batch: int, height: int, width: int) -> None:
+        """Load the engine for such frames, or build it in a child process, which takes up to minutes.
 
         An engine that is in the cache does not wait for the build of another. Raises BackendError, also if the backend
         is closed meanwhile.
         """
+        self._get(batch, height, width)
+
+    def close(self) -> None:
+        """Free the engines; a build under way is stopped."""
+        self._closed.set()
+        self._engines.close()
+
+    def _ready(self, batch: int, height: int, width: int) -> E | None:
+        engine = self._engines.get((height, width))
+        return engine if engine is not None and batch <= engine.shape.max_batch else None
+
+    def _put(self, engine: E) -> None:
+        """Add an engine, which replaces one for the same height and width."""
+        self._engines.put((engine.shape.height, engine.shape.width), engine)
+
+    def _get(self, batch: int, height: int, width: int) -> E:
+        """The engine for such frames, made ready if it is not."""
         shape = EngineShape(height, width, max(batch, self._spec.max_batch))
-        if (engine := self._find(batch, shape)) is not None:
+        if (engine := self._ready(batch, height, width) or self._find(batch, shape)) is not None:
             return engine
         with self._building:
             # Another thread may have built it meanwhile.
             engine = self._find(batch, shape) or self._build(shape)
-            self.put(engine)
+            self._put(engine)
             return engine
-
-    def close(self) -> None:
-        """Close all engines, and stop a build."""
-        self._closed.set()
-        self._engines.close()
 
     def _find(self, batch: int, shape: EngineShape) -> E | None:
         with self._finding:
-            if (ready := self.get(batch, shape.height, shape.width)) is not None:
+            if (ready := self._ready(batch, shape.height, shape.width)) is not None:
                 return ready
             for request in self._requests(shape):
                 if (entry := self._cache.load(request.key())) is not None:
@@ -97,7 +104,7 @@ class EngineShelf(Generic[E]):
                         log.warning("the engine for %s in %s cannot be used: %s", shape, self._cache.folder, err)
                         self._cache.remove(request.key())
                     else:
-                        self.put(engine)
+                        self._put(engine)
                         return engine
         return None
 
