@@ -47,21 +47,14 @@ class EngineShape:
 class BuildStatus:
     """Progress of an engine's build, for people.
 
-    share: 0 to 1. seconds: since the build began. moved: the seconds at which the share last changed.
+    share: 0 to 1. seconds: since the build began. seconds_left: an estimate, None where there is none.
     """
 
     shape: EngineShape
     step: str
     share: float
     seconds: float
-    moved: float
-
-    @property
-    def seconds_left(self) -> float | None:
-        """An estimate; None at the beginning of a build and while its share does not change."""
-        if self.share < 0.05 or self.seconds - self.moved > _STANDS_STILL_S:
-            return None
-        return self.seconds * (1 - self.share) / self.share
+    seconds_left: float | None = None
 
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", about {self.seconds_left:.0f} s left"
@@ -93,7 +86,9 @@ class BuildWatch:
         # TensorRT reports hundreds of times a second.
         if step != self._told[0] or seconds - self._told[1] >= _TELL_EVERY_S:
             self._told = step, seconds
-            self._on_build(BuildStatus(self._shape, step, share, seconds, self._moved))
+            advances = share >= 0.05 and seconds - self._moved <= _STANDS_STILL_S
+            left = seconds * (1 - share) / share if advances else None
+            self._on_build(BuildStatus(self._shape, step, share, seconds, left))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
     from sapnet.backends.base import BuildStatus, EngineShape
-    from sapnet.backends.engines.cache import EngineCache, Entry
+    from sapnet.backends.engines.cache import EngineCache
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
@@ -145,42 +145,34 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    files = []
-    for entry in cache.entries():
-        with suppress(FileNotFoundError):  # removed meanwhile
-            files.append((entry, entry.path.stat()))
+    entries = cache.entries()
     if as_json:
         rows = [
             {
                 "path": str(entry.path),
-                "bytes": file.st_size,
-                "used": file.st_mtime,
+                "bytes": entry.size,
+                "used": entry.used,
                 "key": entry.key,
                 "about": entry.about,
             }
-            for entry, file in files
+            for entry in entries
         ]
         print(json.dumps({"folder": str(cache.folder), "entries": rows}, indent=2))
         return
-    table = Table(title=str(cache.folder), title_justify="left", box=box.SIMPLE_HEAD, caption="" if files else "empty")
+    caption = "" if entries else "empty"
+    table = Table(title=str(cache.folder), title_justify="left", box=box.SIMPLE_HEAD, caption=caption)
     for heading in ("kind", "shape", "precision", "built for", "agreement", "last used"):
         table.add_column(heading, no_wrap=True)
     table.add_column("MB", justify="right")
-    proofs = {str(entry.key["engine"]): entry for entry, _ in reversed(files) if entry.key["kind"] == "proof"}
-    for entry, file in files:
-        key = entry.key
+    # On the GPU that ran an engine last.
+    proofs = {entry.key["engine"]: entry.about for entry in reversed(entries) if entry.key["kind"] == "proof"}
+    for entry in entries:
+        key, kind = entry.key, str(entry.key["kind"])
         height, width, batch = key.get("shape", ("", "", ""))
         shape = f"{height}x{width}, {batch}" if height else ""
-        used = time.strftime("%m-%d %H:%M", time.localtime(file.st_mtime))
+        used = time.strftime("%m-%d %H:%M", time.localtime(entry.used))
         made_for = str(key.get("target") or key.get("gpu", ""))
-        row = str(key["kind"]), shape, str(key.get("precision", "")), made_for, _say_proof(entry, proofs), used
-        table.add_row(*row, f"{file.st_size / 1e6:.1f}")
+        proof = proofs.get(entry.sha256, entry.about).get("agreement_db")
+        agreement = "refused" if kind == "verdict" else f"{proof} dB" if proof else ""
+        table.add_row(kind, shape, str(key.get("precision", "")), made_for, agreement, used, f"{entry.size / 1e6:.1f}")
     Console().print(table)
-
-
-def _say_proof(entry: Entry, proofs: Mapping[str, Entry]) -> str:
-    """An engine's agreement with float32, on the GPU that ran it last."""
-    if entry.key["kind"] == "verdict":
-        return "refused"
-    proof = proofs.get(entry.sha256, entry)
-    return f"{proof.about['agreement_db']} dB" if proof.key["kind"] == "proof" else ""

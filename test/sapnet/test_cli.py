@@ -201,7 +201,7 @@ def test_the_network_arguments_reach_the_backend(monkeypatch: pytest.MonkeyPatch
 def test_a_build_is_told_every_few_seconds_and_at_once_for_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     tell = tell_builds()
     for height, seconds in ((48, 0.0), (48, 3.0), (48, 5.0), (48, 6.0), (96, 0.5)):
-        tell(BuildStatus(EngineShape(height, 64), "building", 0.0, seconds, 0.0))
+        tell(BuildStatus(EngineShape(height, 64), "building", 0.0, seconds))
     assert capsys.readouterr().err.splitlines() == [
         "sapnet: building the engine for 48x64: building, 0 s",
         "sapnet: building the engine for 48x64: building, 5 s",

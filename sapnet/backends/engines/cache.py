@@ -14,7 +14,7 @@ import shlex
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Entry:
     """An entry of the cache.
 
     about: worth knowing, but not part of the identity (build seconds, agreement in dB). sha256: of the data.
-    data: left out in lists.
+    data: left out in lists. size, used: of the file in bytes, and when it was used last; of lists alone.
     """
 
     key: Key
@@ -50,6 +50,8 @@ class Entry:
     sha256: str
     path: Path
     data: bytes = b""
+    size: int = field(default=0, compare=False)
+    used: float = field(default=0.0, compare=False)
 
 
 class _DamagedError(Exception):
@@ -132,8 +134,9 @@ class EngineCache:
         listed = []
         for path in self._files(_NAME):
             with suppress(FileNotFoundError, _DamagedError):
-                listed.append((path.lstat().st_mtime, _read(path, {os.geteuid()}, with_data=False)))
-        return [entry for _, entry in sorted(listed, key=lambda one: one[0], reverse=True)]
+                entry, status = _read(path, {os.geteuid()}, with_data=False), path.stat()
+                listed.append(replace(entry, size=status.st_size, used=status.st_mtime))
+        return sorted(listed, key=lambda entry: entry.used, reverse=True)
 
     def clear(self) -> int:
         """Remove all entries, damaged ones, locks and what killed writers left too. Returns the number of entries."""

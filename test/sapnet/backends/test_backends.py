@@ -10,7 +10,7 @@ import pytest
 from sapnet import backends
 from sapnet.backends import BackendSpec, create_backend
 from sapnet.backends.devices import processor_name
-from sapnet.errors import BackendError, CheckpointError
+from sapnet.errors import BackendError
 
 torch = pytest.importorskip("torch")
 REAL = ("torch", "openvino")
@@ -164,7 +164,3 @@ class TestAuto:
         backend = create_backend("auto", BackendSpec(device="cuda", stand_in=stand_in))
         assert isinstance(backend, backends.Standby) == stand_in
         assert (backend is made["tensorrt"]) != stand_in
-
-    def test_bad_weights_are_not_taken_for_a_missing_backend(self, no_gpu, tmp_path):
-        with pytest.raises(CheckpointError, match=r"none\.safetensors"):
-            create_backend("auto", BackendSpec(weights=str(tmp_path / "none.safetensors")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.backends.fake import FakeRequest
-from sapnet.cli import main
 from sapnet.errors import BackendError, UnfitEngineError
 
 SHAPE = EngineShape(48, 64)
@@ -96,16 +94,6 @@ def test_one_that_is_unfit_as_built_is_not_built_again_at_the_next_start(start, 
     assert not builds
     start(driver="2").prepare(*SIZE)
     assert builds
-
-
-def test_a_verdict_is_forgotten_with_the_cache_and_listed(start, tmp_path: Path, capsys) -> None:
-    with pytest.raises(UnfitEngineError):
-        start(UnfitEngineError("agrees by 3 dB only")).prepare(*SIZE)
-    assert main(["compile", "--list", "--cache-dir", str(tmp_path)]) == 0
-    assert "refused" in capsys.readouterr().out
-    assert main(["compile", "--clear", "--json", "--cache-dir", str(tmp_path)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"removed": 1}
-    start().prepare(*SIZE)
 
 
 def test_an_engine_that_is_there_does_not_wait_for_the_build_of_another(start, builds, tmp_path: Path) -> None:

@@ -36,12 +36,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Compile:
     return run
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache in which what one test has built is found by the next."""
-    return tmp_path_factory.mktemp("cache")
-
-
 # With the shipped network in fp32, a Latin square: each kind of network and each precision once.
 @rtx
 @pytest.mark.parametrize(
@@ -63,7 +57,8 @@ def test_every_kind_of_network_and_every_precision_builds(
 
 
 @rtx
-def test_the_shipped_network(folder: Path, tmp_path: Path, run: Compile) -> None:
+def test_the_shipped_network(tmp_path: Path, run: Compile) -> None:
+    folder = tmp_path / "cache"
     where = ["--ahead-of-time", "--shape", "90x160", "--precision", "fp32", "--cache-dir", folder]
     *progress, built = run(*where)
     shares = [event["share"] for event in progress]
@@ -89,20 +84,24 @@ def test_the_shipped_network(folder: Path, tmp_path: Path, run: Compile) -> None
             assert (difference > 0).mean() < 0.001
 
 
-@rtx
 def test_what_is_there_can_be_listed_and_cleared(
-    folder: Path, run: Compile, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run: Compile, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("--ahead-of-time", "--shape", "90x160", "--precision", "fp32", "--cache-dir", folder)
-    assert main(["compile", "--list", "--cache-dir", str(folder)]) == 0
-    table = capsys.readouterr().out
-    assert "90x160" in table
-    assert "portable" in table
-    assert main(["compile", "--list", "--json", "--cache-dir", str(folder)]) == 0
+    cache = EngineCache(tmp_path)
+    asked = {"shape": [90, 160, 1], "precision": "fp32", "target": "portable"}
+    engine = cache.store({"kind": "engine", **asked}, b"engine", {"seconds": 1.5})
+    cache.store({"kind": "proof", "engine": engine.sha256}, b"", {"agreement_db": 61.5})
+    cache.store({"kind": "verdict", **asked}, b"", {"reason": "agrees by 3 dB only"})
+    where = ["compile", "--cache-dir", str(tmp_path)]
+    assert main([*where, "--list"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert rows["engine"].split()[1:6] == ["90x160,", "1", "fp32", "portable", "61.5"]
+    assert "refused" in rows["verdict"]
+    assert main([*where, "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["entries"]
-    (removed,) = run("--clear", "--cache-dir", folder)
-    assert removed["removed"] == len(listed) > 1
-    assert not EngineCache(folder).entries()
+    assert {entry["key"]["kind"] for entry in listed} == {"engine", "proof", "verdict"}
+    assert run("--clear", "--cache-dir", tmp_path) == [{"removed": 3}]
+    assert not cache.entries()
 
 
 @pytest.mark.parametrize(
