@@ -18,7 +18,7 @@ from mcap.records import Attachment
 from numpy.typing import NDArray
 
 from sapnet.bags.definitions import Definitions
-from sapnet.bags.matching import Entry, Side, fields_digest, pair_up
+from sapnet.bags.matching import Entry, Side, pair_up
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import CDR, QOS_KEY, Message, Recording, Topic
@@ -59,7 +59,6 @@ class TopicComparison:
     from the start of A, or of B for a message that only B has; None if there is none.
     largest_difference: of all samples of the images, 0 to 255. differing_pixels: their share, 0 to 1.
     lowest_psnr: in dB, of the image that differs most; None if all are equal. All are None without images.
-    largest_time_difference_s: of log times, if these were compared.
     """
 
     topic: str
@@ -77,7 +76,6 @@ class TopicComparison:
     largest_difference: int | None = None
     differing_pixels: float | None = None
     lowest_psnr: float | None = None
-    largest_time_difference_s: float | None = None
 
     @property
     def is_equal(self) -> bool:
@@ -150,11 +148,9 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
 
 
 def _require_matches(names: set[str], wanted: Sequence[str]) -> None:
-    known = sorted(names)
-    listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "") or "none"
     for pattern in wanted:
         if not any(_matches(name, (pattern,)) for name in names):
-            raise BagError(f"neither recording has a topic {pattern!r}; there are {listed}")
+            raise BagError(f"neither recording has a topic {pattern!r}; there are {', '.join(sorted(names)) or 'none'}")
 
 
 def _compare_records(a: Recording, b: Recording) -> dict[str, str]:
@@ -212,7 +208,11 @@ class _Tally:
         reason, pixels = _compare(a, b, self._sides, self._options.tolerance)
         if pixels is not None:
             self._add_pixels(pixels)
-        reason = reason or self._order(a, b) or (self._times(a, b) if self._options.times else "")
+        if not reason and (a.place > self._last[0]) != (b.place > self._last[1]):
+            reason = "order"
+        elif not reason and self._options.times and a.message.time_ns != b.message.time_ns:
+            reason = "log time"
+        self._last = a.place, b.place
         if reason:
             result.different += 1
             self._reasons[reason] += 1
@@ -226,17 +226,6 @@ class _Tally:
         if self._pixels:
             self._result.differing_pixels = self._differing / self._pixels
         return self._result
-
-    def _order(self, a: Entry, b: Entry) -> str:
-        """Whether B has after this message what A has before it, or the reverse."""
-        last, self._last = self._last, (a.place, b.place)
-        return "order" if (a.place > last[0]) != (b.place > last[1]) else ""
-
-    def _times(self, a: Entry, b: Entry) -> str:
-        apart_ns = abs(a.message.time_ns - b.message.time_ns)
-        largest = self._result.largest_time_difference_s or 0.0
-        self._result.largest_time_difference_s = max(largest, apart_ns / 1e9)
-        return "log time" if apart_ns else ""
 
     def _add_pixels(self, pixels: _Pixels) -> None:
         result = self._result
@@ -256,10 +245,9 @@ def _channels(side: Side, topics: list[Topic]) -> dict[str, set[str]]:
     """Schemas, encodings and metadata of some channels. Definitions of ROS types are compared by their fields."""
     facets: dict[str, set[str]] = {"schema": set(), "encoding": set(), "metadata": set()}
     for topic in topics:
-        is_cdr, metadata = topic.encoding == CDR, topic.metadata or {}
-        kept = {key: value for key, value in metadata.items() if not is_cdr or key not in _BOOKKEEPING}
-        defined = side.definitions.text(topic.type) if is_cdr else ""
-        facets["schema"].add(defined or f"{topic.schema.encoding} {topic.schema.data.hex()}")
+        metadata = (topic.metadata or {}).items()
+        kept = {key: value for key, value in metadata if topic.encoding != CDR or key not in _BOOKKEEPING}
+        facets["schema"].add(side.definitions.text(topic) or f"{topic.schema.encoding} {topic.schema.data.hex()}")
         facets["encoding"].add(topic.encoding)
         facets["metadata"].add(repr(sorted(kept.items())))
     return facets
@@ -284,9 +272,10 @@ def _compare(a: Entry, b: Entry, sides: tuple[Side, Side], tolerance: int) -> tu
             return _compare_images(a.message, b.message, tolerance)
     if a.message.topic.type != b.message.topic.type:
         return "types", None
-    is_same = not (a.digest or b.digest) and a.message.data == b.message.data
-    is_same = is_same or fields_digest(a, sides[0].definitions) == fields_digest(b, sides[1].definitions)
-    return ("" if is_same else "content"), None
+    if not (a.digest or b.digest) and a.message.data == b.message.data:
+        return "", None
+    digests = [e.digest or side.definitions.digest(e.message) for e, side in zip((a, b), sides, strict=True)]
+    return ("" if digests[0] == digests[1] else "content"), None
 
 
 def _compare_images(a: Message, b: Message, tolerance: int) -> tuple[str, _Pixels | None]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import blake2b
 
 from rosbags.interfaces.typing import Typesdict
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from sapnet.bags.recording import CDR, Schema, Topic
-from sapnet.bags.types import TYPESTORE
+from sapnet.bags.recording import CDR, Message, Schema, Topic
+from sapnet.bags.types import TYPESTORE, MessageError, header_stamp
 
 _HEADER = "std_msgs/msg/Header"
 _IDL = ("ros2idl", "omgidl")
@@ -29,36 +31,41 @@ class Definitions:
         }
         self._stores: dict[str, Typestore | None] = {}
 
-    def is_stamped(self, type_name: str) -> bool:
-        """Whether messages of this type begin with a std_msgs/Header."""
-        store = self._store(type_name)
-        fields = store.fielddefs[type_name][1] if store else []
-        return bool(fields) and fields[0][1][1] == _HEADER
-
-    def canonical(self, data: bytes, type_name: str) -> bytes:
-        """A CDR message written anew: equal fields give equal bytes, whatever padding and byte order were.
-
-        The message as it is where its type is not known, or where it is not one of that type.
-        """
-        store = self._store(type_name)
-        if store is None:
-            return data
+    def stamp(self, message: Message) -> int | None:
+        """Stamp of a message that begins with a std_msgs/Header, in nanoseconds; None if it has none, or is cut off."""
+        store = self._store(message.topic)
+        fields = store.fielddefs[message.topic.type][1] if store else []
+        if not fields or fields[0][1][1] != _HEADER:
+            return None
         try:
-            message = store.deserialize_cdr(data, type_name)
-            return bytes(store.serialize_cdr(message, type_name, little_endian=True))
-        except SerdeError:
-            return data
+            return header_stamp(message.data)
+        except MessageError:
+            return None
 
-    def text(self, type_name: str) -> str:
-        """The definition written anew: equal fields give equal text. Empty for an unknown type."""
-        store = self._store(type_name)
-        return store.generate_msgdef(type_name, ros_version=2)[0] if store else ""
+    def digest(self, message: Message) -> bytes:
+        """Equal for messages with equal fields, whatever their padding and byte order.
 
-    def _store(self, type_name: str) -> Typestore | None:
-        """What knows the type; None where nothing does."""
-        if type_name not in self._stores:
-            self._stores[type_name] = self._parsed(type_name)
-        return self._stores[type_name]
+        Of the bytes where the type is not known, or where they are not of that type.
+        """
+        data, type_name, store = message.data, message.topic.type, self._store(message.topic)
+        if store is not None:
+            with suppress(SerdeError):
+                decoded = store.deserialize_cdr(data, type_name)
+                data = bytes(store.serialize_cdr(decoded, type_name, little_endian=True))
+        return blake2b(data, digest_size=32).digest()
+
+    def text(self, topic: Topic) -> str:
+        """The definition of its type written anew: equal fields give equal text. Empty for an unknown type."""
+        store = self._store(topic)
+        return store.generate_msgdef(topic.type, ros_version=2)[0] if store else ""
+
+    def _store(self, topic: Topic) -> Typestore | None:
+        """What knows the type of a topic; None where nothing does."""
+        if topic.encoding != CDR:
+            return None
+        if topic.type not in self._stores:
+            self._stores[topic.type] = self._parsed(topic.type)
+        return self._stores[topic.type]
 
     def _parsed(self, type_name: str) -> Typestore | None:
         standard = TYPESTORE if type_name in TYPESTORE.fielddefs else None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import NamedTuple
 
 from sapnet.bags.definitions import Definitions
-from sapnet.bags.recording import CDR, Message, Recording, Topic
-from sapnet.bags.types import MessageError, header_stamp
+from sapnet.bags.recording import Message, Recording, Topic
 
 # Messages that wait for the other recording may take so many bytes per topic and side, but at least so many may wait.
 MAX_WAITING_BYTES = 32 * 2**20
@@ -28,7 +26,7 @@ class Entry(NamedTuple):
     """A message of one side.
 
     place: its number in its topic name. stamp: of its header in nanoseconds; None without a header.
-    digest: of its fields if it waited too long, and its data was dropped; else empty.
+    digest: of its fields if too much was waiting, and its data was dropped; else empty.
     """
 
     message: Message
@@ -39,14 +37,6 @@ class Entry(NamedTuple):
 
 # The entry of A and that of B; None if nothing corresponds to the other one.
 Pair = tuple["Entry | None", "Entry | None"]
-
-
-def fields_digest(entry: Entry, definitions: Definitions) -> bytes:
-    """A digest that is equal for messages with equal fields, whatever their padding and byte order."""
-    if entry.digest:
-        return entry.digest
-    topic, data = entry.message.topic, entry.message.data
-    return blake2b(definitions.canonical(data, topic.type) if topic.encoding == CDR else data, digest_size=32).digest()
 
 
 def pair_up(sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]]) -> Iterator[Pair]:
@@ -64,28 +54,19 @@ def pair_up(sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]]) -
         message = heads[side]
         assert message is not None
         name = message.topic.name
-        entry = Entry(message, places[side][name], _stamp(message, sides[side].definitions))
+        entry = Entry(message, places[side][name], sides[side].definitions.stamp(message))
         places[side][name] += 1
         if name in waiting:
             clocks.note(side, entry)
-            for pair in waiting[name].add(side, entry):
-                clocks.meet(pair)
-                yield pair
+            for a, b in waiting[name].add(side, entry):
+                if a is not None and b is not None and a.stamp is not None:
+                    clocks.meet(b.message.time_ns - a.message.time_ns)
+                yield a, b
         else:
             yield _alone(side, entry)
         heads[side] = next(streams[side], None)
     for pending in waiting.values():
         yield from pending.rest()
-
-
-def _stamp(message: Message, definitions: Definitions) -> int | None:
-    topic = message.topic
-    if topic.encoding != CDR or not definitions.is_stamped(topic.type):
-        return None
-    try:
-        return header_stamp(message.data)
-    except MessageError:  # cut off: paired by order
-        return None
 
 
 def _alone(side: int, entry: Entry) -> Pair:
@@ -125,18 +106,15 @@ class _Clocks:
     def note(self, side: int, entry: Entry) -> None:
         """Until messages have met, compare the first stamps of a topic."""
         name, (a, b) = entry.message.topic.name, self._delays
-        if not self._settled and entry.stamp is not None and name not in self._delays[side]:
-            self._delays[side][name] = entry.message.time_ns - entry.stamp
+        if not self._settled and entry.stamp is not None:
+            self._delays[side].setdefault(name, entry.message.time_ns - entry.stamp)
             if name in a and name in b:
-                self._offset = b[name] - a[name]
-                self._settled = True
+                self.meet(b[name] - a[name])
 
-    def meet(self, pair: Pair) -> None:
-        """Two messages with one stamp belong to the same moment."""
-        a, b = pair
-        if a is not None and b is not None and a.stamp is not None:
-            self._offset = b.message.time_ns - a.message.time_ns
-            self._settled = True
+    def meet(self, offset_ns: int) -> None:
+        """Two messages with one stamp, logged so far apart, belong to the same moment."""
+        self._offset = offset_ns
+        self._settled = True
 
 
 class _Waiting:
@@ -155,7 +133,7 @@ class _Waiting:
             yield (entry, other) if side == 0 else (other, entry)
             return
         if entry.stamp is None and self._is_full(side):
-            digest = fields_digest(entry, self._sides[side].definitions)
+            digest = self._sides[side].definitions.digest(entry.message)
             entry = entry._replace(message=entry.message._replace(data=b""), digest=digest)
         self._queues[side].setdefault(entry.stamp, deque()).append(entry)
         self._account(side, entry, 1)

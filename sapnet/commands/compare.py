@@ -7,7 +7,6 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,6 @@ sapnet compare reference/ replayed/ --times --json > differences.json
 """
 
 _UNLIMITED = 10_000  # columns, for a pipe
-_FIGURES = ("A", "B", "equal", "differ", "only A", "only B", "max", "pixels", "PSNR")
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -108,11 +106,7 @@ def _print(comparison: Comparison) -> None:
     """Print the table of topics, how topics and records differ, notes on the recordings, and the verdict."""
     console = Console(width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False, soft_wrap=False)
     if comparison.topics:
-        table = _table(comparison.topics, with_types=True)
-        # Rather leave out types than break names.
-        unlimited = console.options.update(width=_UNLIMITED)
-        fits = console.measure(table, options=unlimited).maximum <= console.width
-        console.print(table if fits else _table(comparison.topics, with_types=False))
+        console.print(_table(comparison.topics))
     for topic in comparison.topics:
         if not topic.is_equal:
             console.print(Text(f"{clean(topic.topic)}: {_why(topic)}"))
@@ -124,43 +118,38 @@ def _print(comparison: Comparison) -> None:
     console.print(_verdict(comparison))
 
 
-def _table(topics: list[TopicComparison], with_types: bool) -> Table:
+def _table(topics: list[TopicComparison]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("topic", overflow="fold")
-    if with_types:
-        table.add_column("type", overflow="fold")
-    # Leave out figures that no topic has.
-    shown = [any(cell not in ("", "0") for cell in column) for column in zip(*map(_figures, topics), strict=True)]
-    shown[:3] = [True] * 3
-    for title in compress(_FIGURES, shown):
+    table.add_column("type", overflow="fold")
+    rows = [_figures(topic) for topic in topics]
+    # Leave out figures that no topic has, as the table is wide.
+    titles = [title for title in rows[0] if any(row[title] not in ("", "0") for row in rows)]
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    for topic in topics:
-        names = [clean(topic.topic), _type(topic)] if with_types else [clean(topic.topic)]
-        style = "" if topic.is_equal else "red"
-        table.add_row(*map(Text, (*names, *compress(_figures(topic), shown))), style=style)
+    for topic, row in zip(topics, rows, strict=True):
+        types = dict.fromkeys(name.rpartition("/")[2] for name in (topic.type_a, topic.type_b) if name)
+        cells = [clean(topic.topic), clean(" / ".join(types)), *(row[title] for title in titles)]
+        table.add_row(*map(Text, cells), style="" if topic.is_equal else "red")
     return table
 
 
-def _figures(topic: TopicComparison) -> list[str]:
-    """Cells under _FIGURES."""
-    counts = [topic.count_a, topic.count_b, topic.equal, topic.different, topic.only_a, topic.only_b]
-    cells = [str(count) for count in counts]
-    if topic.largest_difference is None:
-        return [*cells, "", "", ""]
-    psnr = "" if topic.lowest_psnr is None else f"{topic.lowest_psnr:.1f} dB"
-    return [*cells, str(topic.largest_difference), _share(topic.differing_pixels or 0), psnr]
-
-
-def _share(share: float) -> str:
-    """In per cent; a small share is not shown as none."""
-    return "0" if not share else "<0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
-
-
-def _type(topic: TopicComparison) -> str:
-    """Without the package, as the table is wide."""
-    if topic.type_a == topic.type_b or not (topic.type_a and topic.type_b):
-        return clean((topic.type_a or topic.type_b).rpartition("/")[2])
-    return clean(" / ".join(name.rpartition("/")[2] for name in (topic.type_a, topic.type_b)))
+def _figures(topic: TopicComparison) -> dict[str, str]:
+    """Cells of the table, by their columns."""
+    counts = {
+        "A": topic.count_a,
+        "B": topic.count_b,
+        "equal": topic.equal,
+        "differ": topic.different,
+        "only A": topic.only_a,
+        "only B": topic.only_b,
+    }
+    cells = {title: str(count) for title, count in counts.items()} | {"max": "", "pixels": "", "PSNR": ""}
+    if topic.largest_difference:
+        cells["max"] = str(topic.largest_difference)
+    if topic.differing_pixels and topic.lowest_psnr:
+        cells |= {"pixels": f"{100 * topic.differing_pixels:.2f} %", "PSNR": f"{topic.lowest_psnr:.1f} dB"}
+    return cells
 
 
 def _why(topic: TopicComparison) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.text import Text
 
 from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, text, write_bag
 from sapnet.cli import main
@@ -35,16 +33,6 @@ def reference(tmp_path: Path) -> Path:
     return write_bag(tmp_path / "reference", drive())
 
 
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, dict[str, Any]]:
-    status = main(["compare", *map(str, arguments), "--json"])
-    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return status, facts
-
-
-def last_line(capsys: pytest.CaptureFixture[str]) -> str:
-    return capsys.readouterr().out.splitlines()[-1]
-
-
 def test_equal_recordings_exit_0(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = write_bag(tmp_path / "other", drive(), "sqlite3")
     assert main(["compare", str(reference), str(other)]) == 0
@@ -69,12 +57,13 @@ def test_topics_may_be_chosen_and_ignored(tmp_path: Path, reference: Path, capsy
     assert "/log: missing in B" in capsys.readouterr().out
     assert main(["compare", str(reference), other, "--ignore", "/log"]) == 0
     assert main(["compare", str(reference), other, "--topic", CAMERA, "--topic", "/front/*"]) == 0
-    assert last_line(capsys) == "equal: 1 topic, 4 messages"
+    assert capsys.readouterr().out.splitlines()[-1] == "equal: 1 topic, 4 messages"
 
 
 def test_json_holds_every_figure(tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, facts = run_json(capsys, reference, write_bag(tmp_path / "other", drive(off=2)))
-    assert status == 1
+    other = write_bag(tmp_path / "other", drive(off=2))
+    assert main(["compare", str(reference), str(other), "--json"]) == 1
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert facts["is_equal"] is False
     seen, said = facts["topics"]
     assert (seen["topic"], seen["type_a"], seen["is_equal"]) == (CAMERA, "sensor_msgs/msg/Image", False)
@@ -106,22 +95,6 @@ def test_wrong_usage_exits_2(
     output = capsys.readouterr()
     assert said in output.err
     assert output.out == ""
-
-
-def test_the_table_fits_a_terminal_of_100_columns(
-    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    long = "/vehicle/sensors/front/wide/derained/image"
-    paths = [
-        str(write_bag(tmp_path / name, [*drive(off), image(long, START_NS, smooth_frames(1)[0])]))
-        for name, off in (("a", 0), ("b", 3))
-    ]
-    assert main(["compare", *paths]) == 1
-    lines = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
-    assert max(map(len, lines)) <= 100
-    assert long in "\n".join(lines)
 
 
 def test_names_of_topics_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

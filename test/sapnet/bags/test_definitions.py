@@ -6,9 +6,9 @@ import pytest
 
 from bag_builders import START_NS, wheel
 from sapnet.bags.definitions import Definitions
-from sapnet.bags.recording import Schema, Topic
+from sapnet.bags.recording import Message, Schema, Topic
 
-IMAGE, STRING, WHEEL = "sensor_msgs/msg/Image", "std_msgs/msg/String", "our_msgs/msg/Wheel"
+WHEEL = "our_msgs/msg/Wheel"
 STAMPED = "our_msgs/msg/Stamped"
 RULE = "=" * 80 + "\n"
 IDL = f"""{RULE}IDL: {STAMPED}
@@ -53,26 +53,25 @@ MSG += (
 )
 
 
-def defined(type_name: str, text: str = "", encoding: str = "ros2msg") -> Definitions:
-    """Definitions of a recording with one topic; without a text, nothing defines its type."""
-    return Definitions([Topic("/topic", type_name, schema=Schema(encoding, text.encode()))])
-
-
 @pytest.mark.parametrize(("text", "encoding"), [(MSG, "ros2msg"), (IDL, "ros2idl")], ids=["msg", "idl"])
 def test_types_are_read_as_the_recording_defines_them(text: str, encoding: str) -> None:
-    definitions = defined(STAMPED, text, encoding)
-    assert definitions.is_stamped(STAMPED)
+    topic = Topic("/topic", STAMPED, schema=Schema(encoding, text.encode()))
+    definitions = Definitions([topic])
     # Encapsulation, stamp, an empty frame_id and its end, a truth value, two bytes of padding, a number.
-    message = bytes([0, 1, 0, 0, *(8 * [1]), 1, 0, 0, 0, 0, 1, 0, 0, *(8 * [5])])
-    for place, padding in enumerate(message):
-        other = bytes([*message[:place], padding ^ 1, *message[place + 1 :]])
-        equal = definitions.canonical(other, STAMPED) == definitions.canonical(message, STAMPED)
+    data = bytes([0, 1, 0, 0, *(8 * [1]), 1, 0, 0, 0, 0, 1, 0, 0, *(8 * [5])])
+    assert definitions.stamp(Message(topic, 0, data)) == 0x01010101 * (10**9 + 1)
+    assert definitions.stamp(Message(topic, 0, data[:9])) is None
+    for place, padding in enumerate(data):
+        other = bytes([*data[:place], padding ^ 1, *data[place + 1 :]])
+        equal = definitions.digest(Message(topic, 0, other)) == definitions.digest(Message(topic, 0, data))
         assert equal == (place in (2, 3, 18, 19)), place
 
 
 @pytest.mark.parametrize("text", ["", "}}} what", "other_msgs/Missing thing\n", "float64 float64\n"])
-def test_messages_of_a_type_that_nothing_tells_are_left_as_they_are(text: str) -> None:
-    definitions = defined(WHEEL, text)
-    assert not definitions.is_stamped(WHEEL)
-    data = wheel("/wheel", START_NS, 1.5).data[:-3]
-    assert definitions.canonical(data, WHEEL) == data
+def test_messages_of_a_type_that_nothing_tells_are_compared_byte_by_byte(text: str) -> None:
+    topic = Topic("/topic", WHEEL, schema=Schema("ros2msg", text.encode()))
+    definitions = Definitions([topic])
+    data = wheel("/wheel", START_NS, 1.5).data
+    whole, padded = Message(topic, 0, data), Message(topic, 0, data[:5] + b"\1" + data[6:])
+    assert definitions.stamp(whole) is None
+    assert definitions.digest(whole) == definitions.digest(whole) != definitions.digest(padded)
