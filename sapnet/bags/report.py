@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 import sapnet
 from sapnet.bags.open import open_recording
@@ -24,15 +22,14 @@ from sapnet.files import read_json, replacing
 from sapnet.images.codecs import compress
 from sapnet.images.frame import Frame
 
-MAX_WIDTH = 960  # of pictures on the page
+SAMPLES = 6  # frames of each camera on the page, before and after
+MAX_WIDTH = 960  # of these pictures
 JPEG_QUALITY = 85
 QUANTILES = (50, 95, 99)
 _MASK_BGR = (32, 160, 255)
 _MAX_POINTS = 300
 _PAGE = Path(__file__).parent / "page"
 _ADVICE = "derain the recording again with --overwrite"
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass
@@ -134,11 +131,11 @@ def read_report(path: Path) -> BagReport:
         raise BagError(f"{path} is damaged ({first_line(err)}); {_ADVICE}") from err
 
 
-def write_html(report: BagReport, path: Path, samples: int = 6) -> None:
+def write_html(report: BagReport, path: Path) -> None:
     """Write the page to ``path``: one HTML file that loads nothing. It is replaced atomically.
 
-    samples: frames of each camera to show before and after, read from the report's input and output; the page says so
-    if these cannot be read any more. Raises SapnetError if the page cannot be written.
+    Sample frames are read from the report's input and output; the page says so if these cannot be read any more.
+    Raises SapnetError if the page cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -168,7 +165,7 @@ def write_html(report: BagReport, path: Path, samples: int = 6) -> None:
             latency_ms=float(np.median(latencies)) if latencies else None,
             rain_score=fmean(scores) if scores else None,
             quantiles=QUANTILES,
-            samples_of=lambda camera: _samples(camera, bags, start_ns, samples) if bags else (),
+            samples_of=lambda camera: _samples(camera, bags, start_ns) if bags else (),
             curve_of=lambda camera, values: _curve(camera, values, start_ns),
             version=sapnet.__version__,
         )
@@ -190,15 +187,13 @@ class _Sample(NamedTuple):
 
 def spread(length: int, count: int) -> list[int]:
     """At most ``count`` indices below ``length``, evenly spread, the first and the last among them."""
-    if count == 1:
-        return [length // 2] if length else []
     return sorted({int(place) for place in np.linspace(0, length - 1, min(length, count)).round()})
 
 
-def _samples(camera: CameraReport, bags: tuple[Recording, Recording], start_ns: int, count: int) -> Iterator[_Sample]:
+def _samples(camera: CameraReport, bags: tuple[Recording, Recording], start_ns: int) -> Iterator[_Sample]:
     """Frames from the first to the last, read one at a time; those that cannot be decoded are left out."""
     source, output = bags
-    for index in spread(min(len(camera.times_ns), len(camera.rain_scores)), count):
+    for index in spread(len(camera.times_ns), SAMPLES):
         time_ns = camera.times_ns[index]
         rainy, derained = _frame(source, camera.topic, time_ns), _frame(output, camera.derained, time_ns)
         if rainy is None or derained is None:
@@ -241,44 +236,30 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 class _Curve(NamedTuple):
-    """Values over time in a square of 0 to 100, y downwards. line: of means. band: of lows and highs, as SVG points.
+    """Values over time in a square of 0 to 100, y downwards. line: SVG points, each the mean of a run of frames.
 
-    top: of the vertical axis, which begins at 0. times: labels from left to right.
+    top: of the vertical axis, which begins at 0. first_s, last_s: ends of the horizontal axis.
     """
 
     line: str
-    band: str
     top: float
-    times: list[str]
+    first_s: float
+    last_s: float
 
 
 def _curve(camera: CameraReport, values: Sequence[float], start_ns: int) -> _Curve | None:
-    """At most _MAX_POINTS points, each for a run of frames; None without values."""
+    """At most _MAX_POINTS points; None without values."""
     if not values:
         return None
-    numbers = np.asarray(values, np.float64)
-    starts = np.unique(np.linspace(0, len(numbers), min(len(numbers), _MAX_POINTS), endpoint=False).astype(int))
-    means = np.add.reduceat(numbers, starts) / np.diff([*starts, len(numbers)])
-    lows, highs = np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)
-    seconds = (np.asarray(camera.times_ns[: len(numbers)], np.int64) - start_ns) / 1e9
-    first, last = float(seconds[0]), float(seconds[-1])
-    across = (seconds[starts] - first) / ((last - first) or 1.0) * 100
-    top = _round_up(float(highs.max()))
-    line, above, below = ([*zip(across, 100 - some / top * 100, strict=True)] for some in (means, highs, lows))
-    if len(line) == 1:
-        line.append((100.0, line[0][1]))
-    times = [_duration(first + share * (last - first)) for share in (0.0, 0.5, 1.0)]
-    return _Curve(_points(line), _points([*above, *below[::-1]]), top, times if last > first else times[:1])
-
-
-def _round_up(value: float) -> float:
-    """The next number of one digit whose half is round too."""
-    size = 10.0 ** math.floor(math.log10(max(value, 1e-3)))
-    return next(step * size for step in (1, 2, 4, 6, 8, 10) if step * size >= value * (1 - 1e-9))
-
-
-def _points(pairs: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.2f},{y:.2f}" for x, y in pairs)
+    seconds = (np.asarray(camera.times_ns, np.int64) - start_ns) / 1e9
+    points = [
+        [float(part.mean()) for part in np.array_split(numbers, min(len(values), _MAX_POINTS))]
+        for numbers in (seconds, np.asarray(values, np.float64))
+    ]
+    first_s, last_s, top = float(seconds[0]), float(seconds[-1]), max(values) or 1.0
+    across = 100 / ((last_s - first_s) or 1.0)
+    line = " ".join(f"{(x - first_s) * across:.2f},{100 - y / top * 100:.2f}" for x, y in zip(*points, strict=True))
+    return _Curve(line, top, first_s, last_s)
 
 
 def _duration(seconds: float) -> str:
