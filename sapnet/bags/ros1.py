@@ -97,15 +97,12 @@ class _Types:
         self.store = get_typestore(Stores.ROS2_JAZZY)
         self._ros1 = get_typestore(Stores.EMPTY)
         cache: dict[str, object] = {}
-        registered: list[str] = []
-        # All are registered before the first is converted: one may need what another one brings.
         for name, text in {c.msgtype: c.msgdef.data for c in connections}.items():
-            with self._lost_if_damaged(name):
+            try:
                 self._ros1.register(get_types_from_msg(text, name))
-                registered.append(name)
-        for name in registered:
-            with self._lost_if_damaged(name):
                 self._add(name, cache)
+            except _TYPE_DAMAGE as err:
+                findings.lose(f"{name} cannot be read or converted ({first_line(err)}): its topics are left out")
 
     def converted(self, connection: Connection, data: bytes) -> bytes | None:
         """A message as CDR; None if it is not of its type."""
@@ -116,13 +113,6 @@ class _Types:
             said = f"{connection.topic} holds messages that are no {connection.msgtype}"
             self._findings.lose(f"{said} ({first_line(err)}): left out")
             return None
-
-    @contextmanager
-    def _lost_if_damaged(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except _TYPE_DAMAGE as err:
-            self._findings.lose(f"{name} cannot be read or converted ({first_line(err)}): its topics are left out")
 
     def _add(self, name: str, cache: dict[str, object]) -> None:
         renamed = STATIC_MSGTYPE_RENAMES.get(name, name)

@@ -191,15 +191,10 @@ def _merged(files: Sequence[McapFile | Sqlite3File], described: list[Topic]) -> 
         topics[topic.key] = replace(known, qos=profiles, count=known.count + topic.count)
     for topic in described:
         keys = [key for key, known in topics.items() if (known.name, known.type) == (topic.name, topic.type)]
-        # A channel of CDR without a schema does not say its type.
-        keys = keys or [
-            key for key, known in topics.items() if (known.name, known.type, known.encoding) == (topic.name, "", CDR)
-        ]
         for key in keys:
             known = topics[key]
             # People correct QoS profiles in metadata.yaml, and rosbag2 too goes by it.
-            qos, digest = topic.qos or known.qos, known.digest or topic.digest
-            topics[key] = replace(known, type=topic.type, qos=qos, digest=digest)
+            topics[key] = replace(known, qos=topic.qos or known.qos, digest=known.digest or topic.digest)
         if not keys:
             topics[topic.key] = topic
     return topics
