@@ -170,7 +170,7 @@ def split_bag(
 ) -> Path:
     """A rosbag2 folder with a file for each group of messages, as rosbag2 splits; every topic is in every file."""
     path.mkdir(parents=True)
-    writer = BagWriter(path, storage, compression)
+    writer = BagWriter(path, storage, compression, {"vehicle": "7"})
     topics = dict.fromkeys((sent.topic, sent.type) for group in groups for sent in group)
     numbers = {key: writer.add(described_topic(*key, qos, TYPES)) for key in topics}
     for number, group in enumerate(groups):

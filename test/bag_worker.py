@@ -12,7 +12,6 @@ from typing import Any
 from ctrl_c import heed_ctrl_c
 
 from sapnet.bags import derain as bags
-from sapnet.bags import journal as parts
 from sapnet.bags import pipeline as steps
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
@@ -26,7 +25,7 @@ PART_BYTES = 100_000
 
 def derain(source: Path, output: Path, latency_ms: float = 10.0, **options: Any) -> None:
     """Derain with the fake backend, a part at a time; resumes an interrupted run."""
-    parts.PART_BYTES = PART_BYTES
+    bags.PART_BYTES = PART_BYTES
     with Derainer(backend="fake", fake={"latency_ms": latency_ms}) as derainer:
         derain_bag(derainer, source, output, BagOptions(**options), resume=True)
 

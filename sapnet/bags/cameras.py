@@ -75,19 +75,17 @@ def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
         )
         for topic in chosen
     ]
-    beside: dict[str, Camera] = {}
-    for camera in cameras:
-        other = beside.setdefault(camera.namespace, camera)
-        if other is not camera:
-            names = f"{other.topic.name} and {camera.topic.name}"
-            raise BagError(f"outputs of {names} would have the same names; derain one of them with --topic")
+    used = Counter(camera.namespace for camera in cameras)
+    if clashing := [camera.topic.name for camera in cameras if used[camera.namespace] > 1]:
+        names = " and ".join(clashing)
+        raise BagError(f"outputs of {names} would have the same names; derain one of them with --topic")
     return cameras
 
 
 def contents(source: Recording) -> str:
     """A sentence for an error: the topics of a recording that has no suitable camera."""
     seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in source.topics)) or "nothing"
-    return f"It holds {seen}{_advice(source)}"
+    return f"It holds {seen}"
 
 
 @dataclass
@@ -126,25 +124,25 @@ class Outputs:
 
     def __init__(self, bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> None:
         self._options = options
-        self._described = any(topic.schema.data for topic in bag.topics)
-        self._infos = {camera.info for camera in cameras if camera.info is not None}
-        sources = {camera.topic for camera in cameras}
-        self._kept = {topic for topic in bag.topics if self._stays(topic, topic in sources)}
-        made = {camera: self._made(camera) for camera in cameras}
-        taken = {topic.name for topic in self._kept}
-        clashes = sorted({t.name for topics in made.values() for t in topics if t is not None and t.name in taken})
-        if clashes:
+        self._outputs = {camera.topic: self._made(camera) for camera in cameras}
+        infos = {camera.info for camera in cameras}
+        if options.only_derained:
+            self._kept = [topic for topic in bag.topics if options.replace and topic in infos]
+        else:
+            self._kept = [topic for topic in bag.topics if not (options.replace and topic in self._outputs)]
+        made = [topic for topics in self._outputs.values() for topic in topics if topic is not None]
+        if clashes := sorted({topic.name for topic in made} & {topic.name for topic in self._kept}):
             raise BagError(
                 f"{bag.path} has {', '.join(clashes)} already: it was derained before. Derain the original "
                 "recording, or another camera of it with --topic"
             )
-        self._outputs = {camera.topic: topics for camera, topics in made.items()}
-        new = [topic for topics in made.values() for topic in topics if topic is not None]
-        rainy = [t.name for t in _untouched_siblings(cameras, bag.topics) if options.replace and t in self._kept]
+        bases = {_base(topic) for topic in self._outputs} if options.replace else set()
         self.notes = [
-            f"{name} shows a derained camera in another transport, with its rain: it is copied" for name in rainy
+            f"{topic.name} shows a derained camera in another transport, with its rain: it is copied"
+            for topic in self._kept
+            if topic.type in (IMAGE, COMPRESSED_IMAGE) and _base(topic) in bases
         ]
-        self.topics = (*(topic for topic in bag.topics if topic in self._kept), *new)
+        self.topics = (*self._kept, *made)
 
     def names(self, camera: Camera) -> tuple[str, str, str]:
         """Topics of a camera: source, derained, streak mask."""
@@ -173,13 +171,6 @@ class Outputs:
         elif item.unreadable and self._options.replace and image.type == recorded.topic.type:
             yield recorded._replace(topic=image)
 
-    def _stays(self, topic: Topic, is_source: bool) -> bool:
-        if is_source:
-            return not self._options.replace and not self._options.only_derained
-        if self._options.only_derained:
-            return self._options.replace and topic in self._infos
-        return True
-
     def _made(self, camera: Camera) -> tuple[Topic, Topic | None, Topic]:
         """Topics of the derained frames, of their camera_info if one was recorded, and of the streak masks."""
         compressed = camera.compressed or bool(self._options.compressed)
@@ -189,26 +180,9 @@ class Outputs:
             derained = camera.topic.name + ("/compressed" if compressed and not camera.compressed else "")
         info = None
         if camera.info is not None and not self._options.replace:
-            info = self._topic(camera.output(DERAINED_INFO.name), CAMERA_INFO, camera.info)
-        mask = self._topic(camera.output(STREAK_MASK.name, compressed), kind, camera.topic)
-        return self._topic(derained, kind, camera.topic), info, mask
-
-    def _topic(self, name: str, type_name: str, like: Topic) -> Topic:
-        """A topic with the source's QoS profiles, and with a definition if the recording has definitions."""
-        return described_topic(name, type_name, like.qos) if self._described else Topic(name, type_name, like.qos)
-
-
-def _untouched_siblings(cameras: Sequence[Camera], images: Sequence[Topic]) -> list[Topic]:
-    """Topics that carry the images of these cameras in another transport."""
-    bases, taken = {_base(camera.topic) for camera in cameras}, {camera.topic for camera in cameras}
-    images = [topic for topic in images if topic.type in (IMAGE, COMPRESSED_IMAGE)]
-    return [topic for topic in images if topic not in taken and _base(topic) in bases]
-
-
-def _advice(source: Recording) -> str:
-    if any(topic.encoding == "ros1" for topic in source.topics):
-        return ". Its messages are ROS 1 encoded: derain the ROS 1 .bag that it was converted from"
-    return ""
+            info = described_topic(camera.output(DERAINED_INFO.name), CAMERA_INFO, camera.info.qos)
+        mask = described_topic(camera.output(STREAK_MASK.name, compressed), kind, camera.topic.qos)
+        return described_topic(derained, kind, camera.topic.qos), info, mask
 
 
 def _in_colour(source: Recording, images: Sequence[Topic]) -> list[Topic]:
@@ -225,11 +199,10 @@ def _is_output(topic: Topic) -> bool:
 
 
 def _named(name: str, source: Recording, images: Sequence[Topic]) -> Topic:
-    for topic in images:
-        if topic.name == name:
-            return topic
+    if topic := next((topic for topic in images if topic.name == name), None):
+        return topic
     there = ", ".join(f"{topic.name} ({topic.type})" for topic in images) or "none"
-    raise BagError(f"{source.path} has no image topic {name}; it has: {there}{_advice(source)}")
+    raise BagError(f"{source.path} has no image topic {name}; it has: {there}")
 
 
 def _base(topic: Topic) -> str:

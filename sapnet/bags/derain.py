@@ -12,22 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.bags.cameras import Camera, Item, Outputs, contents, find_cameras
-from sapnet.bags.journal import BAG, Job, Parts, require_same, workplace
+from sapnet.bags.journal import Job, require_same, workplace
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.metadata import METADATA
 from sapnet.bags.open import open_recording
 from sapnet.bags.options import BagOptions
-from sapnet.bags.pipeline import Steps, digest_of
-from sapnet.bags.recording import CDR, InputError, Message, Recording, Records, Topic, reading
+from sapnet.bags.pipeline import Steps
+from sapnet.bags.recording import CDR, FIRST_NS, InputError, Recording, Records, Topic, reading
 from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
-from sapnet.errors import BackendError, BagError, ImageFormatError
+from sapnet.errors import BackendError, BagError
 from sapnet.files import sync
 
 REPORT = "sapnet_report.json"
 # Unreadable images that are reported individually.
 MAX_NAMED = 10
+# A run that is killed loses the current part.
+PART_BYTES = 512 * 2**20
+PART_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -104,20 +107,20 @@ class _Run:
         """Do the rest of the job."""
         bag = self._bag
         compression = "none" if bag.compression == "chunk" and self._storage != "mcap" else bag.compression
-        writer = BagWriter(job.folder / BAG, self._storage, compression, bag.custom, bag.profile)
-        parts = Parts(job.folder, self._output.name, writer, self._outputs.topics)
-        done, last = 0, ""
-        for said in parts.recover():
-            done, last = said["done"], said["last"]
+        writer = BagWriter(job.bag, self._storage, compression, bag.custom, bag.profile)
+        done = 0
+        for written, said in job.recover():
+            writer.files.append(written)
+            done = said["done"]
             self.report.add(BagReport.from_json(said["report"]))
         try:
-            self._write(parts, done, last)
+            self._write(job, writer, done)
         finally:
             writer.abort()
         self.report.notes = [*bag.notes, *self._outputs.notes, *self.report.notes]
         self.report.is_partial = bool(bag.missing)
         writer.finish()
-        report = job.folder / BAG / REPORT
+        report = job.bag / REPORT
         report.write_text(json.dumps(asdict(self.report)))
         sync(report)
         job.end(self._output)
@@ -131,45 +134,51 @@ class _Run:
                 self._bag.findings.note(f"sqlite3 has no place for {record.name!r}, an attachment or metadata record")
             yield record
 
-    def _write(self, parts: Parts, done: int, last: str) -> None:
-        """Write the rest in parts. done, last: number and digest of the last message that an earlier run wrote."""
-        part, began, frames, is_whole = self._empty_report(), time.monotonic(), 0, False
-        newest: Message | None = None
+    def _write(self, job: Job, writer: BagWriter, done: int) -> None:
+        """Write the rest in parts. done: messages of the recording that earlier runs have dealt with."""
+        numbers = {topic: writer.add(topic) for topic in self._outputs.topics}
+        part, began_s, size = self._empty_report(), time.monotonic(), 0
+        frames, is_whole, newest_ns = 0, False, FIRST_NS
+
+        def begin_part() -> None:
+            if not writer.is_open:
+                writer.begin(f"{self._output.name}_{len(writer.files)}")
 
         def end_part() -> None:
             # An interrupted part is written again: it may be incomplete.
-            nonlocal part, began, is_whole
+            nonlocal part, began_s, size, is_whole
             is_whole = False
-            part.seconds = time.monotonic() - began
-            parts.end_part({"done": done, "last": digest_of(newest) if newest else last, "report": asdict(part)})
+            part.seconds = time.monotonic() - began_s
+            job.enter(writer.end(), {"done": done, "report": asdict(part)})
             self.report.add(part)
-            part, began = self._empty_report(), time.monotonic()
+            part, began_s, size = self._empty_report(), time.monotonic(), 0
 
         try:
             # Before the first item, as that starts the thread which unpacks the input's files. A run that resumes reads
             # them again, for what is found to be lost.
-            is_first = not parts.writer.files
+            is_first = not writer.files
             if is_first:
-                parts.begin_part()
+                begin_part()
             for record in self._records():
                 if is_first:
-                    parts.writer.add_record(record)
+                    writer.add_record(record)
             is_whole = is_first
-            with closing(self._steps.items(done, last)) as items:
+            with closing(self._steps.items(done)) as items:
                 for item in items:
-                    messages = self._messages(item)
+                    messages = list(self._outputs.messages(item))
                     # Readers sort within a file: where the input's next file goes back in time, so does ours.
-                    if newest is not None and item.recorded.time_ns < newest.time_ns and part.messages:
+                    if item.recorded.time_ns < newest_ns and part.messages:
                         end_part()
                     is_whole = False
-                    parts.begin_part()
+                    begin_part()
                     for message in messages:
-                        parts.write(message)
+                        writer.write(numbers[message.topic], *message[1:])
+                    size += sum(len(message.data) for message in messages)
                     self._count(item, part)
                     part.messages += len(messages)
-                    done, newest, is_whole = item.number + 1, item.recorded, True
+                    done, newest_ns, is_whole = item.number + 1, item.recorded.time_ns, True
                     frames += item.derained is not None
-                    if parts.is_full:
+                    if size >= PART_BYTES or time.monotonic() - began_s >= PART_SECONDS:
                         end_part()
                     self._progress(Progressed(done, self._steps.expected, frames))
             if is_whole:
@@ -180,14 +189,6 @@ class _Run:
             if isinstance(err, InputError):
                 raise InputError(f"{err}; the work so far is kept: continue with --resume") from err
             raise
-
-    def _messages(self, item: Item) -> list[Message]:
-        """The messages to write for one of the input."""
-        try:
-            return list(self._outputs.messages(item))
-        except ImageFormatError as err:  # such as of a JPEG that would be too wide
-            item.derained, item.unreadable = None, str(err)
-            return list(self._outputs.messages(item))
 
     def _count(self, item: Item, part: BagReport) -> None:
         """Count the result for a message."""

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from hashlib import blake2b
 from itertools import islice
 from threading import Condition, Thread
 
@@ -15,7 +14,7 @@ from sapnet.bags.options import BagOptions
 from sapnet.bags.recording import Message, Recording, Topic
 from sapnet.bags.types import decode
 from sapnet.derainer import Derainer
-from sapnet.errors import BagError, ImageFormatError
+from sapnet.errors import ImageFormatError
 from sapnet.images.frame import require_frame
 
 # Bytes of messages and frames that each of the steps may hold in advance.
@@ -37,19 +36,14 @@ class Steps:
         # Estimated number of messages, in proportion to the selected time.
         self.expected = round(bag.count * max(0.0, share))
 
-    def items(self, done: int, last: str) -> Generator[Item, None, None]:
-        """Iterate over the selected messages after the first ``done``.
+    def items(self, done: int) -> Generator[Item, None, None]:
+        """Iterate over the selected messages after the first ``done``. Raises BackendError, BagError."""
+        yield from _ahead(self._derain(_ahead(self._read(done))))
 
-        last: digest of the last of those, to check that the recording still reads the same. Raises BackendError,
-        BagError.
-        """
-        yield from _ahead(self._derain(_ahead(self._read(done, last))))
-
-    def _read(self, done: int, last: str) -> Generator[Item, None, None]:
+    def _read(self, done: int) -> Generator[Item, None, None]:
         """Messages, with their frames decoded."""
         seen = dict.fromkeys(self._cameras, 0)
         newest = self._first_infos()
-        is_same = done == 0
         for number, recorded in enumerate(self._recorded()):
             topic = recorded.topic
             if topic in newest:
@@ -60,10 +54,7 @@ class Steps:
                 skipped = seen[topic] % self._options.stride > 0
                 seen[topic] += 1
             if number < done:
-                is_same = number == done - 1 and digest_of(recorded) == last
                 continue
-            if not is_same:
-                break
             item = Item(number, recorded, camera, skipped)
             if camera is not None and not skipped:
                 try:
@@ -73,8 +64,6 @@ class Steps:
                 except ImageFormatError as err:
                     item.frame, item.unreadable = None, str(err)
             yield item
-        if not is_same:
-            raise BagError(f"{self._bag.path} has changed since the run was started; start over with --overwrite")
 
     def _recorded(self) -> Generator[Message, None, None]:
         """The selected messages in order, preceded by what latched topics had published before the start."""
@@ -121,12 +110,6 @@ class Steps:
             for (item, _), result in zip(due, results, strict=True):
                 item.derained, item.latency_ms, item.backend = result, each_ms, backend
         return items
-
-
-def digest_of(recorded: Message) -> str:
-    """Identifies a message."""
-    said = f"{recorded.topic.name} {recorded.topic.type} {recorded.time_ns} ".encode()
-    return blake2b(said + recorded.data, digest_size=8).hexdigest()
 
 
 def _latched(topic: Topic) -> int:

@@ -197,16 +197,13 @@ class _Mcap:
         self._stream = path.open("xb")
         self._writer = McapWriter(self._stream, compression=CompressionType.ZSTD if compress else CompressionType.NONE)
         self._writer.start(profile)
-        self._schemas: dict[tuple[str, Schema], int] = {}
+        # A channel without schema has neither a type's name nor a definition.
+        self._schemas: dict[tuple[str, Schema], int] = {("", Schema()): 0}
 
     def add(self, topic: Topic) -> int:
         key = topic.type, topic.schema
         if key not in self._schemas:
-            # A channel without schema has neither a type's name nor a definition.
-            is_none = key == ("", Schema())
-            self._schemas[key] = (
-                0 if is_none else self._writer.register_schema(topic.type, topic.schema.encoding, topic.schema.data)
-            )
+            self._schemas[key] = self._writer.register_schema(topic.type, topic.schema.encoding, topic.schema.data)
         metadata = {QOS_KEY: "", "topic_type_hash": topic.digest} if topic.metadata is None else dict(topic.metadata)
         # Corrected in metadata.yaml, merged from several publishers, or not from mcap: both places must agree.
         if topic.encoding == CDR and parse_qos(metadata.get(QOS_KEY)) != topic.qos:
@@ -257,5 +254,4 @@ class _Sqlite3:
         self._database.close()
 
     def abort(self) -> None:
-        self._database.rollback()
         self._database.close()

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import Reader
 
 import bag_builders as bags
 from bag_builders import (
@@ -77,7 +76,7 @@ def test_everything_is_passed_on_and_derained_frames_stand_beside_their_source(d
     sent = drive()
     report = derain(sent)
     got = read_bag(tmp_path / "out")
-    assert [message for message in got if not message[0].startswith(("/cam/derained", "/cam/streak"))] == [*sent]
+    assert ours(got) == sent
     images = decoded(got, CAMERA)
     for name in ("/cam/derained/image", "/cam/streak_mask/image"):
         assert [message.header for message in decoded(got, name)] == [message.header for message in images]
@@ -144,12 +143,10 @@ def test_derained_frames_in_place_of_the_source(derain: Derain, tmp_path: Path) 
 
 def test_nothing_but_what_was_derained(derain: Derain, tmp_path: Path) -> None:
     derain([*drive(4), camera_info("/cam/camera_info", START_NS, 64)], only_derained=True)
-    got = read_bag(tmp_path / "out")
-    assert {topic for topic, *_ in got} == {
-        f"/cam/{n}" for n in ("derained/image", "derained/camera_info", "streak_mask/image")
-    }
     with Reader(tmp_path / "out") as reader:
-        assert len(reader.connections) == 3
+        assert {connection.topic: connection.msgcount for connection in reader.connections} == {
+            f"/cam/{name}": 4 for name in ("derained/image", "derained/camera_info", "streak_mask/image")
+        }
 
 
 def test_a_stride_leaves_frames_as_they_are(derain: Derain, tmp_path: Path) -> None:
@@ -167,7 +164,7 @@ def test_a_part_in_time(derain: Derain, tmp_path: Path) -> None:
     begin = sent[0].time_ns + 200_000_000
     inside = [m for m in sent if begin <= m.time_ns < begin + 300_000_000]
     got = read_bag(tmp_path / "out")
-    assert [m for m in got if "derained" not in m[0] and "streak" not in m[0]] == inside
+    assert ours(got) == inside
     assert len(inside) > 10
 
 
@@ -261,10 +258,9 @@ def test_every_kind_of_recording(storage: str, mode: str, derainer: Derainer, tm
     assert ours(read_bag(tmp_path / "out")) == sent
     assert report.frames == 12
     with open_recording(tmp_path / "out") as bag:
-        assert (bag.storage, bag.compression) == (storage, mode)
-    with AnyReader([tmp_path / "out"]) as reader:
-        types = {type(reader.deserialize(data, c.msgtype)).__name__ for c, _, data in reader.messages()}
-    assert "our_msgs__msg__Wheel" in types
+        assert (bag.storage, bag.compression, bag.custom) == (storage, mode, {"vehicle": "7"})
+        schemas = {topic.type: topic.schema.data.decode() for topic in bag.topics}
+    assert schemas == {name: TYPES.generate_msgdef(name, ros_version=2)[0] for name in schemas}
 
 
 def test_a_batch_gives_the_same(derainer: Derainer, tmp_path: Path) -> None:
@@ -321,17 +317,12 @@ def test_whatever_else_is_in_a_recording_is_in_the_copy(
 ) -> None:
     sent = [message for message in drive(frames) if message.topic == CAMERA]
     for name, kind, at, words in others:
-        made = (
-            text(f"{name}/{kind}", START_NS + at * 10**6, words)
-            if kind == "text"
-            else wheel(f"{name}/{kind}", START_NS + at * 10**6, at)
-        )
-        sent.append(made)
+        time_ns = START_NS + at * 10**6
+        sent.append(text(f"{name}/text", time_ns, words) if kind == "text" else wheel(f"{name}/wheel", time_ns, at))
     with tempfile.TemporaryDirectory() as folder:
         source = write_bag(Path(folder) / "in", sent, storage)
         derain_bag(derainer, source, Path(folder) / "out", BagOptions(storage=target))
-        ours = ("/cam/derained/image", "/cam/streak_mask/image")
-        assert [m for m in read_bag(Path(folder) / "out") if m[0] not in ours] == read_bag(source)
+        assert ours(read_bag(Path(folder) / "out")) == read_bag(source)
 
 
 def test_the_input_may_not_be_derained_already(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
@@ -339,16 +330,6 @@ def test_the_input_may_not_be_derained_already(derain: Derain, derainer: Deraine
     with pytest.raises(BagError, match=r"has /cam/derained/image, /cam/streak_mask/image already"):
         derain_bag(derainer, tmp_path / "out", tmp_path / "again")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
-
-
-def test_what_the_recorder_was_told_to_keep_is_kept(derain: Derain, tmp_path: Path) -> None:
-    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        writer.set_custom_data("vehicle", "7")
-        camera = writer.add_connection(CAMERA, IMAGE, typestore=TYPES)
-        writer.write(camera, START_NS, image(CAMERA, START_NS, smooth_frames(1, 48, 64)[0]).data)
-    derain(tmp_path / "in")
-    with open_recording(tmp_path / "out") as bag:
-        assert bag.custom == {"vehicle": "7"}
 
 
 def test_an_output_that_is_there_is_kept(derain: Derain, derainer: Derainer, tmp_path: Path) -> None:
@@ -370,6 +351,12 @@ def test_a_run_that_is_to_replace_an_output_resumes(derain: Derain, derainer: De
     with Derainer(backend="fake", fake={"fail_every": 4}) as failing, pytest.raises(BackendError):
         derain_bag(failing, tmp_path / "in", tmp_path / "out", overwrite=True)
     assert read_bag(tmp_path / "out") == before
+    (tmp_path / "out").rename(tmp_path / "aside")
+    with pytest.raises(BagError, match="continue it with --resume, or replace it with --overwrite"):
+        derain(tmp_path / "in")
+    (tmp_path / "aside").rename(tmp_path / "out")
+    with pytest.raises(BagError, match=r"is of another job: options was .*; use the same input and options, or start"):
+        derain_bag(derainer, tmp_path / "in", tmp_path / "out", BagOptions(stride=2), resume=True, overwrite=True)
     arguments: Any = {"resume": True, "overwrite": True, "progress": lambda progressed: seen.append(progressed.frames)}
     assert derain_bag(derainer, tmp_path / "in", tmp_path / "out", **arguments).frames == 6
     assert (seen[-1], read_bag(tmp_path / "out")) == (3, before)
@@ -390,21 +377,8 @@ def test_the_report_names_the_backends_that_ran(tmp_path: Path, monkeypatch: pyt
         def backend_name(self) -> str:
             return "other" if self.frames > 2 else super().backend_name
 
-    monkeypatch.setattr("sapnet.bags.journal.PART_BYTES", 1)
+    monkeypatch.setattr("sapnet.bags.derain.PART_BYTES", 1)
     sent = [message for message in drive(4) if message.topic == CAMERA]
     with Switching(backend="fake") as derainer:
         report = derain_bag(derainer, write_bag(tmp_path / "in", sent), tmp_path / "out")
     assert report.backends == [(sent[0].time_ns, "fake fp32"), (sent[2].time_ns, "other fp32")]
-
-
-def test_a_backend_that_fails_ends_it_and_what_is_done_is_kept(derainer: Derainer, tmp_path: Path) -> None:
-    source = write_bag(tmp_path / "in", drive(6))
-    with Derainer(backend="fake", fake={"fail_every": 4}) as failing, pytest.raises(BackendError):
-        derain_bag(failing, source, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.partial"]
-    with pytest.raises(BagError, match="continue it with --resume, or replace it with --overwrite"):
-        derain_bag(derainer, source, tmp_path / "out")
-    report = derain_bag(derainer, source, tmp_path / "out", resume=True)
-    derain_bag(derainer, source, tmp_path / "whole")
-    assert read_bag(tmp_path / "out") == read_bag(tmp_path / "whole")
-    assert report.frames == 6

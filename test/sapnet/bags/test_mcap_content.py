@@ -15,9 +15,7 @@ from mcap.writer import Writer as McapWriter
 from bag_builders import START_NS, image, smooth_frames
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.open import open_recording
-from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer
-from sapnet.errors import BagError
 
 IMAGE = "sensor_msgs/msg/Image"
 # Topic, message encoding, schema (name, encoding, data) or None, channel metadata, message.
@@ -88,27 +86,12 @@ def test_channels_schemas_attachments_and_metadata_are_kept(
 def test_a_copy_in_parts_keeps_each_record_once(
     tmp_path: Path, derainer: Derainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sapnet.bags.journal.PART_BYTES", 3)
+    monkeypatch.setattr("sapnet.bags.derain.PART_BYTES", 3)
     source = write(tmp_path / "in.mcap")
     derain_bag(derainer, source, tmp_path / "out")
     files = sorted((tmp_path / "out").glob("*.mcap"))
     assert len(files) > 3
     assert content(*files)["records"] == content(source)["records"]
-
-
-def test_ros1_messages_in_mcap_are_named(tmp_path: Path, derainer: Derainer) -> None:
-    source = tmp_path / "in.mcap"
-    with source.open("wb") as stream:
-        writer = McapWriter(stream)
-        writer.start("ros1")
-        schema = writer.register_schema("sensor_msgs/Image", "ros1msg", b"Header header\n")
-        writer.add_message(writer.register_channel("/cam", "ros1", schema), 1, b"", 1)
-        writer.finish()
-    expected = r"It holds /cam \(sensor_msgs/Image\)\. Its messages are ROS 1 encoded: derain the ROS 1 \.bag"
-    with pytest.raises(BagError, match=expected):
-        derain_bag(derainer, source, tmp_path / "out")
-    with pytest.raises(BagError, match=r"no image topic /cam; it has: none\. Its messages are ROS 1 encoded"):
-        derain_bag(derainer, source, tmp_path / "out", BagOptions(topics=("/cam",)))
 
 
 def test_times_of_the_statistics_that_do_not_hold_lose_nothing(tmp_path: Path) -> None:

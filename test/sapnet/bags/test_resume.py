@@ -16,9 +16,7 @@ import pytest
 from filelock import FileLock
 
 from bag_builders import Sent, drive, read_bag, write_bag
-from sapnet.bags import journal as parts
 from sapnet.bags.derain import derain_bag
-from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer
 from sapnet.errors import BagError, SapnetError
 
@@ -105,34 +103,6 @@ def test_killed_at_any_moment_and_gone_on_with(
     assert len(set(kills)) > 2  # of different moments
 
 
-def test_parts_that_are_whole_are_not_derained_again(source: Path, tmp_path: Path, whole: list[Sent]) -> None:
-    before = parts.PART_BYTES
-    parts.PART_BYTES = bag_worker.PART_BYTES
-    try:
-        with (
-            Derainer(backend="fake", fake={"fail_every": 40}) as failing,
-            pytest.raises(Exception, match="fake failure"),
-        ):
-            derain_bag(failing, source, tmp_path / "out")
-        with Derainer(backend="fake") as derainer:
-            seen: list[int] = []
-            report = derain_bag(
-                derainer,
-                source,
-                tmp_path / "out",
-                resume=True,
-                progress=lambda progressed: seen.append(progressed.frames),
-            )
-    finally:
-        parts.PART_BYTES = before
-    assert read_bag(tmp_path / "out") == whole
-    assert seen[-1] < FRAMES / 2  # the others had been done
-    assert report.frames == len(report.cameras[0].times_ns) == FRAMES
-    files = sorted(file.name for file in (tmp_path / "out").iterdir() if file.suffix == ".mcap")
-    assert len(files) > 3
-    assert files[0] == "out_0.mcap"
-
-
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_disk_that_fills_up(
     storage: str, processes: ForkServerContext, source: Path, whole: list[Sent], tmp_path: Path
@@ -152,19 +122,6 @@ def test_a_disk_that_fills_up(
     assert read_bag(output) == whole
 
 
-def test_another_job_is_not_gone_on_with(source: Path, tmp_path: Path) -> None:
-    with Derainer(backend="fake", fake={"fail_every": 5}) as failing, pytest.raises(Exception, match="fake failure"):
-        derain_bag(failing, source, tmp_path / "out")
-    with Derainer(backend="fake") as derainer:
-        with pytest.raises(
-            BagError, match=r"is of another job: options was .*; use the same input and options, or start"
-        ):
-            derain_bag(derainer, source, tmp_path / "out", BagOptions(stride=2), resume=True)
-        report = derain_bag(derainer, source, tmp_path / "out", BagOptions(stride=2), overwrite=True)
-    assert report.frames == FRAMES / 2
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -173,15 +130,18 @@ def test_another_job_is_not_gone_on_with(source: Path, tmp_path: Path) -> None:
         ("journal.jsonl", b"{}\n"),
     ],
 )
-def test_what_a_loss_of_power_left_of_a_run_is_told(name: str, content: bytes, source: Path, tmp_path: Path) -> None:
+def test_what_a_loss_of_power_left_of_a_run_is_told_and_can_be_replaced(
+    name: str, content: bytes, source: Path, whole: list[Sent], tmp_path: Path
+) -> None:
     with Derainer(backend="fake", fake={"fail_every": 5}) as failing, pytest.raises(Exception, match="fake failure"):
         derain_bag(failing, source, tmp_path / "out")
     (partial(tmp_path / "out") / name).write_bytes(content)
-    with (
-        Derainer(backend="fake") as derainer,
-        pytest.raises(SapnetError, match=rf"{name} is damaged \(.*; start over with --overwrite"),
-    ):
-        derain_bag(derainer, source, tmp_path / "out", resume=True)
+    with Derainer(backend="fake") as derainer:
+        with pytest.raises(SapnetError, match=rf"{name} is damaged \(.*; start over with --overwrite"):
+            derain_bag(derainer, source, tmp_path / "out", resume=True)
+        derain_bag(derainer, source, tmp_path / "out", overwrite=True)
+    assert read_bag(tmp_path / "out") == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_two_processes_do_not_write_one_output(source: Path, tmp_path: Path) -> None:

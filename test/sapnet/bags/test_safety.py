@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import sapnet.bags.journal
+import sapnet.bags.derain
 from bag_builders import START_NS, Sent, drive, image, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
@@ -26,7 +26,7 @@ def words(path: Path) -> list[Sent]:
 def test_an_interrupt_while_a_part_is_made_safe_loses_nothing(
     tmp_path: Path, derainer: Derainer, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    monkeypatch.setattr(sapnet.bags.journal, "PART_BYTES", 20_000)
+    monkeypatch.setattr(sapnet.bags.derain, "PART_BYTES", 20_000)
     source = write_bag(tmp_path / "in", drive(8))
     real, calls = os.fsync, iter(range(1, 10**6))
 
