@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import mcap.reader
 import numpy as np
 import pytest
 from mcap.writer import CompressionType, IndexType
@@ -79,8 +78,9 @@ def damaged(path: Path) -> tuple[list[Sent], list[str], list[str]]:
     return read, notes, missing
 
 
-@pytest.mark.parametrize("compression", list(CompressionType))
-@pytest.mark.parametrize("chunking", [True, False])
+@pytest.mark.parametrize(
+    ("compression", "chunking"), [*((kind, True) for kind in CompressionType), (CompressionType.NONE, False)]
+)
 def test_mcap_that_is_cut_off_anywhere(tmp_path: Path, compression: CompressionType, chunking: bool) -> None:
     whole = mcap_file(
         tmp_path / "whole.mcap", messages(), 4000, compression, IndexType.ALL, True, True, chunking
@@ -221,27 +221,12 @@ def test_no_room_to_unpack_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
 
 
-@pytest.mark.parametrize("error", [AttributeError, TypeError, IndexError, NameError])
-def test_programming_errors_are_no_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
-    bag = write_bag(tmp_path / "bag", messages(20))
-    with open_recording(bag) as source:
-        monkeypatch.setattr(mcap.reader, "breakup_chunk", lambda *_, **__: (_ for _ in ()).throw(error("ours")))
-        with pytest.raises(error, match="ours"):
-            list(source.messages())
-        assert source.notes == []
-
-
-@pytest.mark.parametrize("error", [KeyError, ValueError, RuntimeError])
 @pytest.mark.parametrize("module", ["mcap", "sqlite3", "ros1"])
-def test_errors_of_this_package_are_no_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, error: type[Exception]
-) -> None:
-    """Of the kinds that libraries raise for damaged bytes."""
+def test_errors_of_this_package_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """Of a kind that libraries raise for damaged bytes."""
 
     def fail(*arguments: object) -> None:
-        raise error("ours")
+        raise ValueError("ours")
 
     if module == "ros1":
         bag = ros1_bag(tmp_path / "a.bag", messages(5))
@@ -249,6 +234,6 @@ def test_errors_of_this_package_are_no_damage(
         bag = write_bag(tmp_path / "bag", messages(5), module)
     with open_recording(bag) as source:
         monkeypatch.setattr(f"sapnet.bags.{module}.Message", fail)
-        with pytest.raises(error, match="ours"):
+        with pytest.raises(ValueError, match="ours"):
             list(source.messages())
         assert source.notes == []

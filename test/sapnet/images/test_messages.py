@@ -24,11 +24,8 @@ from sapnet.images.messages import (
         ({"height": 0}, "size", "no pixels"),
         ({"width": 0}, "size", "no pixels"),
         ({"height": 2**32 - 1, "width": 2**32 - 1}, "limit", "max_pixels allows"),
-        ({"step": 0}, "step", "step is 0"),
         ({"step": 2**32 - 1}, "data", "too few"),
         ({"encoding": "nv99"}, "encoding", "'nv99' is not supported"),
-        ({"encoding": ""}, "encoding", "is not supported"),
-        ({"data": b""}, "data", "0 bytes, too few"),
     ],
 )
 def test_malformed_fields(change, kind, text):
@@ -46,18 +43,14 @@ def test_step_and_length_are_exact(encoding):
     for pad in (0, 4):
         size = tight * (row + pad) // row
         assert decode_image(message(6, 8, encoding, row + pad, bytes(size))).bgr.shape == (6, 8, 3)
-        for wrong in (size - 1, size + 1, size - pad - 1, 2 * size):
+        # Among them a last row without its padding.
+        for wrong in (0, size - 1, size + 1, size - 4, 2 * size):
             with pytest.raises(ImageFormatError, match="data has") as error:
                 decode_image(message(6, 8, encoding, row + pad, bytes(wrong)))
             assert error.value.kind == "data"
     with pytest.raises(ImageFormatError, match=f"step is {row - 1}") as error:
         decode_image(message(6, 8, encoding, row - 1, bytes(tight)))
     assert error.value.kind == "step"
-
-
-def test_a_last_row_without_its_padding_is_too_short():
-    with pytest.raises(ImageFormatError, match="too few"):
-        decode_image(message(4, 8, "bgr8", 32, bytes(32 * 3 + 24)))
 
 
 def test_max_pixels_is_inclusive_and_checked_before_the_data():

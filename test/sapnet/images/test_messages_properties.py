@@ -43,7 +43,6 @@ PACKED = {
     "rgba16": (4, 2, [2, 1, 0]),
     "mono16": (1, 2, [0, 0, 0]),
 }
-INTERPOLATED = sorted(set(IMAGE_ENCODINGS) - set(PACKED))
 CONTAINERS = {
     "bytes": bytes,
     "bytearray": bytearray,
@@ -78,28 +77,6 @@ def test_packed_pixels_are_read_exactly(data, encoding, height, width, pad, is_b
     expected = stored if stored.itemsize == 1 else np.round(stored / 257).astype(np.uint8)
     np.testing.assert_array_equal(decoded.bgr, expected[..., PACKED[encoding][2]])
     assert decoded.bgr.flags.c_contiguous
-
-
-@given(st.data(), st.sampled_from(INTERPOLATED), sides, sides, pads, big_endian, containers)
-def test_padding_byte_order_and_container_do_not_matter(data, encoding, height, width, pad, is_bigendian, container):
-    height, width = 2 * height + 2, 2 * width + 2
-    size = 2 if encoding.endswith("16") else 1
-    samples = 2 if encoding[0] in "uy" else 1
-    rows = data.draw(npst.arrays(f"u{size}", (height, width * samples)))
-    swapped = rows.astype(rows.dtype.newbyteorder(">" if is_bigendian else "<"))
-    parts, padded = [rows.view(np.uint8)], [np.pad(swapped.view(np.uint8), ((0, 0), (0, pad)))]
-    if encoding.startswith("nv"):
-        down, across = (1, 2) if encoding == "nv24" else (2, 1)
-        chroma = data.draw(npst.arrays("u1", (height // down, width * across)))
-        parts.append(chroma)
-        padded.append(np.pad(chroma, ((0, 0), (0, pad * across))))
-    step = parts[0].shape[1]
-    tight = message(height, width, encoding, step, np.concatenate([part.ravel() for part in parts]))
-    content = CONTAINERS[container](b"".join(part.tobytes() for part in padded))
-    loose = message(height, width, encoding, step + pad, content, is_bigendian)
-    expected = decode_image(tight).bgr
-    assert expected.shape == (height, width, 3)
-    np.testing.assert_array_equal(decode_image(loose).bgr, expected)
 
 
 @given(st.data(), st.sampled_from(["bgr8", "rgb8", "bgra8", "rgba8", "mono8"]), sides, sides, pads, containers)
@@ -191,12 +168,10 @@ def test_damaged_compressed_images(content, start, cut, inserted, declared):
 @given(st.text(min_size=1), st.integers(1, 30_000), st.sampled_from(["", "jpeg", "compressedDepth"]))
 def test_what_an_error_says_of_a_long_text_is_short(text, length, kind):
     long = kind + (text * (length // len(text) + 1))[:length]
-    for decode, msg in (
-        (decode_image, message(6, 8, long, 24, bytes(144))),
-        (decode_compressed, SimpleNamespace(format=long, data=b"neither")),
+    for result in (
+        outcome(decode_image, message(6, 8, long, 24, bytes(144)), max_pixels=400),
+        outcome(decode_compressed, SimpleNamespace(format=long, data=b"neither"), max_pixels=400),
     ):
-        result = outcome(decode, msg, max_pixels=400)
-        assert_accounted_for(result)
         assert isinstance(result, ImageFormatError)
         assert len(str(result)) < 1200
         assert "\n" not in str(result)
