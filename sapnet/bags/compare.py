@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -32,21 +32,6 @@ _EXACT = ("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "8UC1", "8UC3", "8UC4")
 _BOOKKEEPING = (QOS_KEY, "topic_type_hash")
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """What counts as a difference.
-
-    tolerance: largest difference of a sample, 0 to 255, between images that are taken as equal.
-    topics, ignore: names or shell patterns of the topics to compare (all if empty), and of those to leave out.
-    times: log times must be equal, too.
-    """
-
-    tolerance: int = 0
-    topics: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    times: bool = False
 
 
 @dataclass
@@ -107,50 +92,51 @@ class Comparison:
 
 
 def compare_bags(
-    a: Path, b: Path, options: CompareOptions = CompareOptions(), progress: Progress = lambda done, total: None
+    a: Path,
+    b: Path,
+    *,
+    tolerance: int = 0,
+    topics: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    times: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> Comparison:
     """Compare two recordings message by message, whatever their storage and compression.
 
-    Attachments and metadata records are compared unless ``topics`` are chosen.
-    progress: called with the number of messages read, and the total. Raises BagError, also if a pattern of
-    ``options.topics`` matches no topic.
+    tolerance: largest difference of a sample, 0 to 255, between images that are taken as equal. topics, ignore: names
+    or shell patterns of the topics to compare (all if empty), and of those to leave out. Attachments and metadata
+    records are compared unless topics are chosen. times: log times must be equal, too. progress: called with the number
+    of messages read, and the total. Raises BagError, also if a pattern of ``topics`` matches no topic.
     """
     with open_recording(a) as recording_a, open_recording(b) as recording_b:
-        recordings = recording_a, recording_b
-        _require_matches({topic.name for recording in recordings for topic in recording.topics}, options.topics)
-        topics = _choose(recording_a, options), _choose(recording_b, options)
         sides = Side(recording_a, Definitions(recording_a.topics)), Side(recording_b, Definitions(recording_b.topics))
-        names = sorted({topic.name for some in topics for topic in some})
-        tallies = {name: _Tally(name, sides, topics, options) for name in names}
-        done, total = 0, sum(topic.count for some in topics for topic in some)
-        for pair in pair_up(sides, topics):
+        names = {topic.name for side in sides for topic in side.recording.topics}
+        for pattern in topics:
+            if not _matching(names, [pattern]):
+                there = ", ".join(sorted(names)) or "none"
+                raise BagError(f"neither recording has a topic {pattern!r}; there are {there}")
+        names = (_matching(names, topics) if topics else names) - _matching(names, ignore)
+        chosen = _chosen(recording_a, names), _chosen(recording_b, names)
+        tallies = {name: _Tally(name, sides, chosen, tolerance, times) for name in sorted(names)}
+        done, total = 0, sum(topic.count for some in chosen for topic in some)
+        for pair in pair_up(sides, chosen):
             entry = pair[0] or pair[1]
             assert entry is not None
             tallies[entry.message.topic.name].add(*pair)
             done += sum(found is not None for found in pair)
             progress(done, total)
         compared = [tally.finish() for tally in tallies.values()]
-        records = {} if options.topics else _compare_records(*recordings)
+        records = {} if topics else _compare_records(recording_a, recording_b)
         notes = list(recording_a.notes), list(recording_b.notes)
-    return Comparison(str(a), str(b), options.tolerance, compared, records, *notes)
+    return Comparison(str(a), str(b), tolerance, compared, records, *notes)
 
 
-def _choose(recording: Recording, options: CompareOptions) -> list[Topic]:
-    return [
-        topic
-        for topic in recording.topics
-        if (not options.topics or _matches(topic.name, options.topics)) and not _matches(topic.name, options.ignore)
-    ]
+def _matching(names: set[str], patterns: Sequence[str]) -> set[str]:
+    return {name for name in names if name in patterns or any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
-def _matches(name: str, patterns: Collection[str]) -> bool:
-    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _require_matches(names: set[str], wanted: Sequence[str]) -> None:
-    for pattern in wanted:
-        if not any(_matches(name, (pattern,)) for name in names):
-            raise BagError(f"neither recording has a topic {pattern!r}; there are {', '.join(sorted(names)) or 'none'}")
+def _chosen(recording: Recording, names: set[str]) -> list[Topic]:
+    return [topic for topic in recording.topics if topic.name in names]
 
 
 def _compare_records(a: Recording, b: Recording) -> dict[str, str]:
@@ -179,10 +165,16 @@ class _Tally:
     """Compares the messages of one topic name, and counts."""
 
     def __init__(
-        self, name: str, sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]], options: CompareOptions
+        self,
+        name: str,
+        sides: tuple[Side, Side],
+        topics: tuple[list[Topic], list[Topic]],
+        tolerance: int,
+        times: bool,
     ) -> None:
         self._sides = sides
-        self._options = options
+        self._tolerance = tolerance
+        self._compares_times = times
         mine = [[topic for topic in some if topic.name == name] for some in topics]
         types = [", ".join(sorted({topic.type for topic in some})) for some in mine]
         self._result = TopicComparison(name, types[0], types[1])
@@ -205,12 +197,12 @@ class _Tally:
             result.only_b += a is None
             self._note_first(a, b)
             return
-        reason, pixels = _compare(a, b, self._sides, self._options.tolerance)
+        reason, pixels = _compare(a, b, self._sides, self._tolerance)
         if pixels is not None:
             self._add_pixels(pixels)
         if not reason and (a.place > self._last[0]) != (b.place > self._last[1]):
             reason = "order"
-        elif not reason and self._options.times and a.message.time_ns != b.message.time_ns:
+        elif not reason and self._compares_times and a.message.time_ns != b.message.time_ns:
             reason = "log time"
         self._last = a.place, b.place
         if reason:

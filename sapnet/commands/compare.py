@@ -80,13 +80,18 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Compare what the arguments name; return 1 if the recordings differ. Raises SapnetError."""
-    from sapnet.bags.compare import CompareOptions, compare_bags
+    from sapnet.bags.compare import compare_bags
 
-    options = CompareOptions(args.tolerance, tuple(args.topic), tuple(args.ignore), args.times)
     with counting_bar() as progress:
         task = progress.add_task("messages", total=None)
         comparison = compare_bags(
-            args.a, args.b, options, lambda done, total: progress.update(task, completed=done, total=total)
+            args.a,
+            args.b,
+            tolerance=args.tolerance,
+            topics=args.topic,
+            ignore=args.ignore,
+            times=args.times,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if args.json:
         print(json.dumps(_as_json(comparison), indent=2))

@@ -17,7 +17,7 @@ from mcap.writer import Writer as McapWriter
 
 from bag_builders import FRAME_NS, START_NS, Sent, compressed, image, ros1_bag, smooth_frames, text, wheel, write_bag
 from sapnet.bags import matching as pairing
-from sapnet.bags.compare import CompareOptions, Comparison, TopicComparison, compare_bags
+from sapnet.bags.compare import Comparison, TopicComparison, compare_bags
 
 CAMERA = "/camera/image_raw"
 Compare = Callable[..., Comparison]
@@ -31,7 +31,7 @@ def compare(tmp_path: Path) -> Compare:
 
     def run(a: list[Sent] | Path, b: list[Sent] | Path, **options: Any) -> Comparison:
         paths = [some if isinstance(some, Path) else write_bag(tmp_path / f"{next(number)}", some) for some in (a, b)]
-        return compare_bags(*paths, CompareOptions(**options))
+        return compare_bags(*paths, **options)
 
     return run
 
