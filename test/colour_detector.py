@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 SIDE, CELL = 64, 16
-NAMES = ("red", "magenta")
+RED, MAGENTA = 0, 1  # classes
 
 
-def write_colour_detector(path: Path, side: int = SIDE, cell: int = CELL) -> Path:
-    """Input (1, 3, side, side); an output cell is ``cell`` pixels wide, and its box a quarter of the frame.
+def write_colour_detector(path: Path) -> Path:
+    """Input (1, 3, 64, 64); an output cell is 16 pixels wide, and its box a quarter of the frame.
 
     The mean colour of a cell says: objectness ``red - green``; class 0 ``1 - blue``, class 1 ``blue``.
     """
@@ -28,13 +28,13 @@ def write_colour_detector(path: Path, side: int = SIDE, cell: int = CELL) -> Pat
         "others_bias": np.array([0, 0, quarter, quarter, 1, 0], np.float32),
     }
     nodes = [
-        helper.make_node("AveragePool", ["frame"], ["mean"], kernel_shape=[cell, cell], strides=[cell, cell]),
+        helper.make_node("AveragePool", ["frame"], ["mean"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
         helper.make_node("Conv", ["mean", "objectness_weight"], ["signed"]),
         helper.make_node("Relu", ["signed"], ["objectness"]),
         helper.make_node("Conv", ["mean", "others_weight", "others_bias"], ["others"]),
         helper.make_node("Concat", ["objectness", "others"], ["cells"], axis=1),
     ]
-    return save_network(path, nodes, [1, 3, side, side], [1, 7, side // cell, side // cell], constants)
+    return save_network(path, nodes, [1, 3, SIDE, SIDE], [1, 7, SIDE // CELL, SIDE // CELL], constants)
 
 
 def save_network(path, nodes, input_shape, output_shape, constants=None, kind=1) -> Path:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import ParamSpec
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from sapnet.commands.common import add_network_arguments
 from sapnet.errors import SapnetError
+from sapnet.media.sources import IMAGE_SUFFIXES
 
 Given = ParamSpec("Given")
-# Nothing is wrapped.
-_WIDE = 10_000
 
 
 def make_parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -43,6 +38,14 @@ def add_networks(parser: argparse.ArgumentParser, default: Sequence[str]) -> Non
     )
 
 
+def parse_picture(text: str) -> Path:
+    """A file that a picture can be written to."""
+    path = Path(text)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"expected a file that ends in .png, got {text!r}")
+    return path
+
+
 def one_line_errors(name: str) -> Callable[[Callable[Given, int]], Callable[Given, int]]:
     """Wrong input, and what cannot be read or written, end the command with one message on stderr and status 2."""
 
@@ -60,22 +63,13 @@ def one_line_errors(name: str) -> Callable[[Callable[Given, int]], Callable[Give
     return decorate
 
 
-def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], style: box.Box | None = None, width: int = _WIDE
-) -> str:
-    """Aligned text, by default plain; the first column is text, the others are figures, aligned to the right."""
-    is_markdown = style is box.MARKDOWN
-    shown = Table(box=style, padding=0 if style is box.SIMPLE_HEAD else (0, 1))
-    shown.add_column(headings[0], overflow="fold", min_width=12)
-    for heading in headings[1:]:
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*(cell.replace("|", r"\|") if is_markdown else cell for cell in row))
-    text = io.StringIO()
-    Console(file=text, width=width, markup=False).print(shown)
-    lines = [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
-    if is_markdown:
-        # rich has no mark for what is aligned to the right.
-        first, *others = lines[1].split("-|")
-        lines[1] = "-|".join([first, ":|".join(others)])
-    return "\n".join(lines)
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown with aligned columns; the first column is text, the others are figures, aligned to the right."""
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in (headings, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        for first, *others in (lines[0], rule, *lines[1:])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)

@@ -8,19 +8,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich import box
-
-from sapnet import Derainer
-from sapnet.commands.common import derainer_from, parse_positive, progress_bar
-from sapnet.files import write_json
+from sapnet.commands.common import derainer_from, parse_positive, parse_whole, progress_bar
 from sapnet.media.contact_sheet import contact_sheet
 from sapnet.rain import RAIN_PRESETS
-from training.commands import add_networks, make_parser, one_line_errors, table
+from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
 from training.datasets.paired import short_names
-from training.detection import CLEAN, LEGEND, RAINY, Outcome, Setting, run_experiment, summarise
+from training.detection import CLEAN, RAINY, Setting, run_experiment, summarise
 from training.detector import Detector
 
 # Fewer leave the figures to chance.
@@ -45,7 +42,7 @@ the 95 % bootstrap interval over frames, each drawn with all its seeds.
 
 _EXAMPLES = """\
 examples:
-  python -m training.detect --detector fastestdet.onnx --names coco.names --clips drive.mp4 photos/ --output out/
+  python -m training.detect --detector fastestdet.onnx --clips drive.mp4 photos/ --picture detect.png
   python -m training.detect --detector fastestdet.onnx --clips drive.mp4 --weights sapnet_fast mine.safetensors --json
 """
 
@@ -74,17 +71,14 @@ def _describe(report: Mapping[str, Any]) -> str:
     rows = [
         [version, *(_cell(figures.get(name)) for name in _COLUMNS)] for version, figures in report["figures"].items()
     ]
-    return f"{setting}\n\n{table(['frames', *_COLUMNS.values()], rows, box.MARKDOWN)}"
+    return f"{setting}\n\n{table(['frames', *_COLUMNS.values()], rows)}"
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
     setting = Setting(
         tuple(args.clips), args.rain, tuple(args.seeds), args.stride, args.max_width, args.confidence, args.iou
     )
-    detector = Detector(args.detector, args.names)
-    if args.output:
-        # Before the hours that the figures take rather than after.
-        args.output.mkdir(parents=True, exist_ok=True)
+    detector = Detector(args.detector)
     names = short_names([CLEAN, RAINY, *args.weights])
     with ExitStack() as stack:
         derainers = {
@@ -95,38 +89,26 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         outcome = run_experiment(
             setting, detector, derainers, lambda done, total: progress.update(task, completed=done, total=total)
         )
-    report = _report(setting, args, outcome, derainers)
-    if args.output:
-        _write(args.output, report, outcome)
-    return report
-
-
-def _report(
-    setting: Setting, args: argparse.Namespace, outcome: Outcome, derainers: Mapping[str, Derainer]
-) -> dict[str, Any]:
+    if args.picture:
+        contact_sheet(outcome.pictures, args.picture, outcome.labels)
+    networks = {
+        name: {
+            "weights": derainer.weights,
+            "stages": derainer.stages,
+            "backend": derainer.backend_name,
+            "precision": derainer.precision,
+        }
+        for name, derainer in derainers.items()
+    }
     return {
         "detector": str(args.detector),
         **asdict(setting),
         "clips": [str(clip) for clip in setting.clips],
-        "frames": len(outcome.clean_detections),
-        "clean_detections": sum(outcome.clean_detections),
-        "networks": {
-            name: {
-                "weights": derainer.weights,
-                "stages": derainer.stages,
-                "backend": derainer.backend_name,
-                "precision": derainer.precision,
-            }
-            for name, derainer in derainers.items()
-        },
-        "figures": summarise(outcome),
+        "frames": len(outcome.expected),
+        "clean_detections": sum(outcome.expected),
+        "networks": networks,
+        "figures": summarise(outcome.counts),
     }
-
-
-def _write(folder: Path, report: dict[str, Any], outcome: Outcome) -> None:
-    write_json(folder / "detect.json", report)
-    first, *others = outcome.labels
-    contact_sheet(outcome.pictures, folder / "detect.png", [f"{first}   ({LEGEND})", *others])
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:
@@ -136,29 +118,35 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
     return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def _parse_share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1, got {text!r}")
+    return share
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("detect", _DESCRIPTION, _EXAMPLES)
     add_networks(parser, default=["sapnet_fast"])
+    seed = partial(parse_whole, lowest=0)
     default = "(default: %(default)s)"
     add = parser.add_argument
     add("--detector", required=True, type=Path, metavar="MODEL", help="ONNX file of FastestDet's layout")
-    add("--names", type=Path, metavar="FILE", help="its classes, one per line, for the picture")
     add("--clips", nargs="+", required=True, type=Path, metavar="IN", help="clean videos, images, folders of images")
-    add("--rain", choices=RAIN_PRESETS, default=Setting.rain, help="default: %(default)s")
-    add("--seeds", nargs="+", type=int, default=Setting.seeds, metavar="N", help="of the rain (default: 1 2 3)")
+    add("--rain", choices=RAIN_PRESETS, default=Setting.rain, help=default)
+    add("--seeds", nargs="+", type=seed, default=Setting.seeds, metavar="N", help="of the rain (default: 1 2 3)")
+    stride = f"take every Nth frame of videos {default}"
+    add("--stride", type=parse_positive, default=Setting.stride, metavar="N", help=stride)
+    width = "scale wider frames down first"
+    add("--max-width", type=parse_positive, default=Setting.max_width, metavar="N", help=width)
+    add("--confidence", type=_parse_share, default=Setting.confidence, help=f"what counts as detected {default}")
+    add("--iou", type=_parse_share, default=Setting.iou, help=f"overlap that makes two objects the same {default}")
     add(
-        "--stride",
-        type=parse_positive,
-        default=Setting.stride,
-        metavar="N",
-        help=f"take every Nth frame of videos {default}",
+        "--picture",
+        type=parse_picture,
+        metavar="PNG",
+        help="write a few frames: found again green, missed red, new yellow",
     )
-    add(
-        "--max-width", type=parse_positive, default=Setting.max_width, metavar="N", help="scale wider frames down first"
-    )
-    add("--confidence", type=float, default=Setting.confidence, help=f"what counts as detected {default}")
-    add("--iou", type=float, default=Setting.iou, help=f"overlap that makes two objects the same {default}")
-    add("--output", type=Path, metavar="DIR", help="write detect.png, a few frames with boxes, and detect.json there")
     add("--json", action="store_true", help="print JSON instead of a table")
     return parser
 

@@ -5,13 +5,13 @@ What it finds on the clean frames is expected; the figures say what it loses to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,12 +43,7 @@ _RATIOS: Mapping[str, tuple[int, int]] = MappingProxyType(
 _RESAMPLES = 2000
 _INTERVAL = (0.025, 0.975)
 
-LEGEND = "green: again, red: missed, yellow: new"
-
-_FOUND, _MISSED, _NEW = (80, 210, 80), (70, 70, 245), (40, 200, 250)
-_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.55
-# Twice the width of a contact sheet's cell, so that lines and letters come out crisp.
-_WIDTH = 640
+_GREEN, _RED, _YELLOW = (80, 210, 80), (70, 70, 245), (40, 200, 250)
 
 
 @dataclass(frozen=True)
@@ -68,31 +63,23 @@ class Setting:
     confidence: float = 0.4
     iou: float = 0.5
 
-    def __post_init__(self) -> None:
-        for name in ("confidence", "iou"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"got {name} {getattr(self, name)}, expected a number above 0, at most 1")
-        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"got seeds {self.seeds}, expected different whole numbers from 0")
-
     def frames(self) -> Iterator[tuple[str, Frame]]:
         """Names and clean frames, uint8 (H, W, 3) BGR; the same each time. Raises SapnetError."""
         for source in map(open_source, self.clips):
             for name, frame in islice(source, None, None, self.stride if source.fps else 1):
-                clip = source.path.name
-                yield clip if name == clip else f"{clip} {name}", limit_width(frame, self.max_width)
+                yield f"{source.path.name} {name}", limit_width(frame, self.max_width)
 
 
 @dataclass
 class Outcome:
     """What was found.
 
-    clean_detections: how many on each clean frame. counts: version of the frames (clean, rainy, derained by ...)
+    expected: how many objects on each clean frame. counts: version of the frames (clean, rainy, derained by ...)
     -> ``count`` of each frame, (frames, 4), its seeds added up.
     pictures, labels: rows of a contact sheet, a few frames under the first seed's rain.
     """
 
-    clean_detections: list[int]
+    expected: list[int]
     counts: dict[str, Floats]
     pictures: list[dict[str, Frame]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -120,20 +107,18 @@ def run_experiment(
     outcome = Outcome([len(objects) for objects in expected], counts)
     shown = {found_on[at] for at in np.linspace(0, len(found_on) - 1, _SHOWN_FRAMES).round().astype(int)}
     rain = cache(partial(RainSynthesizer, setting.rain))
-    on_frame(0, len(expected))
     for index, ((name, clean), objects) in enumerate(zip(setting.frames(), expected, strict=True)):
+        on_frame(index, len(expected))
         for seed in setting.seeds:
             rainy = rain(*clean.shape[:2], seed).add(clean, index)[0]
             frames = {CLEAN: clean, RAINY: rainy, **{by: derain([rainy])[0].image for by, derain in derainers.items()}}
             found = {version: detector(frame, setting.confidence) for version, frame in frames.items()}
-            tallies = {version: count(detections, objects, setting.iou) for version, detections in found.items()}
-            for version, tally in tallies.items():
-                counts[version][index] += tally
+            for version, detections in found.items():
+                counts[version][index] += count(detections, objects, setting.iou)
             if index in shown and seed == setting.seeds[0]:
-                draw = partial(draw_detections, expected=objects, names=detector.names, iou=setting.iou)
-                outcome.pictures.append({version: draw(frames[version], found[version]) for version in frames})
-                outcome.labels.append(_label(name, tallies))
-        on_frame(index + 1, len(expected))
+                boxes = {at: draw_detections(frames[at], found[at], objects, setting.iou) for at in frames}
+                outcome.pictures.append(boxes)
+                outcome.labels.append(name)
     return outcome
 
 
@@ -167,16 +152,16 @@ def count(found: Detections, expected: Detections, iou: float) -> Floats:
     return np.array((len(expected), len(found), hits.sum(), found.confidences[hits].sum()), np.float64)
 
 
-def summarise(outcome: Outcome) -> dict[str, dict[str, Any]]:
+def summarise(counts: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
     """Version of the frames -> figure -> its value and 95 % bootstrap interval, None where they are undefined.
 
-    ``won_back``, of derained versions: the share of the recall that rain took which deraining gave back, below 0 where
-    it took more.
+    counts: of an Outcome. ``won_back``, of derained versions: the share of the recall that rain took which deraining
+    gave back, below 0 where it took more.
     """
-    sums = {version: _pool(counts) for version, counts in outcome.counts.items()}
+    sums = {version: _pool(of_frames) for version, of_frames in counts.items()}
     figures: dict[str, dict[str, Any]] = {}
-    for version, counts in sums.items():
-        values = {name: _ratio(counts[:, part], counts[:, whole]) for name, (part, whole) in _RATIOS.items()}
+    for version, pooled in sums.items():
+        values = {name: _ratio(pooled[:, part], pooled[:, whole]) for name, (part, whole) in _RATIOS.items()}
         if version not in (CLEAN, RAINY):
             in_rain = _ratio(sums[RAINY][:, _MATCHED], sums[RAINY][:, _EXPECTED])
             values["won_back"] = _ratio(values["recall"] - in_rain, 1 - in_rain)
@@ -207,38 +192,13 @@ def _figure(values: Floats) -> dict[str, Any]:
     return {"value": None if np.isnan(value) else value, "interval": bounds}
 
 
-def _label(name: str, tallies: Mapping[str, Floats]) -> str:
-    return f"{name}: " + "; ".join(
-        f"{version} {matched:.0f} of {expected:.0f}" + (f" and {found - matched:.0f} new" if found > matched else "")
-        for version, (expected, found, matched, _) in tallies.items()
-        if version != CLEAN
-    )
-
-
-def draw_detections(frame: Frame, found: Detections, expected: Detections, names: Sequence[str], iou: float) -> Frame:
-    """A copy of the frame, 640 columns wide, with the boxes of found and missed objects; see ``LEGEND``."""
-    scale = _WIDTH / frame.shape[1]
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    picture = cast(Frame, cv2.resize(frame, None, fx=scale, fy=scale, interpolation=method))
+def draw_detections(frame: Frame, found: Detections, expected: Detections, iou: float) -> Frame:
+    """A copy of the frame with boxes: green around what was found again, red around what was missed, yellow if new."""
+    picture = frame.copy()
     partners = match(found, expected, iou).tolist()
-    objects = [(expected, index, _MISSED) for index in range(len(expected)) if index not in partners]
-    objects += [(found, index, _NEW if partner < 0 else _FOUND) for index, partner in enumerate(partners)]
-    written = np.zeros(picture.shape[:2], np.bool_)
-    for detections, index, colour in objects:
-        left, top, right, bottom = (round(side) for side in (detections.boxes[index] * scale).tolist())
-        cv2.rectangle(picture, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
-        text = f"{names[detections.classes[index]]} {detections.confidences[index]:.2f}"
-        _write(picture, written, text, left, top - 4, colour)
+    boxes = [(expected.boxes[index], _RED) for index in range(len(expected)) if index not in partners]
+    boxes += [(box, _YELLOW if at < 0 else _GREEN) for box, at in zip(found.boxes, partners, strict=True)]
+    for box, colour in boxes:
+        left, top, right, bottom = box.round().astype(int).tolist()
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, max(1, frame.shape[1] // 320), cv2.LINE_AA)
     return picture
-
-
-def _write(
-    picture: Frame, written: NDArray[np.bool_], text: str, left: int, bottom: int, colour: tuple[int, int, int]
-) -> None:
-    """A line of text, unless it would cover another, which ``written`` marks."""
-    (width, height), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
-    left, bottom = max(0, min(left, picture.shape[1] - width)), max(height, bottom)
-    place = written[bottom - height : bottom, left : left + width]
-    if not place.any():
-        place[:] = True
-        cv2.putText(picture, text, (left, bottom), _FONT, _FONT_SCALE, colour, 1, cv2.LINE_AA)

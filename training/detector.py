@@ -48,26 +48,34 @@ class Detections:
 
 
 class Detector:
-    """Finds objects of ``names`` in frames.
+    """Finds objects in frames.
 
-    path: an ONNX file of FastestDet's layout. names: a text file with a class per line; numbers without it.
-    Raises SapnetError for what is missing, no ONNX or of another layout.
+    path: an ONNX file of FastestDet's layout. Raises SapnetError for what is missing, no ONNX or of another layout.
     """
 
-    def __init__(self, path: Path, names: Path | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self._session = _open_session(path)
-        (height, width), classes = _require_layout(self._session, path)
-        self._size = width, height
-        self.names = [f"class {index}" for index in range(classes)] if names is None else _read_names(names)
-        if len(self.names) != classes:
-            raise SapnetError(f"{names} has {len(self.names)} names, but {path} knows {classes} classes")
+        nodes = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = ([(node.shape, node.type) for node in some] for some in nodes)
+        match inputs, outputs:
+            case [([1, 3, int(height), int(width)], "tensor(float)")], [
+                ([1, int(channels), int(rows), int(columns)], _)
+            ]:
+                if channels > _BOX_CHANNELS and (rows * _CELL, columns * _CELL) == (height, width):
+                    self._size = width, height
+                    return
+        raise SapnetError(
+            f"{path} is no detector of FastestDet's layout: it has inputs {inputs} and outputs {outputs}; expected one "
+            "input [1, 3, H, W] of tensor(float) with H and W fixed, and one output [1, 5 + classes, H/16, W/16]"
+        )
 
     def __call__(self, frame: Frame, confidence: float) -> Detections:
         """Objects of at least this confidence in a frame, uint8 (H, W, 3) BGR; boxes end at its border."""
         stretched = cv2.resize(frame, self._size, interpolation=cv2.INTER_LINEAR)
         batch = stretched.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / np.float32(255)
         height, width, _ = frame.shape
-        return decode(_run(self._session, batch)[0][0], height, width, confidence)
+        (prediction,) = self._session.run(None, {self._session.get_inputs()[0].name: batch})
+        return decode(prediction[0], height, width, confidence)
 
 
 def decode(prediction: NDArray[np.float32], height: int, width: int, confidence: float) -> Detections:
@@ -108,40 +116,3 @@ def _open_session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as err:  # onnxruntime's errors have no common base
         raise SapnetError(f"{path} is not a network that onnxruntime can run: {err}") from err
-
-
-def _require_layout(session: Any, path: Path) -> tuple[tuple[int, int], int]:
-    """Height and width of the input and the number of classes. Raises SapnetError for another layout."""
-    inputs = [(node.shape, node.type) for node in session.get_inputs()]
-    outputs = [node.shape for node in session.get_outputs()]
-    match inputs:
-        case [([1, 3, int(height), int(width)], "tensor(float)")]:
-            outputs = [result.shape for result in _run(session, np.zeros((1, 3, height, width), np.float32))]
-            match outputs:
-                case [(1, channels, rows, columns)] if channels > _BOX_CHANNELS and (rows * _CELL, columns * _CELL) == (
-                    height,
-                    width,
-                ):
-                    return (height, width), channels - _BOX_CHANNELS
-    raise SapnetError(
-        f"{path} is no detector of FastestDet's layout: it has inputs {_say(shape for shape, _ in inputs)} of "
-        f"{', '.join(kind for _, kind in inputs)} and outputs {_say(outputs)}; expected one input (1, 3, H, W) of "
-        "tensor(float) with H and W fixed, and one output (1, 5 + classes, H/16, W/16)"
-    )
-
-
-def _run(session: Any, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    results: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: batch})
-    return results
-
-
-def _say(shapes: Any) -> str:
-    return ", ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
-
-
-def _read_names(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        raise SapnetError(f"{path} cannot be read as a list of class names: {err}") from err
-    return [line.strip() for line in lines if line.strip()]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from sapnet.commands.common import counting_bar, derainer_from, parse_whole
-from sapnet.files import replacing
-from sapnet.media.sources import IMAGE_SUFFIXES
+from sapnet.media.contact_sheet import contact_sheet
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
-from training.commands import add_networks, make_parser, one_line_errors
-from training.datasets.paired import check_pairs, find_pairs, set_folders, short_names
-from training.reports import Sheet, to_json, to_markdown, to_text
-from training.scores import Method, SetReport, network, rainy_input, results, score
+from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
+from training.datasets.paired import ImagePair, check_pairs, find_pairs, read_pair, set_folders, short_names
+from training.metrics import Image, Plane, true_streaks
+from training.scores import FIGURES, QUALITY, Method, Score, network, rainy_input, results, score
 
 _DESCRIPTION = """\
 Score weights, or images that another program wrote, on paired data sets: PSNR (dB) and SSIM on Y and on RGB, means
@@ -29,13 +33,34 @@ _EXAMPLES = """\
 examples:
   python -m training.evaluate --data Rain100L Rain100H
   python -m training.evaluate --weights sapnet_fast mine.safetensors --data Rain100L --sheet sheet.png
-  python -m training.evaluate --weights sapnet_fast --data Rain12 --every-stage --markdown
-  python -m training.evaluate --results derained/ --data Rain1400 --json scores.json
+  python -m training.evaluate --weights sapnet_fast --data Rain12 --every-stage
+  python -m training.evaluate --results derained/ --data Rain1400 --json > scores.json
 """
-_STDOUT = "-"
-_FORMATS: Mapping[str, Callable[[Sequence[SetReport]], str]] = MappingProxyType(
-    {"json": to_json, "markdown": to_markdown}
-)
+# Heading and digits after the point of each of FIGURES.
+_COLUMNS: Mapping[str, tuple[str, int]] = {
+    "psnr_y": ("PSNR Y", 2),
+    "ssim_y": ("SSIM Y", 3),
+    "psnr_rgb": ("PSNR RGB", 2),
+    "ssim_rgb": ("SSIM RGB", 3),
+    "precision": ("precision", 3),
+    "recall": ("recall", 3),
+    "f1": ("F1", 3),
+    "matthews": ("Matthews", 3),
+}
+
+
+@dataclass
+class SetReport:
+    """What was measured on one data set, method by method; the first is the rainy input.
+
+    name: in tables. folder: as given. pictures: of the images that the sheet shows, by their pairs' names.
+    """
+
+    name: str
+    folder: str
+    pairs: Sequence[ImagePair]
+    scores: list[Score] = field(default_factory=list)
+    pictures: dict[str, dict[str, Image | Plane]] = field(default_factory=dict)
 
 
 @one_line_errors("evaluate")
@@ -43,11 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if [getattr(args, name) for name in _FORMATS].count(_STDOUT) > 1:
-        parser.error(f"only one of --{', --'.join(_FORMATS)} can be printed; give the others a FILE")
     if args.stages and args.every_stage:
         parser.error("argument --every-stage: not allowed with argument --stages")
-    _write(_measure(args), args)
+    reports = _measure(args)
+    print(_to_json(reports) if args.json else "\n\n".join(map(_to_markdown, reports)))
     return 0
 
 
@@ -80,32 +104,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="T",
         help="luma, 0 to 255, that must be taken out of a pixel to mark it as a streak (default: %(default)s)",
     )
-    for name in _FORMATS:
-        add(f"--{name}", nargs="?", const=_STDOUT, metavar="FILE", help="write it to FILE, or print it, not the table")
-    add("--sheet", type=_parse_sheet, metavar="PNG", help="write pictures of the best, the median and the worst image")
+    add("--json", action="store_true", help="print JSON, with the figures of each image, instead of a table")
+    add("--sheet", type=parse_picture, metavar="PNG", help="write pictures of the best, the median and the worst image")
     return parser
-
-
-def _parse_sheet(text: str) -> Path:
-    path = Path(text)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise argparse.ArgumentTypeError(f"expected a file that ends in .png, got {text!r}")
-    return path
 
 
 def _measure(args: argparse.Namespace) -> list[SetReport]:
     """Score all that was asked for, and write the sheet. Raises SapnetError, ValueError."""
     reports = _open_data(args.data)
-    sheet = Sheet()
     with counting_bar() as progress:
         for report, method, is_shown in _methods(args, reports):
             task = progress.add_task(f"{report.name}: {method.name}", total=len(report.pairs))
             report.scores.append(score(method, report.pairs, on_image=partial(progress.advance, task)))
             progress.remove_task(task)
             if args.sheet and is_shown:
-                sheet.add(report, report.scores[-1])
+                _add_pictures(report)
     if args.sheet:
-        sheet.write(args.sheet)
+        shown = [(report, name) for report in reports for name in report.pictures]
+        rows = [report.pictures[name] for report, name in shown]
+        contact_sheet(rows, args.sheet, [_label(*one) for one in shown])
     return reports
 
 
@@ -145,18 +162,71 @@ def _stage_counts(args: argparse.Namespace, weights: str) -> Sequence[int]:
         return range(1, derainer.stages + 1)
 
 
-def _write(reports: Sequence[SetReport], args: argparse.Namespace) -> None:
-    """Print one format, and write those that were asked for as files. Raises SapnetError."""
-    wanted = {name: file for name in _FORMATS if (file := getattr(args, name))}
-    for name, file in wanted.items():
-        text = _FORMATS[name](reports)
-        if file == _STDOUT:
-            print(text, end="")
-        else:
-            with replacing(Path(file)) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-    if _STDOUT not in wanted.values():
-        print(to_text(reports), end="")
+def _add_pictures(report: SetReport) -> None:
+    """Derain the images that are shown once more: the best, the median and the worst by the first method shown."""
+    method, figures = report.scores[-1].method, report.scores[-1].images
+    if not report.pictures:
+        order = sorted(figures, key=lambda name: figures[name]["psnr_y"], reverse=True)
+        report.pictures = {name: {} for name in (order[0], order[len(order) // 2], order[-1])}
+    for pair in report.pairs:
+        if (row := report.pictures.get(pair.name)) is not None:
+            rainy, clean = read_pair(pair)
+            streaks = np.where(true_streaks(rainy, clean), 255, 0).astype(np.uint8)
+            derained, mask = method.derain(pair, rainy)
+            row |= {"rainy": rainy, "clean": clean, "true streaks": streaks}
+            row |= {method.name: derained, f"{method.name}: mask": mask}
+
+
+def _label(report: SetReport, image: str) -> str:
+    figures = {score.method.name: score.images[image] for score in report.scores}
+    said = (f"{name} {of_image['psnr_y']:.2f} dB / {of_image['ssim_y']:.3f}" for name, of_image in figures.items())
+    return f"{report.name} {image}: {', '.join(said)}"
+
+
+def _to_markdown(report: SetReport) -> str:
+    """A heading and a table of means."""
+    truth = report.scores[0].figures
+    setting = (
+        f"{len(report.pairs)} pairs; {truth['streak_share']:.1%} of the pixels are streaks, "
+        f"a mask of all pixels has F1 {truth['f1_all_ones']:.3f}"
+    )
+    headings = ("method", "stages", *(heading for heading, _ in _COLUMNS.values()))
+    return f"### {report.name}\n\n{setting}\n\n{table(headings, map(_cells, report.scores))}"
+
+
+def _cells(score: Score) -> list[str]:
+    """A method's name, stages and figures; none of a mask where the method has none."""
+    method = score.method
+    shown = FIGURES if method.mask_threshold is not None else QUALITY
+    cells = [f"{score.figures[name]:.{digits}f}" if name in shown else "" for name, (_, digits) in _COLUMNS.items()]
+    return [method.name, str(method.stages or ""), *cells]
+
+
+def _to_json(reports: Sequence[SetReport]) -> str:
+    """A list of data sets, each with its methods, each with its images; null for an infinite PSNR."""
+    data = [
+        {
+            "name": report.name,
+            "folder": report.folder,
+            "pairs": len(report.pairs),
+            **{name: report.scores[0].figures[name] for name in ("streak_share", "f1_all_ones")},
+            "methods": [_score_as_json(score) for score in report.scores],
+        }
+        for report in reports
+    ]
+    return json.dumps(data, indent=2, allow_nan=False)
+
+
+def _score_as_json(score: Score) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in vars(score.method).items() if name != "derain"},
+        **_finite(score.figures),
+        "images": [{"name": name, **_finite(figures)} for name, figures in score.images.items()],
+    }
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: figures[name] if math.isfinite(figures[name]) else None for name in FIGURES}
 
 
 if __name__ == "__main__":

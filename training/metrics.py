@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from sapnet.images.frame import to_y
 
 Image = NDArray[np.uint8]
 Plane = NDArray[np.uint8]
+Counts = NDArray[np.int64]
 
 # Luma 0.299 R + 0.587 G + 0.114 B in BGR order, and what rain must add to it to count as a streak (10/255): in
 # whole thousandths, because gray rain often adds exactly 10, which a rounded sum puts on either side.
@@ -56,57 +56,30 @@ def streak_strength(rainy: Image, derained: Image) -> Plane:
     return strength
 
 
-@dataclass(frozen=True)
-class MaskCounts:
-    """Pixels of predicted against true streak masks; add them up to pool images."""
+def count_pixels(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
+    """Pixels of two masks: true positive, false positive, false negative, true negative; add up to pool images."""
+    cells = (predicted & truth, predicted & ~truth, ~predicted & truth, ~predicted & ~truth)
+    return np.array([np.count_nonzero(cell) for cell in cells])
 
-    true_positive: int = 0
-    false_positive: int = 0
-    false_negative: int = 0
-    true_negative: int = 0
 
-    @classmethod
-    def of(cls, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> MaskCounts:
-        """Count two boolean masks of one shape."""
-        both = int(np.count_nonzero(predicted & truth))
-        positive, actual = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
-        return cls(both, positive - both, actual - both, truth.size - positive - actual + both)
+def mask_figures(counts: Counts) -> dict[str, float]:
+    """Figures of a streak mask, 0 where they would divide by nothing.
 
-    def __add__(self, other: MaskCounts) -> MaskCounts:
-        return MaskCounts(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
-
-    @property
-    def streak_share(self) -> float:
-        """Share of all pixels that truly are streaks."""
-        actual = self.true_positive + self.false_negative
-        return _ratio(actual, actual + self.false_positive + self.true_negative)
-
-    @property
-    def precision(self) -> float:
-        """Share of predicted streak pixels that are true; 0 where none was predicted."""
-        return _ratio(self.true_positive, self.true_positive + self.false_positive)
-
-    @property
-    def recall(self) -> float:
-        """Share of true streak pixels that were predicted; 0 where there are none."""
-        return _ratio(self.true_positive, self.true_positive + self.false_negative)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
-        return _ratio(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
-
-    @property
-    def f1_all_ones(self) -> float:
-        """F1 of a mask that calls every pixel a streak: what any useful mask must beat."""
-        actual = self.true_positive + self.false_negative
-        return _ratio(2 * actual, 2 * actual + self.false_positive + self.true_negative)
-
-    @property
-    def matthews(self) -> float:
-        """Matthews correlation in [-1, 1]; 0 for a mask that says nothing, all ones included."""
-        tp, fp, fn, tn = self.true_positive, self.false_positive, self.false_negative, self.true_negative
-        return _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+    precision, recall: share of the predicted streak pixels that are true, and of the true ones that were predicted.
+    f1: their harmonic mean. matthews: correlation in [-1, 1], 0 for a mask that says nothing, all ones included.
+    streak_share: of all pixels, those that truly are streaks. f1_all_ones: of a mask that calls every pixel a streak,
+    which any useful mask must beat.
+    """
+    tp, fp, fn, tn = (int(count) for count in counts)
+    streaks, pixels = tp + fn, tp + fp + fn + tn
+    return {
+        "precision": _ratio(tp, tp + fp),
+        "recall": _ratio(tp, streaks),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "matthews": _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * streaks * (tn + fp) * (tn + fn))),
+        "streak_share": _ratio(streaks, pixels),
+        "f1_all_ones": _ratio(2 * streaks, streaks + pixels),
+    }
 
 
 def _ratio(part: float, whole: float) -> float:

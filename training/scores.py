@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,14 +15,22 @@ from sapnet.images.frame import psnr, psnr_y
 from sapnet.media.sources import read_image
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, streak_mask
 from training.datasets.paired import ImagePair, check_pairs, images_in, read_pair, refuse
-from training.metrics import Image, MaskCounts, Plane, ssim_rgb, ssim_y, streak_strength, true_streaks
+from training.metrics import (
+    Image,
+    Plane,
+    count_pixels,
+    mask_figures,
+    ssim_rgb,
+    ssim_y,
+    streak_strength,
+    true_streaks,
+)
 
 _MEASURES: Mapping[str, Callable[[Image, Image], float]] = MappingProxyType(
     {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr, "ssim_rgb": ssim_rgb}
 )
 QUALITY = tuple(_MEASURES)
-MASK = ("precision", "recall", "f1", "matthews")
-FIGURES = (*QUALITY, *MASK)
+FIGURES = (*QUALITY, "precision", "recall", "f1", "matthews")
 
 
 @dataclass(frozen=True)
@@ -89,40 +96,16 @@ def _find_results(folder: Path, pairs: Sequence[ImagePair]) -> Mapping[ImagePair
 
 
 @dataclass(frozen=True)
-class ImageScore:
-    """Figures of one image against its clean one. quality: by the names of ``QUALITY``, an infinite PSNR if equal."""
-
-    name: str
-    quality: Mapping[str, float]
-    mask: MaskCounts
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """By the names of ``FIGURES``."""
-        return {**self.quality, **_of_mask(self.mask)}
-
-
-@dataclass(frozen=True)
 class Score:
-    """Figures of a method, in the order of the pairs."""
+    """Figures of a method by the names of ``FIGURES`` and of ``mask_figures``; an infinite PSNR if images are equal.
+
+    images: of each image by its pair's name. figures: means over images of PSNR and SSIM, and of the mask over all
+    pixels of all images.
+    """
 
     method: Method
-    images: Sequence[ImageScore]
-
-    @cached_property
-    def mask(self) -> MaskCounts:
-        """All pixels of all images."""
-        return sum((image.mask for image in self.images), MaskCounts())
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """By the names of ``FIGURES``: means over images of PSNR and SSIM, and the pooled mask's figures."""
-        quality = {name: float(np.mean([image.quality[name] for image in self.images])) for name in QUALITY}
-        return quality | _of_mask(self.mask)
-
-
-def _of_mask(mask: MaskCounts) -> dict[str, float]:
-    return {name: float(getattr(mask, name)) for name in MASK}
+    images: Mapping[str, Mapping[str, float]]
+    figures: Mapping[str, float]
 
 
 def score(method: Method, pairs: Sequence[ImagePair], on_image: Callable[[], None] = lambda: None) -> Score:
@@ -130,29 +113,14 @@ def score(method: Method, pairs: Sequence[ImagePair], on_image: Callable[[], Non
 
     Raises SapnetError where an image cannot be read or derained.
     """
-    images = []
+    images, pooled = {}, np.zeros(4, np.int64)
     for pair in pairs:
         rainy, clean = read_pair(pair)
         derained, mask = method.derain(pair, rainy)
+        counts = count_pixels(mask > 0, true_streaks(rainy, clean))
         quality = {name: measure(derained, clean) for name, measure in _MEASURES.items()}
-        images.append(ImageScore(pair.name, quality, MaskCounts.of(mask > 0, true_streaks(rainy, clean))))
+        images[pair.name] = {**quality, **mask_figures(counts)}
+        pooled += counts
         on_image()
-    return Score(method, images)
-
-
-@dataclass
-class SetReport:
-    """What was measured on one data set, method by method; the first is the rainy input.
-
-    name: in tables. folder: as given.
-    """
-
-    name: str
-    folder: str
-    pairs: Sequence[ImagePair]
-    scores: list[Score] = field(default_factory=list)
-
-    @property
-    def truth(self) -> MaskCounts:
-        """Whose ``streak_share`` and ``f1_all_ones`` depend on the data set alone."""
-        return self.scores[0].mask
+    means = {name: float(np.mean([figures[name] for figures in images.values()])) for name in QUALITY}
+    return Score(method, images, {**means, **mask_figures(pooled)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.detection import Outcome, count, match, overlaps, summarise
+from training.detection import count, match, overlaps, summarise
 from training.detector import Detections
 
 
@@ -55,8 +55,7 @@ class TestFigures:
     def summary(self, *derained: list[float]) -> dict[str, dict[str, float | None]]:
         """Values of the derained version's figures, whose frames these are, where rain left 4 of 10 objects."""
         counts = {"rainy": [[10, 4, 4, 2]] * len(derained), "derained": derained}
-        outcome = Outcome([10] * len(derained), {name: np.array(rows, np.float64) for name, rows in counts.items()})
-        return summarise(outcome)["derained"]
+        return summarise({name: np.array(rows, np.float64) for name, rows in counts.items()})["derained"]
 
     def test_of_known_counts(self):
         figures = self.summary([2, 4, 1, 0.7], [1, 0, 1, 0.6])
@@ -70,7 +69,7 @@ class TestFigures:
 
     def test_versions_draw_the_same_frames(self):
         rows = np.random.default_rng(0).uniform((8, 0, 0, 0), (9, 9, 8, 8), (12, 4))
-        figures = summarise(Outcome([1] * 12, {"rainy": rows, "derained": rows}))
+        figures = summarise({"rainy": rows, "derained": rows})
         assert figures["derained"]["won_back"] == {"value": 0, "interval": [0, 0]}
 
     def test_the_interval_is_that_of_a_share(self):
