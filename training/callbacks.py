@@ -67,8 +67,7 @@ class Throughput(L.Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self._begin = self._free = time.monotonic()
-        self._waited, self._steps = 0.0, 0
+        self._restart()
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._restart()
@@ -80,14 +79,15 @@ class Throughput(L.Callback):
         self._free = time.monotonic()
         self._steps += 1
         if self._steps == self.every:
-            figures = {
-                "time/steps_per_s": self._steps / (self._free - self._begin),
-                "time/data_share": self._waited / (self._free - self._begin),
-            }
+            taken_s = self._free - self._begin
+            figures = {"time/steps_per_s": self._steps / taken_s, "time/data_share": self._waited / taken_s}
             if trainer.logger is not None:
                 trainer.logger.log_metrics(figures, trainer.global_step)
             if trainer.is_global_zero and not sys.stderr.isatty():
-                print(self._line(trainer, *figures.values()), file=sys.stderr)
+                shown = {**trainer.callback_metrics, **figures}
+                names = ("train/loss", "val/psnr", *figures)
+                said = "  ".join(f"{name} {float(shown[name]):.4g}" for name in names if name in shown)
+                print(f"step {trainer.global_step} of {trainer.max_steps}  {said}", file=sys.stderr)
             self._restart()
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -97,9 +97,3 @@ class Throughput(L.Callback):
     def _restart(self) -> None:
         self._begin = self._free = time.monotonic()
         self._waited, self._steps = 0.0, 0
-
-    def _line(self, trainer: L.Trainer, steps_per_s: float, data_share: float) -> str:
-        shown = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/psnr")}
-        values = "".join(f"  {name} {float(value):.4f}" for name, value in shown.items() if value is not None)
-        speed = f"{steps_per_s:.2f} steps/s, {100 * data_share:.0f} % waiting for data"
-        return f"step {trainer.global_step} of {trainer.max_steps}{values}  {speed}"

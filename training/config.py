@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
 
 from sapnet.config import PRESETS
 from training.datasets.augment import Augmentation
@@ -158,10 +157,6 @@ class TrainConfig:
         _check("seed", self.seed, 0)
         _check("validate_every", self.validate_every, 1)
         _check("checkpoint_every", self.checkpoint_every, 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON and YAML."""
-        return asdict(self)
 
 
 def _check(name: str, value: int, least: int) -> None:

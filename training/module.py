@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from sapnet.config import PRESETS
 from sapnet.images.frame import psnr_y, to_frames, to_tensor
@@ -19,10 +20,10 @@ from sapnet.model.sapnet import SAPNet
 from sapnet.model.weights import load_weights
 from training.config import OptimizerConfig, TrainConfig
 from training.datasets.paired import ImagePair, read_pair
-from training.datasets.synthetic import Sample
 from training.losses.combined import DerainingLoss
 from training.losses.edge import edge_agreement
 from training.metrics import ssim_y
+from training.stream import Sample, Stream, make_loader
 
 _SHOWN = 4  # images of a validation grid
 
@@ -35,10 +36,16 @@ class DerainingModule(L.LightningModule):
     the sets' mean. The state is the network's alone.
     """
 
-    def __init__(self, config: TrainConfig, validation: Mapping[str, Sequence[ImagePair]] | None = None) -> None:
-        """validation: pairs of each validation set by its name; batches of it are their numbers."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        stream: Stream | None = None,
+        validation: Mapping[str, Sequence[ImagePair]] | None = None,
+    ) -> None:
+        """stream: of the whole run. validation: pairs of each validation set by its name; batches are their numbers."""
         super().__init__()
         self.config = config
+        self.stream = stream
         self.network = make_network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.validation = dict(validation or {})
         self._loss: DerainingLoss | None = None
@@ -46,6 +53,14 @@ class DerainingModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         self._loss = DerainingLoss(self.config.loss)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        assert self.stream is not None
+        trainer = self.trainer
+        return make_loader(self.stream, trainer.global_step, trainer.global_rank, trainer.world_size)
+
+    def val_dataloader(self) -> list[DataLoader[int]]:
+        return [DataLoader(range(len(pairs)), batch_size=None) for pairs in self.validation.values()]  # type: ignore[arg-type]
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
         assert self._loss is not None

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
 
 from sapnet.files import replacing
 from sapnet.memory import keep_freed_memory
@@ -26,42 +25,13 @@ from sapnet.model.weights import read_metadata, save_weights
 from training.callbacks import SaveAtEnd, StopInOrder, Throughput
 from training.config import TrainConfig
 from training.datasets.paired import ImagePair, check_pairs, find_sets
-from training.datasets.synthetic import Sample
 from training.losses.combined import TERMS
 from training.module import DerainingModule
-from training.stream import find_sources, make_loader, make_stream
+from training.stream import Stream
 
 WEIGHTS = "weights.safetensors"
 SETTINGS = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
-
-
-class Data(L.LightningDataModule):
-    """The stream of a run, from wherever the run has come to, and the numbers of validation images."""
-
-    def __init__(self, config: TrainConfig, validation: Mapping[str, Sequence[ImagePair]]) -> None:
-        super().__init__()
-        self.config = config
-        self.validation = validation
-        self.sources = find_sources(config.data)
-        self.stream = make_stream(self.sources, config.data, config.optimizer.steps, _processes(), config.seed)
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Kind of data -> folder or short name of a set -> its images or pairs."""
-        photographs = self.sources.photographs
-        return {
-            "photographs": {self.config.data.clean: len(photographs.paths)} if photographs else {},
-            "paired": {name: len(pairs) for name, pairs in self.sources.pairs.items()},
-            "validation": {name: len(pairs) for name, pairs in self.validation.items()},
-        }
-
-    def train_dataloader(self) -> DataLoader[Sample]:
-        trainer = self.trainer
-        assert trainer is not None
-        return make_loader(self.stream, self.config.data, trainer.global_step, trainer.global_rank, trainer.world_size)
-
-    def val_dataloader(self) -> list[DataLoader[int]]:
-        return [DataLoader(range(len(pairs)), batch_size=None) for pairs in self.validation.values()]  # type: ignore[arg-type]
 
 
 def train(
@@ -92,7 +62,8 @@ def train(
         keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
     validation = validation_pairs(config)
-    module, data = DerainingModule(config, validation), Data(config, validation)
+    stream = Stream(config.data, config.optimizer.steps, _processes(), config.seed)
+    module = DerainingModule(config, stream, validation)
     trainer = _trainer(config, stop or StopInOrder(max_time))
     if trainer.is_global_zero:
         with replacing(output / SETTINGS) as temporary:
@@ -102,12 +73,12 @@ def train(
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         begin: dict[str, Any] = torch.load(last, "cpu", weights_only=True) if resume else {"global_step": 0}
-        trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
+        trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
         if begin["global_step"] >= config.optimizer.steps:
             # Killed before its weights were written. Lightning has no step to do and leaves the ones in training.
             module.load_state_dict(begin["state_dict"])
-            trainer.validate(module, data, verbose=False)
-    return _export(trainer, module, data, command)
+            trainer.validate(module, verbose=False)
+    return _export(trainer, module, command)
 
 
 def steps_done(output: Path) -> int:
@@ -137,7 +108,7 @@ def validation_pairs(config: TrainConfig) -> dict[str, list[ImagePair]]:
 
 def plain(config: TrainConfig) -> dict[str, Any]:
     """Settings as YAML and JSON hold them."""
-    settings: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return settings
 
 
@@ -187,17 +158,19 @@ def _trainer(config: TrainConfig, stop: StopInOrder) -> L.Trainer:
     )
 
 
-def _export(trainer: L.Trainer, module: DerainingModule, data: Data, command: str) -> Path:
+def _export(trainer: L.Trainer, module: DerainingModule, command: str) -> Path:
     """Weights with everything that made them; written by the first process alone."""
-    config = module.config
+    config, stream = module.config, module.stream
+    assert stream is not None
     path = Path(config.output) / WEIGHTS
     if trainer.is_global_zero:
         scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        validation = {name: len(pairs) for name, pairs in module.validation.items()}
         metrics = {"step": trainer.global_step, **{name: round(float(value), 4) for name, value in scores.items()}}
         provenance = {
             "training": _summary(trainer, config),
             "training_config": json.dumps(plain(config)),
-            "data": json.dumps(data.counts()),
+            "data": json.dumps({**stream.counts(), "validation": validation}),
             "metrics": json.dumps(metrics),
             "commit": _commit(),
             "command": command,

@@ -3,80 +3,122 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sapnet.images.frame import Frame, to_tensor
-from sapnet.media.sources import read_image
+from sapnet.images.frame import to_tensor
 from training.config import DataConfig
-from training.datasets.augment import Augmentation, augment_scene, compress, draw_window
+from training.datasets.augment import Image, augment_scene, compress, draw_window
 from training.datasets.cache import ImageCache
+from training.datasets.curriculum import draw_rain
 from training.datasets.layers import StreakLayers
-from training.datasets.paired import ImagePair, check_pairs, find_sets, read_pair
-from training.datasets.synthetic import Photographs, Sample, SyntheticRain
-from training.metrics import true_streaks
+from training.datasets.paired import ImagePair, check_images, check_pairs, find_sets, read_pair
+from training.datasets.synthetic import find_photographs, rain_on
+
+Sample = dict[str, Tensor]
 
 # Crops grow in the last tenth of the steps.
 _FINAL_SHARE = 10
-# Sets its random numbers apart from those that choose the data set, which would else choose among the pairs, too.
+# Sets the random numbers of pairs apart from those that choose the data set, which would else choose the pair, too.
 _PAIRED = 1
+# Streaks are sized as in a photograph of this height, times a factor: most benchmarks are such photographs, and a
+# crop of them must also stand for a part of a camera frame, whose streaks have more pixels.
+_PHOTOGRAPH_HEIGHT = 321
 
 
-class PairedCrops(Dataset[Sample]):
-    """Crops of rainy and clean pairs, augmented alike; items as of SyntheticRain.
+class Stream(Dataset[Sample]):
+    """All samples of a run in order: ``steps * batch * processes`` of them, the last tenth larger.
 
-    pairs: each at least ``crop`` pixels on both sides. read: gives the images of files.
+    Items: ``rainy`` and ``clean``, float32 (3, crop, crop) RGB in [0, 1]. Each is of one paired set or of the
+    photographs, drawn by its number with their shares. Every photograph comes once in each epoch of as many samples,
+    in an order of that epoch's own and in other rain.
+    Every image is read once beforehand: raises ImageFormatError for data that cannot be trained on, ValueError for
+    shares that leave nothing for the photographs.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[ImagePair],
-        crop: int,
-        seed: int,
-        length: int,
-        augmentation: Augmentation | None = None,
-        read: Callable[[Path], Frame] = read_image,
-    ) -> None:
-        self.pairs, self.crop, self.seed, self.length = list(pairs), crop, seed, length
-        self.augmentation, self.read = augmentation or Augmentation(), read
+    def __init__(self, config: DataConfig, steps: int, processes: int, seed: int) -> None:
+        self.config, self._seed = config, seed
+        self._small, self._length = (
+            count * config.batch * processes for count in (steps - steps // _FINAL_SHARE, steps)
+        )
+        least = max(config.crop, config.final_crop)
+        self.pairs, self.streaks = find_sets(config.paired), find_sets(config.streaks)
+        for found in [*self.pairs.values(), *self.streaks.values()]:
+            check_pairs(found, least)
+        self.photographs = find_photographs(Path(config.clean)) if config.clean else []
+        check_images(self.photographs, least)
+        self._layers = StreakLayers([*chain(*self.streaks.values())]) if self.streaks else None
+        self._shares = _shares(len(self.pairs), bool(self.photographs), config.paired_share)
+        self._read = ImageCache().read
 
     def __len__(self) -> int:
-        return self.length
+        return self._length
 
     def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng([self.seed, index, _PAIRED])
-        rainy, clean = read_pair(self.pairs[int(rng.integers(len(self.pairs)))], self.read)
-        window = draw_window(rainy, self.crop, self.crop, rng)
-        if rng.random() < self.augmentation.dry:
-            rainy = clean
-        rainy, clean = augment_scene([rainy[window], clean[window]], self.augmentation, rng)
+        is_small = index < self._small
+        crop = self.config.crop if is_small else self.config.final_crop
+        seed, number = (self._seed, index) if is_small else (self._seed + 1, index - self._small)
+        choice = int(np.random.default_rng([seed, number]).choice(len(self._shares), p=self._shares))
+        if choice < len(self.pairs):
+            pairs = [*self.pairs.values()][choice]
+            rainy, clean = self._of_pair(pairs, crop, np.random.default_rng([seed, number, _PAIRED]))
+        else:
+            rainy, clean = self._of_photograph(number, crop, seed)
+        return {"rainy": to_tensor(rainy)[0], "clean": to_tensor(clean)[0]}
+
+    def counts(self) -> dict[str, Mapping[str, int]]:
+        """Kind of data -> folder or short name of a set -> its images or pairs."""
         return {
-            "rainy": to_tensor(compress(rainy, self.augmentation, rng))[0],
-            "clean": to_tensor(clean)[0],
-            "streaks": torch.from_numpy(true_streaks(rainy, clean)),
+            "photographs": {self.config.clean: len(self.photographs)} if self.photographs else {},
+            "paired": {name: len(pairs) for name, pairs in self.pairs.items()},
+            "streaks": {name: len(pairs) for name, pairs in self.streaks.items()},
         }
 
+    def _of_pair(self, pairs: Sequence[ImagePair], crop: int, rng: np.random.Generator) -> tuple[Image, Image]:
+        augmentation = self.config.augmentation
+        rainy, clean = read_pair(pairs[int(rng.integers(len(pairs)))], self._read)
+        window = draw_window(rainy, crop, crop, rng)
+        if rng.random() < augmentation.dry:
+            rainy = clean
+        rainy, clean = augment_scene([rainy[window], clean[window]], augmentation, rng)
+        return compress(rainy, augmentation, rng), clean
 
-class Mixture(Dataset[Sample]):
-    """Each sample from one of several data sets of equal length, drawn by its number with the sets' shares."""
+    def _of_photograph(self, number: int, crop: int, seed: int) -> tuple[Image, Image]:
+        config = self.config
+        epoch, place = divmod(number, len(self.photographs))
+        chosen = np.random.default_rng([seed, epoch]).permutation(len(self.photographs))[place]
+        rng = np.random.default_rng([seed, epoch, place])
+        image = self._read(self.photographs[chosen])
+        (clean,) = augment_scene([image[draw_window(image, crop, crop, rng)]], config.augmentation, rng)
+        if self._layers and rng.random() < config.streaks_share:
+            rainy = self._layers.lay(clean, rng)
+        else:
+            rain = draw_rain(config.rain, rng)
+            image_height = _PHOTOGRAPH_HEIGHT * _draw_scale(rng)
+            rainy, _ = rain_on(clean, rain, int(rng.integers(2**31)), image_height)
+        return compress(rainy, config.augmentation, rng), clean
 
-    def __init__(self, datasets: Sequence[Dataset[Sample]], shares: Sequence[float], seed: int, length: int) -> None:
-        self.datasets, self.shares, self.seed, self.length = list(datasets), list(shares), seed, length
 
-    def __len__(self) -> int:
-        return self.length
+def _draw_scale(rng: np.random.Generator) -> float:
+    """Mostly around 1; one in five up to 2.2, the streaks of a 720p frame."""
+    return float(rng.uniform(1.2, 2.2) if rng.random() < 0.2 else rng.uniform(0.8, 1.3))
 
-    def __getitem__(self, index: int) -> Sample:
-        choice = np.random.default_rng([self.seed, index]).choice(len(self.datasets), p=self.shares)
-        return self.datasets[int(choice)][index]
+
+def _shares(paired: int, photographs: bool, each: float) -> list[float]:
+    """Of each paired set and, if there are some, of the photographs. Raises ValueError."""
+    count = paired + photographs
+    if not each or not photographs:
+        return [1 / count] * count
+    if (rest := 1 - paired * each) <= 0:
+        raise ValueError(f"data.paired_share {each:g} of {paired} paired sets leaves nothing for the photographs")
+    return [*[each] * paired, rest]
 
 
 class FromStep(Sampler[int]):
@@ -95,89 +137,21 @@ class FromStep(Sampler[int]):
         return self.total // self.processes
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What a run learns from: photographs, the streaks to lay on them, and the pairs of each set by its name.
-
-    read: gives the images of files.
-    """
-
-    photographs: Photographs | None
-    layers: StreakLayers | None
-    pairs: Mapping[str, Sequence[ImagePair]]
-    read: Callable[[Path], Frame]
-
-
-def find_sources(config: DataConfig) -> Sources:
-    """Every image of them is read once. Raises ImageFormatError for data that cannot be trained on."""
-    least = max(config.crop, config.final_crop)
-    pairs, streaks = find_sets(config.paired), find_sets(config.streaks)
-    for found in [*pairs.values(), *streaks.values()]:
-        check_pairs(found, least)
-    cache = ImageCache()
-    photographs = Photographs(Path(config.clean), least, cache) if config.clean else None
-    layers = StreakLayers([*chain(*streaks.values())], read_image, config.streaks_share) if streaks else None
-    return Sources(photographs, layers, pairs, cache.read)
-
-
-def make_stream(sources: Sources, config: DataConfig, steps: int, processes: int, seed: int) -> Dataset[Sample]:
-    """All samples of a run in order: ``steps * batch * processes`` of them, the last tenth larger."""
-    large = steps // _FINAL_SHARE
-    parts = [(steps - large, config.crop, seed), (large, config.final_crop, seed + 1)]
-    streams: list[Dataset[Sample]] = []
-    for part_steps, crop, part_seed in parts:
-        if length := part_steps * config.batch * processes:
-            datasets: list[Dataset[Sample]] = [
-                PairedCrops(pairs, crop, part_seed, length, config.augmentation, sources.read)
-                for pairs in sources.pairs.values()
-            ]
-            if sources.photographs:
-                datasets.append(
-                    SyntheticRain(
-                        sources.photographs, config.rain, crop, part_seed, length, config.augmentation, sources.layers
-                    )
-                )
-            shares = _shares(len(sources.pairs), sources.photographs is not None, config.paired_share)
-            streams.append(Mixture(datasets, shares, part_seed, length))
-    return ConcatDataset(streams)
-
-
-def _shares(paired: int, photographs: bool, each: float) -> list[float]:
-    """Of each paired set and, if there are some, of the photographs. Raises ValueError."""
-    count = paired + photographs
-    if not each or not photographs:
-        return [1 / count] * count
-    if (rest := 1 - paired * each) <= 0:
-        raise ValueError(f"data.paired_share {each:g} of {paired} paired sets leaves nothing for the photographs")
-    return [*[each] * paired, rest]
-
-
-def make_loader(
-    stream: Dataset[Sample], config: DataConfig, step: int, rank: int, processes: int
-) -> DataLoader[Sample]:
+def make_loader(stream: Stream, step: int, rank: int, processes: int) -> DataLoader[Sample]:
     """Batches of one process from ``step`` on."""
-    total = len(stream)  # type: ignore[arg-type]
+    batch, workers = stream.config.batch, stream.config.workers
     return DataLoader(
         stream,
-        batch_size=config.batch,
-        sampler=FromStep(total, config.batch, step, rank, processes),
+        batch_size=batch,
+        sampler=FromStep(len(stream), batch, step, rank, processes),
         pin_memory=torch.cuda.is_available(),
         drop_last=True,
-        **worker_options(config.workers),
-    )
-
-
-def worker_options(workers: int) -> dict[str, Any]:
-    """Options of a DataLoader for ``workers`` processes that prepare samples; 0 prepares them in between."""
-    if not workers:
-        return {"num_workers": 0}
-    return {
-        "num_workers": workers,
-        "persistent_workers": True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         # A forked worker hangs where OpenCV's threads have run before.
-        "multiprocessing_context": "spawn",
-        "worker_init_fn": _start_worker,
-    }
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_start_worker,
+    )
 
 
 def _start_worker(_: int) -> None:

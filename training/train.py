@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -32,11 +32,8 @@ While it runs: tensorboard --logdir runs. Ctrl-C stops it after the current step
 """
 
 
-class _HelpFormatter(DefaultHelpFormatter):
+class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the lines of the examples."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
 def make_parser() -> ArgumentParser:
@@ -48,7 +45,8 @@ def make_parser() -> ArgumentParser:
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("--config", action="config", help="YAML file of settings; a later one wins over an earlier")
-    parser.add_argument("--max-time", default="", metavar="[DD:]HH:MM:SS", help="stop in good order after this time")
+    help_ = "stop in good order after this time"
+    parser.add_argument("--max-time", type=timedelta, default=timedelta(), metavar="HH:MM:SS", help=help_)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output")
     parser.add_class_arguments(TrainConfig)
     return parser
@@ -67,19 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Lightning takes seconds to import: after the arguments are known to be right.
     from training.run import train
 
-    max_time = parse_duration(settings.max_time) if settings.max_time else 0.0
-    print(train(read_config(parser, settings), max_time, settings.resume, command))
+    print(train(read_config(parser, settings), settings.max_time.total_seconds(), settings.resume, command))
     return 0
-
-
-def parse_duration(text: str) -> float:
-    """``DD:HH:MM:SS`` or ``HH:MM:SS`` in seconds, above 0. Raises ValueError."""
-    match = re.fullmatch(r"(?:(\d{1,3}):)?(\d{1,2}):(\d\d):(\d\d)", text.strip())
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0, 0)
-    duration = timedelta(days, seconds, minutes=minutes, hours=hours).total_seconds()
-    if not duration:
-        raise ValueError(f"--max-time: expected a time such as 01:30:00 or 00:01:30:00, got {text!r}")
-    return duration
 
 
 def read_config(parser: ArgumentParser, settings: Namespace) -> TrainConfig:

@@ -1,8 +1,7 @@
-"""The samples of a run as one numbered stream."""
+"""The samples of a run as one numbered stream, from photographs, pairs and the streaks of pairs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,98 +10,108 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
 
+from sapnet.errors import ImageFormatError
 from training.config import DataConfig
 from training.datasets.augment import Augmentation
-from training.datasets.synthetic import Sample
-from training.stream import FromStep, Mixture, find_sources, make_loader, make_stream
+from training.stream import FromStep, Stream, make_loader
 
 PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0, dry=0)
 
 
-def config(photographs: Path | None, pairs: Path | None = None, **changes: Any) -> DataConfig:
-    values: dict[str, Any] = {"crop": 32, "final_crop": 40, "batch": 2, "workers": 0, **changes}
-    return DataConfig(
-        clean=str(photographs) if photographs else "", paired=(str(pairs),) if pairs else (), validation=(), **values
-    )
+def stream_of(
+    photographs: Path | None, pairs: Path | None = None, steps: int = 4, seed: int = 0, **data: Any
+) -> Stream:
+    values: dict[str, Any] = {"crop": 32, "final_crop": 40, "batch": 2, "workers": 0, "validation": (), **data}
+    clean, paired = str(photographs or ""), (str(pairs),) if pairs else ()
+    return Stream(DataConfig(clean=clean, paired=paired, **values), steps, 1, seed)
 
 
-def stream_of(data: DataConfig, steps: int, seed: int = 0) -> Dataset[Sample]:
-    return make_stream(find_sources(data), data, steps, 1, seed)
+def levels(stream: Stream, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rainy and the clean image of a sample, int (3, crop, crop) from 0 to 255."""
+    rainy, clean = (np.rint(255 * stream[index][name].numpy()).astype(int) for name in ("rainy", "clean"))
+    return rainy, clean
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_later_start_yields_the_same_batches(photographs: Path, workers: int) -> None:
-    data = config(photographs, workers=workers)
-    stream = stream_of(data, 6, seed=3)
-    whole = list(make_loader(stream, config(photographs), 0, 0, 1))
-    rest = list(make_loader(stream, data, 4, 0, 1))
+    whole = list(make_loader(stream_of(photographs, steps=6, seed=3), 0, 0, 1))
+    rest = list(make_loader(stream_of(photographs, steps=6, seed=3, workers=workers), 4, 0, 1))
     assert len(rest) == 2
     assert all(torch.equal(one["rainy"], other["rainy"]) for one, other in zip(whole[4:], rest, strict=True))
 
 
-def test_processes_share_the_stream(photographs: Path) -> None:
+def test_processes_share_the_stream() -> None:
     numbers = [list(FromStep(24, 2, 1, rank, 3)) for rank in range(3)]
     assert sorted(chain(*numbers)) == list(range(6, 24))
     assert len({len(of_rank) for of_rank in numbers}) == 1
 
 
-def test_pairs_alone_and_with_photographs(photographs: Path, pairs: Path) -> None:
-    for data in (config(None, pairs), config(photographs, pairs)):
-        stream = stream_of(data, 4)
-        samples = [stream[index] for index in range(8)]
-        assert {sample["rainy"].shape for sample in samples} == {(3, 32, 32)}
-        assert all((sample["rainy"] >= sample["clean"] - 0.1).all() for sample in samples)
-    assert all(sample.keys() == {"rainy", "clean", "streaks"} for sample in samples)
+def test_crops_are_larger_in_the_last_tenth(photographs: Path, pairs: Path) -> None:
+    stream = stream_of(photographs, pairs, steps=10)
+    assert [stream[index]["rainy"].shape[-1] for index in range(len(stream))] == [32] * 18 + [40] * 2
 
 
-def write_pairs(folder: Path, *levels: int) -> Path:
+def test_each_epoch_shows_every_photograph_in_rain_of_its_own(tmp_path: Path) -> None:
+    for level in (10, 60, 110):
+        cv2.imwrite(str(tmp_path / f"{level}.png"), np.full((40, 40, 3), level, np.uint8))
+    stream = stream_of(tmp_path, rain="heavy", augmentation=PLAIN)
+    shown = [levels(stream, index) for index in range(6)]
+    seen = [int(clean.max()) for _, clean in shown]
+    assert sorted(seen[:3]) == sorted(seen[3:]) == [10, 60, 110]
+    assert len({(rainy - clean).tobytes() for rainy, clean in shown}) == 6
+    others = [levels(stream_of(tmp_path, rain="heavy", augmentation=PLAIN, seed=1), index)[0] for index in range(3)]
+    assert not any(np.array_equal(rainy, other) for (rainy, _), other in zip(shown, others, strict=False))
+
+
+def write_pairs(folder: Path, *of_levels: int) -> Path:
     """A pair of even images of each level, the rainy one brighter by 20."""
     for part, rain in (("rainy", 20), ("clean", 0)):
         (folder / part).mkdir(parents=True)
-        for level in levels:
+        for level in of_levels:
             cv2.imwrite(str(folder / part / f"{level}.png"), np.full((40, 40, 3), level + rain, np.uint8))
     return folder
 
 
-def test_every_pair_turns_up_beside_photographs(photographs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("paired_share", "share"), [(0.0, 2 / 3), (0.2, 0.4)])
+def test_every_pair_turns_up_beside_photographs(
+    photographs: Path, tmp_path: Path, paired_share: float, share: float
+) -> None:
     write_pairs(tmp_path / "sets" / "one", 10, 60, 110, 160)
     write_pairs(tmp_path / "sets" / "two", 35, 85)
-    data = config(photographs, tmp_path / "sets", rain="dry", augmentation=PLAIN)
-    stream = stream_of(data, 60)
-    levels = [
+    data = {"rain": "dry", "augmentation": PLAIN, "paired_share": paired_share}
+    stream = stream_of(photographs, tmp_path / "sets", steps=60, **data)
+    found = [
         round(float(sample["clean"].mean()) * 255)
         for sample in (stream[index] for index in range(108))
         if not torch.equal(sample["rainy"], sample["clean"])
     ]
-    assert set(levels) == {10, 60, 110, 160, 35, 85}
-    assert 0.5 < len(levels) / 108 < 0.85
+    assert set(found) == {10, 60, 110, 160, 35, 85}
+    assert abs(len(found) / 108 - share) < 0.15
+    with pytest.raises(ValueError, match=r"data\.paired_share 0\.5 of 2 paired sets leaves nothing"):
+        stream_of(photographs, tmp_path / "sets", paired_share=0.5)
 
 
 class TestPairs:
     """A pair that brightens to the right and downwards, in rain of 20."""
 
-    def sample(self, tmp_path: Path, **changes: float) -> tuple[np.ndarray, np.ndarray, Sample]:
+    def sample(self, tmp_path: Path, **changes: float) -> tuple[np.ndarray, np.ndarray]:
         rows = np.linspace(0, 40, 40).astype(np.uint8)
         clean = np.repeat((rows[:, None] + np.linspace(60, 160, 40).astype(np.uint8))[..., None], 3, axis=2)
         for part, image in (("rainy", clean + 20), ("clean", clean)):
             (tmp_path / part).mkdir()
             cv2.imwrite(str(tmp_path / part / "1.png"), image)
-        augmentation = replace(PLAIN, **changes)
-        data = config(None, tmp_path, crop=40, augmentation=augmentation)
-        sample = stream_of(data, 1)[0]
-        found = (np.rint(255 * sample[name].numpy()).astype(int) for name in ("rainy", "clean"))
-        return *found, sample
+        augmentation = Augmentation(**{**vars(PLAIN), **changes})
+        return levels(stream_of(None, tmp_path, crop=40, augmentation=augmentation), 0)
 
     def test_are_mirrored_alike(self, tmp_path: Path) -> None:
-        rainy, clean, _ = self.sample(tmp_path, mirror=1)
+        rainy, clean = self.sample(tmp_path, mirror=1)
         assert (rainy - clean == 20).all()
         assert (np.diff(clean, axis=2) <= 0).all()
         assert (np.diff(clean, axis=1) <= 0).all()
 
     def test_have_one_gamma(self, tmp_path: Path) -> None:
-        rainy, clean, _ = self.sample(tmp_path, gamma=1)
+        rainy, clean = self.sample(tmp_path, gamma=1)
         of_level: dict[int, set[int]] = {}
         for before, image in ((20, rainy), (0, clean)):
             plain = np.linspace(0, 40, 40).astype(int)[:, None] + np.linspace(60, 160, 40).astype(int) + before
@@ -112,24 +121,48 @@ class TestPairs:
         assert any(values != {level} for level, values in of_level.items())
 
     def test_have_dry_ones_among_them(self, tmp_path: Path) -> None:
-        rainy, clean, sample = self.sample(tmp_path, dry=1)
+        rainy, clean = self.sample(tmp_path, dry=1)
         assert (rainy == clean).all()
-        assert not sample["streaks"].any()
 
 
-class Constant(Dataset[float]):
-    def __init__(self, value: float) -> None:
-        self.value = value
+class TestStreaksOfPairs:
+    def write_pair(self, folder: Path, streaks: np.ndarray) -> Path:
+        """A pair whose rainy half has these streaks, uint8 (H, W), added to a coloured scene."""
+        clean = np.random.default_rng(0).integers(0, 190, (*streaks.shape, 3)).astype(np.uint8)
+        for part, image in (("rainy", clean + streaks[..., None]), ("clean", clean)):
+            (folder / part).mkdir(parents=True)
+            cv2.imwrite(str(folder / part / "1.png"), image)
+        return folder
 
-    def __len__(self) -> int:
-        return 1000
+    def test_fall_on_photographs_in_their_share(self, photographs: Path, tmp_path: Path) -> None:
+        streaks = np.zeros((90, 80), np.uint8)
+        streaks[:, ::8] = 60
+        folder = self.write_pair(tmp_path, streaks)
+        data = {"rain": "dry", "augmentation": PLAIN, "crop": 48, "final_crop": 48, "streaks": (str(folder),)}
 
-    def __getitem__(self, index: int) -> float:
-        return self.value
+        def added(share: float) -> list[np.ndarray]:
+            stream = stream_of(photographs, steps=20, streaks_share=share, **data)
+            return [rainy - clean for rainy, clean in (levels(stream, index) for index in range(40))]
+
+        laid = added(1.0)
+        for rain in laid:
+            assert rain.min() >= 0
+            # Streaks from top to bottom, neither everywhere nor nowhere, as strong as they were, give or take.
+            assert 30 < np.percentile(rain, 99) <= 80
+            assert 0.02 < (rain > 10).mean() < 0.5
+        assert len({rain.tobytes() for rain in laid}) == 40
+        assert 8 < sum(rain.any() for rain in added(0.5)) < 32
+
+    def test_must_be_as_large_as_crops(self, photographs: Path, tmp_path: Path) -> None:
+        folder = self.write_pair(tmp_path, np.full((36, 36), 40, np.uint8))
+        with pytest.raises(ImageFormatError, match="36x36, expected at least 40x40"):
+            stream_of(photographs, streaks=(str(folder),))
+        with pytest.raises(ValueError, match=r"data\.streaks needs data\.clean"):
+            DataConfig(clean="", paired=("pairs",), streaks=("pairs",))
 
 
-def test_a_mixture_has_the_shares_of_its_sets() -> None:
-    mixture = Mixture([Constant(0.0), Constant(1.0)], [0.1, 0.9], seed=0, length=1000)
-    drawn = [mixture[index] for index in range(1000)]
-    assert 0.87 < sum(drawn) / 1000 < 0.93
-    assert drawn == [mixture[index] for index in range(1000)]
+def test_photographs_that_cannot_be_used_are_all_listed(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 20, 3), np.uint8))
+    (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8nothing")
+    with pytest.raises(ImageFormatError, match=r"(?s)damaged\.jpg.*small\.png is 20x20, expected at least 40x40"):
+        stream_of(tmp_path)

@@ -10,9 +10,8 @@ import pytest
 
 from sapnet.media.sources import read_image
 from training.datasets.paired import ImagePair, check_pairs, read_pair
-from training.datasets.synthetic import RainySample
 from training.metrics import true_streaks
-from training.synthesize import RainStatistics, main, name_photographs, synthesize
+from training.synthesize import RainySample, main, name_photographs, statistics, synthesize
 
 
 def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_path: Path) -> None:
@@ -30,17 +29,18 @@ def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_p
         assert np.array_equal(clean, read_image(photographs / f"{pair.name[0]}.png"))
 
 
-def test_statistics_leave_dry_samples_out() -> None:
-    clean = np.full((20, 20, 3), 50, np.uint8)
+def test_statistics_leave_dry_samples_out_and_tell_upright_streaks_from_others() -> None:
+    clean = np.zeros((8, 9, 3), np.uint8)
     rainy = clean.copy()
-    rainy[:5] += 20
+    rainy[:, 4] = 40  # one upright streak
     samples = [
         RainySample(rainy, clean, true_streaks(rainy, clean)),
-        RainySample(clean, clean, np.zeros((20, 20), bool)),
+        RainySample(clean, clean, np.zeros((8, 9), bool)),
     ]
-    found = RainStatistics.of(samples)
-    assert (found.images, found.share, found.brightness) == (1, 0.25, 20.0)
-    assert found.psnr == pytest.approx(10 * np.log10(255**2 / (0.25 * (20 * 218.98 / 255) ** 2)), abs=0.01)
+    images, psnr, share, brightness, dx, dy = statistics(samples)
+    assert (images, brightness, dx, dy) == (1, 40, 2 * 40 / 8, 0)
+    assert share == pytest.approx(1 / 9)
+    assert psnr == pytest.approx(10 * np.log10(255**2 * 9 / (40 * 218.98 / 255) ** 2), abs=0.01)
 
 
 def test_sheet_shows_24_samples(photographs: Path, tmp_path: Path) -> None:
@@ -76,12 +76,3 @@ def test_wrong_arguments_are_named(arguments: list[str], message: str, capsys: p
         status = exit_.code
     assert status == 2
     assert message in capsys.readouterr().err
-
-
-def test_slopes_tell_upright_streaks_from_others() -> None:
-    clean = np.zeros((8, 9, 3), np.uint8)
-    rainy = clean.copy()
-    rainy[:, 4] = 40  # one upright streak
-    statistics = RainStatistics.of([RainySample(rainy, clean, true_streaks(rainy, clean))])
-    assert statistics.dx == pytest.approx(2 * 40 / 8)
-    assert statistics.dy == 0

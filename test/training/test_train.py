@@ -73,6 +73,7 @@ def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs:
     assert json.loads(metadata["data"]) == {
         "photographs": {str(photographs): 5},
         "paired": {},
+        "streaks": {},
         "validation": {pairs.name: 2},
     }
     start = DerainingModule(TrainConfig(preset=preset)).network.state_dict()
@@ -191,7 +192,7 @@ def test_wrong_data_fail_before_training(settings: Settings, tmp_path: Path) -> 
         (["--loss.first_stage", "0", "--loss.last_stage", "0"], "no stage would be trained"),
         (["--optimizer.steps", "10"], "optimizer.warmup must not be above optimizer.steps, got 500 of 10"),
         (["--seed", "-1"], "seed must be 0 or more"),
-        (["--max-time", "01:30"], "expected a time such as 01:30:00"),
+        (["--max-time", "01:30"], 'Expected a string with form "h:m:s"'),
         (["--optimizer.final_lr", "1"], "expected 0 < optimizer.final_lr <= optimizer.lr"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],

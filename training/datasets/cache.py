@@ -7,12 +7,14 @@ from pathlib import Path
 from sapnet.images.frame import Frame
 from sapnet.media.sources import read_image
 
+# In each process that prepares samples.
+_LIMIT_BYTES = 512 * 2**20
+
 
 class ImageCache:
-    """Reads images, and keeps those that come first. limit: bytes of them in each process that prepares samples."""
+    """Reads images, and keeps those that come first."""
 
-    def __init__(self, limit: int = 512 * 2**20) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
         self._images: dict[Path, Frame] = {}
         self._bytes = 0
 
@@ -21,7 +23,7 @@ class ImageCache:
         if path in self._images:
             return self._images[path]
         image = read_image(path)
-        if self._bytes + image.nbytes <= self.limit:
+        if self._bytes + image.nbytes <= _LIMIT_BYTES:
             self._images[path] = image
             self._bytes += image.nbytes
         return image

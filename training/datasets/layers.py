@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from sapnet.images.frame import Frame
 from training.datasets.augment import Image, draw_window
 from training.datasets.paired import ImagePair, read_pair
 
@@ -22,12 +20,11 @@ _STRENGTH = (0.7, 1.3)
 class StreakLayers:
     """The rain of pairs that were made by adding streaks of one grey level to all channels, as RainTrainL and H were.
 
-    pairs: of such sets. read: gives the images of files. share: of the samples that get this rain.
+    pairs: of such sets.
     """
 
-    def __init__(self, pairs: Sequence[ImagePair], read: Callable[[Path], Frame], share: float) -> None:
-        self._layers = [streak_layer(*read_pair(pair, read)) for pair in pairs]
-        self.share = share
+    def __init__(self, pairs: Sequence[ImagePair]) -> None:
+        self._layers = [streak_layer(*read_pair(pair)) for pair in pairs]
 
     def lay(self, clean: Image, rng: np.random.Generator) -> Image:
         """``clean``, uint8 (h, w, 3) BGR, under a part of one layer: mirrored, scaled, sheared, weaker or stronger.

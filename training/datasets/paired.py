@@ -104,31 +104,37 @@ def set_folders(folder: Path) -> list[Path]:
 
 
 def check_pairs(pairs: Sequence[ImagePair], least: int = MIN_SIDE) -> None:
-    """Read every image of ``pairs``. least: pixels that both sides must have.
+    """``check_images`` of both images of every pair, which must be of one size, too."""
+    check_images([path for pair in pairs for path in (pair.rainy, pair.clean)], least, pairs)
 
-    Raises ImageFormatError that lists the unreadable ones, the pairs of unequal sizes, and those too small.
+
+def check_images(paths: Iterable[Path], least: int, pairs: Sequence[ImagePair] = ()) -> None:
+    """Read every image. least: pixels that both sides must have. pairs: of these images.
+
+    Raises ImageFormatError that lists the unreadable ones, those too small, and the pairs of unequal sizes.
     """
-    paths = list(dict.fromkeys(path for pair in pairs for path in (pair.rainy, pair.clean)))
-    found = dict(zip(paths, sizes_or_problems(paths), strict=True))
-    problems = [text for text in found.values() if isinstance(text, str)]
+    paths = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sizes = dict(zip(paths, pool.map(_size_or_problem, paths), strict=True))
+    problems = []
+    for path, size in sizes.items():
+        if isinstance(size, str):
+            problems.append(size)
+        elif min(size) < least:
+            problems.append(f"{path} is {size[0]}x{size[1]}, expected at least {least}x{least}")
     for pair in pairs:
-        rainy, clean = found[pair.rainy], found[pair.clean]
-        if isinstance(rainy, tuple) and isinstance(clean, tuple):
-            problems += _size_problems(pair, rainy, clean, least)
+        rainy, clean = sizes[pair.rainy], sizes[pair.clean]
+        if isinstance(rainy, tuple) and isinstance(clean, tuple) and rainy != clean:
+            problems.append(_unequal(pair, rainy, clean))
     refuse("images that cannot be used; mend or move away", problems)
 
 
 def read_pair(pair: ImagePair, read: Callable[[Path], Frame] = read_image) -> tuple[Frame, Frame]:
     """The rainy and the clean image, uint8 (H, W, 3) BGR, of one size. Raises ImageFormatError."""
     rainy, clean = read(pair.rainy), read(pair.clean)
-    refuse(f"pair {pair.name} cannot be used", _size_problems(pair, rainy.shape[:2], clean.shape[:2]))
+    if rainy.shape != clean.shape:
+        raise ImageFormatError(_unequal(pair, rainy.shape, clean.shape))
     return rainy, clean
-
-
-def sizes_or_problems(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
-    """Read every image: its (height, width), or what is wrong with it."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(_size_or_problem, paths))
 
 
 def refuse(title: str, problems: Sequence[str]) -> None:
@@ -222,11 +228,5 @@ def _size_or_problem(path: Path) -> tuple[int, int] | str:
         return f"{path} cannot be read ({err.strerror})"
 
 
-def _size_problems(pair: ImagePair, rainy: tuple[int, ...], clean: tuple[int, ...], least: int = MIN_SIDE) -> list[str]:
-    """What is wrong with (height, width) of the two images."""
-    height, width = rainy
-    if rainy != clean:
-        return [f"{pair.rainy} is {height}x{width}, its clean image {pair.clean} is {clean[0]}x{clean[1]}"]
-    if min(rainy) < least:
-        return [f"{pair.rainy} is {height}x{width}, expected at least {least}x{least}"]
-    return []
+def _unequal(pair: ImagePair, rainy: tuple[int, ...], clean: tuple[int, ...]) -> str:
+    return f"{pair.rainy} is {rainy[0]}x{rainy[1]}, its clean image {pair.clean} is {clean[0]}x{clean[1]}"

@@ -8,7 +8,6 @@ WACV 2022 (unsupervised background segmentation) the derained image.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,8 +23,6 @@ Segmenter = Callable[[Tensor], Tensor]
 
 # What ImageNet backbones expect of RGB in [0, 1].
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# The hub client retries for half a minute where there is no network; one question this short is asked before.
-_HUB_TIMEOUT_S = 3.0
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
@@ -120,15 +117,10 @@ def _random_resnet() -> ResNetModel:
 
 
 def _load_resnet(name: str) -> ResNetModel:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from transformers import ResNetModel
 
-    file = "model.safetensors"
     try:
-        at_hand = Path(name).is_dir() or isinstance(try_to_load_from_cache(name, file), str)
-        if not at_hand:
-            get_hf_file_metadata(hf_hub_url(name, file), timeout=_HUB_TIMEOUT_S)
-        return ResNetModel.from_pretrained(name, use_safetensors=True, local_files_only=at_hand)
+        return ResNetModel.from_pretrained(name, use_safetensors=True)
     # A network, a proxy and a hub fail in more ways than their clients promise.
     except Exception as err:
         raise CheckpointError(

@@ -143,35 +143,28 @@ class TestSets:
         assert list(find_sets([tmp_path / "a" / "set", tmp_path / "b" / "set"])) == ["a/set", "b/set"]
 
 
-class TestCheck:
-    def pair(self, folder: Path, name: str = "1") -> ImagePair:
-        return ImagePair(name, folder / "rainy" / f"{name}.png", folder / "clean" / f"{name}.png")
-
-    def whole(self, folder: Path, name: str = "1") -> ImagePair:
-        pair = self.pair(folder, name)
+def test_check_lists_all_that_is_wrong(tmp_path):
+    names = [f"{number}.png" for number in range(5)]
+    pairs = [ImagePair(name, tmp_path / "rainy" / name, tmp_path / "clean" / name) for name in names]
+    for pair in pairs:
         write(pair.rainy)
         write(pair.clean)
-        return pair
-
-    def test_lists_all_that_is_wrong(self, tmp_path):
-        pairs = [self.whole(tmp_path, name) for name in "12345"]
-        write(pairs[1].rainy, 20, 20)
-        pairs[2].clean.write_bytes(pairs[2].clean.read_bytes()[:40])
-        pairs[3].rainy.write_text("no image")
-        pairs[4].rainy.unlink()
-        with pytest.raises(ImageFormatError) as caught:
-            check_pairs(pairs)
-        _, *lines = str(caught.value).split("\n  ")
-        assert [line.partition(" ")[0] for line in lines] == [
-            str(path) for path in (pairs[2].clean, pairs[3].rainy, pairs[4].rainy, pairs[1].rainy)
-        ]
-        assert "is 20x20, its clean image" in lines[-1]
-        assert lines[-1].endswith("is 16x20")
-
-    def test_read(self, tmp_path):
-        pair = self.whole(tmp_path)
-        write(pair.rainy, value=9)
-        rainy, clean = read_pair(pair)
-        assert (rainy.shape, rainy.dtype) == ((16, 20, 3), np.uint8)
-        assert (rainy == 9).all()
-        assert not clean.any()
+    check_pairs(pairs)
+    write(pairs[0].rainy, 15, 20)
+    write(pairs[0].clean, 15, 20)
+    write(pairs[1].rainy, 20, 20)
+    pairs[2].clean.write_bytes(pairs[2].clean.read_bytes()[:40])
+    pairs[3].rainy.write_text("no image")
+    pairs[4].rainy.unlink()
+    with pytest.raises(ImageFormatError) as caught:
+        check_pairs(pairs)
+    _, *lines = str(caught.value).split("\n  ")
+    small, damaged, no_image, missing = pairs[0], pairs[2].clean, pairs[3].rainy, pairs[4].rainy
+    assert [line.partition(" ")[0] for line in lines] == [
+        str(path) for path in (small.rainy, small.clean, damaged, no_image, missing, pairs[1].rainy)
+    ]
+    assert lines[0].endswith("is 15x20, expected at least 16x16")
+    assert "is 20x20, its clean image" in lines[-1]
+    assert lines[-1].endswith("is 16x20")
+    with pytest.raises(ImageFormatError, match=r"is 20x20, its clean image .* is 16x20"):
+        read_pair(pairs[1])

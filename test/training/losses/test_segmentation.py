@@ -85,15 +85,8 @@ class TestResNetFPN:
         assert all(torch.equal(value, loaded[name]) for name, value in small.state_dict().items())
         assert network(torch.rand(1, 3, 32, 32)).shape == (1, 4, 8, 8)
 
-    def test_weights_that_cannot_be_had_are_an_error(self, tmp_path, monkeypatch):
-        def unreachable(*args: object, **kwargs: object) -> None:
-            raise OSError("no route to host")
-
-        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
-        monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
-        with pytest.raises(CheckpointError, match=r"resnet-18 cannot be loaded \(no route to host\); give loss"):
-            ResNetFPN("microsoft/resnet-18")
-        with pytest.raises(CheckpointError, match="cannot be loaded"):
+    def test_weights_that_cannot_be_had_are_an_error(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"cannot be loaded \(.*\); give loss\.backbone a folder"):
             ResNetFPN(pretrained=str(tmp_path))
 
 
