@@ -3,7 +3,7 @@
 builds  time, size and peak memory of TensorRT-RTX builds ahead of time, and whether two are the same; needs no GPU
 cache   how long a hit, a miss and the recovery from a damaged entry take; needs no GPU
 plan    kernels, bytes moved, arithmetic and a bound for each GPU, calculated from the builder's plan; needs no GPU
-gpu     milliseconds per frame, of engines and of what torch does without them, beside the bound; needs a GPU
+gpu     milliseconds per frame from host to host, of engines and of what torch does without them; needs a GPU
 
 Each build is a ``sapnet compile`` of its own. Leave the machine idle meanwhile, or say that it was not.
 """
@@ -26,10 +26,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed, too
-
-from tables import print_head, print_row
+from tables import ROOT, print_head, print_row
 
 from sapnet.backends.devices import processor_name
 from sapnet.commands.common import parse_shape
@@ -81,45 +78,30 @@ def forget(built: dict[str, Any]) -> str:
 
 
 def print_builds(presets: list[str], precisions: list[str], targets: list[str]) -> None:
-    """One table of exports, one of engines: for all ``targets`` of sapnet_fast in fp16, else for the portable one."""
-    rows: list[list[str]] = []
-    print_head("preset", "precision", "export, s", "exported, MB", "peak memory, GB")
+    """A row for each engine, built twice: for all ``targets`` of sapnet_fast in fp16, else for the portable one.
+
+    The first of a preset and precision exports it, too; what is timed is the second, from an export that is there.
+    """
+    print_head(
+        "preset", "precision", "target", "size", "export, s", "build, s", "engine, MB", "peak, GB", "twice the same"
+    )
+    same, total = 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        for preset in presets:
+        for preset, precision in product(presets, precisions):
             weights = str(Path(folder) / f"{preset}.safetensors")
             run([sys.executable, "-c", MAKE_WEIGHTS, preset, weights])
-            for precision in precisions:
-                cache = Path(folder) / preset / precision
-                print_row(f"`{preset}`", precision, *export(weights, precision, cache))
-                every = targets if (preset, precision) == ("sapnet_fast", "fp16") else ["portable"]
-                for target, size in product(every, SIZES):
-                    figures = build_twice(weights, precision, target, size, cache)
-                    rows.append([f"`{preset}`", precision, target, size, *figures])
-    print()
-    print_head("preset", "precision", "target", "size", "build, s", "engine, MB", "peak memory, GB", "twice the same")
-    for row in rows:
-        print_row(*row)
-    same = [row[-1] for row in rows].count("yes")
-    print(f"\nBuilt twice from one export, {same} of {len(rows)} engines were the same byte for byte.")
-
-
-def export(weights: str, precision: str, cache: Path) -> list[str]:
-    """Figures of the export, which the first engine of a cache brings."""
-    from sapnet.backends.engines.cache import EngineCache
-
-    first = compile_engine(weights, precision, "portable", SIZES[0], cache)
-    forget(first)
-    (network,) = (entry for entry in EngineCache(cache).entries() if entry.key["kind"] == "onnx")
-    exported_mb = network.path.stat().st_size / 1e6
-    return [f"{first['export_s']:.1f}", f"{exported_mb:.2f}", f"{first['peak_gb']:.2f}"]
-
-
-def build_twice(weights: str, precision: str, target: str, size: str, cache: Path) -> list[str]:
-    """Figures of the first of two builds from an export that is there, and whether both gave the same."""
-    first = compile_engine(weights, precision, target, size, cache)
-    digest = forget(first)
-    is_same = forget(compile_engine(weights, precision, target, size, cache)) == digest
-    return [str(first["seconds"]), f"{first['bytes'] / 1e6:.2f}", f"{first['peak_gb']:.2f}", "yes" if is_same else "no"]
+            every = targets if (preset, precision) == ("sapnet_fast", "fp16") else ["portable"]
+            for target, size in product(every, SIZES):
+                wanted = (weights, precision, target, size, Path(folder) / preset / precision)
+                first = compile_engine(*wanted)
+                digest = forget(first)
+                second = compile_engine(*wanted)
+                is_same = forget(second) == digest
+                figures = [f"{first['export_s']:.1f}", str(second["seconds"]), f"{second['bytes'] / 1e6:.2f}"]
+                figures += [f"{first['peak_gb']:.2f}", "yes" if is_same else "no"]
+                print_row(f"`{preset}`", precision, target, size, *figures)
+                same, total = same + is_same, total + 1
+    print(f"\nBuilt twice, {same} of {total} engines were the same byte for byte.")
 
 
 def print_cache() -> None:
@@ -132,47 +114,77 @@ def print_cache() -> None:
         entry, cache = read_entry(path), EngineCache(folder)
         data = path.read_bytes()
 
+        def store() -> None:
+            cache.store(entry.key, entry.data, entry.about)
+
         def damage() -> None:
             path.write_bytes(data[:-1])
 
+        logging.disable()  # each damaged one is a line in the log
         print_head("", "milliseconds")
         print_time("hit: load, checksum verified", lambda: cache.load(entry.key))
         print_time("miss", lambda: cache.load({"kind": "engine", "name": "none"}))
-        print_time("store: write, sync, rename", lambda: cache.store(entry.key, entry.data, entry.about))
-        logging.disable()  # each damaged one is a line in the log
+        print_time("store: write, sync, rename", store)
         print_time("a damaged entry is found and removed", lambda: cache.load(entry.key), damage)
-        logging.disable(logging.NOTSET)
-
-        def compiled_s() -> float:
-            return float(compile_engine(*wanted)["command_s"])
-
-        cache.store(entry.key, entry.data, entry.about)
         print()
-        print_head("a whole `sapnet compile`", "seconds")
-        print_row("hit", seconds(*(compiled_s() for _ in range(3))))
-        misses, recoveries = [], []
-        for _ in range(3):
-            path.unlink()
-            misses.append(compiled_s())
-            damage()
-            recoveries.append(compiled_s())
-        print_row("miss: built from the export in the cache", seconds(*misses))
-        print_row("recovery from a damaged entry", seconds(*recoveries))
+        print_head("a whole `sapnet compile`", "milliseconds")
+        for what, before in (
+            ("hit", store),
+            ("miss: built from the export in the cache", lambda: path.unlink(missing_ok=True)),
+            ("recovery from a damaged entry", damage),
+        ):
+            print_time(what, lambda: compile_engine(*wanted), before, repeats=3)
 
 
-def seconds(*times: float) -> str:
-    return f"{statistics.median(times):.1f}"
-
-
-def print_time(what: str, work: Callable[[], object], before: Callable[[], None] = lambda: None) -> None:
+def print_time(
+    what: str, work: Callable[[], object], before: Callable[[], None] = lambda: None, repeats: int = REPEATS
+) -> None:
     """The median time of ``work``, each time after ``before``."""
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         before()
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
     print_row(what, f"{statistics.median(times) * 1e3:.2f}")
+
+
+def print_speed(presets: list[str], sizes: list[tuple[int, int]], batches: list[int], calls: int) -> None:
+    """p50 / p95 in ms per frame from host to host, and how many times as fast as CUDA graphs, by turns with these.
+
+    The share of the bound is that of ``sapnet bench``. What fails says why, and the others still count.
+    """
+    import torch
+    from contenders import Plain, eager
+
+    from sapnet.backends.devices import driver_version
+    from sapnet.bench import Candidate, measure
+    from sapnet.errors import SapnetError, first_line
+    from sapnet.model.deploy import load_deploy_network
+
+    if not torch.cuda.is_available():
+        raise SystemExit(f"needs an NVIDIA GPU and a CUDA build of torch; this torch {torch.__version__} finds none")
+    print(f"{torch.cuda.get_device_name()}, {driver_version()}\n")
+    print_head("preset", "size", "batch", "network", "p50 / p95, ms per frame", "ratio", "of the bound")
+    for preset, (height, width), batch in product(presets, sizes, batches):
+        graphs = Candidate(preset, "torch", "fp16", "cuda")
+        plain = {"eager fp32": ("fp32", False), "eager fp16": ("fp16", False), "torch.compile fp16": ("fp16", True)}
+        contenders = {"CUDA graphs fp16": graphs, "TensorRT fp16": Candidate(preset, "tensorrt", "fp16", "cuda")}
+        for name in [*plain, *contenders]:
+            said = f"`{preset}`", f"{height}x{width}", str(batch), name
+            try:
+                if name in plain:
+                    contender = Plain(name, eager(load_deploy_network(preset), "cuda", *plain[name]))
+                else:
+                    contender = contenders[name]
+                _, timing = measure([graphs, contender], height, width, batch, calls)
+            # A compiler that is missing, an engine that is refused, memory that runs out.
+            except (SapnetError, RuntimeError) as err:
+                print_row(*said, first_line(err), "", "")
+                continue
+            ms = f"{timing.p50_ms / batch:.2f} / {timing.p95_ms / batch:.2f}"
+            print_row(*said, ms, f"{timing.ratio:.2f}", "" if timing.of_bound is None else f"{timing.of_bound:.2f}")
+            torch.cuda.empty_cache()
 
 
 def print_machine() -> None:
@@ -197,8 +209,6 @@ def main() -> None:
     # torch, which other measurements stay free of, is imported for these two alone.
     with_weights = [preset for preset in args.presets if preset != "sapnet_separable"]
     if args.what == "gpu":
-        from engine_speed import print_speed
-
         print_speed(with_weights, args.sizes, args.batches, args.calls)
         return
     if args.what == "plan":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tables import print_head, print_row
 
 from sapnet import Derainer
 from sapnet.media.sequence import RainySequence
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--width", type=int, default=480)
     args = parser.parse_args()
-    print(f"{'clip':<24} {'still':>6}  {'frames':<34} {'flicker':>8} {'PSNR, dB':>9}")
+    print_head("clip", "still", "frames", "flicker", "PSNR, dB")
     for path in args.clips:
         frames = list(RainySequence(path, args.rain, args.frames, args.width))
         rainy, clean = [frame.rainy for frame in frames], [frame.clean for frame in frames if frame.clean is not None]
@@ -58,9 +59,7 @@ def main() -> None:
         for name, clip in rows.items():
             psnr = np.mean([cv2.PSNR(one, two) for one, two in zip(clip, clean, strict=True)])
             said = "-" if clip is clean else f"{psnr:.2f}"
-            print(
-                f"{path.name:<24} {np.mean(still):>6.0%}  {name:<34} {flicker(clip, still):>8.2f} {said:>9}", flush=True
-            )
+            print_row(path.name, f"{np.mean(still):.0%}", name, f"{flicker(clip, still):.2f}", said)
 
 
 if __name__ == "__main__":

@@ -5,37 +5,35 @@
 
 After ros2_benchmark: a player, derain_node and a monitor, each a process of its own. The highest rate is the one at
 which at most 5 % of the frames are lost, found by bisection. Latency is measured at half of it, from the player's stamp
-to the arrival of the derained frame of equal stamp, all on this host's clock. Writes benchmarks/results/live.json and
-from it the table of docs/benchmarks.md. The backend is fake by default: what is measured is the node.
+to the arrival of the derained frame of equal stamp, all on this host's clock. Writes the table of docs/benchmarks.md.
+The backend is fake by default: what is measured is the node.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from cameras import CAMERAS, arrivals, isolate, monitoring, playing, running_node, use_profile
-from tables import markdown, replace
+from tables import replace
 
 from sapnet.backends.devices import processor_name
 from sapnet.commands.common import parse_shape
+from training.commands import table
 
-RESULTS = Path(__file__).resolve().parent / "results" / "live.json"
 MAX_LOSS = 0.05
 MAX_RATE_HZ = 240.0
 STEPS = 4  # of the bisection
 SETTLE_S = 1.0
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What is measured."""
+class Setup(NamedTuple):
+    """What is measured. profile: whether the Fast DDS profile of the launch files is used."""
 
     shape: tuple[int, int]
     cameras: int
@@ -47,27 +45,22 @@ class Setup:
         return f"{height}x{width}, {self.cameras} x {self.transport}, {'profile' if self.profile else 'no profile'}"
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Of one rate. Times from stamp to arrival; jitter_ms: standard deviation of the intervals between arrivals.
+class Figures(NamedTuple):
+    """Of one rate. latencies_ms: from stamp to arrival. jitter_ms: standard deviation of the times between arrivals.
 
-    All are 0 where no frame came. cpu_percent: of one core, while frames were played. memory_mb: resident, after them.
+    cpu_percent: of one core, while frames were played. memory_mb: resident, after them.
     """
 
-    rate_hz: float
     sent: int
-    lost: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
+    latencies_ms: list[float]
     jitter_ms: float
     cpu_percent: float
     memory_mb: float
 
     @property
-    def loss(self) -> float:
-        """Share of the frames that were sent."""
-        return self.lost / self.sent
+    def lost(self) -> int:
+        """Frames that did not arrive."""
+        return self.sent - len(self.latencies_ms)
 
 
 def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Figures:
@@ -90,16 +83,8 @@ def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Figures:
         after_s, memory_mb = usage(node.pid)
         came = arrivals(monitor)
     latencies = [(at - stamp) / 1e6 for frames in came.values() for stamp, at in frames]
-    intervals = [np.diff([at for _, at in frames]) / 1e6 for frames in came.values() if len(frames) > 1]
-    return Figures(
-        rate,
-        sent,
-        sent - len(latencies),
-        *(round(float(value), 2) for value in np.percentile(latencies or [0.0], (50, 95, 99))),
-        round(float(np.std(np.concatenate(intervals or [[0.0]]))), 2),
-        round(100 * (after_s - before_s) / played_s, 1),
-        round(memory_mb, 1),
-    )
+    intervals = np.concatenate([np.diff([at for _, at in frames]) / 1e6 for frames in came.values()])
+    return Figures(sent, latencies, float(np.std(intervals)), 100 * (after_s - before_s) / played_s, memory_mb)
 
 
 def usage(process: int) -> tuple[float, float]:
@@ -114,72 +99,61 @@ def highest_rate(setup: Setup, backend: str, seconds: float) -> float:
     low, high = 0.0, MAX_RATE_HZ
     rate = 30.0
     for _ in range(STEPS):
-        low, high = (rate, high) if at_rate(setup, backend, rate, seconds).loss <= MAX_LOSS else (low, rate)
+        figures = at_rate(setup, backend, rate, seconds)
+        low, high = (rate, high) if figures.lost <= MAX_LOSS * figures.sent else (low, rate)
         rate = 2 * low if high == MAX_RATE_HZ else (low + high) / 2
         rate = min(rate, MAX_RATE_HZ)
     return low
 
 
-def page(report: dict[str, Any]) -> None:
-    """The table."""
-    times = {"p50 ms": "p50_ms", "p95": "p95_ms", "p99": "p99_ms", "jitter": "jitter_ms"}
-    headings = ["size, cameras, transport", "highest Hz", "at Hz", *times, "lost", "CPU %", "MB"]
-    rows = [
-        [
-            entry["setup"],
-            f"{entry['highest_hz']:.0f}",
-            f"{figures['rate_hz']:.0f}",
-            *(f"{figures[name]:.1f}" for name in times.values()),
-            f"{figures['lost']} of {figures['sent']}",
-            *(f"{figures[name]:.0f}" for name in ("cpu_percent", "memory_mb")),
-        ]
-        for entry in report["rows"]
-        for figures in entry["rates"]
+def row(setup: Setup, backend: str, seconds: float) -> list[str]:
+    """The cells of a table's row."""
+    highest = highest_rate(setup, backend, seconds)
+    figures = at_rate(setup, backend, highest / 2, seconds)
+    times = np.percentile(figures.latencies_ms, (50, 95, 99)) if figures.latencies_ms else [np.nan] * 3
+    return [
+        str(setup),
+        f"{highest:.0f}",
+        f"{highest / 2:.0f}",
+        *(f"{value:.1f}" for value in (*times, figures.jitter_ms)),
+        f"{figures.lost} of {figures.sent}",
+        f"{figures.cpu_percent:.0f}",
+        f"{figures.memory_mb:.0f}",
     ]
-    said = (
-        f"{report['processor']}, {report['cores']} cores, load {report['load']:.0f} from other work; backend "
-        f"`{report['backend']}`, {report['seconds']:g} s for each rate. CPU in percent of a core."
-    )
-    replace("live", f"{said}\n\n{markdown(headings, rows)}")
 
 
 def main() -> None:
-    """Measure, and write the results and the table."""
+    """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--backend", default="fake", help="of derain_node (default: %(default)s)")
     add("--shapes", type=parse_shape, nargs="+", default=[(360, 640)], metavar="HxW", help="(default: 360x640)")
-    add("--cameras", type=int, nargs="+", choices=range(1, 5), default=[1, 4], help="(default: 1 4)")
-    add("--transports", nargs="+", choices=("raw", "compressed"), default=["raw", "compressed"])
-    add("--rates", type=float, nargs="*", default=[], help="fixed rates in Hz (default: half the highest)")
     add("--seconds", type=float, default=5.0, help="of each rate (default: %(default)s)")
-    add("--page", action="store_true", help="write the table again without measuring")
     args = parser.parse_args()
-    if not args.page:
-        isolate()
-        load, rows = os.getloadavg()[0], []
-        for setup in setups(args):
-            highest = highest_rate(setup, args.backend, args.seconds)
-            rates = [
-                asdict(at_rate(setup, args.backend, rate, args.seconds)) for rate in args.rates or [highest / 2] if rate
-            ]
-            rows.append({"setup": str(setup), "highest_hz": highest, "rates": rates})
-            print(json.dumps(rows[-1]), flush=True)
-        report = {"processor": processor_name(), "cores": os.cpu_count(), "load": load, "backend": args.backend}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({**report, "seconds": args.seconds, "rows": rows}, indent=1) + "\n")
-    page(json.loads(RESULTS.read_text()))
-
-
-def setups(args: argparse.Namespace) -> list[Setup]:
-    """All that the arguments ask for; without the profile the raw transport alone, whose messages are large."""
-    found = [
-        Setup(shape, cameras, transport, True)
-        for shape in args.shapes
-        for cameras in args.cameras
-        for transport in args.transports
-    ]
-    return found + [Setup(one.shape, one.cameras, "raw", False) for one in found if one.transport == "raw"]
+    isolate()
+    load, rows = os.getloadavg()[0], []
+    # Without the profile the raw transport alone, whose messages are large.
+    for profile, transports in ((True, ("raw", "compressed")), (False, ("raw",))):
+        for setup in product(args.shapes, (1, len(CAMERAS)), transports, (profile,)):
+            rows.append(row(Setup(*setup), args.backend, args.seconds))
+            print(*rows[-1], flush=True)
+    said = (
+        f"{processor_name()}, {os.cpu_count()} cores, load {load:.0f} from other work; backend `{args.backend}`, "
+        f"{args.seconds:g} s for each rate. CPU in percent of a core."
+    )
+    headings = (
+        "size, cameras, transport",
+        "highest Hz",
+        "at Hz",
+        "p50 ms",
+        "p95",
+        "p99",
+        "jitter",
+        "lost",
+        "CPU %",
+        "MB",
+    )
+    replace("live", f"{said}\n\n{table(headings, rows)}")
 
 
 if __name__ == "__main__":

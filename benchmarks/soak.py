@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from cameras import CAMERAS, DEPTH, Watch, isolate, monitoring, playing, running_node
+from tables import print_head, print_row
 
 MB_PER_MINUTE = 1.0
 WARM_UP_SHARE = 0.25
@@ -124,15 +125,14 @@ def main() -> None:
     isolate()
     rclpy.init()
     found, usages = [], {}
-    print(f"{'load':<22} {'sent':>7} {' '.join(f'{name:>17}' for name in COUNTS)} {'MB/min':>7} {'CPU %':>6} threads")
+    print_head("load", "sent", *COUNTS, "MB/min", "CPU %", "threads")
     for load in LOADS:
         counts, usages[str(load)] = run(load, 60 * args.minutes / len(LOADS))
         usage = usages[str(load)]
-        figures = " ".join(f"{counts[name]:>17}" for name in COUNTS)
-        cpu, threads = (float(np.median([getattr(one, name) for one in usage])) for name in ("cpu_percent", "threads"))
-        print(
-            f"{load!s:<22} {counts['sent']:>7} {figures} {slope(usage):>7.2f} {cpu:>6.0f} {threads:>7.0f}", flush=True
+        cpu, threads = (
+            f"{np.median([getattr(one, name) for one in usage]):.0f}" for name in ("cpu_percent", "threads")
         )
+        print_row(str(load), *map(str, counts.values()), f"{slope(usage):.2f}", cpu, threads)
         found += [f"{load}: {problem}" for problem in problems(load, counts, usage)]
     if args.picture:
         draw(usages, args.picture)

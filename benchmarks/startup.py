@@ -15,28 +15,29 @@ import rclpy
 from cameras import isolate, playing, running_node
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
+from tables import print_head, print_row
 
 BUILD_S = 5.0
 TIMEOUT_S = 60.0
 RATE_HZ = 30.0
 
 
-def start(node: Node, cache: str, build_s: float) -> str:
-    """One start; returns its figures in seconds."""
+def start(node: Node, cache: str) -> tuple[str, str]:
+    """Seconds of one start to the first frame, and to the first derained one."""
     at_s: dict[str, float] = {}  # when the first frame came that was derained or passed_through
 
     def note(message: DiagnosticArray) -> None:
         at_s.setdefault(message.status[0].message, time.monotonic())
 
     subscription = node.create_subscription(DiagnosticArray, "front/frame_status", note, 1000)
-    parameters = ("backend:=fake", "cameras:=[front]", f"fake.build_s:={build_s}", f"cache_dir:={cache}")
-    with playing(["front"], (360, 640), RATE_HZ, build_s + 15):
+    parameters = ("backend:=fake", "cameras:=[front]", f"fake.build_s:={BUILD_S}", f"cache_dir:={cache}")
+    with playing(["front"], (360, 640), RATE_HZ, BUILD_S + 15):
         began_s = time.monotonic()
         with running_node(*parameters, "warmup_sizes:=[360x640]"):
             while "derained" not in at_s and time.monotonic() - began_s < TIMEOUT_S:
                 rclpy.spin_once(node, timeout_sec=0.05)
     node.destroy_subscription(subscription)
-    return f"{min(at_s.values()) - began_s:>16.2f} {at_s['derained'] - began_s:>18.2f}"
+    return f"{min(at_s.values()) - began_s:.2f}", f"{at_s['derained'] - began_s:.2f}"
 
 
 def main() -> None:
@@ -47,11 +48,11 @@ def main() -> None:
     isolate()
     rclpy.init()
     node = rclpy.create_node("startup")
-    print(f"{'cache':>5}  first frame out, s  first derained, s")
+    print_head("cache", "first frame out, s", "first derained, s")
     for _ in range(args.times):
         with tempfile.TemporaryDirectory() as cache:
             for name in ("cold", "warm"):
-                print(f"{name:>5}  {start(node, cache, BUILD_S)}", flush=True)
+                print_row(name, *start(node, cache))
     rclpy.try_shutdown()
 
 

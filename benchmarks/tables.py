@@ -1,23 +1,19 @@
-"""Tables in markdown: printed row by row, or put into documents, between the comments that name them."""
+"""Tables in Markdown: printed row by row, or put into docs/benchmarks.md between the comments that name them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column is text, the others are aligned to the right."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "test")]  # runs from a checkout that is not installed, too
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 
 def print_row(*cells: str) -> None:
     """Print a row as soon as it is measured."""
-    print(f"| {' | '.join(cells)} |", flush=True)
+    print(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |", flush=True)
 
 
 def print_head(*headings: str) -> None:

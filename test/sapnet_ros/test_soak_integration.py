@@ -23,7 +23,7 @@ def test_four_cameras_are_carried_whole_and_accounted_for(tmp_path: Path) -> Non
     # In the domain of these tests, which the benchmark would choose anew.
     result = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    rows = re.findall(r"^4 x .*$", result.stdout, re.MULTILINE)
+    rows = re.findall(r"^\| 4 x .*$", result.stdout, re.MULTILINE)
     assert len(rows) == 3
     assert picture.stat().st_size > 0
 

@@ -1,0 +1,59 @@
+"""Networks without the backends of sapnet, for sapnet.bench to time beside these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from sapnet.backends import openvino
+from sapnet.backends.base import BackendSpec, Frames
+from sapnet.backends.devices import without_tf32
+from sapnet.bench import Running, Subject
+from sapnet.model import DeployNet
+from sapnet.model.deploy import DTYPES
+
+Infer = Callable[[Frames], Frames]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A network as it was published. infer: derains frames, uint8 (B, H, W, 3)."""
+
+    name: str
+    infer: Infer
+
+    def run(self, noise: Frames) -> Iterator[Running]:
+        """For sapnet.bench."""
+        yield Running(lambda: self.infer(noise), Subject(self.name, "", "", "", None, None))
+
+
+def eager(deploy: DeployNet, device: str = "cpu", precision: str = "fp32", is_compiled: bool = False) -> Infer:
+    """As eager torch runs it fastest, or by torch.compile; frames are copied to the device and back."""
+    deploy.network.to(DTYPES[precision])
+    deploy = deploy.eval().to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
+    # It stops at its recompile limit, and runs eager from then on without a word.
+    torch.compiler.reset()
+    network = torch.compile(deploy, mode="reduce-overhead", dynamic=False) if is_compiled else deploy
+
+    def infer(frames: Frames) -> Frames:
+        with torch.inference_mode(), without_tf32():
+            return network(torch.from_numpy(frames).to(device))[0].cpu().numpy()
+
+    return infer
+
+
+def on_openvino(deploy: DeployNet) -> Infer:
+    """On OpenVINO in the precision that it chooses, compiled for each size."""
+    precision = openvino.choose_precision(BackendSpec(device="cpu"))
+    model, requests = openvino.convert(deploy.eval()), {}
+
+    def infer(frames: Frames) -> Frames:
+        if frames.shape not in requests:
+            static = model.clone()
+            static.reshape(list(frames.shape))
+            requests[frames.shape] = openvino.compile_model(static, precision).create_infer_request()
+        return requests[frames.shape].infer([frames], share_outputs=False)[0]
+
+    return infer
