@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
 
 POLL_S = 0.1
-REDRAW_S = 0.5  # so that seconds of silence count up, and a resized terminal is filled anew
+REDRAW_HZ = 2.0
 # Other nodes speak on /diagnostics too, and all at once.
 DEPTH = 100
 
-LEVELS = ("OK", "WARN", "ERROR", "STALE")
+LEVELS = {b"\0": "OK", b"\1": "WARN", b"\2": "ERROR", b"\3": "STALE"}
 STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
 QUANTILES = ("p50", "p95", "p99")
 # Of a frame's time, with headings so short that three percentiles of each fit 80 columns.
@@ -50,15 +50,13 @@ PARTS = {
 COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport")
 # Values that stay text in JSON, although they may look like a number.
 TEXTS = ("topic", "weights", "version", "device", "build_progress", "last_error")
-# A status that has the values of one of these is derain_node's, whatever the node is called.
-SIGNATURES = ({"received", "derained"}, {"backend", "weights"}, {"state", "pid"})
+# A status that has these values is derain_node's, whatever the node is called.
+SIGNATURES = {"camera": {"received", "derained"}, "backend": {"backend", "weights"}, "process": {"state", "pid"}}
 
 SILENT_AFTER_S = 3.0  # three messages that did not come
 PIPED_WIDTH = 1000
 MAX_CELL = 40
 MAX_NOTE = 240
-# Columns of words; the others hold figures.
-WORDS = ("", "camera", "gate", "ms p50/95/99", "backend", "precision", "weights", "process", "version")
 
 _EXAMPLES = """\
 sapnet top
@@ -86,18 +84,14 @@ def run(args: argparse.Namespace) -> int:
     """Watch until Ctrl-C: 0. With ``--once`` 1 where nothing came in time."""
     terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     monitor = Monitor(args.node)
-    try:
-        with _listening(monitor) as spin:
-            if args.once:
-                return _once(monitor, spin, args)
+    with _listening(monitor) as spin:
+        if args.once:
+            return _once(monitor, spin, args)
+        with suppress(KeyboardInterrupt):  # the way to leave the display
             if terminal and not args.json:
                 _redraw(monitor, spin)
             else:
                 _print(monitor, spin, args.json)
-    except KeyboardInterrupt:
-        # The way to leave the display; what --once was asked for has not come.
-        if args.once:
-            raise
     return 0
 
 
@@ -105,56 +99,42 @@ class Monitor:
     """Keeps the last report of every derain node, and when it came. wanted: the name of a node, or None for all."""
 
     def __init__(self, wanted: str | None = None) -> None:
-        self.sources: dict[tuple[str, str], tuple[Report, float]] = {}
+        self.reports: dict[str, tuple[Report, float]] = {}
         self.fresh: list[Report] = []
-        self.others: set[str] = set()
         self.last_s = time.monotonic()
+        self._others: set[str] = set()
         self._wanted = wanted
 
     def take(self, message: DiagnosticArray) -> None:
         """Store the reports of a message."""
-        now_s = time.monotonic()
         for report in read(message):
             if self._wanted and not f"/{report.node}".endswith(f"/{self._wanted.lstrip('/')}"):
-                self.others.add(report.node)
+                self._others.add(report.node)
                 continue
-            # A process that has ended is not shown beside the one that was started in its place.
-            for key, (old, old_s) in list(self.sources.items()):
-                if (old.node, old.topics) == (report.node, report.topics) and now_s - old_s >= SILENT_AFTER_S:
-                    del self.sources[key]
-            self.sources[report.node, report.pid] = report, now_s
+            self.last_s = time.monotonic()
+            self.reports[report.node] = report, self.last_s
             self.fresh.append(report)
-            self.last_s = now_s
 
-    def take_fresh(self) -> list[Report]:
-        """The reports since the last call."""
-        fresh, self.fresh = self.fresh, []
-        return fresh
-
-    def silent_s(self) -> float:
-        """Seconds since the last report, or since the start."""
-        return time.monotonic() - self.last_s
+    def silence(self) -> str:
+        """How long there has been no report, of which node and where."""
+        node = f"the node {self._wanted!r}" if self._wanted else "a derain_node"
+        where = f"/diagnostics (ROS_DOMAIN_ID {os.environ.get('ROS_DOMAIN_ID') or 0})"
+        others = f"; heard: {', '.join(map(clean, sorted(self._others)))}" if self._others else ""
+        return f"no message of {node} on {where} for {time.monotonic() - self.last_s:.0f} s{others}"
 
     def screen(self) -> RenderableType:
         """The last report of every node."""
-        if not self.sources:
-            return Text(f"Waiting for {self.whom()}: no message for {self.silent_s():.0f} s. Ctrl-C ends.")
+        if not self.reports:
+            return Text(f"{self.silence()}. Ctrl-C ends.")
         now_s = time.monotonic()
-        reports = [render(report, now_s - came_s) for report, came_s in self.sources.values()]
-        return Group(*(Padding(report, (0, 0, 1, 0)) for report in reports))
-
-    def whom(self) -> str:
-        """The node that is waited for, and where."""
-        others = f"; heard: {', '.join(map(clean, sorted(self.others)))}" if self.others else ""
-        node = f"the node {self._wanted!r}" if self._wanted else "a derain_node"
-        return f"{node} on /diagnostics (ROS_DOMAIN_ID {os.environ.get('ROS_DOMAIN_ID') or 0}{others})"
+        shown = [render(report, now_s - came_s) for report, came_s in list(self.reports.values())]
+        return Group(*(Padding(report, (0, 0, 1, 0)) for report in shown))
 
 
 def _once(monitor: Monitor, spin: Callable[[], None], args: argparse.Namespace) -> int:
-    started_s = time.monotonic()
     while not monitor.fresh:
-        if time.monotonic() - started_s > args.timeout:
-            print(f"sapnet: error: no diagnostics of {monitor.whom()} within {args.timeout:g} s", file=sys.stderr)
+        if time.monotonic() - monitor.last_s > args.timeout:
+            print(f"sapnet: error: {monitor.silence()}", file=sys.stderr)
             return 1
         spin()
     _show(monitor.fresh[0], args.json)
@@ -163,36 +143,29 @@ def _once(monitor: Monitor, spin: Callable[[], None], args: argparse.Namespace) 
 
 def _redraw(monitor: Monitor, spin: Callable[[], None]) -> None:
     console = Console(highlight=False)
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        drawn_s = -math.inf
+    with Live(get_renderable=monitor.screen, console=console, screen=True, refresh_per_second=REDRAW_HZ):
         while True:
-            if monitor.take_fresh() or time.monotonic() - drawn_s >= REDRAW_S:
-                drawn_s = time.monotonic()
-                live.update(monitor.screen(), refresh=True)
             spin()
+            monitor.fresh.clear()
 
 
 def _print(monitor: Monitor, spin: Callable[[], None], as_json: bool) -> None:
     told_s = 0.0
     while True:
-        for report in monitor.take_fresh():
-            _show(report, as_json)
-            told_s = 0.0
-        silent_s = monitor.silent_s()
-        if silent_s >= max(SILENT_AFTER_S, 2 * told_s):
-            # Ever more rarely, for a file that this goes to is not to fill with it.
-            line = f"no message for {silent_s:.0f} s from {monitor.whom()}"
-            print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
-            told_s = silent_s
         spin()
+        for report in monitor.fresh:
+            _show(report, as_json)
+        monitor.fresh.clear()
+        if time.monotonic() - monitor.last_s >= SILENT_AFTER_S and told_s != monitor.last_s:
+            told_s = monitor.last_s
+            print(monitor.silence(), file=sys.stderr)
 
 
 def _show(report: Report, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plain(report)), flush=True)
     else:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-        console.print(render(report), "")
+        Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(render(report), "")
         sys.stdout.flush()
 
 
@@ -256,38 +229,23 @@ class Report:
     cameras: dict[str, Status] = field(default_factory=dict)
     parts: dict[str, Status] = field(default_factory=dict)
 
-    @property
-    def pid(self) -> str:
-        """Tells nodes of one name apart."""
-        return self.parts["process"].text("pid") if "process" in self.parts else ""
-
-    @property
-    def topics(self) -> set[str]:
-        """What the cameras listen to."""
-        return {status.values.get("topic", "") for status in self.cameras.values()} - {""}
-
 
 def read(message: Any) -> list[Report]:
     """The reports of derain nodes in a DiagnosticArray; of other nodes nothing."""
     reports: dict[str, Report] = {}
-    ours = set()
     for status in message.status:
         node, colon, label = status.name.partition(": ")
-        if not colon:
-            continue
         values = {pair.key: pair.value for pair in status.values}
-        if any(signature <= values.keys() for signature in SIGNATURES):
-            ours.add(node)
+        kind = next((kind for kind, keys in SIGNATURES.items() if keys <= values.keys()), None)
+        if kind is None or not colon:
+            continue
         report = reports.setdefault(node, Report(node))
-        # A camera, too, may be called backend.
-        part = label in ("backend", "process") and "received" not in values
-        (report.parts if part else report.cameras)[label] = Status(_level(status.level), status.message, values)
-    return [report for node, report in reports.items() if node in ours]
-
-
-def _level(level: bytes | int) -> str:
-    number = int.from_bytes(level, "big") if isinstance(level, bytes) else level
-    return LEVELS[number] if 0 <= number < len(LEVELS) else "?"
+        shown = Status(LEVELS.get(status.level, "?"), status.message, values)
+        if kind == "camera":
+            report.cameras[label] = shown
+        else:
+            report.parts[kind] = shown
+    return list(reports.values())
 
 
 def plain(report: Report) -> dict[str, Any]:
@@ -318,13 +276,13 @@ def render(report: Report, silent_s: float = 0.0) -> Group:
     cameras, parts = {clean(name, MAX_CELL): status for name, status in report.cameras.items()}, report.parts
     body: list[RenderableType] = []
     if cameras:
-        table = _table("", "camera", "Hz in/out", "received", "derained", "passed", "dropped", "lost", "rain", "gate")
-        latencies = _table("ms p50/95/99", *PARTS.values())
+        counted = ("received", "derained", "passed", "dropped", "lost")
+        table = _table(["", "camera", "gate"], ["Hz in/out", *counted, "rain"])
+        latencies = _table(["ms p50/95/99"], PARTS.values())
         for name, status in cameras.items():
             rates = status.figures(("rate_in_hz", "rate_out_hz"), ".1f")
-            counts = [status.figure(key) for key in COUNTS]
-            cells = [name, rates, *counts, status.figure("rain_score", ".3f"), status.text("gate")]
-            table.add_row(_level_text(status), *map(Text, cells))
+            figures = [rates, *map(status.figure, COUNTS), status.figure("rain_score", ".3f")]
+            table.add_row(_level_text(status), *map(Text, (name, status.text("gate"), *figures)))
             parts_ms = [[f"{part}_ms_{quantile}" for quantile in QUANTILES] for part in PARTS]
             latencies.add_row(Text(name), *(Text(status.figures(keys, ".1f")) for keys in parts_ms))
         body += [Text(), table]
@@ -332,34 +290,34 @@ def render(report: Report, silent_s: float = 0.0) -> Group:
             body += _notes(status, [_reasons(status)], f"{name}: " if len(cameras) > 1 else "")
         body += [Text(), latencies]
     if backend := parts.get("backend"):
-        table = _table("", "backend", "precision", "weights", "GPU MB", "restarts")
-        words = [backend.text(key) for key in ("backend", "precision", "weights")]
-        table.add_row(
-            _level_text(backend), *map(Text, words), backend.figure("gpu_memory_mb"), backend.figure("restarts")
-        )
+        table = _table(["", "backend", "precision", "weights"], ["GPU MB", "restarts"])
+        words = map(backend.text, ("backend", "precision", "weights"))
+        figures = map(backend.figure, ("gpu_memory_mb", "restarts"))
+        table.add_row(_level_text(backend), *map(Text, (*words, *figures)))
         build, device = backend.text("build_progress", MAX_NOTE), backend.text("device")
         notes = [f"build: {build}" if build not in ("", clean(backend.message, MAX_NOTE)) else ""]
         body += [Text(), table, *_notes(backend, [*notes, f"on {device}" if device else ""])]
     if process := parts.get("process"):
-        table = _table("", "process", "memory MB", "CPU %", "threads", "version")
-        figures = [process.figure(key) for key in ("memory_mb", "cpu_percent", "threads")]
-        table.add_row(_level_text(process), *map(Text, (process.text("state"), *figures, process.text("version"))))
+        table = _table(["", "process", "version"], ["pid", "memory MB", "CPU %", "threads"])
+        figures = map(process.figure, ("pid", "memory_mb", "cpu_percent", "threads"))
+        table.add_row(_level_text(process), *map(Text, (process.text("state"), process.text("version"), *figures)))
         body += [Text(), table]
-    title = Text(clean(report.node, MAX_CELL) + (f", pid {report.pid}" if report.pid else ""), style="bold")
+    title = Text(clean(report.node, MAX_CELL), style="bold")
     if silent_s >= SILENT_AFTER_S:
         title.append(f"  no message for {silent_s:.0f} s", style="red")
         body = [Styled(part, "dim") for part in body]
-    title.append("  " + clean(", ".join(sorted(report.topics)), MAX_NOTE), style="not bold")
-    title.rstrip()
+    topics = sorted({status.values.get("topic", "") for status in cameras.values()} - {""})
+    title.append("  " + clean(", ".join(topics), MAX_NOTE), style="not bold")
     return Group(title, *body)
 
 
-def _table(*titles: str) -> Table:
-    """Without lines. A column that does not fit folds its cells, so that every figure stays readable."""
+def _table(words: Iterable[str], figures: Iterable[str]) -> Table:
+    """A table without lines. A column that does not fit folds its cells, so that every figure stays readable."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim underline")
-    for title in titles:
-        min_width = 5 if title == "" else None  # the longest level
-        table.add_column(title, justify="left" if title in WORDS else "right", overflow="fold", min_width=min_width)
+    for title in words:
+        table.add_column(title, overflow="fold", min_width=None if title else 5)  # the longest level
+    for title in figures:
+        table.add_column(title, overflow="fold", justify="right")
     return table
 
 

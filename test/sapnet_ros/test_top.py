@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import unicodedata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,11 +65,11 @@ def words(lines: list[str], start: str) -> list[str]:
 @pytest.mark.parametrize("width", [80, 200])
 def test_a_report_shows_everything(width: int) -> None:
     lines = text(report(), width)
-    assert lines[0] == "derain_node, pid 4711  /image"
-    assert words(lines, "OK front") == ["OK", "front", "30/9.5", "1234", "1100", "30", "104", "7", "0.123", "rain"]
+    assert lines[0] == "derain_node  /image"
+    assert words(lines, "OK front") == ["OK", "front", "rain", "30/9.5", "1234", "1100", "30", "104", "7", "0.123"]
     assert words(lines, "front 33/46/123") == ["front", "33/46/123", "0.0/-/-", "10/20/30"]
     assert words(lines, "WARN tensorrt") == ["WARN", "tensorrt", "fp16", "sapnet_fast", "1834"]
-    assert words(lines, "OK active") == ["OK", "active", "812", "143", "23", "1.0.0"]
+    assert words(lines, "OK active") == ["OK", "active", "1.0.0", "4711", "812", "143", "23"]
     notes = ["deraining", "passed through: 30 building; dropped: 104 overload"]
     notes += ["building the engine", "on NVIDIA RTX 4090", "last error 73 s ago: out of memory"]
     assert [line.strip() for line in lines if line.startswith("       ") and line.strip() in notes] == notes
@@ -96,8 +97,8 @@ def test_garbage_figures(garbage: str) -> None:
     keys = ("received", "rate_in_hz", "latency_ms_p50", "rain_score", "dropped_overload", "silent_s")
     message = report(camera=dict.fromkeys(keys, garbage), memory_mb=garbage)
     lines = text(message)
-    assert words(lines, "OK front")[2:4] == ["?/9.5", "?"]
-    assert words(lines, "OK active")[2] == "?"
+    assert words(lines, "OK front")[3:5] == ["?/9.5", "?"]
+    assert words(lines, "OK active")[4] == "?"
     told = json.loads(json.dumps(plain(read(message)[0]), allow_nan=False))
     assert {told["cameras"]["front"][key] for key in keys} == {garbage}
     assert told["process"]["memory_mb"] == garbage
@@ -113,53 +114,17 @@ def test_hostile_text_stays_within_the_width_and_is_no_command(width: int) -> No
     assert {unicodedata.category(letter) for line in lines for letter in line}.isdisjoint({"Cc", "Cf", "Cs", "Zl"})
 
 
-class Clock:
-    """time.monotonic, set by hand."""
-
-    now_s = 100.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(top, "time", clock)
-    return clock
-
-
-def test_nodes_of_one_name_are_told_apart(clock: Clock) -> None:
-    monitor = Monitor()
-    monitor.take(report(pid=1))
-    monitor.take(report(pid=2, camera={"topic": "/rear/image"}))
-    clock.now_s += 60.0
-    monitor.take(report(pid=2, camera={"topic": "/rear/image"}))
-    titles = [line for line in shown(monitor.screen()) if "pid" in line]
-    assert titles == ["derain_node, pid 1  no message for 60 s  /image", "derain_node, pid 2  /rear/image"]
-
-
-def test_a_process_started_anew_takes_the_place_of_the_old_one(clock: Clock) -> None:
-    monitor = Monitor()
-    monitor.take(report(pid=1))
-    clock.now_s += 2.0
-    monitor.take(report(pid=2))
-    assert list(monitor.sources) == [("derain_node", "1"), ("derain_node", "2")]
-    clock.now_s += 2.0
-    monitor.take(report(pid=2))
-    assert list(monitor.sources) == [("derain_node", "2")]
-
-
 @pytest.mark.parametrize("wanted", ["rear_node", "/rear/rear_node"])
-def test_one_node_may_be_asked_for(clock: Clock, wanted: str) -> None:
+def test_one_node_may_be_asked_for(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 100.0)
+    monkeypatch.setattr(top, "time", clock)
     monitor = Monitor(wanted)
     monitor.take(report("/front/front_node"))
-    clock.now_s += 4.0
-    assert not monitor.sources
+    clock.monotonic = lambda: 104.0
     (line,) = shown(monitor.screen())
-    assert repr(wanted) in line
-    assert "heard: /front/front_node" in line
-    assert "no message for 4 s" in line
+    assert f"no message of the node {wanted!r} on /diagnostics" in line
+    assert "for 4 s; heard: /front/front_node." in line
     monitor.take(report("/rear/rear_node"))
-    assert [found.node for found in monitor.take_fresh()] == ["/rear/rear_node"]
-    assert monitor.take_fresh() == []
+    assert [found.node for found in monitor.fresh] == ["/rear/rear_node"]
+    clock.monotonic = lambda: 164.0
+    assert shown(monitor.screen())[0] == "/rear/rear_node  no message for 60 s  /image"
