@@ -11,7 +11,6 @@ import importlib.util
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +52,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     """The node, the recorder, and the player once they are ready. Raises ValueError."""
-    lockstep, loop, rate = launching.switch(given, "lockstep"), launching.switch(given, "loop"), positive(given, "rate")
+    lockstep, loop, rate = launching.switch(given, "lockstep"), launching.switch(given, "loop"), given["rate"]
     output = Path(given["output"]).expanduser() if given["output"] else None
     if output is not None and output.exists():
         raise ValueError(f"output:={given['output']} exists already")
@@ -71,9 +70,9 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
         return [*node, *recorder, player, ends_with(player)]
     player = ros2_player(bag, plan, rate, loop)
     recorder = [ros2_recorder(plan, output)] if output is not None else []
-    waiting = ExecuteProcess(
-        cmd=[sys.executable, "-m", "sapnet_ros.replay.waiting", READY], name="waiting", output="screen"
-    )
+    latched = ["--qos-durability", "transient_local", "--qos-reliability", "reliable"]
+    words = ["topic", "echo", "--once", "--filter", "m.data", *latched, READY, "std_msgs/msg/Bool"]
+    waiting = ExecuteProcess(cmd=["ros2", *words], name="waiting", output="screen")
     begin = RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=[player]))
     return [*node, *recorder, waiting, begin, ends_with(player)]
 
@@ -151,14 +150,3 @@ def executable(context: LaunchContext, name: str) -> str:
         return ExecutableInPackage(name, "sapnet_ros").perform(context)
     except (PackageNotFoundError, SubstitutionFailure) as err:
         raise ValueError(f"{err}; build the package with colcon and source install/setup.bash") from err
-
-
-def positive(given: Mapping[str, str], name: str) -> str:
-    """An argument that is a number above 0, as it was given."""
-    try:
-        value = float(given[name])
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name}:={given[name]} must be a number above 0")
-    return given[name]

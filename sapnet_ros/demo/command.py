@@ -13,7 +13,7 @@ from sapnet.commands.common import NETWORK, add_command, add_network_arguments, 
 from sapnet.media.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet.rain import RAIN_PRESETS
 from sapnet_ros.demo.recording import TOPIC, open_input, write_recording
-from sapnet_ros.demo.report import SHEET, VIDEO, Recording, summarize, write_pictures
+from sapnet_ros.demo.report import SHEET, VIDEO, summarize, write_pictures
 from sapnet_ros.replay.command import folder_beside, perform, print_table, tell
 from sapnet_ros.replay.plan import make_plan
 from sapnet_ros.replay.processes import RunError
@@ -101,12 +101,11 @@ def _demonstrate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         played = folder / "played"
         sizes = write_recording(sequence, args.rate, played)
         with open_recording(played) as source:
-            plan = make_plan(source, [TOPIC], lockstep=not args.open_loop, every_size=True)
+            plan = make_plan(source, [TOPIC], lockstep=not args.open_loop)
         node = {name: value for name in NETWORK if (value := getattr(args, name))}
         settings = ReplaySettings(played, plan, Path(BAG), status=True, inputs=True, node_parameters=node)
         replay, figures = perform(settings, folder, len(sizes))
-        recording = Recording(replay.bag, sizes, replay.outcomes())
-        quality = write_pictures(recording, sequence, args.rate, folder)
+        quality = write_pictures(replay.bag, sizes, replay.outcomes(), sequence, args.rate, folder)
         summary = summarize(figures, quality)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
         os.replace(replay.bag, folder / BAG)

@@ -25,6 +25,9 @@ NAMESPACE = "/sapnet_demo"
 TOPIC = f"{NAMESPACE}/image"
 _BEFORE_NS = 1000  # camera_info is logged this long before its frame
 
+Sizes = dict[int, tuple[int, int]]
+"""Height and width of each frame, by its stamp in nanoseconds."""
+
 
 def open_input(path: Path) -> FrameSource:
     """An image, a folder of images, a video, or the first color camera of a recording. Raises SapnetError."""
@@ -48,13 +51,10 @@ def _frames(path: Path) -> Iterator[tuple[str, Frame]]:
             raise BagError(f"{path} can be read only in part: {'; '.join(bag.missing)}")
 
 
-def write_recording(sequence: RainySequence, rate: float, path: Path) -> dict[int, tuple[int, int]]:
-    """Record the rainy frames at ``rate`` Hz, with camera_info; returns height and width of each by its stamp in ns.
-
-    Raises SapnetError.
-    """
-    start_ns, sizes = time.time_ns(), dict[int, tuple[int, int]]()
-    with new_bag(path, "mcap", "none") as bag:
+def write_recording(sequence: RainySequence, rate: float, path: Path) -> Sizes:
+    """Record the rainy frames at ``rate`` Hz, with camera_info. Raises SapnetError."""
+    start_ns, sizes = time.time_ns(), Sizes()
+    with new_bag(path, "mcap") as bag:
         infos = bag.add(described_topic(f"{NAMESPACE}/camera_info", CAMERA_INFO, ()))
         images = bag.add(described_topic(TOPIC, IMAGE, ()))
         for index, frame in enumerate(sequence):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -12,14 +11,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader
 
 import sapnet
+from sapnet.bags import open_recording
+from sapnet.bags.types import decode, header_stamp
 from sapnet.images.frame import Frame, psnr_y
-from sapnet.images.messages import decode_image
 from sapnet.media.contact_sheet import contact_sheet, side_by_side_video
 from sapnet.media.sequence import RainyFrame, RainySequence
-from sapnet_ros.demo.recording import NAMESPACE
+from sapnet_ros.demo.recording import NAMESPACE, Sizes
 
 SHEET = "contact_sheet.png"
 VIDEO = "derained.mp4"
@@ -29,56 +28,45 @@ _LIBRARIES = ("rclpy", "rosbags", "torch", "openvino", "tensorrt", "tensorrt_rtx
 _DERAINED, _MASK = f"{NAMESPACE}/derained/image", f"{NAMESPACE}/streak_mask/image"
 
 
-@dataclass(frozen=True)
-class Recording:
-    """What a run recorded, by stamp in ns: height and width of the frames, ``derained`` or ``passed_through``."""
+def write_pictures(
+    bag: Path, sizes: Sizes, outcomes: Mapping[int, str], sequence: RainySequence, rate: float, folder: Path
+) -> dict[str, float | None]:
+    """Write the contact sheet and the video of a recording into ``folder``.
 
-    bag: Path
-    sizes: dict[int, tuple[int, int]]
-    outcomes: dict[int, str]
-
-
-@dataclass
-class Quality:
-    """PSNR of each derained frame whose clean original is known, in dB, before and after."""
-
-    rainy: list[float] = field(default_factory=list)
-    derained: list[float] = field(default_factory=list)
-
-
-def write_pictures(recording: Recording, sequence: RainySequence, rate: float, folder: Path) -> Quality:
-    """Write the contact sheet and the video of a recording into ``folder``."""
-    quality, rows, labels = Quality(), [], []
-    shown = _shown(recording)
-    height, width = (max(sides) for sides in zip(*recording.sizes.values(), strict=True))
-    indices = {stamp: index for index, stamp in enumerate(recording.sizes)}
+    outcomes: ``derained`` or ``passed_through``, by stamp.
+    Returns the mean PSNR before and after of the derained frames whose clean original is known; None without any.
+    """
+    rainy_db, derained_db, rows, labels = list[float](), list[float](), [], []
+    shown = _shown(outcomes)
+    height, width = (max(sides) for sides in zip(*sizes.values(), strict=True))
+    indices = {stamp: index for index, stamp in enumerate(sizes)}
     with side_by_side_video(folder / VIDEO, rate, height, width) as add:
-        for stamp, frame, derained, mask in _pairs(recording, sequence):
+        for stamp, frame, derained, mask in _pairs(bag, sizes, sequence):
             add(frame.rainy, derained)
-            if recording.outcomes.get(stamp) != "derained":
+            if outcomes.get(stamp) != "derained":
                 continue
             label = f"frame {indices[stamp]}"
             label += "" if frame.name.isdecimal() else f", {frame.name}"
             if frame.clean is not None:
-                quality.rainy.append(psnr_y(frame.rainy, frame.clean))
-                quality.derained.append(psnr_y(derained, frame.clean))
-                label += f": rainy {quality.rainy[-1]:.1f} dB, derained {quality.derained[-1]:.1f} dB"
+                rainy_db.append(psnr_y(frame.rainy, frame.clean))
+                derained_db.append(psnr_y(derained, frame.clean))
+                label += f": rainy {rainy_db[-1]:.1f} dB, derained {derained_db[-1]:.1f} dB"
             if stamp in shown:
                 row = {"rainy": frame.rainy, "derained": derained, "streak mask": mask}
                 rows.append(row if frame.clean is None else row | {"clean": frame.clean})
                 labels.append(label)
     contact_sheet(rows, folder / SHEET, labels)
-    return quality
+    means = [round(fmean(values), 2) if values else None for values in (rainy_db, derained_db)]
+    return dict(zip(("psnr_rainy", "psnr_derained"), means, strict=True))
 
 
-def summarize(figures: dict[str, Any], quality: Quality) -> dict[str, Any]:
-    """``summary.json`` from the figures of a ReplayRun; PSNR is null where no clean frame is known."""
+def summarize(figures: dict[str, Any], quality: dict[str, float | None]) -> dict[str, Any]:
+    """``summary.json`` from the figures of a ReplayRun and the PSNR."""
     (camera,), network = figures["cameras"], figures["network"]
     counts = ("sent", "received", "derained", "passed_through", "dropped", "latency_ms")
     return {
         **{name: camera[name] for name in counts},
-        "psnr_rainy": round(fmean(quality.rainy), 2) if quality.rainy else None,
-        "psnr_derained": round(fmean(quality.derained), 2) if quality.derained else None,
+        **quality,
         **{name: network[name] for name in ("backend", "precision", "weights")},
         "versions": versions(),
     }
@@ -97,30 +85,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _shown(recording: Recording) -> set[int]:
+def _shown(outcomes: Mapping[int, str]) -> set[int]:
     """Stamps of derained frames spread evenly over the run."""
-    derained = [stamp for stamp, outcome in sorted(recording.outcomes.items()) if outcome == "derained"]
+    derained = [stamp for stamp, outcome in sorted(outcomes.items()) if outcome == "derained"]
     picked = np.linspace(0, len(derained) - 1, min(SHEET_ROWS, len(derained))).round().astype(int)
     return {derained[index] for index in picked}
 
 
-def _pairs(recording: Recording, sequence: RainySequence) -> Iterator[tuple[int, RainyFrame, Frame, Frame]]:
+def _pairs(bag: Path, sizes: Sizes, sequence: RainySequence) -> Iterator[tuple[int, RainyFrame, Frame, Frame]]:
     """Stamp, frame, derained frame and streak mask of every frame that came back, in order."""
-    frames = zip(recording.sizes, sequence, strict=True)
-    for stamp, derained, mask in _outputs(recording.bag):
-        yield stamp, next(frame for sent, frame in frames if sent == stamp), derained, mask
-
-
-def _outputs(bag: Path) -> Iterator[tuple[int, Frame, Frame]]:
-    """Stamp, derained frame and streak mask from a recording."""
+    frames = zip(sizes, sequence, strict=True)
     waiting: dict[int, dict[str, Frame]] = {}
-    with AnyReader([bag]) as reader:
-        connections = [connection for connection in reader.connections if connection.topic in (_DERAINED, _MASK)]
-        for connection, _, data in reader.messages(connections=connections):
-            message: Any = reader.deserialize(data, connection.msgtype)
-            stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+    with open_recording(bag) as source:
+        for recorded in source.messages([topic for topic in source.topics if topic.name in (_DERAINED, _MASK)]):
+            stamp = header_stamp(recorded.data)
             parts = waiting.setdefault(stamp, {})
-            parts[connection.topic] = decode_image(message).bgr
+            parts[recorded.topic.name] = decode(recorded).decoded.bgr
             if len(parts) == 2:
                 del waiting[stamp]
-                yield stamp, parts[_DERAINED], np.ascontiguousarray(parts[_MASK][:, :, 0])
+                frame = next(frame for sent, frame in frames if sent == stamp)
+                yield stamp, frame, parts[_DERAINED], np.ascontiguousarray(parts[_MASK][:, :, 0])

@@ -22,7 +22,7 @@ from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.types import header_stamp
 from sapnet.commands.common import parse_above_zero, parse_seconds
 from sapnet.errors import BagError, SapnetError
-from sapnet_ros.replay.lockstep import SETTLE_S, STATUS, Answers, Lockstep, frame_key
+from sapnet_ros.replay.lockstep import SETTLE_S, STATUS, Answers, Lockstep
 from sapnet_ros.replay.plan import EXIT_FAILED, EXIT_INPUT, READY
 from sapnet_ros.replay.publisher_node import (
     CLOCK,
@@ -138,8 +138,7 @@ def _play(
     """Play a span, repeatedly with --loop. Raises PlayerError, PlayerStopped."""
     start_ns, stop_ns = between
     ready = args.ready or ([READY] if args.lockstep else [])
-    answers = Answers(player, ready, args.status or ([STATUS] if args.lockstep else []))
-    player.time.stop("start")
+    answers = Answers(player, ready, (args.status or [STATUS]) if args.lockstep else [])
     player.begin(start_ns)
     send: Callable[[Message], None] = player.send
     if args.lockstep:
@@ -149,14 +148,11 @@ def _play(
     elif ready:
         answers.wait_ready(args.ready_timeout)
         answers.wait_connected(args.ready_timeout)
-    player.time.go_on("start")
-    frames = {camera.topic for camera in cameras}
-    last: dict[Topic, Message] = {}
+    frames = {camera.topic for camera in cameras}.intersection(player.topics)
     with args.sent.open("w", buffering=1) if args.sent else nullcontext() as log:
 
         def send_and_note(message: Message) -> None:
             if message.topic in frames:
-                last[message.topic] = message
                 _note(message, log)
             send(message)
 
@@ -164,20 +160,10 @@ def _play(
             play_once(player, source.messages, between, send_and_note)
             if not args.loop:
                 break
-    _finish(player, answers, list(last.values()), args)
-
-
-def _finish(player: BagPlayer, answers: Answers, last: list[Message], args: argparse.Namespace) -> None:
-    """Wait until the last frames are answered: messages in transit are lost when their publisher ends."""
+    # Messages in transit are lost when their publisher ends.
+    for topic in frames:
+        player.wait_taken(topic, args.answer_timeout)
     player.spin_until(lambda: False, SETTLE_S)
-    if args.lockstep or not args.status:
-        return
-    # The node keeps the newest frame, so the last one is answered, unless it is damaged.
-    keys = [key for message in last if (key := frame_key(message)) is not None]
-    answers.idle_reports = 0
-    player.spin_until(
-        lambda: all(answers.reason(key) is not None for key in keys) or answers.idle_reports > 1, args.answer_timeout
-    )
 
 
 def _note(message: Message, log: TextIO | None) -> None:
@@ -212,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         help="image topic to offer as reliable, so that no frame is lost (with --lockstep: all color cameras)",
     )
     several("--ready", help=f"start once this std_msgs/Bool is true (with --lockstep: {READY})")
-    several("--status", help=f"topic of the answers to frames (with --lockstep: {STATUS})")
+    several("--status", help=f"with --lockstep: topic of the answers to frames (default: {STATUS})")
     parser.add_argument(
         "--clock-rate", type=parse_above_zero, default=CLOCK_HZ, metavar="HZ", help="minimum rate of /clock"
     )

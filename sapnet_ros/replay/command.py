@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sapnet.bags import open_recording
 from sapnet.bags.metadata import METADATA
-from sapnet.commands.common import NETWORK, add_command, add_network_arguments, progress_bar
+from sapnet.commands.common import NETWORK, add_command, add_network_arguments, counting_bar
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
 from sapnet_ros.replay.plan import Plan, make_plan, plain
-from sapnet_ros.replay.processes import RunError, free_domain, watch_line
+from sapnet_ros.replay.processes import RunError, free_domain
 from sapnet_ros.replay.run import ReplayRun, ReplaySettings
 
 if TYPE_CHECKING:
@@ -99,14 +99,11 @@ def tell(err: RunError) -> int:
 
 def perform(settings: ReplaySettings, folder: Path, total: int | None) -> tuple[ReplayRun, dict[str, Any]]:
     """Run in a free domain, with a progress bar of ``total`` frames and the player's warnings on stderr."""
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    # The spinner shows that the run goes on while no frame is counted.
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with free_domain() as domain, progress_bar(*columns, TimeElapsedColumn()) as progress:
+    with free_domain() as domain, counting_bar() as progress:
         replay = ReplayRun(settings, folder, domain)
         watched = settings.plan.cameras[0].source.output("derained/image")
-        print(f"To watch it, in another terminal:\n  {watch_line(domain, watched)}", file=sys.stderr)
+        watch = f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic hz {watched}"
+        print(f"To watch it, in another terminal:\n  {watch}", file=sys.stderr)
         task, said = progress.add_task("starting", total=total), set[str]()
 
         def show(done: int, phase: str) -> None:

@@ -21,9 +21,7 @@ from sapnet_ros.qos import latched_profile
 from sapnet_ros.replay.publisher_node import CLOCK, BagPlayer, PlayerError
 
 STATUS = FRAME_STATUS.name
-HELD = "lockstep"
 DEPTH = 100
-REMEMBERED = 1000
 # A node that does not know a size yet withdraws its readiness within this time.
 READINESS_CHANGES_S = 1.0
 # Endpoints that have found us may not listen yet.
@@ -43,7 +41,7 @@ class Answers:
     def __init__(self, player: BagPlayer, ready: Sequence[str], status: Sequence[str]) -> None:
         self._player = player
         self._ready = dict.fromkeys(ready, False)
-        self._reasons: dict[FrameKey, str] = {}  # the newest ones, since ``clear``; empty for a derained frame
+        self.reasons: dict[FrameKey, str] = {}  # why a frame was not derained; empty if it was
         self.dropped: int | None = None  # frames that the node's diagnostics count as dropped; None before the first
         self.idle_reports = 0  # diagnostics in a row that say that no frame is in flight
         for topic in self._ready:
@@ -79,22 +77,12 @@ class Answers:
             raise PlayerError(f"nobody publishes {missing} within {timeout_s:g} s; is derain_node running?")
         self._player.spin_until(lambda: False, SETTLE_S)
 
-    def clear(self) -> None:
-        """Discard the answers to earlier frames."""
-        self._reasons.clear()
-
-    def reason(self, key: FrameKey) -> str | None:
-        """Why a frame was not derained; empty if it was, None before its answer."""
-        return self._reasons.get(key)
-
     def _on_ready(self, topic: str, message: Bool) -> None:
         self._ready[topic] = message.data
 
     def _on_status(self, message: DiagnosticArray) -> None:
         values = {pair.key: pair.value for status in message.status for pair in status.values}
-        self._reasons[stamp_of(message.header), message.header.frame_id] = values.get("reason", "")
-        if len(self._reasons) > REMEMBERED:
-            del self._reasons[next(iter(self._reasons))]
+        self.reasons[stamp_of(message.header), message.header.frame_id] = values.get("reason", "")
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         statuses = [{pair.key: pair.value for pair in status.values} for status in message.status]
@@ -105,7 +93,7 @@ class Answers:
 
 
 class Lockstep:
-    """Sends a recording's messages, and stops time at each frame until that is answered.
+    """Sends a recording's messages, and goes on from each frame's time once that is answered.
 
     A frame is answered by its status, or by diagnostics that count one more dropped frame. It is sent once the node has
     acknowledged all earlier camera_info, and all reliable subscribers of /clock, such as the recorder, its time.
@@ -150,18 +138,16 @@ class Lockstep:
                 self._hand_over(message)
             return
         key = frame_key(message)
-        self._player.time.stop(HELD)
-        self._player.time.set(message.time_ns)
         if not self._player.tell_time(message.time_ns, self._answer_s):
             raise PlayerError(f"a subscriber of {CLOCK} did not take the time within {self._answer_s:g} s")
-        self._answers.clear()
+        self._answers.reasons.clear()
         dropped = self._answers.dropped
         self._player.publish(message)
         if key is None:
             self._await_drop(dropped)
         else:
             self._await(message, key, dropped)
-        self._player.time.go_on(HELD)
+        self._player.time.set(message.time_ns)
 
     def _await_drop(self, dropped: int | None) -> None:
         """Wait until a damaged frame is counted as dropped, so that its count is not taken for a later frame's.
@@ -181,14 +167,14 @@ class Lockstep:
         player, answers = self._player, self._answers
 
         def answered() -> bool:
-            return answers.reason(key) is not None or answers.dropped != dropped
+            return key in answers.reasons or answers.dropped != dropped
 
         if not player.spin_until(answered, self._answer_s):
             raise PlayerError(
                 f"derain_node gave no answer to the frame of {message.topic.name} at {key[0]} ns "
                 f"within {self._answer_s:g} s"
             )
-        if answers.reason(key) == BUILDING:
+        if answers.reasons.get(key) == BUILDING:
             player.spin_until(lambda: not answers.all_ready, READINESS_CHANGES_S)
             answers.wait_ready(self._ready_s)
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sapnet.bags import Message, Recording
+from sapnet.bags import Recording
 from sapnet.bags.cameras import Camera, find_cameras
 from sapnet.bags.types import deserialize
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import image_size
-from sapnet.images.topics import DERAINED_COMPRESSED, DERAINED_INFO, FRAME_STATUS, OUTPUTS, RECORDED
+from sapnet.images.topics import DERAINED_COMPRESSED, DERAINED_INFO, OUTPUTS, RECORDED
 
 # Topics beside the derained image follow its remap.
 REMAPPED = tuple(output.name for output in OUTPUTS if output not in (DERAINED_COMPRESSED, DERAINED_INFO))
@@ -26,8 +26,8 @@ EXIT_FAILED, EXIT_INPUT = 1, 2
 RECORDER_READY, RECORDER_STATUS = "recorder/ready", "recorder/recorded"
 # Names of the node's other diagnostics.
 _TAKEN = ("backend", "process")
-# Frames that are tried until one can be read, to find the size.
-_LOOKED_AT = 20
+# Frames of a camera that are read ahead for their sizes, without lockstep.
+LOOKED_AT = 20
 # The network is compiled for each.
 MAX_SIZES = 16
 
@@ -84,9 +84,8 @@ class Plan:
         """Arguments of ``bag_publisher``. recorder: whether it must wait for one."""
         words = each("--camera", [camera.source.topic.name for camera in self.cameras])
         words += each("--exclude", self.outputs) + each("--ready", [READY, RECORDER_READY] if recorder else [READY])
-        if self.lockstep:  # the recorder answers for the node, once it has written all that came with a frame
-            return [*words, "--lockstep", "--status", RECORDER_STATUS]
-        return words + each("--status", [camera.source.output(FRAME_STATUS.name) for camera in self.cameras])
+        # In lockstep the recorder answers for the node, once it has written all that came with a frame.
+        return [*words, *(["--lockstep", "--status", RECORDER_STATUS] if self.lockstep else [])]
 
     def recorder_arguments(self) -> list[str]:
         """Arguments of ``bag_recorder``."""
@@ -122,11 +121,11 @@ def plain(plan: Plan, source: Recording, recorder: bool) -> dict[str, Any]:
     }
 
 
-def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = False, every_size: bool = False) -> Plan:
+def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = False) -> Plan:
     """Plan for the cameras with these topics, or all color cameras.
 
-    every_size: find the sizes of all frames, not only of the first. lockstep: that too, and wait for engines, so that
-    no result depends on what is ready when a frame comes.
+    lockstep: find the sizes of all frames, not only of the first ones, and wait for engines, so that no result depends
+    on what is ready when a frame comes.
     Raises BagError if there is no camera, if one derain_node cannot serve all, or if no frame can be read.
     """
     cameras = find_cameras(source, wanted)
@@ -138,7 +137,7 @@ def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = Fa
             f"{source.path} has raw and compressed cameras, and a derain_node takes one transport: {kinds}; "
             "choose those of one with --topic"
         )
-    sizes = [size for camera in cameras for size in _sizes(source, camera, None if lockstep or every_size else 1)]
+    sizes = [size for camera in cameras for size in _sizes(source, camera, None if lockstep else LOOKED_AT)]
     known = list(dict.fromkeys(size for size in sizes if min(size) >= MIN_SIDE))[:MAX_SIZES]
     if not known:
         names = ", ".join(camera.topic.name for camera in cameras)
@@ -153,13 +152,8 @@ def each(option: str, values: Iterable[str]) -> list[str]:
 
 
 def _sizes(source: Recording, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:
-    """Height and width of the first ``count`` readable frames, or of all."""
-    frames = source.messages([camera.topic]) if count is None else islice(source.messages([camera.topic]), _LOOKED_AT)
-    yield from islice(_readable_sizes(frames, camera), count)
-
-
-def _readable_sizes(frames: Iterable[Message], camera: Camera) -> Iterator[tuple[int, int]]:
-    for recorded in frames:
+    """Height and width of the readable ones of the first ``count`` frames, or of all."""
+    for recorded in islice(source.messages([camera.topic]), count):
         try:
             yield image_size(deserialize(recorded.data, camera.topic.type), camera.compressed)
         except (ValueError, ImageFormatError):

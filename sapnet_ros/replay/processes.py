@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from sapnet.errors import SapnetError
 
@@ -39,11 +38,6 @@ def free_domain() -> Iterator[int]:
     raise RunError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use by other demos and replays; end one")
 
 
-def watch_line(domain: int, topic: str) -> str:
-    """The shell command that shows a topic's rate during a run in this domain."""
-    return f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic hz {topic}"
-
-
 def environment(domain: int, folder: Path) -> dict[str, str]:
     """Environment variables that keep the processes on this host and in ``domain``."""
     package = str(Path(__file__).resolve().parents[1])
@@ -59,69 +53,42 @@ def environment(domain: int, folder: Path) -> dict[str, str]:
     }
 
 
-class Processes:
-    """Python modules run as processes, by name; leaving the ``with`` block ends them all.
+class Process:
+    """``python -m module arguments``, which ends with this process. log: receives its output.
 
-    folder: receives their output as ``<name>.log``.
-    Each has a session of its own, so that Ctrl-C reaches it only through us, in order.
+    It has a session of its own, so that Ctrl-C reaches it only through us, in order.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self._folder = folder
-        self._environment = dict(environment)
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def __enter__(self) -> Processes:
-        return self
-
-    def start(self, name: str, module: str, arguments: Sequence[str]) -> None:
-        """Run ``python -m module arguments``."""
-        command = [sys.executable, "-m", "sapnet.tethered", str(os.getpid()), module, *arguments]
-        with self._log(name).open("wb") as log:
-            self._running[name] = subprocess.Popen(
-                command,
+    def __init__(self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sapnet.tethered", str(os.getpid()), module, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env=environment,
                 start_new_session=True,
             )
 
-    def exit_code(self, name: str) -> int | None:
+    @property
+    def exit_code(self) -> int | None:
         """None while it runs."""
-        return self._running[name].poll()
+        return self._process.poll()
 
-    def last_lines(self, name: str) -> str:
+    @property
+    def last_lines(self) -> str:
         """The end of what it wrote to stdout and stderr."""
-        lines = self._log(name).read_text(errors="replace").strip().splitlines()
+        lines = self._log.read_text(errors="replace").strip().splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
-    def stop(self, name: str) -> int:
+    def stop(self) -> int:
         """Interrupt it, as Ctrl-C would; kill it where that does not help. Returns its exit status."""
-        process = self._running[name]
-        process.send_signal(signal.SIGINT)
-        return _end(process)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+        self._process.send_signal(signal.SIGINT)
         try:
-            for process in self._running.values():
-                process.send_signal(signal.SIGINT)
-            for process in self._running.values():
-                _end(process)
-        finally:
-            # Also after another Ctrl-C, which breaks off the waiting above.
-            for process in self._running.values():
-                process.kill()
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+            return self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # also after another Ctrl-C
+            self._process.kill()
+        return self._process.wait()

@@ -27,7 +27,6 @@ from sapnet_ros.replay.clock import PlayClock
 
 CLOCK = "/clock"
 CLOCK_HZ = 40.0
-PAUSE = "pause"
 LONG_GAP_S = 60.0
 # Discovery and signals wake no executor.
 SLICE_S = 0.05
@@ -156,8 +155,8 @@ class BagPlayer(Node):
 
     def pause(self, paused: bool) -> None:
         """Stop or resume time."""
-        if paused != self.time.is_stopped(PAUSE):
-            (self.time.stop if paused else self.time.go_on)(PAUSE)
+        if paused != self.time.paused:
+            self.time.pause(paused)
             self.get_logger().info("paused" if paused else "resumed")
 
     def _advertise(self, topic: Topic, profile: QoSProfile) -> None:
@@ -192,7 +191,7 @@ class BagPlayer(Node):
             raise PlayerStopped("stopped by a signal")
         while self._toggles:
             self._toggles -= 1
-            self.pause(not self.time.is_stopped(PAUSE))
+            self.pause(not self.time.paused)
 
     def _tick(self) -> None:
         if self._told_ns is not None:

@@ -9,9 +9,9 @@ import signal
 import sqlite3
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,14 +28,6 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
@@ -43,29 +35,14 @@ from std_msgs.msg import Bool
 from sapnet.bags.types import described_topic, header_stamp
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
-from sapnet.images.topics import DERAINED_INFO, FRAME_STATUS, RAIN_SCORE, RECORDED
+from sapnet.images.topics import DERAINED_INFO, FRAME_STATUS, RAIN_SCORE, RECORDED, Output
 from sapnet_ros.camera import TYPES, Topics
-from sapnet_ros.qos import frames_profile, latched_profile
+from sapnet_ros.qos import latched_profile
 from sapnet_ros.replay.plan import EXIT_INPUT
 
-INPUT = "image"
-SCORE, STATUS = RAIN_SCORE.name, FRAME_STATUS.name
 # Deep, so that no output of the node is lost.
 DEPTH = 50
 DERAINED = "derained"
-_FOREVER = QosTime(9223372036, 854775807)
-# As derain_node's publishers do, qos.frames_profile.
-OFFERED = Qos(
-    history=QosHistory.KEEP_LAST,
-    depth=frames_profile().depth,
-    reliability=QosReliability.RELIABLE,
-    durability=QosDurability.VOLATILE,
-    deadline=_FOREVER,
-    lifespan=_FOREVER,
-    liveliness=QosLiveliness.AUTOMATIC,
-    liveliness_lease_duration=_FOREVER,
-    avoid_ros_namespace_conventions=False,
-)
 
 
 class Recorder(Node):
@@ -107,24 +84,22 @@ class Recorder(Node):
         self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
         self.create_subscription(DiagnosticArray, "/diagnostics", lambda message: on_diagnostics(plain(message)), 10)
         self._inputs = cameras if frames_in and bag is not None else ()
-        self._outputs = [
-            subscription
-            for camera in cameras
-            for subscription in self._record_camera(camera, camera not in without_info, status)
-        ]
+        self._outputs: list[Any] = []  # subscriptions
+        for camera in cameras:
+            self._record_camera(camera, camera not in without_info, status)
         # Steady: simulated time may not start before we are ready.
         steady = RosClock(clock_type=ClockType.STEADY_TIME)
         self._discovery = self.create_timer(0.1, self._look_for_publishers, clock=steady)
 
-    def _record_camera(self, camera: str, has_info: bool, status: bool) -> Iterator[Any]:
-        topics = Topics(self, camera, "raw")
-        prefix = f"{camera}/" if camera else ""
-        frame = _Frame()
-        if self._bag is not None:
-            for output in RECORDED:
-                if output is not DERAINED_INFO or has_info:
-                    yield self._record(prefix + output.name, topics.outputs[output], TYPES[output.type], frame)
-        yield self._record(prefix + STATUS, topics.outputs[FRAME_STATUS], DiagnosticArray, frame, written=status)
+    def _record_camera(self, camera: str, has_info: bool, status: bool) -> None:
+        topics, prefix = Topics(self, camera, "raw"), f"{camera}/" if camera else ""
+        outputs = [output for output in RECORDED if output is not DERAINED_INFO or has_info]
+        outputs = [*(outputs if self._bag is not None else ()), FRAME_STATUS]
+        frames = _Frames(dict.fromkeys(outputs, 0))
+        for output in outputs:
+            on_message = partial(self._take_output, frames, output, prefix + output.name)
+            written = status or output is not FRAME_STATUS
+            self._outputs.append(self._record(topics.outputs[output], TYPES[output.type], on_message, written))
 
     def _look_for_publishers(self) -> None:
         has_time = self._simulated_ns is not None or not self._is_simulated
@@ -132,34 +107,35 @@ class Recorder(Node):
             self._discovery.cancel()
             # The input comes last: its subscription tells a publisher that the outputs are connected.
             for camera in self._inputs:
-                self._record(f"{camera}/{INPUT}" if camera else INPUT, Topics(self, camera, "raw").image, Image)
+                self._record(Topics(self, camera, "raw").image, Image, lambda data: None)
             self._ready.publish(Bool(data=True))
 
-    def _record(
-        self, name: str, topic: str, message_type: type, frame: _Frame | None = None, written: bool = True
-    ) -> Any:
-        connection = None
-        if self._bag is not None and written:
+    def _record(self, topic: str, message_type: type, on_message: Callable[[bytes], None], written: bool = True) -> Any:
+        """Subscribe. on_message: called with each message once it is written."""
+        bag, connection = self._bag if written else None, 0
+        if bag is not None:
             type_name = message_type.__module__.split(".")[0] + f"/msg/{message_type.__name__}"
-            connection = self._bag.add(described_topic(self.resolve_topic_name(topic), type_name, (OFFERED,)))
-        callback = partial(self._take, name, connection, frame or _Frame())
-        if frame is not None:
-            frame.expect(name)
-        return self.create_subscription(message_type, topic, callback, QoSProfile(depth=DEPTH), raw=True)
+            connection = bag.add(described_topic(self.resolve_topic_name(topic), type_name, ()))
 
-    def _take(self, name: str, connection: int | None, frame: _Frame, data: bytes) -> None:
-        steady_ns = time.monotonic_ns()
-        if connection is not None and self._bag is not None:
-            self._bag.write(connection, self._now_ns(), data)
-        outcome = "-"
-        if name.endswith(STATUS):
+        def take(data: bytes) -> None:
+            if bag is not None:
+                bag.write(connection, self._now_ns(), data)
+            on_message(data)
+
+        return self.create_subscription(message_type, topic, take, QoSProfile(depth=DEPTH), raw=True)
+
+    def _take_output(self, frames: _Frames, output: Output, name: str, data: bytes) -> None:
+        steady_ns, outcome = time.monotonic_ns(), "-"
+        if output is FRAME_STATUS:
             outcome = deserialize_message(data, DiagnosticArray).status[0].message
-            frame.note_status(data, outcome == DERAINED)
-        frame.note(name)
-        if self._log is not None and not name.endswith(SCORE):
+            frames.status = data
+            frames.derained += outcome == DERAINED
+        frames.counts[output] += 1
+        if self._log is not None and output is not RAIN_SCORE:
             print(name, header_stamp(data), steady_ns, outcome, file=self._log)
-        if (complete := frame.take_complete()) is not None:
-            self._recorded.publish(complete)
+        if frames.complete():
+            self._recorded.publish(frames.status)
+            frames.status = None
 
     def _note_time(self, message: Clock) -> None:
         self._simulated_ns = message.clock.sec * 10**9 + message.clock.nanosec
@@ -168,41 +144,27 @@ class Recorder(Node):
         return (self._simulated_ns or 0) if self._is_simulated else int(self.get_clock().now().nanoseconds)
 
 
-class _Frame:
-    """Knows when all outputs of a camera's frame have come, by counting: each output keeps the order of frames."""
+@dataclass
+class _Frames:
+    """What has come of a camera's frames. status: that of the last frame, until all outputs of the frame have come."""
 
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._derained = 0
-        self._status: bytes | None = None
+    counts: dict[Output, int]
+    derained: int = 0
+    status: bytes | None = None
 
-    def expect(self, name: str) -> None:
-        self._counts[name] = 0
-
-    def note(self, name: str) -> None:
-        self._counts[name] += 1
-
-    def note_status(self, status: bytes, derained: bool) -> None:
-        self._status = status
-        self._derained += derained
-
-    def take_complete(self) -> bytes | None:
-        """The status of the last frame, once, if no output is missing."""
-        scores = {count for name, count in self._counts.items() if name.endswith(SCORE)}
-        others = {count for name, count in self._counts.items() if not name.endswith(SCORE)}
-        if self._status is None or len(others) > 1 or not scores <= {self._derained}:
-            return None
-        status, self._status = self._status, None
-        return status
+    def complete(self) -> bool:
+        """Whether no output of the last frame is missing, by counting: each output keeps the order of frames."""
+        frames = self.counts[FRAME_STATUS]
+        expected = {output: self.derained if output is RAIN_SCORE else frames for output in self.counts}
+        return self.status is not None and self.counts == expected
 
 
 def plain(message: DiagnosticArray) -> dict[str, Any]:
-    """Diagnostics as plain values: status name -> level, message, hardware_id and values."""
+    """Diagnostics as plain values: status name -> level, message and values."""
     return {
         status.name: {
-            "level": status.level[0] if isinstance(status.level, bytes) else status.level,
+            "level": status.level[0],
             "message": status.message,
-            "hardware_id": status.hardware_id,
             "values": {pair.key: pair.value for pair in status.values},
         }
         for status in message.status
@@ -216,14 +178,14 @@ def _save(path: Path, statuses: dict[str, Any]) -> None:
 
 
 @contextmanager
-def new_bag(path: Path, storage: str, compression: str) -> Iterator[BagWriter]:
-    """A recording to write, which is moved to ``path`` when it is complete. Raises BagError."""
+def new_bag(path: Path, storage: str) -> Iterator[BagWriter]:
+    """A recording to write, mcap compressed, which is moved to ``path`` when it is complete. Raises BagError."""
     if path.exists():
         raise BagError(f"{path} exists already; give another name for the recording")
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{path.name}_", dir=path.absolute().parent) as folder:
-            with BagWriter(Path(folder) / path.name, storage, compression) as bag:
+            with BagWriter(Path(folder) / path.name, storage, "chunk" if storage == "mcap" else "none") as bag:
                 yield bag
             os.rename(Path(folder) / path.name, path)
     except (OSError, sqlite3.Error) as err:
@@ -242,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     save = partial(_save, args.diagnostics) if args.diagnostics else lambda statuses: None
-    made = new_bag(args.bag, args.storage, "chunk" if args.compress else "none") if args.bag else nullcontext()
+    made = new_bag(args.bag, args.storage) if args.bag else nullcontext()
     noted = args.received.open("w", buffering=1) if args.received else nullcontext()
     try:
         with made as bag, noted as log:
@@ -269,7 +231,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bag", nargs="?", type=Path, help="rosbag2 folder to write (default: none)")
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
-    parser.add_argument("--compress", action="store_true", help="zstd, with mcap")
     parser.add_argument("--camera", action="append", metavar="NAME", help="camera of the node; may be repeated")
     parser.add_argument(
         "--without-info", action="append", default=[], metavar="NAME", help="camera without camera_info"

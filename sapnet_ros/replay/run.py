@@ -6,6 +6,7 @@ import json
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.lockstep import STATUS
 from sapnet_ros.replay.plan import EXIT_INPUT, NodeCamera, Plan, each
-from sapnet_ros.replay.processes import Processes, RunError, environment
+from sapnet_ros.replay.processes import Process, RunError, environment
 
 NODE, PLAYER, RECORDER = "derain_node", "player", "recorder"
 # Building an engine may take minutes; the node reports its progress meanwhile.
@@ -65,7 +66,8 @@ class ReplayRun:
         self._diagnostics = folder / "diagnostics.json"
         self._read_bytes = self._statuses = 0
         self._cameras = [camera.label for camera in settings.plan.cameras]
-        self._processes = Processes(folder, environment(domain, folder))
+        self._environment = environment(domain, folder)
+        self._processes: dict[str, Process] = {}
         self.bag = folder / "recording" / (settings.output.name if settings.output is not None else "none")
 
     def perform(self, on_progress: Callable[[int, str], None]) -> dict[str, Any]:
@@ -74,27 +76,31 @@ class ReplayRun:
         on_progress: receives the number of frames that came back, and the current phase. Raises SapnetError for
         wrong input; RunError where a process failed or no frame was derained.
         """
-        remaps = self._settings.plan.remap_arguments()
-        with self._processes as processes:
-            processes.start(NODE, "sapnet_ros.derain_node", ["--ros-args", *remaps, *self._node_parameters()])
-            recorder = [*self._recorder(), "--ros-args", *remaps, "-p", "use_sim_time:=true"]
-            processes.start(RECORDER, "sapnet_ros.replay.recorder", recorder)
-            processes.start(PLAYER, "sapnet_ros.replay.bag_publisher", self._publisher())
+        remaps = ["--ros-args", *self._settings.plan.remap_arguments()]
+        with ExitStack() as running:
+            for name, module, arguments in (
+                (NODE, "sapnet_ros.derain_node", [*remaps, *self._node_parameters()]),
+                (RECORDER, "sapnet_ros.replay.recorder", [*self._recorder(), *remaps, "-p", "use_sim_time:=true"]),
+                (PLAYER, "sapnet_ros.replay.bag_publisher", self._publisher()),
+            ):
+                process = Process(module, arguments, self._folder / f"{name}.log", self._environment)
+                self._processes[name] = process
+                running.callback(process.stop)
             try:
                 code = self._watch(on_progress)
             except KeyboardInterrupt:
                 if not self._settings.loop:
                     raise
-                code = processes.stop(PLAYER)
+                code = self._processes[PLAYER].stop()
             if code == EXIT_INPUT:
-                raise SapnetError(processes.last_lines(PLAYER))
+                raise SapnetError(self._processes[PLAYER].last_lines)
             self._check_running()
             if code:
-                raise RunError(self._describe(PLAYER, code) + "\n" + self._describe(NODE, None))
+                raise RunError(self._describe(PLAYER) + "\n" + self._describe(NODE))
             self._wait_for_final_diagnostics()
             on_progress(self._returned(), "deraining")
-            if code := processes.stop(RECORDER):
-                raise RunError(self._describe(RECORDER, code))
+            if self._processes[RECORDER].stop():
+                raise RunError(self._describe(RECORDER))
         summary = self._summarize()
         if not any(camera["derained"] for camera in summary["cameras"]):
             reasons = json.dumps([camera["reasons"] for camera in summary["cameras"]])
@@ -104,7 +110,7 @@ class ReplayRun:
     def warnings(self) -> list[str]:
         """What the player found wrong with the recording."""
         marks = ("[WARN]", "bag_player: ")
-        lines = self._processes.last_lines(PLAYER).splitlines()
+        lines = self._processes[PLAYER].last_lines.splitlines()
         return [line.rpartition("]: ")[2].removeprefix(marks[1]) for line in lines if line.startswith(marks)]
 
     def outcomes(self) -> dict[int, str]:
@@ -127,7 +133,6 @@ class ReplayRun:
     def _recorder(self) -> list[str]:
         settings = self._settings
         words = [str(self.bag), "--storage", settings.storage] if settings.output is not None else []
-        words += ["--compress"] if settings.storage == "mcap" else []
         words += ["--status"] if settings.status else []
         words += ["--input"] if settings.inputs else []
         words += settings.plan.recorder_arguments()
@@ -145,7 +150,7 @@ class ReplayRun:
 
     def _watch(self, on_progress: Callable[[int, str], None]) -> int:
         """Wait for the player; returns its exit status."""
-        while (code := self._processes.exit_code(PLAYER)) is None:
+        while (code := self._processes[PLAYER].exit_code) is None:
             self._check_running()
             returned = self._returned()
             on_progress(returned, "deraining" if returned else self._status("backend").get("message") or "starting")
@@ -154,8 +159,8 @@ class ReplayRun:
 
     def _check_running(self) -> None:
         for name in (NODE, RECORDER):
-            if (code := self._processes.exit_code(name)) is not None:
-                raise RunError(self._describe(name, code))
+            if self._processes[name].exit_code is not None:
+                raise RunError(self._describe(name))
         backend = self._status("backend")
         if backend.get("level") == _ERROR and not self._returned():
             raise RunError(f"derain_node cannot derain: {backend['message']}")
@@ -166,16 +171,16 @@ class ReplayRun:
         However long a frame takes, the node reports it as in flight.
         """
         ended_ns = heard_ns = time.monotonic_ns()
-        complete = False
+        sent, complete = len(_table(self._sent)), False
         while time.monotonic_ns() < heard_ns + DIAGNOSTICS_TIMEOUT_S * 1e9:
             self._check_running()
-            figures = [self._status(camera).get("values", {}) for camera in self._cameras]
             told_ns = self._read_diagnostics().get("steady_ns", 0)
+            figures = [self._status(camera).get("values", {}) for camera in self._cameras]
             if not complete:
                 heard_ns = max(heard_ns, told_ns)
-                complete = told_ns > ended_ns and all(values.get("in_flight") == "0" for values in figures)
-            out = sum(int(values.get("derained", 0)) + int(values.get("passed_through", 0)) for values in figures)
-            if complete and self._returned() >= out:
+                complete = told_ns > ended_ns and not _total(figures, "in_flight")
+            all_came = _total(figures, "received", "lost_in_transport") >= sent
+            if complete and all_came and self._returned() >= _total(figures, "derained", "passed_through"):
                 return
             time.sleep(POLL_S)
         if not complete:
@@ -201,9 +206,10 @@ class ReplayRun:
         diagnostics: dict[str, Any] = json.loads(self._diagnostics.read_text()) if self._diagnostics.exists() else {}
         return diagnostics
 
-    def _describe(self, name: str, code: int | None) -> str:
+    def _describe(self, name: str) -> str:
+        code, lines = self._processes[name].exit_code, self._processes[name].last_lines
         happened = "is still running" if code is None else f"ended with exit status {code}"
-        return f"{name} {happened}; its last lines:\n{self._processes.last_lines(name) or '(none)'}"
+        return f"{name} {happened}; its last lines:\n{lines or '(none)'}"
 
     def _summarize(self) -> dict[str, Any]:
         settings = self._settings
@@ -245,6 +251,11 @@ class ReplayRun:
 def _table(path: Path) -> list[list[str]]:
     """The words of each complete line."""
     return [line.split() for line in path.read_text().splitlines()]
+
+
+def _total(figures: list[dict[str, str]], *names: str) -> int:
+    """The sum of these figures over all cameras."""
+    return sum(int(values.get(name, 0)) for values in figures for name in names)
 
 
 def _reasons(values: dict[str, str], prefix: str) -> dict[str, int]:

@@ -89,12 +89,14 @@ def test_ros2_bag_plays_and_records_where_it_is_installed(
     output = tmp_path / "out"
     launched = launch(f"bag:={bag}", f"output:={output}", "backend:=fake", "rate:=2", "loop:=true", file=FILE)
     assert launched.wait() == 0
-    calls = dict.fromkeys(("record", "play"), "")
+    calls = dict.fromkeys(("record", "echo", "play"), "")
     for call in ros2_calls.read_text().splitlines():
         calls[call.split()[1]] = call
     names = ("derained/image", "derained/camera_info", "streak_mask/image", "rain_score")
     outputs = " ".join(f"/front/{name}" for name in names)
     assert calls["record"] == f"bag record -o {output} --storage mcap --use-sim-time --topics {outputs}"
+    assert calls["echo"].startswith("topic echo --once --filter m.data ")
+    assert calls["echo"].endswith(" derain_node/ready std_msgs/msg/Bool")
     assert calls["play"].startswith(
         f"bag play {bag} --clock 40 --rate 2 --loop --qos-profile-overrides-path {tmp_path}/"
     )
@@ -111,7 +113,6 @@ def test_a_recording_that_is_missing_ends_the_launch(launch: Launch) -> None:
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"rate": "0"}, "rate:=0 must be a number above 0"),
         ({"image": "/rear/image_raw"}, "no image topic /rear/image_raw"),
         ({"player": "ros2bag", "lockstep": "true"}, "player:=ros2bag cannot be used: .*it has no lockstep"),
         ({"output": "bag"}, "output:=bag exists already"),

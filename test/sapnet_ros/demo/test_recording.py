@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
+from bag_builders import START_NS, Sent, image
+from replay_bags import record
 from sapnet.errors import BagError
 from sapnet_ros.demo.recording import open_input
 
-TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+def flat(value: int) -> np.ndarray:
+    return np.full((32, 48, 3), value, np.uint8)
 
 
-def flat(value: int, height: int = 32, width: int = 48) -> np.ndarray:
-    return np.full((height, width, 3), value, np.uint8)
-
-
-def image_message(frame: np.ndarray, encoding: str = "bgr8") -> Any:
-    height, width = frame.shape[:2]
-    header = TYPES.types["std_msgs/msg/Header"](TYPES.types["builtin_interfaces/msg/Time"](1, 2), "camera")
-    make = TYPES.types["sensor_msgs/msg/Image"]
-    return make(header, height, width, encoding, 0, frame.strides[0], frame.reshape(-1))
-
-
-def write_bag(path: Path, topics: dict[str, list[Any]], storage: StoragePlugin = StoragePlugin.MCAP) -> Path:
-    with Writer(path, version=9, storage_plugin=storage) as bag:
-        for topic, messages in topics.items():
-            name = messages[0].__msgtype__
-            connection = bag.add_connection(topic, name, typestore=TYPES)
-            for index, message in enumerate(messages):
-                bag.write(connection, index * 10**8, TYPES.serialize_cdr(message, name))
-    return path
+def camera(topic: str, *frames: np.ndarray, encoding: str = "bgr8") -> list[Sent]:
+    """Ten frames a second."""
+    return [image(topic, START_NS + number * 10**8, frame, encoding) for number, frame in enumerate(frames)]
 
 
 def test_bag_gives_its_first_colour_topic(tmp_path: Path) -> None:
-    gray = image_message(np.zeros((32, 48), np.uint8), "mono8")
-    colour = [image_message(flat(value)) for value in (1, 2, 3)]
-    bag = write_bag(tmp_path / "bag", {"/gray": [gray], "/colour": colour, "/other": [image_message(flat(9))]})
+    gray = camera("/gray", np.zeros((32, 48), np.uint8), encoding="mono8")
+    colour = camera("/colour", *map(flat, (1, 2, 3)))
+    bag = record(tmp_path / "bag", [*gray, *colour, *camera("/other", flat(9))])
     for path in (bag, next(file for file in bag.iterdir() if file.suffix == ".mcap")):
         source = open_input(path)
         frames = list(source)
@@ -52,8 +37,7 @@ def test_bag_gives_its_first_colour_topic(tmp_path: Path) -> None:
 
 
 def test_a_bag_that_lacks_a_file_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
-    frames = [image_message(flat(value)) for value in (1, 2, 3)]
-    bag = write_bag(tmp_path / "bag", {"/colour": frames}, StoragePlugin.MCAP)
+    bag = record(tmp_path / "bag", camera("/colour", *map(flat, (1, 2, 3))))
     metadata = (bag / "metadata.yaml").read_text()
     (bag / "metadata.yaml").write_text(metadata.replace("  - bag.mcap", "  - bag.mcap\n  - bag_1.mcap"))
     source = iter(open_input(bag))

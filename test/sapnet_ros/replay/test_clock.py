@@ -29,19 +29,14 @@ def test_it_passes_at_its_rate() -> None:
     assert clock.seconds_until(1_000_500) < 0
 
 
-def test_it_stands_still_until_every_reason_is_gone() -> None:
+def test_it_stands_still_while_it_is_paused() -> None:
     steady = Steady()
     clock = PlayClock(1.0, steady)
     clock.set(100)
-    clock.stop("pause")
-    steady.ns += 1000
-    clock.stop("lockstep")
-    clock.go_on("pause")
+    clock.pause(True)
     steady.ns += 1000
     assert clock.now_ns() == 100
     assert clock.seconds_until(0) == math.inf
-    assert clock.is_stopped("lockstep")
-    assert not clock.is_stopped("pause")
-    clock.go_on("lockstep")
+    clock.pause(False)
     steady.ns += 7
     assert clock.now_ns() == 107
