@@ -67,7 +67,6 @@ class Dispatch:
         self._in_hand: dict[str, Received] = {}
         self._settled: dict[str, Settled] = {}
         self._call: Call | None = None
-        self._pending = 0  # cameras that have a frame in hand or queued
         self._give_up_s = NEVER
         self._inference = self._make_inference()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
@@ -109,13 +108,11 @@ class Dispatch:
     def step(self) -> float:
         """Do what can be done now, without blocking; returns the steady time of the next step, unless woken earlier."""
         params = self._params()
-        self._count_pending()
         if self._call is not None and self._call.ended_s is not None:
             self._end_call(self._call, self._call.ended_s, params)
         self._watch_call(params)
         if self._call is None:
             self._loader.close_replaced()
-        self._count_pending()
         self._publish_settled()
         self._settle_missed(params)
         # One frame of each camera at a time: a flood of one must not keep the others, or a result, waiting.
@@ -150,7 +147,7 @@ class Dispatch:
             if derained is not None:
                 camera.stats.note_score(derained.rain_score)
                 dry = camera.gate.note_score(derained.rain_score, ended_s, params)
-            if not self._holds(held):
+            if self._in_hand.get(held.camera) is not held:
                 continue  # settled when its deadline came
             held.parts.inference_s = call_s
             if ended_s >= self._due_s(held, params):
@@ -229,9 +226,6 @@ class Dispatch:
         self._inference.start(self._call)
         return NEVER
 
-    def _count_pending(self) -> None:
-        self._pending = sum(name in self._in_hand or self._mailbox.head(name) is not None for name in self._cameras)
-
     def _next_s(self, params: NodeParams) -> float:
         """The next time at which a call counts as hung, a deadline is due, or waiting for a camera_info ends."""
         heads = [head for name in self._cameras if (head := self._mailbox.head(name)) is not None]
@@ -245,13 +239,11 @@ class Dispatch:
         if not params.deadline_ms:
             return NEVER
         # Frames of several cameras are published one after another.
+        pending = sum(name in self._in_hand or self._mailbox.head(name) is not None for name in self._cameras)
         deadline_s = params.deadline_ms / 1000
-        lead_s = max(1, self._pending) * self._cameras[frame.camera].stats.passing_s
+        lead_s = max(1, pending) * self._cameras[frame.camera].stats.passing_s
         # The network gets at least half of the time.
         return frame.received_s + deadline_s - min(lead_s, deadline_s / 2)
-
-    def _holds(self, held: Received) -> bool:
-        return self._in_hand.get(held.camera) is held
 
     def _settle(self, held: Received, fate: Fate, derained: Derained | None = None) -> None:
         del self._in_hand[held.camera]

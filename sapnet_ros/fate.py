@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import MIN_SIDE
@@ -13,6 +13,9 @@ from sapnet.images.messages import Decoded, decode_compressed, decode_image, ima
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
+
+if TYPE_CHECKING:
+    from sapnet_ros.camera import Camera
 
 # Part of the public contract.
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
@@ -82,24 +85,8 @@ def make_decoder(params: NodeParams) -> Decode:
     return functools.partial(decode, max_pixels=params.max_pixels, input_bits=params.input_bits)
 
 
-class Switches(Protocol):
-    """A camera's part in the decision. watched: an output has a subscriber. enabled: as its service has set."""
-
-    enabled: bool
-
-    @property
-    def gate(self) -> RainGate:
-        """The camera's rain gate."""
-        ...
-
-    @property
-    def watched(self) -> bool:
-        """Whether an output has a subscriber."""
-        ...
-
-
 def decide(
-    frame: Received, camera: Switches, loader: Loader, params: NodeParams, now_s: float, due_s: float
+    frame: Received, camera: Camera, loader: Loader, params: NodeParams, now_s: float, due_s: float
 ) -> Fate | None:
     """Decide on a frame by its header, before it is decoded; None: derain it.
 

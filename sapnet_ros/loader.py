@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
+import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -109,26 +111,19 @@ class StageChoice:
         """Measure calls on frames of a size; returns whether another number of stages must be loaded."""
         self._most = self._most or derainer.stages
         frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-        seconds = [self._time(derainer, frame) for _ in range(MEASURED_CALLS)]
-        call_s, budget_s = sorted(seconds)[MEASURED_CALLS // 2], BUSY_SHARE / self.hz
-        # All stages take about the same time.
-        fitting = min(self._most, max(1, int(derainer.stages * budget_s / call_s)))
+        times_s = [self._clock()]
+        for _ in range(MEASURED_CALLS):
+            derainer([frame])
+            times_s.append(self._clock())
+        call_s, budget_s = statistics.median(map(operator.sub, times_s[1:], times_s)), BUSY_SHARE / self.hz
         held = call_s <= budget_s
-        if not held:
-            fitting = min(fitting, max(1, derainer.stages - 1))
-        elif not may_rise:
-            fitting = derainer.stages
         what = f"{derainer.stages} of {self._most} stages take {1e3 * call_s:.1f} ms at {size[0]}x{size[1]}"
         self.said = f"{what}: they {'hold' if held else 'do not hold'} {self.hz:g} frames a second"
-        if fitting == derainer.stages:
+        if held and not may_rise:
             return False
-        self.stages = fitting
-        return True
-
-    def _time(self, derainer: Derainer, frame: np.ndarray) -> float:
-        began_s = self._clock()
-        derainer([frame])
-        return self._clock() - began_s
+        # All stages take about the same time.
+        self.stages = min(self._most, max(1, int(derainer.stages * budget_s / call_s)))
+        return self.stages != derainer.stages
 
 
 class Loader:
@@ -421,14 +416,7 @@ def load_derainer(
     """The Derainer that the parameters ask for. Raises BackendError, CheckpointError."""
     from sapnet.derainer import Derainer
 
-    fake = {}
-    if current.backend == "fake":
-        fake = {
-            "latency_ms": current.fake_latency_ms,
-            "fail_every": current.fake_fail_every,
-            "mode": current.fake_mode,
-            "build_s": current.fake_build_s,
-        }
+    fake = {name: getattr(current, f"fake_{name}") for name in ("latency_ms", "fail_every", "mode", "build_s")}
     return Derainer(
         current.weights,
         current.backend,
@@ -440,7 +428,7 @@ def load_derainer(
         cache_dir=current.cache_dir,
         engine=current.engine,
         on_build=on_build,
-        fake=fake,
+        fake=fake if current.backend == "fake" else {},
         stand_in=current.stand_in,
     )
 

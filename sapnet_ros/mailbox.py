@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from threading import Condition
 from typing import Any
 
@@ -15,7 +13,7 @@ from sapnet.images.messages import Decoded
 # The queue of one camera: most of a second of 1280x720 at 30 Hz, and a bound for frames without content.
 MAX_WAITING_BYTES = 64 * 2**20
 MAX_WAITING_FRAMES = 1000
-# Of a message, beside its data and texts.
+# Of a message, beside its data.
 MESSAGE_BYTES = 2048
 
 
@@ -56,12 +54,10 @@ class Received:
     decoded: Decoded | None = None
     parts: Parts = field(default_factory=Parts)
 
-    @cached_property
+    @property
     def size_bytes(self) -> int:
-        """Memory that it takes in the queue. A publisher can make the texts as long as it likes."""
-        said = getattr(self.message, "encoding", "") or getattr(self.message, "format", "")
-        texts = sys.getsizeof(said) + sys.getsizeof(self.message.header.frame_id)
-        return len(self.message.data) + texts + MESSAGE_BYTES
+        """Memory that it takes in the queue, about."""
+        return len(self.message.data) + MESSAGE_BYTES
 
 
 class Mailbox:

@@ -86,16 +86,15 @@ class Surroundings:
         self.errors: list[str] = []
         self.batches: list[int] = []
         self.threads: list[Thread] = []
-        self.loaded = 0
         self.options = options or {}
         self.loader = Loader(self._load, StageChoice(0, 0.0), [SMALL, LARGE], 4, lambda: None, self.errors.append)
         wait_for(lambda: self.loader.ready, "the fake backend")
 
-    def send(self, number: int, camera: int = 0, size: tuple[int, int] = SMALL, encoding: str = "bgr8") -> None:
+    def send(self, number: int, camera: int = 0, size: tuple[int, int] = SMALL) -> None:
         name = f"camera{camera}"
         now_s = self.clock()
         self.cameras[name].stats.count_received(now_s)
-        message = image(np.full((*size, 3), 7, np.uint8), number, encoding)
+        message = image(np.full((*size, 3), 7, np.uint8), number)
         self.dispatch.put(Received(name, message, now_s))
 
     def make_dispatch(self, **more: Any) -> Dispatch:
@@ -117,7 +116,6 @@ class Surroundings:
         self.loader.close()
 
     def _load(self, stages: int) -> Derainer:
-        self.loaded += 1
         derainer = Derainer(backend="fake", max_batch=8, fake=self.options)
         infer = derainer._backend.infer
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ from live import NodeProcess, Peer, image, status_values, wait_for
 from sapnet_ros.params import BY_NAME
 
 SIZE = HEIGHT, WIDTH = 48, 64
-_ALIKE: Mapping[str, tuple[int, int]] = MappingProxyType({})  # all cameras of SIZE
 # So deep is every queue of frames, that a busy machine loses none between the test and the node.
 DEPTH = 2000
 NAMES = ("", "a", "b", "c", "d")  # cameras that a rig may have; the empty one stands alone, without a prefix
@@ -206,12 +204,12 @@ class Rig:
         feed.sent.append((key(message), expected))
         feed.publisher.publish(message)
 
-    def stream(self, hz: Mapping[str, float], seconds: float, sizes: Mapping[str, tuple[int, int]] = _ALIKE) -> None:
+    def stream(self, hz: Mapping[str, float], seconds: float) -> None:
         """Frames of several cameras, each at its own rate; as many as that makes, however slow the machine is."""
         began_s = time.monotonic()
         for at_s, name in sorted((n / rate, name) for name, rate in hz.items() for n in range(int(seconds * rate))):
             time.sleep(max(0.0, began_s + at_s - time.monotonic()))
-            self.send(name, sizes.get(name, SIZE))
+            self.send(name)
 
     @contextmanager
     def streaming(self, hz: float, *cameras: str) -> Iterator[None]:

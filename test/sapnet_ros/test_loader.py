@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,17 +59,9 @@ class StubDerainer:
 def make() -> Iterator[Callable[..., Loader]]:
     made: list[Loader] = []
 
-    def make(load: Callable[[int], object], sizes: list[Size] | None = None, **callbacks: Any) -> Loader:
-        defaults = {"on_change": lambda: None, "on_error": lambda text: None}
-        made.append(
-            Loader(
-                load,
-                callbacks.pop("choice", None) or StageChoice(0, 0.0),
-                sizes or [],
-                MAX_SIZES,
-                **(defaults | callbacks),
-            )
-        )
+    def make(load: Callable[[int], object], sizes: Sequence[Size] = (), rate: StageChoice | None = None) -> Loader:
+        choice = rate or StageChoice(0, 0.0)
+        made.append(Loader(load, choice, sizes, MAX_SIZES, on_change=lambda: None, on_error=lambda text: None))
         return made[-1]
 
     yield make
@@ -90,14 +83,14 @@ def test_a_new_size_makes_it_unready_until_compiled(make: Callable[..., Loader])
 
 
 def test_a_network_that_does_not_load_is_an_error_and_not_tried_again(make: Callable[..., Loader]) -> None:
-    tries, errors = [], []
+    tries = []
 
     def load(stages: int) -> StubDerainer:
         tries.append(stages)
         raise BackendError("no such weights")
 
-    loader = make(load, [(48, 64)], on_error=errors.append)
-    eventually(lambda: errors)
+    loader = make(load, [(48, 64)])
+    eventually(lambda: loader.last_error)
     loader.request((32, 32))
     assert loader.error_for((48, 64)) == "no such weights"
     assert loader.error == "no such weights"
@@ -141,7 +134,7 @@ class TimedDerainer(StubDerainer):
 def test_as_many_stages_run_as_hold_the_rate(make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch) -> None:
     """19 Hz leaves 42 ms of 53: four stages; of a larger size, one; and all where that is fast enough again."""
     clock = [100.0]
-    loader = make(lambda stages: TimedDerainer(stages, clock), choice=StageChoice(0, 19.0, lambda: clock[0]))
+    loader = make(lambda stages: TimedDerainer(stages, clock), rate=StageChoice(0, 19.0, lambda: clock[0]))
     loader.request((48, 64))
     eventually(lambda: loader.stages_said == "4 of 6 stages take 40.0 ms at 48x64: they hold 19 frames a second")
     assert loader.derainer.stages == 4
@@ -154,28 +147,16 @@ def test_as_many_stages_run_as_hold_the_rate(make: Callable[..., Loader], monkey
     eventually(lambda: loader.stages_said == "4 of 6 stages take 40.0 ms at 24x64: they hold 19 frames a second")
 
 
-class StubThread:
-    """As much of a thread as counts here."""
-
-    def __init__(self, alive: bool) -> None:
-        self.alive = alive
-
-    def is_alive(self) -> bool:
-        return self.alive
-
-
 class Backend:
-    """One that hangs. ``alive``: whether its calls never return."""
+    """One that hangs. alive: whether its calls never return."""
 
     def __init__(self, alive: bool) -> None:
         self.now_s = 1000.0
         self.restarts = Restarts(lambda: self.now_s)
-        self.alive = alive
-        self.threads: list[StubThread] = []
+        self._thread: Any = SimpleNamespace(is_alive=lambda: alive)
 
     def hang(self) -> tuple[bool, str]:
-        self.threads.append(StubThread(self.alive))
-        self.restarts.leave_behind(self.threads[-1])  # type: ignore[arg-type]
+        self.restarts.leave_behind(self._thread)
         return self.restarts.plan("it hangs")
 
     def work(self, seconds: float) -> None:
