@@ -64,28 +64,6 @@ def test_a_backend_that_is_broken(rig: Rig, mode: str, error: str, on_failure: s
     assert error in fates.values["message"]
 
 
-def test_a_backend_that_hangs_every_time(rig: Rig) -> None:
-    rig.configure(fake__mode="hang", hang_timeout_s=0.5)
-    with rig.streaming(20):
-
-        def restarted() -> dict[str, Any] | None:
-            status = rig.status("backend")
-            again = int(status["restarts"]) >= 2 and "restarting it" in status["message"]
-            return status if again else None
-
-        def failed() -> int:
-            return int(rig.status("camera").get("passed_through_failure", 0))
-
-        status = wait_for(restarted, "the second restart")
-        wait_for(lambda: failed() >= 10, "frames that go on while the backend is away")
-        assert status["level"] == ERROR
-        assert "the backend hangs: no result after 0.5 s; restarting it in" in status["message"]
-    fates = rig.one()
-    assert failures(fates, "passthrough") >= 10
-    assert fates.derained == 0
-    assert max(fates.latencies_ms) < 5000
-
-
 def test_a_backend_that_hangs_once_derains_again(tmp_path: Path) -> None:
     with running(tmp_path / "node.log") as rig:  # for it hangs once in a process
         rig.configure(fake__mode="hang_once", hang_timeout_s=2)
@@ -93,6 +71,7 @@ def test_a_backend_that_hangs_once_derains_again(tmp_path: Path) -> None:
             wait_for(lambda: int(rig.status("camera")["derained"]) > 10, "derained frames")
         fates = rig.one()
         assert failures(fates, "passthrough") > 0
+        assert max(fates.latencies_ms) < 5000
         assert "hangs: no result after 2 s" in fates.values["last_error"] + str(rig.status("backend")["last_error"])
         assert rig.status("backend")["restarts"] == "1"
         first = fates.kinds.index("derained")
@@ -286,26 +265,21 @@ def test_camera_info_that_does_not_fit_the_frames_is_told(rig: Rig) -> None:
     rig.configure(("a", "b"), **ALL)
     infos = {name: rig.peer.publisher(CameraInfo, rig.topic("camera_info", name)) for name in ("a", "b")}
 
-    def wait_for_status(frame_id: str, size: tuple[int, int], level: bytes, message: str) -> None:
+    def tell(frame_id: str, size: tuple[int, int], level: bytes, message: str) -> None:
         for name, publisher in infos.items():
-            height, width = size if name == "a" else (HEIGHT, WIDTH)
-            info = CameraInfo(height=height, width=width)
-            info.header.frame_id = frame_id if name == "a" else name
+            info = CameraInfo(height=HEIGHT, width=WIDTH)
+            info.header.frame_id = name
+            if name == "a":
+                info.height, info.width = size
+                info.header.frame_id = frame_id
             publisher.publish(info)
-
-        def told() -> bool:
-            status = rig.status("a")
-            return (status["level"], status["message"]) == (level, message)
-
         with rig.streaming(10, "a", "b"):
-            wait_for(told, message)
+            wait_for(lambda: rig.status("a").items() >= {"level": level, "message": message}.items(), message)
         assert rig.status("b")["message"] == "deraining"
 
-    wait_for_status("a", (480, 640), WARN, "camera_info has size 480x640, the frame's is 48x64")
-    wait_for_status("other", (HEIGHT, WIDTH), WARN, "camera_info has frame_id 'other', the frame's is 'a'")
     both = "camera_info has size 480x640, the frame's is 48x64 and frame_id 'other', the frame's is 'a'"
-    wait_for_status("other", (480, 640), WARN, both)
-    wait_for_status("a", (HEIGHT, WIDTH), OK, "deraining")
+    tell("other", (480, 640), WARN, both)
+    tell("a", (HEIGHT, WIDTH), OK, "deraining")
     for fates in rig.settle().values():
         assert_unharmed(fates)
 

@@ -178,19 +178,6 @@ def test_enable_service_switches_deraining(peer: Peer, start_node: Start) -> Non
     assert status_values(status[:2], "/derain_node: camera")["reason"] == "disabled"
 
 
-def test_a_namespace_with_a_params_file(peer: Peer, start_node: Start, tmp_path: Path) -> None:
-    file = tmp_path / "params.yaml"
-    file.write_text(
-        "/**:\n  ros__parameters:\n    mask_mode: soft\n    warmup_sizes: ['48x64']\n    jpeg_quality: 77\n"
-    )
-    start_node("-r", "__ns:=/front/rain", "-r", "__node:=derainer", "--params-file", str(file))
-    ready = peer.collect(Bool, "/front/rain/derainer/ready", latched=True)
-    wait_for(lambda: ready and ready[-1].data, "~/ready under the namespace")
-    derained = peer.collect(Image, "/front/rain/derained/image")
-    peer.publisher(Image, "/front/rain/image").publish(image(GRAY, 7))
-    wait_for(lambda: derained, "a derained frame under the namespace")
-
-
 def test_simulated_time_without_a_clock_stalls_nothing(peer: Peer, start_node: Start) -> None:
     start_node(use_sim_time="true", warmup_sizes="[48x64]")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
