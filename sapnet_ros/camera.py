@@ -219,16 +219,16 @@ class Camera:
 
     def look_around(self) -> None:
         """Check durability and types of the other endpoints on the topics: call it periodically while subscribed."""
-        found = []
         for subscription in self._subscriptions:
             subscription.look_for_latched()
-            others = self._node.get_publishers_info_by_topic(subscription.topic)
-            found.append(_wrong_types(subscription.topic, subscription.type, others))
-        for output, publisher in self._publishers.items():
-            topic = publisher.topic_name
-            others = self._node.get_publishers_info_by_topic(topic) + self._node.get_subscriptions_info_by_topic(topic)
-            found.append(_wrong_types(topic, TYPES[output.type], others))
-        wrong_types = "; ".join(filter(None, found))
+        expected = {subscription.topic: subscription.type_name for subscription in self._subscriptions}
+        expected |= {publisher.topic_name: output.type for output, publisher in self._publishers.items()}
+        in_use = dict(self._node.get_topic_names_and_types())
+        wrong_types = "; ".join(
+            f"{topic} is used with type {', '.join(others)} elsewhere, expected {ours}"
+            for topic, ours in expected.items()
+            if (others := sorted({*in_use.get(topic, ())} - {ours}))
+        )
         if wrong_types and wrong_types != self.wrong_types:
             self._node.get_logger().error(wrong_types)
         self.wrong_types = wrong_types
@@ -314,13 +314,6 @@ class Camera:
             info = self._infos.get(_stamp(header)) or next(reversed(self._infos.values()))
         self.info_mismatch = _mismatch(info, header, size)
         return info
-
-
-def _wrong_types(topic: str, message_type: type, endpoints: Iterable[Any]) -> str:
-    """The error for a topic that others use with another type; empty without one."""
-    ours = next(name for name, known in TYPES.items() if known is message_type)
-    others = sorted({endpoint.topic_type for endpoint in endpoints} - {ours})
-    return f"{topic} is used with type {', '.join(others)} elsewhere, expected {ours}" if others else ""
 
 
 def _stamp(header: Header) -> tuple[int, int]:

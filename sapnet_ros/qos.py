@@ -113,7 +113,8 @@ class CameraSubscription:
         on_lost: Callable[[int], None] = lambda messages: None,
     ) -> None:
         self._node = node
-        self.type = message_type
+        self.type_name = f"sensor_msgs/msg/{message_type.__name__}"
+        self._type = message_type
         self._name = topic
         self.topic = str(node.resolve_topic_name(topic))
         self._callback = callback
@@ -147,7 +148,7 @@ class CameraSubscription:
         if self._latched:
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
         self._subscription = self._node.create_subscription(
-            self.type,
+            self._type,
             self._name,
             self._receive,
             profile,

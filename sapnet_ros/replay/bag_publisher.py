@@ -160,8 +160,8 @@ def _play(
             play_once(player, source.messages, between, send_and_note)
             if not args.loop:
                 break
-    # Messages in transit are lost when their publisher ends.
-    for topic in frames:
+    # Messages in transit are lost when their publisher ends. In lockstep, the frames have been answered.
+    for topic in () if args.lockstep else frames:
         player.wait_taken(topic, args.answer_timeout)
     player.spin_until(lambda: False, SETTLE_S)
 

@@ -107,32 +107,35 @@ class Recorder(Node):
             self._discovery.cancel()
             # The input comes last: its subscription tells a publisher that the outputs are connected.
             for camera in self._inputs:
-                self._record(Topics(self, camera, "raw").image, Image, lambda data: None)
+                self._record(Topics(self, camera, "raw").image, Image, lambda data, came_ns: None)
             self._ready.publish(Bool(data=True))
 
-    def _record(self, topic: str, message_type: type, on_message: Callable[[bytes], None], written: bool = True) -> Any:
-        """Subscribe. on_message: called with each message once it is written."""
+    def _record(
+        self, topic: str, message_type: type, on_message: Callable[[bytes, int], None], written: bool = True
+    ) -> Any:
+        """Subscribe. on_message: called with each message once it is written, and with the steady time of receipt."""
         bag, connection = self._bag if written else None, 0
         if bag is not None:
             type_name = message_type.__module__.split(".")[0] + f"/msg/{message_type.__name__}"
             connection = bag.add(described_topic(self.resolve_topic_name(topic), type_name, ()))
 
         def take(data: bytes) -> None:
+            came_ns = time.monotonic_ns()
             if bag is not None:
                 bag.write(connection, self._now_ns(), data)
-            on_message(data)
+            on_message(data, came_ns)
 
         return self.create_subscription(message_type, topic, take, QoSProfile(depth=DEPTH), raw=True)
 
-    def _take_output(self, frames: _Frames, output: Output, name: str, data: bytes) -> None:
-        steady_ns, outcome = time.monotonic_ns(), "-"
+    def _take_output(self, frames: _Frames, output: Output, name: str, data: bytes, came_ns: int) -> None:
+        outcome = "-"
         if output is FRAME_STATUS:
             outcome = deserialize_message(data, DiagnosticArray).status[0].message
             frames.status = data
             frames.derained += outcome == DERAINED
         frames.counts[output] += 1
         if self._log is not None and output is not RAIN_SCORE:
-            print(name, header_stamp(data), steady_ns, outcome, file=self._log)
+            print(name, header_stamp(data), came_ns, outcome, file=self._log)
         if frames.complete():
             self._recorded.publish(frames.status)
             frames.status = None

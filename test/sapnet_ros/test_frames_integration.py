@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -132,24 +131,3 @@ def test_thermal_frames_keep_their_depth(peer: Peer, start_node: Start) -> None:
         assert (compared[-1].encoding, millis(compared[-1])) == ("bgr8", stamp)
         for shown in np.hsplit(pixels(compared[-1])[:, :, 0], 2):  # original and derained frame, as the network gets it
             np.testing.assert_array_equal(shown, np.rint(thermal * (255 / (2**14 - 1))))
-
-
-def test_real_network_derains_while_it_passes_frames_through_before(peer: Peer, start_node: Start) -> None:
-    pytest.importorskip("openvino", reason="needs OpenVINO: pip install openvino")
-    start_node(backend="openvino")
-    status = peer.collect(DiagnosticArray, "/frame_status")
-    derained = peer.collect(Image, "/derained/image")
-    scores = peer.collect(Float32, "/rain_score")
-    camera = peer.publisher(Image, "/image")
-    rainy = np.full((64, 96, 3), 80, np.uint8)
-    rainy[:, ::12] = 200
-    camera.publish(image(rainy, 1))
-    wait_for(lambda: status and derained, "the first frame")
-    assert status_values(status, "/derain_node: camera")["reason"] == "building"
-    np.testing.assert_array_equal(pixels(derained[0]), rainy)
-    peer.wait_ready()
-    camera.publish(image(rainy, 2))
-    wait_for(lambda: len(derained) == len(status) == 2 and scores, "the derained frame")
-    assert status[-1].status[0].message == "derained"
-    assert (pixels(derained[1]) != rainy).any()
-    assert len(scores) == 1
