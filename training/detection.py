@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from sapnet import Derainer
 from sapnet.errors import SapnetError
 from sapnet.images.frame import Frame
+from sapnet.media.formats import is_video
 from sapnet.media.sequence import limit_width
-from sapnet.media.sources import open_source
+from sapnet.media.sources import read_frames
 from sapnet.rain import RainSynthesizer
 from training.detector import Detections, Detector, Floats
 
@@ -65,9 +66,9 @@ class Setting:
 
     def frames(self) -> Iterator[tuple[str, Frame]]:
         """Names and clean frames, uint8 (H, W, 3) BGR; the same each time. Raises SapnetError."""
-        for source in map(open_source, self.clips):
-            for name, frame in islice(source, None, None, self.stride if source.fps else 1):
-                yield f"{source.path.name} {name}", limit_width(frame, self.max_width)
+        for clip in self.clips:
+            for name, frame in islice(read_frames(clip), None, None, self.stride if is_video(clip) else 1):
+                yield f"{clip.name} {name}", limit_width(frame, self.max_width)
 
 
 @dataclass

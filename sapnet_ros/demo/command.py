@@ -12,7 +12,7 @@ from sapnet.bags import open_recording
 from sapnet.commands.common import NETWORK, add_command, add_network_arguments, parse_above_zero, parse_positive
 from sapnet.media.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet.rain import RAIN_PRESETS
-from sapnet_ros.demo.recording import TOPIC, open_input, write_recording
+from sapnet_ros.demo.recording import TOPIC, read_input, write_recording
 from sapnet_ros.demo.report import SHEET, VIDEO, summarize, write_pictures
 from sapnet_ros.replay.command import folder_beside, perform, print_table, tell
 from sapnet_ros.replay.plan import make_plan
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def _demonstrate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write all results to the output folder; returns the replay's figures and the demo's summary."""
     rain = args.rain or (NO_RAIN if args.input else "light")
-    sequence = RainySequence(args.input, rain, args.frames, args.size, opener=open_input)
+    sequence = RainySequence(args.input, rain, args.frames, args.size, reader=read_input)
     with folder_beside(args.output) as folder:
         played = folder / "played"
         sizes = write_recording(sequence, args.rate, played)

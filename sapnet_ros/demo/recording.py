@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from rclpy.serialization import serialize_message
@@ -17,7 +16,7 @@ from sapnet.bags.types import CAMERA_INFO, IMAGE, decode, described_topic
 from sapnet.errors import BagError
 from sapnet.images.frame import Frame
 from sapnet.media.sequence import RainySequence
-from sapnet.media.sources import FrameSource, open_source
+from sapnet.media.sources import read_frames
 from sapnet_ros.camera import image_message
 from sapnet_ros.replay.recorder import new_bag
 
@@ -29,23 +28,19 @@ Sizes = dict[int, tuple[int, int]]
 """Height and width of each frame, by its stamp in nanoseconds."""
 
 
-def open_input(path: Path) -> FrameSource:
-    """An image, a folder of images, a video, or the first color camera of a recording. Raises SapnetError."""
+def read_input(path: Path) -> Iterator[tuple[str, Frame]]:
+    """Names and frames of an image, a folder of images, a video, or the first color camera of a recording.
+
+    Raises SapnetError.
+    """
     if not is_recording(path):
-        return open_source(path)
+        yield from read_frames(path)
+        return
     with open_recording(path) as bag:
         cameras = find_cameras(bag)
         if not cameras:
             raise BagError(f"{path} has no color camera. {contents(bag)}")
-        topic = cameras[0].topic
-        seconds = (bag.end_ns - 1 - bag.start_ns) / 1e9
-    fps = (topic.count - 1) / seconds if topic.count > 1 and seconds > 0 else None
-    return FrameSource(path, fps, topic.count, partial(_frames, path))
-
-
-def _frames(path: Path) -> Iterator[tuple[str, Frame]]:
-    with open_recording(path) as bag:
-        for index, recorded in enumerate(bag.messages([find_cameras(bag)[0].topic])):
+        for index, recorded in enumerate(bag.messages([cameras[0].topic])):
             yield f"{index:06d}", decode(recorded).decoded.bgr
         if bag.missing:
             raise BagError(f"{path} can be read only in part: {'; '.join(bag.missing)}")

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.media.sequence import BUILTIN_FRAMES, RainySequence, builtin_source, limit_width
+from sapnet.media.sequence import RainySequence, builtin_frames
 
 
 def test_builtin_photographs_move() -> None:
     pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
-    frames = list(builtin_source(9))
+    frames = list(builtin_frames(9))
     assert [name for name, _ in frames] == ["rocket"] * 3 + ["chelsea"] * 3 + ["coffee"] * 3
     assert {frame.shape for _, frame in frames} == {(240, 320, 3)}
     assert all(not np.array_equal(frames[index][1], frames[index + 1][1]) for index in range(8))
@@ -26,29 +26,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_rain_falls_on_every_size_and_differs_from_frame_to_frame(folder: Path) -> None:
+def test_rain_falls_on_every_size_differs_from_frame_to_frame_and_is_the_same_again(folder: Path) -> None:
     frames = list(RainySequence(folder, rain="light"))
     for frame in frames:
         assert (frame.clean == 60).all()
         assert frame.rainy.max() > 70
     assert not np.array_equal(frames[0].rainy, frames[2].rainy)
-
-
-def test_again_gives_the_same_frames(folder: Path) -> None:
-    sequence = RainySequence(folder, rain="heavy")
-    for first, second in zip(sequence, sequence, strict=True):
-        np.testing.assert_array_equal(first.rainy, second.rainy)
+    for frame, again in zip(frames, RainySequence(folder, rain="light"), strict=True):
+        np.testing.assert_array_equal(again.rainy, frame.rainy)
 
 
 def test_limits(folder: Path) -> None:
     sequence = RainySequence(folder, limit=2, max_width=30)
     assert [frame.rainy.shape for frame in sequence] == [(20, 30, 3), (45, 30, 3)]
-    assert sequence.expected_frames() == 2
-    assert RainySequence(folder, limit=0).expected_frames() == 4
-    assert RainySequence(folder, limit=BUILTIN_FRAMES).expected_frames() == 4
-
-
-def test_limit_width_leaves_smaller_frames_alone() -> None:
-    frame = np.zeros((40, 60, 3), np.uint8)
-    assert limit_width(frame, 60) is frame
-    assert limit_width(frame, 0) is frame
+    assert [frame.rainy.shape for frame in RainySequence(folder)] == [(40, 60, 3), (60, 40, 3), *[(40, 60, 3)] * 2]
