@@ -116,11 +116,12 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_as_json(report, derainer), indent=2))
     elif report.files:
         print(_summary(report, derainer, args.output))
-    for file in report.damaged:
+    damaged = [file for file in report.files if file.damage]
+    for file in damaged:
         print(f"sapnet: warning: {file.input} is derained only in part: {file.damage}", file=sys.stderr)
     if report.failed:
         raise SapnetError(_say_failed(report))
-    return EXIT_PARTIAL if report.damaged else 0
+    return EXIT_PARTIAL if damaged else 0
 
 
 def _parse_tile(text: str) -> int:

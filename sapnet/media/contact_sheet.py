@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import cast
 
@@ -32,22 +33,20 @@ def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Seque
     picture that a row lacks is left blank. labels: one line under each row. Raises SapnetError.
     """
     titles = list(dict.fromkeys(name for row in rows for name in row))
-    shown = [_scale_row(row) for row in rows]
-    widths = [max(row[title].shape[1] for row in shown if title in row) for title in titles]
-    heights = [max(picture.shape[0] for picture in row.values()) for row in shown]
-    sheet = _paper(_TITLE + sum(heights) + len(rows) * (_GAP + _LABEL), _GAP + sum(widths) + _GAP * len(widths))
-    lefts = np.cumsum([_GAP] + [width + _GAP for width in widths])[: len(widths)]
-    for title, left in zip(titles, lefts, strict=True):
-        _write(sheet, title, int(left), _TITLE // 2, 0.62, _INK)
-    top = _TITLE
-    for index, (row, height) in enumerate(zip(shown, heights, strict=True)):
-        for title, left, width in zip(titles, lefts, widths, strict=True):
-            if title in row:
-                _centre(sheet[top : top + height, left : left + width], row[title])
-        if index < len(labels):
-            _write(sheet, labels[index], _GAP, top + height + _LABEL // 2, 0.45, _DIM_INK)
-        top += height + _LABEL + _GAP
-    write_image(path, sheet)
+    lefts = {title: _GAP + index * (_CELL + _GAP) for index, title in enumerate(titles)}
+    width = _GAP + len(titles) * (_CELL + _GAP)
+    strips = [_paper(_TITLE, width)]
+    for title, left in lefts.items():
+        _write(strips[0], title, left, _TITLE // 2, 0.62, _INK)
+    for row, label in zip(rows, chain(labels, repeat("")), strict=False):
+        shown = _scale_row(row)
+        height = max(picture.shape[0] for picture in shown.values())
+        strip = _paper(height + _LABEL + _GAP, width)
+        for title, picture in shown.items():
+            _centre(strip[:height, lefts[title] : lefts[title] + _CELL], picture)
+        _write(strip, label, _GAP, height + _LABEL // 2, 0.45, _DIM_INK)
+        strips.append(strip)
+    write_image(path, np.vstack(strips))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -66,21 +66,20 @@ class Report:
         """Frames per second."""
         return self.frames / self.seconds if self.seconds else 0.0
 
-    @property
-    def damaged(self) -> list[FileReport]:
-        """The files that were derained only in part."""
-        return [file for file in self.files if file.damage]
-
-    def note_failure(self, job: Job, err: ImageFormatError | OSError) -> None:
-        """Record an input that cannot be derained. Raises ImageFormatError where it is the only one."""
-        if isinstance(err, OSError):
-            err = ImageFormatError(f"{job.source} cannot be read ({err.strerror}); check its permissions", "decode")
-        elif str(job.source) not in str(err):
-            err = ImageFormatError(f"{job.source}: {err}", err.kind)
-        if self.asked == 1:
-            raise err
-        self.failed.append(Failure(str(job.source), str(err)))
-        log.warning("skipped: %s", err)
+    @contextmanager
+    def failures(self, job: Job) -> Iterator[None]:
+        """Record what stops this job alone. Raises ImageFormatError where it is the only one."""
+        try:
+            yield
+        except (ImageFormatError, OSError) as err:
+            if isinstance(err, OSError):
+                failed = ImageFormatError(f"{job.source} cannot be read ({err.strerror}); check its permissions")
+            else:
+                failed = err if str(job.source) in str(err) else ImageFormatError(f"{job.source}: {err}", err.kind)
+            if self.asked == 1:
+                raise failed from err
+            self.failed.append(Failure(str(job.source), str(failed)))
+            log.warning("skipped: %s", failed)
 
 
 def derain_files(derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progress, quality: int, crf: int) -> Report:
@@ -97,10 +96,8 @@ def derain_files(derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progr
         _derain_pictures(derain, some, report, quality)
         progress.advance(task, len(some))
     for job in (job for job in jobs if job.is_video):
-        try:
+        with report.failures(job):
             report.files.append(_derain_video(derain, job, batch, progress, crf))
-        except (ImageFormatError, OSError) as err:
-            report.note_failure(job, err)
         progress.advance(task)
     report.seconds = time.monotonic() - started
     return report
@@ -109,26 +106,21 @@ def derain_files(derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progr
 def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality: int) -> None:
     files: dict[Job, PictureFile] = {}
     for job in jobs:
-        try:
+        with report.failures(job):
             file = read_pictures(job.source)
             for picture in file.pictures:
                 require_frame(picture.frame)
             files[job] = file
-        except (ImageFormatError, OSError) as err:
-            report.note_failure(job, err)
     results = iter(derain([picture.frame for file in files.values() for picture in file.pictures]))
     for job, file in files.items():
         derained = list(islice(results, len(file.pictures)))
         pairs = list(zip(file.pictures, derained, strict=True))
         pictures = [picture.with_frame(result.image) for picture, result in pairs]
-        try:
+        with report.failures(job):  # where the output's format cannot hold it
             write_pictures(job.output, PictureFile(pictures, file.info), quality)
             if job.mask:
                 masks = [Picture.of_gray(result.streak_mask, picture.milliseconds) for picture, result in pairs]
                 write_pictures(job.mask, PictureFile(masks))
-        except ImageFormatError as err:  # the output's format cannot hold it
-            report.note_failure(job, err)
-        else:
             report.files.append(_file_report(job, [result.rain_score for result in derained]))
 
 

@@ -34,7 +34,7 @@ _DEEP = ("PNG", "TIFF", "PPM")
 _ANIMATION: Mapping[str, dict[str, Any]] = MappingProxyType(
     {"PNG": {"disposal": 0, "blend": 0}, "WEBP": {}, "GIF": {"disposal": 2}, "TIFF": {}}
 )
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _INTEGERS = TiffImagePlugin.BITSPERSAMPLE, TiffImagePlugin.SAMPLEFORMAT, 1
+_OTHER_SAMPLES = ("I", "F")  # Pillow's modes of signed, 32-bit and floating-point samples
 _AFTER_IHDR = 33  # bytes of a PNG: its signature and its first chunk
 # What Pillow raises at damaged files, beside OSError.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
@@ -126,10 +126,13 @@ def write_pictures(path: Path, file: PictureFile, quality: int = JPEG_QUALITY) -
         raise ImageFormatError(f"{path}: {suffix} cannot hold {what}; name the output .png or .tif", "encoding")
     if any(picture.alpha is not None for picture in file.pictures) and kind not in _WITH_ALPHA:
         log.warning("%s: alpha is left out, %s has none", path, suffix)
-    if first.deep is not None and (kind not in _DEEP or len(file.pictures) > 1):
+    is_deep = first.deep is not None and kind in _DEEP and len(file.pictures) == 1
+    if first.deep is not None and not is_deep:
         log.warning("%s: 16 bits a channel are cut to 8", path)
+    if is_deep and kind == "TIFF" and "icc_profile" in file.info:
+        log.warning("%s: the colour profile is left out, as the picture has 16 bits", path)
     try:
-        if first.deep is not None and kind in _DEEP and len(file.pictures) == 1:
+        if is_deep:
             content = _encode_deep(kind, suffix, first, file.info.get("icc_profile"))
         else:
             content = _encode(kind, suffix, file, quality)
@@ -149,7 +152,6 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong is in our error
-            _require_integers(path, content)
             image = Image.open(io.BytesIO(content), formats=_READ_FORMATS)
             count = getattr(image, "n_frames", 1)
             if image.width * image.height * count > MAX_PIXELS:
@@ -160,7 +162,9 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
                 )
             yield image, content
     except UnidentifiedImageError as err:  # whose text names an object in memory
-        raise ImageFormatError(f"{path} is not a picture that can be read; it may be damaged", "decode") from err
+        raise ImageFormatError(
+            f"{path} is not a picture that can be read; it may be damaged, or not of 8 or 16 bits", "decode"
+        ) from err
     except _DAMAGE as err:
         raise ImageFormatError(
             f"{path} is not a picture that can be read; it may be damaged ({err})", "decode"
@@ -174,6 +178,8 @@ def _pictures(path: Path, image: Image.Image, content: bytes) -> Iterator[Pictur
             raise ImageFormatError(f"{path} holds {count} pictures of 16 bits; split it into single ones", "encoding")
         yield _decode_deep(path, content)
         return
+    if image.mode in _OTHER_SAMPLES:
+        raise ImageFormatError(f"{path} has samples that are not supported; convert it to 8 or 16 bits", "encoding")
     if image.format == "MPO" and count > 1:  # a JPEG with more pictures behind the first: what phones write
         log.warning("%s: only its first picture is read, not the %d previews or views behind it", path, count - 1)
         count = 1
@@ -197,7 +203,8 @@ def _is_deep(image: Image.Image, content: bytes) -> bool:
     if image.format == "PNG":
         return content[24] == 16
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return bool(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16)
+        bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        return bool(bits == 16) and image.mode not in _OTHER_SAMPLES
     return image.format == "PPM"  # which has no metadata that OpenCV would lose
 
 
@@ -248,8 +255,6 @@ def _encode_deep(kind: str, suffix: str, picture: Picture, profile: bytes | None
     if picture.alpha is not None and kind != "PPM":
         color = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
         pixels = np.dstack([color, picture.alpha])
-    if kind == "TIFF":
-        return _encode_deep_tiff(pixels, profile)
     if suffix == ".pgm" and pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     encoded = cv2.imencode(suffix, pixels)[1].tobytes()
@@ -258,41 +263,3 @@ def _encode_deep(kind: str, suffix: str, picture: Picture, profile: bytes | None
         chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
         encoded = encoded[:_AFTER_IHDR] + chunk + encoded[_AFTER_IHDR:]
     return encoded
-
-
-def _encode_deep_tiff(pixels: Pixels, profile: bytes | None) -> bytes:
-    height, width = pixels.shape[:2]
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
-    data = pixels.reshape(height, width, channels)[..., order].astype("<u2").tobytes()
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH] = width, height
-    tags[_BITS_PER_SAMPLE], tags[_SAMPLE_FORMAT] = (16,) * channels, (_INTEGERS,) * channels
-    tags[TiffImagePlugin.COMPRESSION], tags[TiffImagePlugin.SAMPLESPERPIXEL] = 1, channels
-    tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2 if channels > 1 else 1
-    tags[TiffImagePlugin.ROWSPERSTRIP], tags[TiffImagePlugin.STRIPBYTECOUNTS] = height, len(data)
-    tags[TiffImagePlugin.STRIPOFFSETS] = 0  # from the end of the tags, where ``save`` adds what stands before
-    if channels == 4:
-        tags[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha that colours are not multiplied by
-    if profile:
-        tags[TiffImagePlugin.ICCPROFILE] = profile
-    content = io.BytesIO()
-    tags.save(content)
-    return content.getvalue() + data
-
-
-def _require_integers(path: Path, content: bytes) -> None:
-    """Pillow calls other TIFFs damaged. Raises ImageFormatError."""
-    if content[:4] not in (b"II*\0", b"MM\0*"):
-        return
-    stream = io.BytesIO(content)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
-    stream.seek(tags.next)
-    tags.load(stream)
-    bits, kinds = tags.get(_BITS_PER_SAMPLE, (1,)), tags.get(_SAMPLE_FORMAT, (_INTEGERS,))
-    if max(bits) > 16 or any(kind != _INTEGERS for kind in kinds):
-        raise ImageFormatError(
-            f"{path} has samples of {max(bits)} bits that are not supported (floating point, signed or above 16 bits); "
-            "convert it to 8 or 16 bits",
-            "encoding",
-        )

@@ -37,8 +37,19 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
     """
     pairs = [(inputs[0], out)] if _names_file(inputs, out) else list(_pairs(inputs, out))
     jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in dict.fromkeys(pairs)]
-    present = _check(jobs)
-    if present and not overwrite:
+    sources = {job.source.resolve(): job.source for job in jobs}
+    writers: dict[Path, Path] = {}
+    for job in jobs:
+        for path in job.writes:
+            other = writers.setdefault(path, job.source)
+            if other != job.source:
+                raise SapnetError(
+                    f"{other} and {job.source} would both be written to {path}; rename one, or derain them in two runs"
+                )
+            if source := sources.get(path.resolve()):
+                raise SapnetError(f"{source} is an input and would be overwritten; give another output")
+    present = [] if overwrite else [path for path in writers if path.exists()]
+    if present:
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise SapnetError(f"{present[0]} exists{more}; give another output, or --overwrite to replace")
     return jobs
@@ -102,27 +113,3 @@ def _known() -> str:
 def _mask_path(output: Path) -> Path:
     # Both formats are lossless, so that a mask stays 0 or 255.
     return output.with_name(f"{output.stem}_streak_mask{'.mkv' if is_video(output) else '.png'}")
-
-
-def _check(jobs: Sequence[Job]) -> list[Path]:
-    """The outputs that exist. Raises SapnetError where two inputs have one output, or where one is an input."""
-    # By device and inode, so that links and other spellings of a path count too.
-    inputs = {_identity(job.source): job.source for job in jobs}
-    writers: dict[Path, Path] = {}
-    for job in jobs:
-        for path in job.writes:
-            other = writers.setdefault(path, job.source)
-            if other != job.source:
-                raise SapnetError(
-                    f"{other} and {job.source} would both be written to {path}; rename one, or derain them in two runs"
-                )
-    present = [path for path in writers if path.exists()]
-    for path in present:
-        if source := inputs.get(_identity(path)):
-            raise SapnetError(f"{source} is an input and would be overwritten; give another output")
-    return present
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino

@@ -30,36 +30,29 @@ log = logging.getLogger(__name__)
 class Tiler:
     """Derains frames of any size with bounded memory.
 
-    tile: side of the tiles in pixels, from ``MIN_TILE``; 0 never tiles; None tiles where memory is short.
+    tile: side in pixels of the tiles that larger frames are derained in, from ``MIN_TILE``; 0 never tiles; None takes
+    the largest that half of the free memory has room for.
     """
 
     def __init__(self, derainer: Derainer, tile: int | None = None) -> None:
         self._derainer = derainer
-        self._tile = tile
-        self._known: dict[tuple[int, ...], int] = {}
+        self._side = _side_that_fits(derainer.weights) if tile is None else tile
+        self._told = tile is not None
 
     def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
         """As ``Derainer.__call__``."""
-        sides = [self._side(frame) for frame in frames]
-        if not any(sides):
+        if not any(self._is_large(frame) for frame in frames):
             return self._derainer(frames)
+        if not self._told:
+            self._told = True
+            log.warning("memory is short: larger frames are derained in tiles of at most %dx%d", self._side, self._side)
         return [
-            derain_in_tiles(self._derainer, frame, side) if side else self._derainer([frame])[0]
-            for frame, side in zip(frames, sides, strict=True)
+            derain_in_tiles(self._derainer, frame, self._side) if self._is_large(frame) else self._derainer([frame])[0]
+            for frame in frames
         ]
 
-    def _side(self, frame: Frame) -> int:
-        """The side of the tiles for a frame; 0 for none."""
-        height, width = frame.shape[:2]
-        if self._tile is not None:
-            return self._tile if self._tile and max(height, width) > self._tile else 0
-        if frame.shape not in self._known:
-            bound = _pixels_that_fit(self._derainer.weights)
-            side = max(MIN_TILE, math.isqrt(bound) // _STEP * _STEP) if height * width > bound else 0
-            if side:
-                log.warning("%dx%d is derained in tiles of at most %dx%d: memory is short", height, width, side, side)
-            self._known[frame.shape] = side
-        return self._known[frame.shape]
+    def _is_large(self, frame: Frame) -> bool:
+        return 0 < self._side**2 < frame.shape[0] * frame.shape[1]
 
 
 def derain_in_tiles(derainer: Derainer, frame: Frame, side: int) -> Derained:
@@ -68,8 +61,8 @@ def derain_in_tiles(derainer: Derainer, frame: Frame, side: int) -> Derained:
     The attention's mean is over a tile instead of over the frame. Raises as ``Derainer.__call__`` does.
     """
     height, width = frame.shape[:2]
-    tall, wide = _length(height, side), _length(width, side)
-    rows, columns = _starts(height, tall), _starts(width, wide)
+    tall, rows = _split(height, side)
+    wide, columns = _split(width, side)
     # The frame and its streaks as four channels, so that they are blended alike.
     whole = np.empty((height, width, 4), np.uint8)
     band = np.empty((tall, width, 4), np.uint8)
@@ -87,12 +80,13 @@ def derain_in_tiles(derainer: Derainer, frame: Frame, side: int) -> Derained:
     return Derained(image, streaks, derainer.mask_threshold)
 
 
-def _pixels_that_fit(weights: str) -> int:
-    """Pixels of a frame that the network can derain in half of the memory that is free."""
+def _side_that_fits(weights: str) -> int:
+    """The side of the largest square that the network can derain in half of the memory that is free."""
     from sapnet.model.weights import load_weights
 
     config = PRESETS[weights] if weights in PRESETS else load_weights(weights).config
-    return int(_SHARE * _free_bytes() / (_FLOAT * _MAPS * config.channels / config.downscale**2))
+    pixels = int(_SHARE * _free_bytes() / (_FLOAT * _MAPS * config.channels / config.downscale**2))
+    return max(MIN_TILE, math.isqrt(pixels))
 
 
 def _free_bytes() -> int:
@@ -111,20 +105,13 @@ def _free_bytes() -> int:
     return max(0, free)
 
 
-def _length(length: int, side: int) -> int:
-    """The side of the smallest tiles that cover ``length`` in as few tiles as ``side`` would."""
-    count = len(_starts(length, side))
-    shortest = math.ceil((length - OVERLAP) / count) + OVERLAP + _STEP
-    return min(length, side, math.ceil(shortest / _STEP) * _STEP)
-
-
-def _starts(length: int, side: int) -> list[int]:
-    """Where tiles of ``side`` start so that they cover ``length`` and overlap by at least ``OVERLAP``."""
+def _split(length: int, side: int) -> tuple[int, list[int]]:
+    """The length and the starts of the smallest of the fewest tiles that cover ``length``."""
     if length <= side:
-        return [0]
-    count = math.ceil((length - OVERLAP) / (side - OVERLAP - _STEP))
-    between = np.linspace(0, length - side, count)[:-1] // _STEP * _STEP
-    return [*between.astype(int).tolist(), length - side]
+        return length, [0]
+    count = math.ceil((length - OVERLAP) / ((side - OVERLAP) // _STEP * _STEP))
+    step = math.ceil((length - OVERLAP) / count / _STEP) * _STEP
+    return step + OVERLAP, [*range(0, step * (count - 1), step), length - step - OVERLAP]
 
 
 def _lay(whole: NDArray[np.uint8], part: NDArray[np.uint8], start: int, filled: int) -> None:

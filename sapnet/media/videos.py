@@ -42,10 +42,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class VideoFrame:
-    """A frame of a video. pixels: uint8 (H, W, 3) BGR, upright. pts, duration: in units of the reader's time base."""
+    """A frame of a video. pixels: uint8 (H, W, 3) BGR, upright.
+
+    pts, duration: in units of the reader's time base; None and 0 where the container does not say.
+    """
 
     pixels: Frame
-    pts: int
+    pts: int | None
     duration: int
 
 
@@ -67,8 +70,6 @@ class VideoReader:
         self._converter = VideoReformatter()
         self._turned = False
         self._shape: tuple[int, ...] = ()
-        self._next_pts: int | None = None
-        self._last_duration = 0
         stream.codec_context.thread_type = "AUTO"
 
     @property
@@ -146,12 +147,7 @@ class VideoReader:
             self._shape, self._turned = pixels.shape, bool(turns % 2)
             if any(component.bits > 8 for component in frame.format.components):
                 log.warning("%s: its %s frames are cut to 8 bits a channel", self.path, frame.format.name)
-        duration = frame.duration or max(1, round(1 / (self.rate * self.time_base)))
-        pts = frame.pts if frame.pts is not None else self._next_pts or 0
-        # Containers with rounded timestamps can give two frames the same one.
-        pts = max(pts, self._next_pts - self._last_duration + 1) if self._next_pts is not None else pts
-        self._next_pts, self._last_duration = pts + duration, duration
-        return VideoFrame(pixels, pts, duration)
+        return VideoFrame(pixels, frame.pts, frame.duration)
 
 
 @contextmanager
@@ -170,13 +166,7 @@ def read_video(path: Path) -> Iterator[VideoReader]:
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream) or stream.codec_context is None:
                 raise ImageFormatError(f"{path} holds no video stream that can be decoded", "encoding")
-            context = stream.codec_context
-            if context.width * context.height > MAX_PIXELS:
-                raise ImageFormatError(
-                    f"{path} has frames of {context.height}x{context.width}; at most {MAX_PIXELS} pixels are read",
-                    "limit",
-                )
-            context.options = {"max_pixels": str(MAX_PIXELS)}
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             yield VideoReader(path, container, stream)
 
 
@@ -255,7 +245,7 @@ class VideoWriter:
         self._stream: VideoStream | None = None
         self._others: dict[int, Any] = {}
         self._waiting: list[av.Packet[Any]] = []
-        self._next_pts = 0
+        self._least, self._end = -(2**62), 0  # of the next frame's pts, and where the last frame ends
         self._converter = VideoReformatter()
 
     def add_others(self) -> None:
@@ -299,13 +289,12 @@ class VideoWriter:
                 interpolation=_ACCURATE,
             )
         if pts is not None and self._like and self._time_base != self._like.time_base:
-            pts = max(self._next_pts, round(pts * self._like.time_base / self._time_base))
-            duration = 1
-        frame.pts = self._next_pts if pts is None else pts
+            pts, duration = round(pts * self._like.time_base / self._time_base), 1
+        # Containers with rounded timestamps can give two frames the same one.
+        frame.pts = self._end if pts is None else max(pts, self._least)
+        frame.duration = duration or max(1, round(1 / (self._rate * self._time_base)))
         frame.time_base = self._time_base
-        if duration:
-            frame.duration = duration
-        self._next_pts = frame.pts + 1
+        self._least, self._end = frame.pts + 1, frame.pts + frame.duration
         self._container.mux(self._stream.encode(frame))
 
     def copy(self, packet: av.Packet[Any]) -> None:

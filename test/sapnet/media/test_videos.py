@@ -242,7 +242,7 @@ def test_frames_that_unpack_to_too_many_pixels_are_refused(
 ) -> None:
     source = make_video(tmp_path / f"a{suffix}", [0, 40], codec)
     monkeypatch.setattr(videos, "MAX_PIXELS", 48 * 64 - 1)
-    with pytest.raises(ImageFormatError, match=r"frames of 48x64|not a video|no frame"), read_video(source) as video:
+    with pytest.raises(ImageFormatError, match=r"not a video|no frame"), read_video(source) as video:
         list(video.frames())
 
 
