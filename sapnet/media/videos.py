@@ -91,20 +91,11 @@ class VideoReader:
         """
         copied = ("audio", "subtitle") if copy else ()
         streams = [self.stream, *(stream for stream in self.container.streams if stream.type in copied)]
-        damaged, ends = 0, [0.0]
-        packets = self.container.demux(streams)
-        while True:
-            packet: av.Packet[Any] | None
-            try:
-                packet = next(packets)
-            except StopIteration:  # after packets that flush the decoders
-                break
-            except (av.FFmpegError, OSError) as err:
-                self.damage = f"reading stops at a damaged place ({err.strerror})"
-                packet = None
+        damaged, end = 0, 0.0
+        for packet in self._packets(streams):
             if packet is not None and packet.dts is not None and packet.time_base:
                 shown = packet.dts if packet.pts is None else packet.pts
-                ends.append(float((shown + (packet.duration or 0)) * packet.time_base))
+                end = max(end, float((shown + (packet.duration or 0)) * packet.time_base))
             if packet is not None and packet.stream is not self.stream:
                 if copy and packet.dts is not None:
                     copy(packet)
@@ -115,11 +106,17 @@ class VideoReader:
                 decoded, damaged = [], damaged + 1
             for frame in decoded:
                 yield self._upright(frame)
-            if packet is None:
-                break
         if not self._shape:
             raise ImageFormatError(f"{self.path} opens as a video but holds no frame that can be read", "decode")
-        self.damage = self.damage or self._missing(max(ends), damaged)
+        self.damage = self.damage or self._missing(end, damaged)
+
+    def _packets(self, streams: list[Any]) -> Iterator[av.Packet[Any] | None]:
+        """All packets, then those without content that flush the decoders: None where reading stops at damage."""
+        try:
+            yield from self.container.demux(streams)
+        except (av.FFmpegError, OSError) as err:
+            self.damage = f"reading stops at a damaged place ({err.strerror})"
+            yield None
 
     def _missing(self, end: float, damaged: int) -> str:
         start = (self.container.start_time or 0) / av.time_base
@@ -193,8 +190,8 @@ def write_video(
             with av.open(file, "w", format=VIDEO_FORMATS[suffix][0]) as container:
                 codec = "ffv1" if lossless else VIDEO_FORMATS[suffix][1]
                 writer = VideoWriter(path, container, codec, Fraction(rate).limit_denominator(100_000), crf, like)
-                if not lossless:
-                    writer.add_others()
+                if like and not lossless:
+                    writer.add_others(like)
                 yield writer
                 writer.close()
         except (av.FFmpegError, ValueError) as err:
@@ -248,11 +245,8 @@ class VideoWriter:
         self._least, self._end = -(2**62), 0  # of the next frame's pts, and where the last frame ends
         self._converter = VideoReformatter()
 
-    def add_others(self) -> None:
+    def add_others(self, like: VideoReader) -> None:
         """Add copies of the audio, subtitle and attachment streams, and set metadata and chapters."""
-        like = self._like
-        if like is None:
-            return
         self._container.metadata.update({k: v for k, v in like.container.metadata.items() if k not in _OWN_TAGS})
         self._container.set_chapters(like.container.chapters())
         left_out = []
