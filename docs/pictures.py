@@ -18,7 +18,7 @@ from PIL import Image
 
 from sapnet import Derainer, load_weights
 from sapnet.files import natural_key
-from sapnet.images.frame import Frame
+from sapnet.images.frame import Frame, to_frames, to_tensor
 from sapnet.rain import RainSynthesizer
 
 IMAGES = Path(__file__).parent / "images"
@@ -72,9 +72,8 @@ def stages(clean: Frame) -> None:
     """A crop in heavy rain, and the estimate after each stage."""
     rainy = raining(clean, "heavy")[120:360, 200:440]
     network = load_weights("sapnet_fast")
-    tensor = torch.from_numpy(np.ascontiguousarray(rainy[..., ::-1])).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        estimates = network(tensor)[:, 0].clamp(0, 1).permute(0, 2, 3, 1).flip(-1).mul(255).round().byte().numpy()
+        estimates = to_frames(network(to_tensor(rainy))[:, 0])
     parts = [titled(rainy, "rainy"), *(titled(image, f"stage {n}") for n, image in enumerate(estimates, 1))]
     cv2.imwrite(str(IMAGES / "stages.jpg"), beside(parts))
 
@@ -98,9 +97,8 @@ def attention(clean: Frame) -> None:
         frame = clean if kind == "none" else raining(clean, kind)
         gates: list[NDArray[np.float32]] = []
         hook = block.register_forward_hook(lambda _, inputs, output, seen=gates: seen.append(gate(inputs[0], output)))
-        tensor = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1])).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
-            network(tensor)
+            network(to_tensor(frame))
         hook.remove()
         plane = (np.stack(gates) * 255).round().astype(np.uint8)  # (stages, channels)
         heat = cv2.applyColorMap(

@@ -83,15 +83,12 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Derain what the arguments name and return the exit status. Raises SapnetError."""
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
     from sapnet.fleet import FleetOptions, derain_fleet, plan_bags
     from sapnet.fleet.ledger import FAILED, PARTIAL
 
     fleet = FleetOptions(args.workers, args.cpus_per_worker, args.gpus_per_worker, args.retries, args.address)
     bags = plan_bags(args.inputs, args.output)
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with progress_bar(*columns) as bar:
+    with progress_bar() as bar:
         report = derain_fleet(bags, args.output.absolute(), _network(args), options_from(args), fleet, bar)
     print(json.dumps(report.as_json(), indent=2) if args.json else _summary(report))
     return EXIT_FAILED if report.count(FAILED) else EXIT_PARTIAL if report.count(PARTIAL) else 0

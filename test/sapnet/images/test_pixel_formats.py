@@ -7,7 +7,7 @@ import array
 import numpy as np
 import pytest
 
-from message_builders import PATTERNS, message, packed, random_pixels, to_8_bit
+from message_builders import PATTERNS, message, packed, random_pixels
 from sapnet.errors import ImageFormatError
 from sapnet.images.messages import decode_image
 
@@ -30,12 +30,6 @@ def bt601(bgr):
 def assert_close(actual, expected, levels):
     assert actual.shape == expected.shape
     assert np.abs(actual.astype(int) - expected.astype(int)).max() <= levels
-
-
-def test_every_16_bit_level_is_rounded_to_the_nearest():
-    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    gray = decode_image(packed(levels, "mono16")).bgr[..., 0]
-    np.testing.assert_array_equal(gray, to_8_bit(levels))
 
 
 @pytest.mark.parametrize("is_bigendian", [0, 1])
