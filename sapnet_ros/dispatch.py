@@ -186,7 +186,16 @@ class Dispatch:
         if name in self._in_hand or name in self._settled or (head := self._mailbox.head(name)) is None:
             return False
         camera, now_s = self._cameras[head.camera], self._clock()
-        fate = fates.decide(head, camera, self._loader, params, now_s, self._due_s(head, params))
+        fate = fates.decide(
+            head,
+            self._loader,
+            params,
+            now_s,
+            self._due_s(head, params),
+            watched=camera.watched,
+            enabled=camera.enabled,
+            gate=camera.gate,
+        )
         if fate is None and not self._may_be_next(head):
             return False
         if not self._mailbox.take(head):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import MIN_SIDE
@@ -13,9 +13,6 @@ from sapnet.images.messages import Decoded, decode_compressed, decode_image, ima
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
-
-if TYPE_CHECKING:
-    from sapnet_ros.camera import Camera
 
 # Part of the public contract.
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
@@ -86,10 +83,19 @@ def make_decoder(params: NodeParams) -> Decode:
 
 
 def decide(
-    frame: Received, camera: Camera, loader: Loader, params: NodeParams, now_s: float, due_s: float
+    frame: Received,
+    loader: Loader,
+    params: NodeParams,
+    now_s: float,
+    due_s: float,
+    *,
+    watched: bool,
+    enabled: bool,
+    gate: RainGate,
 ) -> Fate | None:
     """Decide on a frame by its header, before it is decoded; None: derain it.
 
+    watched, enabled, gate: of its camera: whether an output has a subscriber, its switch, its rain gate.
     due_s: when the original must be sent to meet the deadline. Times are steady.
     """
     if frame.size is None:
@@ -97,11 +103,11 @@ def decide(
             frame.size = image_size(frame.message, params.image_transport == "compressed", params.max_pixels)
         except ImageFormatError as err:
             return unreadable(err)
-    if params.lazy and not camera.watched:
+    if params.lazy and not watched:
         return Fate(UNWATCHED, dropped=True)
     if frame.overtaken:
         return Fate(OVERLOAD)
-    if not (params.enabled and camera.enabled):
+    if not (params.enabled and enabled):
         return Fate(DISABLED)
     if min(frame.size) < MIN_SIDE:
         height, width = frame.size
@@ -109,7 +115,7 @@ def decide(
     if not loader.ready_for(frame.size):
         error = loader.error_for(frame.size)
         return failed(error, params) if error else Fate(BUILDING)
-    if camera.gate.passes(now_s, params):
+    if gate.passes(now_s, params):
         return Fate(DRY)
     return missed(params) if now_s >= due_s else None
 
