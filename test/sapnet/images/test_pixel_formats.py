@@ -104,7 +104,9 @@ def test_sizes_that_an_encoding_cannot_have_are_refused(encoding, height, width,
     assert error.value.kind == "size"
 
 
-@pytest.mark.parametrize("container", [bytes, bytearray, memoryview, lambda b: array.array("B", b)])
+@pytest.mark.parametrize(
+    "container", [bytes, bytearray, memoryview, lambda b: array.array("B", b), lambda b: np.frombuffer(b, np.uint8)]
+)
 def test_a_tight_bgr8_message_is_not_copied(container):
     data = container(random_pixels(6, 8, 3).tobytes())
     decoded = decode_image(message(6, 8, "bgr8", 24, data))
