@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -39,36 +40,21 @@ _UNREADABLE = (
 )
 
 State = Mapping[str, Tensor]
-Layout = Mapping[str, tuple[str, ...]]
 
-
-# Modules of the network and what the official file calls them; its four gates are convolutions of their own.
-_BLOCK = {
-    "conv1": "0",
-    "attention1.squeeze": "1.conv_du.0",
-    "attention1.expand": "1.conv_du.2",
-    "attention1.skip": "1.conv_1_1",
-    "conv2": "3",
-    "attention2.squeeze": "4.conv_du.0",
-    "attention2.expand": "4.conv_du.2",
-    "attention2.skip": "4.conv_1_1",
+# Parts of the network's names and what the official file calls them.
+_OFFICIAL = {
+    "head.": "conv0.0.",
+    "tail.": "conv.0.",
+    "conv1.": "0.",
+    "attention1.": "1.",
+    "conv2.": "3.",
+    "attention2.": "4.",
+    "squeeze.": "conv_du.0.",
+    "expand.": "conv_du.2.",
+    "skip.": "conv_1_1.",
+    "depthwise.": "depth_conv.",
+    "pointwise.": "point_conv.",
 }
-_OFFICIAL: Layout = {
-    "head": ("conv0.0",),
-    "lstm.gates": ("conv_i.0", "conv_f.0", "conv_g.0", "conv_o.0"),
-    "tail": ("conv.0",),
-    **{
-        f"blocks.{index}.{ours}": (f"res_conv{index + 1}.{theirs}",)
-        for index in range(5)
-        for ours, theirs in _BLOCK.items()
-    },
-}
-_OFFICIAL_SEPARABLE = {
-    f"{ours}.{our_half}": tuple(f"{name}.{their_half}" for name in theirs)
-    for ours, theirs in _OFFICIAL.items()
-    for our_half, their_half in (("depthwise", "depth_conv"), ("pointwise", "point_conv"))
-}
-_LAYOUTS: tuple[Layout, ...] = ({}, {**_OFFICIAL, **_OFFICIAL_SEPARABLE})
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -135,13 +121,18 @@ def key_map(keys: Iterable[str], state: State) -> dict[str, tuple[str, ...]]:
     Knows this project's names and the official checkpoint's, and takes the layout that shares most with ``state``.
     """
     keys = list(keys)
-    candidates = [{key: _names(key, layout) for key in keys} for layout in _LAYOUTS]
+    ours: dict[str, tuple[str, ...]] = {key: (key,) for key in keys}
+    candidates = [ours, {key: _official_names(key) for key in keys}]
     return max(candidates, key=lambda names: sum(name in state for group in names.values() for name in group))
 
 
-def _names(key: str, layout: Layout) -> tuple[str, ...]:
-    module, _, parameter = key.rpartition(".")
-    return tuple(f"{name}.{parameter}" for name in layout.get(module, (module,)))
+def _official_names(key: str) -> tuple[str, ...]:
+    """The official file's tensors of a parameter: its four gates are convolutions of their own."""
+    name = re.sub(r"\w+\.", lambda part: _OFFICIAL.get(part[0], part[0]), key)
+    name = re.sub(r"^blocks\.(\d)", lambda block: f"res_conv{int(block[1]) + 1}", name)
+    if not name.startswith("lstm.gates."):
+        return (name,)
+    return tuple(name.replace("lstm.gates", f"conv_{gate}.0") for gate in "ifgo")
 
 
 def _problems(state: State, network: SAPNet) -> list[str]:

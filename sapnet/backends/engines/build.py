@@ -110,18 +110,20 @@ def _follow(child: subprocess.Popen[bytes], on_step: OnStep, stopped: threading.
     """Report the child's steps until it ends. Returns its last event, None if stopped."""
     assert child.stdout is not None
     event: dict[str, Any] = {"step": "starting", "share": 0.0, "error": "", "unfit": False}
-    line, rest = b"", b""
+    last, rest = b"the build ended without a word", b""
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while not stopped.is_set():
             if selector.select(_POLL_S):
                 if not (said := os.read(child.stdout.fileno(), 65536)):
                     # Of a crash the last line that it has printed says most.
-                    return {**event, "error": event["error"] or line.decode(errors="replace")}
+                    return {**event, "error": event["error"] or last.decode(errors="replace")}
                 *lines, rest = (rest + said).split(b"\n")
-                for line in filter(bytes.strip, lines):
+                for line in filter(None, map(bytes.strip, lines)):
                     if line.startswith(_EVENT):
                         event.update(json.loads(line.removeprefix(_EVENT)))
+                    else:
+                        last = line
             on_step(event["step"], event["share"])
     return None
 

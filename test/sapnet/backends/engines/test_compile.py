@@ -46,9 +46,9 @@ def test_every_kind_of_network_and_every_precision_builds(
 ) -> None:
     weights = tmp_path / "weights.safetensors"
     config = PRESETS[preset]
-    # One residual block: each takes seconds, and is like the others.
-    save_weights(SAPNet(replace(config, dilations=config.dilations[-1:])), weights, {})
-    network = ["--weights", weights, "--precision", precision, "--stages", 2, "--target", target]
+    # One residual block and two stages: each takes seconds, and is like the others.
+    save_weights(SAPNet(replace(config, dilations=config.dilations[-1:], stages=2)), weights, {})
+    network = ["--weights", weights, "--precision", precision, "--target", target]
     *_, built = run("--ahead-of-time", "--shape", "90x160", "--batch", 4, "--cache-dir", tmp_path / "cache", *network)
     entry = read_entry(built["engine"])
     assert len(entry.data) == built["bytes"] > 20_000
@@ -59,7 +59,8 @@ def test_every_kind_of_network_and_every_precision_builds(
 @rtx
 def test_the_shipped_network(tmp_path: Path, run: Compile) -> None:
     folder = tmp_path / "cache"
-    where = ["--ahead-of-time", "--shape", "90x160", "--precision", "fp32", "--cache-dir", folder]
+    # Of two stages: each takes a minute, and all but the first are alike.
+    where = ["--ahead-of-time", "--shape", "90x160", "--precision", "fp32", "--stages", 2, "--cache-dir", folder]
     *progress, built = run(*where)
     shares = [event["share"] for event in progress]
     assert shares == sorted(shares)
@@ -72,12 +73,12 @@ def test_the_shipped_network(tmp_path: Path, run: Compile) -> None:
     kinds = {str(entry.key["kind"]): entry for entry in EngineCache(folder).entries()}
     assert set(kinds) == {"engine", "onnx"}
     assert kinds["engine"].key["target"] == "portable"
-    assert kinds["engine"].key["stages"] == PRESETS["sapnet_fast"].stages
+    assert kinds["engine"].key["stages"] == 2
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     session = runtime.InferenceSession(read_entry(kinds["onnx"].path).data, providers=["CPUExecutionProvider"])
     for shape in [(1, 16, 16, 3), (3, 33, 47, 3)]:
         frames = torch.randint(0, 256, shape, dtype=torch.uint8)
-        expected = load_deploy_network("sapnet_fast")(frames)
+        expected = load_deploy_network("sapnet_fast", 2)(frames)
         for result, exact in zip(session.run(None, {"frames": frames.numpy()}), expected, strict=True):
             difference = np.abs(result.astype(int) - exact.numpy())
             assert difference.max() <= 1
