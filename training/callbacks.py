@@ -84,7 +84,7 @@ class Throughput(L.Callback):
             if trainer.logger is not None:
                 trainer.logger.log_metrics(figures, trainer.global_step)
             if trainer.is_global_zero and not sys.stderr.isatty():
-                shown = {**trainer.callback_metrics, **figures}
+                shown: dict[str, Any] = {**trainer.callback_metrics, **figures}
                 names = ("train/loss", "val/psnr", *figures)
                 said = "  ".join(f"{name} {float(shown[name]):.4g}" for name in names if name in shown)
                 print(f"step {trainer.global_step} of {trainer.max_steps}  {said}", file=sys.stderr)
