@@ -122,8 +122,11 @@ class StageChoice:
         if held and not may_rise:
             return False
         # All stages take about the same time.
-        self.stages = min(self._most, max(1, int(derainer.stages * budget_s / call_s)))
-        return self.stages != derainer.stages
+        fitting = min(self._most, max(1, int(derainer.stages * budget_s / call_s)))
+        if fitting == derainer.stages:
+            return False
+        self.stages = fitting
+        return True
 
 
 class Loader:

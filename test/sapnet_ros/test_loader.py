@@ -147,6 +147,20 @@ def test_as_many_stages_run_as_hold_the_rate(make: Callable[..., Loader], monkey
     eventually(lambda: loader.stages_said == "4 of 6 stages take 40.0 ms at 24x64: they hold 19 frames a second")
 
 
+def test_a_rate_that_all_stages_hold_loads_nothing_again(make: Callable[..., Loader]) -> None:
+    clock, loads = [100.0], []
+
+    def load(stages: int) -> TimedDerainer:
+        loads.append(stages)
+        return TimedDerainer(stages, clock)
+
+    loader = make(load, [(48, 64)], StageChoice(0, 1.0, lambda: clock[0]))
+    eventually(lambda: loader.stages_said)
+    loader.request((24, 64))  # after which comes what there is to load
+    eventually(lambda: loader.stages_said.startswith("6 of 6 stages take 30.0 ms at 24x64"))
+    assert loads == [0]
+
+
 class Backend:
     """One that hangs. alive: whether its calls never return."""
 
