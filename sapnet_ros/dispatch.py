@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from threading import Thread
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError, describe
+from sapnet.images.messages import decode_compressed, decode_image
 from sapnet_ros import fate as fates
 from sapnet_ros.batching import Batching, Call, Inference
 from sapnet_ros.camera import Camera
@@ -58,7 +60,9 @@ class Dispatch:
         self._mailbox = Mailbox(tuple(cameras))
         self._loader = loader
         self._params = params
-        self._decode = fates.make_decoder(params())
+        now = params()
+        decode = decode_compressed if now.image_transport == "compressed" else decode_image
+        self._decode = functools.partial(decode, max_pixels=now.max_pixels, input_bits=now.input_bits)
         self._log_error = log_error
         self._keep_thread = keep_thread
         self._make_inference = lambda: make_inference(self._mailbox.wake, keep_thread)
@@ -196,7 +200,8 @@ class Dispatch:
             enabled=camera.enabled,
             gate=camera.gate,
         )
-        if fate is None and not self._may_be_next(head):
+        waits = self._call is not None
+        if fate is None and (waits or not self._batching.may_join(head, self._in_hand.values(), self._loader.derainer)):
             return False
         if not self._mailbox.take(head):
             return True  # a newer one has taken its place
@@ -217,11 +222,6 @@ class Dispatch:
         else:
             self._in_hand[head.camera] = head
         return True
-
-    def _may_be_next(self, frame: Received) -> bool:
-        if self._call is not None:
-            return False
-        return self._batching.may_join(frame, self._in_hand.values(), self._loader.derainer)
 
     def _start_call(self, params: NodeParams) -> float:
         """Send frames of equal size to the network; returns until when to wait for more of them."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import MIN_SIDE
-from sapnet.images.messages import Decoded, decode_compressed, decode_image, image_size
+from sapnet.images.messages import image_size
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
@@ -18,9 +15,6 @@ from sapnet_ros.params import NodeParams
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
 DEADLINE, FAILURE, OVERLOAD = "deadline", "failure", "overload"
 INVALID, UNSUPPORTED, SHUTDOWN, UNWATCHED = "invalid", "unsupported", "shutdown", "unwatched"
-
-Decode = Callable[[Any], Decoded]
-"""Decodes a message, or raises ImageFormatError."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +68,6 @@ class RainGate:
             self._low_since_s = now_s if self._low_since_s is None else self._low_since_s
             self._dry = now_s - self._low_since_s >= params.rain_gate_hold_s
         return self._dry
-
-
-def make_decoder(params: NodeParams) -> Decode:
-    """The decoder of the configured transport."""
-    decode = decode_compressed if params.image_transport == "compressed" else decode_image
-    return functools.partial(decode, max_pixels=params.max_pixels, input_bits=params.input_bits)
 
 
 def decide(
