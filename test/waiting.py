@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    """Return once ``condition`` holds; fail after 30 s."""
-    end = time.monotonic() + 30
+    """Return once ``condition`` holds; fail after 60 s."""
+    end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, "waited 30 s"
-        time.sleep(0.005)
+        assert time.monotonic() < end, "waited 60 s"
+        time.sleep(0.01)

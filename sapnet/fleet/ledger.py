@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.errors import BagError
-from sapnet.files import append_line, whole_lines
+from sapnet.files import whole_lines
 
 DONE, PARTIAL, FAILED, KEPT = "done", "partial", "failed", "kept"
 
@@ -76,30 +76,13 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-class Ledger:
-    """The ledger file, written by one process at a time. ``newest`` maps an output to its last row."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.newest: dict[str, Row] = {}
-        try:
-            lines = whole_lines(path)
-        except OSError as err:
-            raise BagError(f"{path} cannot be read ({err.strerror}); check its permissions") from err
-        for number, line in enumerate(lines, 1):
-            self._read(number, line)
-
-    def append(self, row: Row) -> None:
-        """Append a row and sync it to the disk. Raises BagError."""
-        try:
-            append_line(self._path, asdict(row))
-        except OSError as err:
-            raise BagError(f"{self._path} cannot be written ({err.strerror}); check its permissions and space") from err
-        self.newest[row.output] = row
-
-    def _read(self, number: int, line: str) -> None:
+def read_ledger(path: Path) -> dict[str, Row]:
+    """The last row of each output in a ledger, empty without one. Raises BagError if a line is damaged, OSError."""
+    newest = {}
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             row = Row(**json.loads(line))
         except (ValueError, TypeError) as err:
-            raise BagError(f"line {number} of {self._path} is not a ledger row ({err}); move the file away") from err
-        self.newest[row.output] = row
+            raise BagError(f"line {number} of {path} is not a ledger row ({err}); move the file away") from err
+        newest[row.output] = row
+    return newest

@@ -16,9 +16,9 @@ from sapnet.bags.metadata import METADATA
 from sapnet.errors import SapnetError
 
 PARTIAL_SUFFIX = ".partial"
-_FILE = re.compile(r"(?P<name>.+)(?P<kind>\.mcap|\.db3|\.bag)(\.zstd|\.zst)?", re.IGNORECASE)
+_FILE = re.compile(r"(?P<name>.+)(\.mcap|\.db3|\.bag)(\.zstd|\.zst)?", re.IGNORECASE)
 # rosbag2 numbers the files of a recording from 0.
-_NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
+_NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d+)(\.mcap|\.db3)(\.zstd|\.zst)?", re.IGNORECASE)
 _ROSBAG2 = b"rosbag2_bagfile_information"
 
 log = logging.getLogger(__name__)
@@ -46,17 +46,20 @@ def plan_bags(inputs: Sequence[str], out: Path) -> list[Bag]:
     out = out.absolute()
     pairs: dict[Path, Path] = {}
     for given in inputs:
-        path = Path(given).absolute()
-        if not path.exists() and not glob.has_magic(given):
-            raise SapnetError(f"{given} does not exist; give recordings, folders or a pattern such as 'drives/**'")
-        literal = path if path.exists() else Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-        if out.resolve() in (literal.resolve(), *literal.resolve().parents):
-            raise SapnetError(f"{literal} is inside the output folder {out}; choose another output")
+        path = base = Path(given).absolute()
+        matches = [path]
+        if not path.exists():
+            if not glob.has_magic(given):
+                raise SapnetError(f"{given} does not exist; give recordings, folders or a pattern such as 'drives/**'")
+            base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+            matches = [Path(match) for match in sorted(glob.iglob(str(path), recursive=True))]
+        if out.resolve() in (base.resolve(), *base.resolve().parents):
+            raise SapnetError(f"{base} is inside the output folder {out}; choose another output")
         seen: set[Path] = set()
-        matches = [path] if path.exists() else map(Path, sorted(glob.iglob(str(path), recursive=True)))
-        for source in (found for match in matches for found in _recordings(match, literal, out.resolve(), seen)):
-            base = literal.parent if source == literal else literal
-            pairs.setdefault(source.resolve(), out / _output_name(source, base))
+        for source in (found for match in matches for found in _recordings(match, base, seen)):
+            if _is_input(source, base, out.resolve()):
+                name = _output_name(source, base.parent if source == base else base)
+                pairs.setdefault(source.resolve(), out / name)
     if not pairs:
         raise SapnetError(
             f"no recording in {' '.join(inputs)}; expected folders with {METADATA}, or .mcap, .db3 or .bag files"
@@ -70,40 +73,38 @@ def is_complete(output: Path) -> bool:
     return (output / REPORT).is_file() and (output / METADATA).is_file()
 
 
-def _recordings(match: Path, base: Path, out: Path, seen: set[Path]) -> Iterator[Path]:
+def _recordings(match: Path, base: Path, seen: set[Path]) -> Iterator[Path]:
     """Yield the recordings that a path is, contains or belongs to.
 
     seen: folders that were searched, none of them again, however many matches of a pattern or links lead to it.
     """
-
-    def is_skipped(folder: Path) -> bool:
-        """Whether a folder was searched, or belongs to the output or to an unfinished one."""
-        whole = folder.resolve()
-        below = folder.relative_to(base).parts if folder.is_relative_to(base) else ()
-        return whole in seen or any(part.endswith(PARTIAL_SUFFIX) for part in below) or out in (whole, *whole.parents)
-
-    if not match.is_dir():
-        if not _FILE.fullmatch(match.name):
-            return
-        siblings = [path.name for path in match.parent.iterdir() if path.is_file()]
-        if match == base or not _is_recording(match.parent, siblings):
-            if not is_skipped(match.parent):
-                yield match
-            return
-        match = match.parent  # a file of a recording stands for all of it
-    for root, folders, files in os.walk(match, onerror=_warn, followlinks=True):
+    if match.is_file() and (match == base or not _is_recording(match.parent, os.listdir(match.parent))):
+        if _FILE.fullmatch(match.name):
+            yield match
+        return
+    # A file of a recording stands for all of it.
+    for root, folders, files in os.walk(match.parent if match.is_file() else match, onerror=_warn, followlinks=True):
         here = Path(root)
-        if is_skipped(here):
+        if here.resolve() in seen:
             folders.clear()
             continue
         seen.add(here.resolve())
         if _is_recording(here, files):
             folders.clear()
-            if REPORT not in files:
-                yield here
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (here / name for name in sorted(files) if not name.startswith(".") and _FILE.fullmatch(name))
+            yield here
+        else:
+            folders.sort()
+            yield from (here / name for name in sorted(files) if _FILE.fullmatch(name))
+
+
+def _is_input(source: Path, base: Path, out: Path) -> bool:
+    """Whether a recording is neither hidden, nor derained, nor part of the output or of an unfinished one."""
+    below, whole = source.relative_to(base).parts, source.resolve()
+    return (
+        not any(part.startswith(".") or part.endswith(PARTIAL_SUFFIX) for part in below)
+        and out not in (whole, *whole.parents)
+        and not (source / REPORT).is_file()
+    )
 
 
 def _warn(err: OSError) -> None:
@@ -112,19 +113,15 @@ def _warn(err: OSError) -> None:
 
 def _is_recording(folder: Path, files: Collection[str]) -> bool:
     """Whether a folder is one recording, by its metadata or, without metadata, by the names of its files."""
-    if METADATA in files:
-        try:
-            with (folder / METADATA).open("rb") as file:
-                if _ROSBAG2 in file.read(4096):
-                    return True
-        except OSError as err:
-            _warn(err)
-    found = [match for name in files if (match := _FILE.fullmatch(name))]
-    parts = [_NUMBERED.fullmatch(match["name"]) for match in found if match["kind"].lower() != ".bag"]
-    numbered = [part for part in parts if part is not None]
-    if not numbered or len(numbered) < len(found):
-        return False
-    return len({part["name"] for part in numbered}) == 1 and any(int(part["number"]) == 0 for part in numbered)
+    try:
+        if _ROSBAG2 in (folder / METADATA).read_bytes()[:4096]:
+            return True
+    except OSError:
+        pass
+    found = [name for name in files if _FILE.fullmatch(name)]
+    parts = [part for name in found if (part := _NUMBERED.fullmatch(name))]
+    numbers = [int(part["number"]) for part in parts]
+    return 0 in numbers and len(parts) == len(found) and len({part["name"] for part in parts}) == 1
 
 
 def _output_name(source: Path, base: Path) -> Path:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,19 +21,16 @@ from filelock import FileLock, Timeout
 from rich.progress import Progress as ProgressBar
 
 import sapnet
-from sapnet.bags.derain import REPORT
 from sapnet.bags.options import BagOptions
-from sapnet.bags.report import read_report
 from sapnet.errors import BagError, SapnetError, describe, first_line
-from sapnet.files import read_json, write_json
-from sapnet.fleet.ledger import FAILED, KEPT, PARTIAL, FleetReport, Ledger, Row, utc_now
-from sapnet.fleet.plan import PARTIAL_SUFFIX, Bag, is_complete
-from sapnet.fleet.worker import Progress, Work, WorkerError, derain_recording, row_of
+from sapnet.files import append_line, read_json, write_json
+from sapnet.fleet.ledger import FAILED, KEPT, PARTIAL, FleetReport, Row, read_ledger, utc_now
+from sapnet.fleet.plan import Bag, is_complete
+from sapnet.fleet.worker import Work, WorkerError, derain_recording
 
 INSTALL = "run pip install '.[fleet]' in the repository"
 LEDGER, JOB, SUMMARY = "ledger.jsonl", "fleet.json", "summary.json"
 _LOCK = ".fleet.lock"
-_WATCH_EVERY_S = 0.5
 # Tasks that Ray is given at a time: more than any cluster has workers.
 _MAX_SUBMITTED = 1000
 # How long tasks may take to end in good order when the run is interrupted.
@@ -72,23 +67,27 @@ def derain_fleet(
 
     network: arguments of Derainer. ``out`` gets ledger.jsonl, with a Row for each recording as it ends, and
     summary.json. A recording that fails or loses its worker is retried; after the last attempt the others go on.
-    bar: gets a task that counts bytes of recordings, those under way by their share.
+    bar: gets a task that counts bytes of recordings.
     Raises SapnetError if nothing can be done: another process uses ``out``, an earlier run had other options, Ray is
     missing, no node has room for a worker, or a node cannot derain at all.
     """
     options, fleet, bar = options or BagOptions(), fleet or FleetOptions(), bar or ProgressBar(disable=True)
     began_s = time.monotonic()
     with _workplace(out, {"options": asdict(options), "network": _plain(network)}):
-        ledger = Ledger(out / LEDGER)
-        report = FleetReport(str(out), [_kept(bag, ledger) for bag in bags if is_complete(bag.output)])
-        left = [bag for bag in bags if not is_complete(bag.output)]
+        newest, report, left = read_ledger(out / LEDGER), FleetReport(str(out)), []
+        for bag in bags:
+            row = newest.get(str(bag.output))
+            if row is None or row.state == FAILED or not is_complete(bag.output):
+                left.append(bag)
+            else:
+                report.rows.append(replace(row, input=str(bag.source), state=PARTIAL if row.state == PARTIAL else KEPT))
         if left:
             work = Work(
                 _placed(network, fleet), options, max(1, int(fleet.cpus)), (out / JOB).absolute(), sapnet.__version__
             )
             shown = bar.add_task("starting Ray", total=None)
             with connected(fleet.address, fleet.workers * fleet.cpus or len(os.sched_getaffinity(0))):
-                _derain(left, work, fleet, ledger, report, partial(bar.update, shown))
+                _derain(left, work, fleet, report, partial(bar.update, shown))
         report.rows.sort(key=lambda row: row.input)
         report.seconds = round(time.monotonic() - began_s, 3)
         write_json(out / SUMMARY, report.as_json())
@@ -99,18 +98,12 @@ def _derain(
     bags: Sequence[Bag],
     work: Work,
     fleet: FleetOptions,
-    ledger: Ledger,
     report: FleetReport,
     show: Callable[..., None],
 ) -> None:
     """Run the tasks, and add a row to ledger and report as each one ends. show: updates the bar's task."""
     ray: Any = import_module("ray")
     _require_room(ray.nodes(), fleet)
-    # On the driver's node: it ends with the run alone.
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    progress = ray.remote(num_cpus=0, scheduling_strategy=here)(Progress).remote()
     # Retried below, where attempts are counted. max_calls=0: Ray would end the process, and with it the loaded
     # network, after each task that has a GPU.
     task = ray.remote(num_cpus=fleet.cpus, num_gpus=fleet.gpus, max_retries=0, max_calls=0)(derain_recording)
@@ -118,31 +111,28 @@ def _derain(
     waiting = [(bag, 1) for bag in sorted(bags, key=lambda bag: bag.size)]
     running: dict[Any, tuple[Bag, int]] = {}
     workers: set[str] = set()
-    show(total=sum(bag.size for bag in bags))
-    done = 0
+    show(description="recordings", total=sum(bag.size for bag in bags))
     try:
         while waiting or running:
             while waiting and len(running) < (fleet.workers or _MAX_SUBMITTED):
                 bag, attempt = waiting.pop()
-                running[task.remote(bag, work, attempt, progress)] = bag, attempt
-            for ref in ray.wait(list(running), timeout=_WATCH_EVERY_S)[0]:
-                bag, attempt = running.pop(ref)
-                try:
-                    row, worker = ray.get(ref)
-                except ray.exceptions.RayError as err:
-                    if attempt < fleet.tries:
-                        waiting.append((bag, attempt + 1))
-                        continue
-                    row = _failed(bag, err, attempt, report)
-                else:
-                    workers.add(worker)
-                    report.frames += row.frames
-                ledger.append(row)
-                report.rows.append(row)
-                done += bag.size
-            under_way = _bytes_under_way(ray, progress, [bag for bag, _ in running.values()])
+                running[task.remote(bag, work, attempt)] = bag, attempt
+            [ref] = ray.wait(list(running))[0]
+            bag, attempt = running.pop(ref)
+            try:
+                row, worker = ray.get(ref)
+            except ray.exceptions.RayError as err:
+                if attempt < fleet.tries:
+                    waiting.append((bag, attempt + 1))
+                    continue
+                row = _failed(bag, err, attempt, report)
+            else:
+                workers.add(worker)
+                report.frames += row.frames
+            append_line(Path(report.output) / LEDGER, asdict(row))
+            report.rows.append(row)
             failed = f", {report.count(FAILED)} failed" if report.count(FAILED) else ""
-            show(completed=done + under_way, description=f"recordings: {len(report.rows)}{failed}")
+            show(advance=bag.size, description=f"recordings: {len(report.rows)}{failed}")
     finally:
         for ref in running:
             ray.cancel(ref)
@@ -155,7 +145,8 @@ def _derain(
 def connected(address: str, cpus: float) -> Iterator[None]:
     """Connect to the Ray cluster at ``address`` or, if that is empty, start Ray on this machine with so many CPUs.
 
-    A connection that this process already has is used and left open. Raises SapnetError.
+    A connection that this process already has is used and left open. For the main thread, as it handles SIGTERM.
+    Raises SapnetError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -177,30 +168,15 @@ def connected(address: str, cpus: float) -> Iterator[None]:
     except Exception as err:  # Ray raises that itself, where the machine is too busy to start it in time
         where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
         raise SapnetError(f"cannot {where}: {first_line(err)}; see docs/fleet.md") from err
-    try:
-        with _sigterm_interrupts(before):
-            yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _sigterm_interrupts(before: Any) -> Iterator[None]:
-    """Unwind at SIGTERM as at Ctrl-C: Ray's handler exits at once, and its calls turn SystemExit into status 1.
-
-    before: the handler to restore.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     terminated = False
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def terminate(number: int, frame: FrameType | None) -> None:
         nonlocal terminated
         terminated = True
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    # Ray's handler exits at once, and its calls turn SystemExit into status 1.
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except KeyboardInterrupt:
@@ -208,7 +184,8 @@ def _sigterm_interrupts(before: Any) -> Iterator[None]:
             raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _require_reachable(address: str) -> None:
@@ -228,15 +205,6 @@ def _require_room(nodes: Sequence[Mapping[str, Any]], fleet: FleetOptions) -> No
     raise SapnetError(f"no node has {fleet.cpus:g} CPUs and {fleet.gpus:g} GPUs for a worker; ask for less")
 
 
-def _bytes_under_way(ray: Any, progress: Any, bags: Iterable[Bag]) -> float:
-    """What is done of recordings under way; 0 while the actor that knows is slow to answer, or has died."""
-    try:
-        shares: dict[str, float] = ray.get(progress.shares.remote(), timeout=_WATCH_EVERY_S)
-    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
-        return 0.0
-    return sum(bag.size * shares.get(str(bag.output), 0.0) for bag in bags)
-
-
 def _failed(bag: Bag, err: Exception, tries: int, report: FleetReport) -> Row:
     """The row of a recording that was given up. Raises WorkerError if its node has never finished one."""
     cause = getattr(err, "cause", None) or err
@@ -244,21 +212,6 @@ def _failed(bag: Bag, err: Exception, tries: int, report: FleetReport) -> Row:
         raise cause
     said = describe(cause) if cause is not err else f"the worker died ({type(err).__name__}: {first_line(err)})"
     return Row(str(bag.source), str(bag.output), FAILED, tries, bytes=bag.size, error=said, ended=utc_now())
-
-
-def _kept(bag: Bag, ledger: Ledger) -> Row:
-    """The row of a recording that is complete; added to the ledger if the run that derained it was killed before."""
-    shutil.rmtree(bag.output.with_name(f"{bag.output.name}{PARTIAL_SUFFIX}"), ignore_errors=True)
-    known = ledger.newest.get(str(bag.output))
-    if known is not None and known.state != FAILED:
-        state = PARTIAL if known.state == PARTIAL else KEPT
-        return replace(known, input=str(bag.source), state=state)
-    try:
-        row = row_of(bag, read_report(bag.output / REPORT), KEPT)
-    except SapnetError as err:
-        row = Row(str(bag.source), str(bag.output), FAILED, bytes=bag.size, error=str(err), ended=utc_now())
-    ledger.append(row)
-    return row
 
 
 def _placed(network: Mapping[str, Any], fleet: FleetOptions) -> dict[str, Any]:

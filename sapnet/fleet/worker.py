@@ -1,4 +1,4 @@
-"""What runs on the nodes: a task per recording, and an actor that collects their progress."""
+"""What runs on the nodes: a task per recording."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sapnet
-from sapnet.bags.derain import Progressed, derain_bag
+from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
 from sapnet.errors import BackendError, SapnetError
 from sapnet.fleet.ledger import DONE, PARTIAL, Row, utc_now
 from sapnet.fleet.plan import Bag
 
 if TYPE_CHECKING:
-    from sapnet.bags.report import BagReport
     from sapnet.derainer import Derainer
 
 # Network storage may show a new file late.
 _VISIBLE_WITHIN_S = 10.0
 # Before an attempt that is not the first, doubled each time: storage that is away, or a lock that is held, comes back.
 _BACKOFF_S, _MAX_BACKOFF_S = 1.0, 60.0
-_NOTE_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,74 +55,46 @@ class WorkerError(SapnetError):
         return f"{self.node} cannot derain: {self.why}"
 
 
-class Progress:
-    """The share of each recording under way that is done (0 to 1), by its output."""
-
-    def __init__(self) -> None:
-        self._shares: dict[str, float] = {}
-
-    def note(self, output: str, share: float) -> None:
-        """Record how much of a recording is done."""
-        self._shares[output] = share
-
-    def shares(self) -> dict[str, float]:
-        """Return what was noted last for each recording."""
-        return self._shares
-
-
-def derain_recording(bag: Bag, work: Work, attempt: int, progress: Any) -> tuple[Row, str]:
+def derain_recording(bag: Bag, work: Work, attempt: int) -> tuple[Row, str]:
     """Derain one recording, continuing what an earlier attempt has left; return its row and this process's name.
 
-    attempt: from 1. progress: handle of the Progress actor; nothing here waits for it, as Ray gives the CPU of a task
-    that waits to another one. Raises WorkerError, and what ``derain_bag`` raises.
+    attempt: from 1. Raises WorkerError, and what ``derain_bag`` raises.
     """
     import ray
 
     # Ray cancels a task by Ctrl-C's handler, which is missing where the cluster was started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    started, output = utc_now(), str(bag.output)
+    started = utc_now()
     node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
     if attempt > 1:
         time.sleep(min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** (attempt - 2)))
     _require_same_version(work, node)
     _require_visible(work.marker, node)
-    noted_s = 0.0
-
-    def note(progressed: Progressed) -> None:
-        nonlocal noted_s
-        if time.monotonic() - noted_s >= _NOTE_EVERY_S:
-            noted_s = time.monotonic()
-            progress.note.remote(output, min(1.0, progressed.messages / max(1, progressed.total)))
-
     # What the first attempt left may be why the second one failed. Never replace what this package did not write.
     anew = attempt > 2 and not bag.output.exists()
     bag.output.parent.mkdir(parents=True, exist_ok=True)
     derainer = _network(work, node)
     try:
-        report = derain_bag(
-            derainer, bag.source, bag.output, work.options, resume=not anew, overwrite=anew, progress=note
-        )
+        report = derain_bag(derainer, bag.source, bag.output, work.options, resume=not anew, overwrite=anew)
     except BackendError:
         _close_network()  # a device that has failed may go on failing until it is opened again
         raise
-    row = replace(row_of(bag, report, DONE), attempts=attempt, node=node, started=started)
-    return row, f"{node}/{os.getpid()}"
-
-
-def row_of(bag: Bag, report: BagReport, state: str) -> Row:
-    """The ledger's row of a recording that has this report, and this state if all of it could be read."""
-    return Row(
-        str(bag.source),
-        str(bag.output),
-        PARTIAL if report.is_partial else state,
+    row = Row(
+        input=str(bag.source),
+        output=str(bag.output),
+        state=PARTIAL if report.is_partial else DONE,
+        attempts=attempt,
         frames=report.frames,
         unreadable=sum(camera.unreadable for camera in report.cameras),
         messages=report.messages,
         bytes=bag.size,
         seconds=round(report.seconds, 3),
+        node=node,
         notes=report.notes,
+        started=started,
         ended=utc_now(),
     )
+    return row, f"{node}/{os.getpid()}"
 
 
 # The network of this process by its arguments, kept from one task to the next.
