@@ -105,13 +105,17 @@ def test_a_frame_that_is_missing_in_the_middle_is_the_only_difference(compare: C
 def test_a_long_hole_is_stepped_over(
     compare: Compare, monkeypatch: pytest.MonkeyPatch, first: int, last: int, late_ns: int
 ) -> None:
-    """Far more than may wait. late_ns: B was recorded so much later, with the same stamps, some of which are unset."""
+    """Far more than may wait. late_ns: B was recorded so much later, with the same stamps, some of which are unset.
+
+    A hole at the start is one in all topics: the recorder was late.
+    """
     monkeypatch.setattr(pairing, "MAX_WAITING_BYTES", 10_000)
     messages, jitter = drive(100), np.random.default_rng(1)
     kept = [sent for index, sent in enumerate(messages) if not first <= index // 3 < last]
     unset = [image("/unset", 0, smooth_frames(1)[0])._replace(time_ns=stamp) for stamp in stamps(100)]
     later = [
-        sent._replace(time_ns=sent.time_ns + late_ns + int(jitter.integers(30_000_000))) for sent in [*kept, *unset]
+        sent._replace(time_ns=sent.time_ns + late_ns + int(jitter.integers(30_000_000)))
+        for sent in [*kept, *unset[0 if first else last :]]
     ]
     messages, later = (sorted(some, key=lambda sent: sent.time_ns) for some in ([*messages, *unset], later))
     topic = by_name(compare(messages, later))[CAMERA]
