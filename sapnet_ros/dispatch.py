@@ -196,7 +196,7 @@ class Dispatch:
             params,
             now_s,
             self._due_s(head, params),
-            watched=camera.watched,
+            watched=not params.lazy or camera.watched,
             enabled=camera.enabled,
             gate=camera.gate,
         )

@@ -83,7 +83,7 @@ def decide(
 ) -> Fate | None:
     """Decide on a frame by its header, before it is decoded; None: derain it.
 
-    watched, enabled, gate: of its camera: whether an output has a subscriber, its switch, its rain gate.
+    watched, enabled, gate: of its camera: whether an output has a subscriber or needs none, its switch, its rain gate.
     due_s: when the original must be sent to meet the deadline. Times are steady.
     """
     if frame.size is None:
@@ -91,7 +91,7 @@ def decide(
             frame.size = image_size(frame.message, params.image_transport == "compressed", params.max_pixels)
         except ImageFormatError as err:
             return unreadable(err)
-    if params.lazy and not watched:
+    if not watched:
         return Fate(UNWATCHED, dropped=True)
     if frame.overtaken:
         return Fate(OVERLOAD)
