@@ -33,6 +33,8 @@ _ACCURATE = 0x2 | 0x40000 | 0x2000
 _FIXED_RATE, _FASTEST = ("mjpeg", "mpeg2video"), Fraction(60)
 # A file is cut off if its streams end before this share of the header's duration, and by at least this time.
 _WHOLE_SHARE, _WHOLE_S = 0.95, 0.5
+# Of what an edit list hides at the start, only what the sound's decoder needs beforehand is copied.
+_PRIMING_S = 0.1
 # Written by the muxer itself.
 _OWN_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 _UNSPECIFIED = 2  # FFmpeg's colour space
@@ -292,7 +294,11 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def copy(self, packet: av.Packet[Any]) -> None:
-        """Append a packet of one of the streams that are copied."""
+        """Append a packet of one of the streams that are copied, if it is not hidden by an edit list."""
+        # A format of fixed rate has no time before the first frame.
+        shown_s = -_PRIMING_S if self._codec not in _FIXED_RATE else 0
+        if packet.is_discard and packet.pts is not None and packet.pts * packet.time_base < shown_s:
+            return
         if self._stream is None:  # nothing can be written before the video's size is known
             self._waiting.append(packet)
         elif packet.stream_index in self._others:
