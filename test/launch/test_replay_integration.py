@@ -114,7 +114,7 @@ def test_a_recording_that_is_missing_ends_the_launch(launch: Launch) -> None:
     [
         ({"image": "/rear/image_raw"}, "no image topic /rear/image_raw"),
         ({"player": "ros2bag", "lockstep": "true"}, "player:=ros2bag cannot be used: .*it has no lockstep"),
-        ({"output": "bag"}, "output:=bag exists already"),
+        ({"output": "bag"}, "bag exists already"),
     ],
 )
 def test_values_of_no_use_are_refused(
