@@ -32,6 +32,7 @@ ACK_S = 5.0
 DEPTH = 100
 STOP_S = 10.0
 CAMERAS = ("front", "left", "right", "rear")
+SUFFIXES = {Image: "", CompressedImage: "/compressed"}  # of topics
 SPAWN = multiprocessing.get_context("spawn")  # rclpy does not survive a fork
 
 
@@ -53,33 +54,7 @@ def running_node(*parameters: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def playing(
-    cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, transport: str = "raw"
-) -> Iterator[Connection]:
-    """A player of all cameras. transport: raw or compressed.
-
-    It sends a word when everybody listens, and at the end the number of frames and the seconds that it has played.
-    """
-    with _process(_play, cameras, shape, rate, seconds, transport) as player:
-        yield player
-
-
-@contextlib.contextmanager
-def monitoring(cameras: Sequence[str], transport: str = "raw", masks: bool = False) -> Iterator[Connection]:
-    """One subscriber of every derained frame, and of every mask; see ``arrivals``."""
-    with _process(_monitor, cameras, transport, masks) as monitor:
-        yield monitor
-
-
-def arrivals(monitor: Connection) -> dict[str, list[tuple[int, int]]]:
-    """For each camera the stamps of the frames that came, and when they came; nanoseconds. Ends the monitor."""
-    monitor.send("end")
-    found: dict[str, list[tuple[int, int]]] = monitor.recv()
-    return found
-
-
-@contextlib.contextmanager
-def _process(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
+def beside(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
     """``work(connection, *arguments)`` in a ROS process; the other end of the connection, closed with the process."""
     ours, theirs = SPAWN.Pipe()
     process = SPAWN.Process(target=_with_ros, args=(work, theirs, *arguments), daemon=True)
@@ -98,17 +73,24 @@ def _with_ros(work: Callable[..., None], *arguments: Any) -> None:
     rclpy.try_shutdown()
 
 
-def _play(
-    ours: Connection, cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, transport: str
+def play(
+    ours: Connection, cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, kind: type = Image
 ) -> None:
+    """Play all cameras, by messages of a type.
+
+    Sends a word when everybody listens, and at the end the number of frames and the seconds that it has played.
+    """
     node = rclpy.create_node("cameras")
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     frame = cv2.GaussianBlur(noise, (0, 0), 2)  # noise alone is no JPEG that a camera would send
-    kind, suffix = _transport(transport)
     # Deep, so that nothing is lost on this side when the machine is busy elsewhere for a moment.
     profile = QoSProfile(depth=DEPTH)
-    publishers = {name: node.create_publisher(kind, f"{name}/image{suffix}", profile) for name in cameras}
-    message = image_message(Image().header, frame, "bgr8") if kind is Image else _jpeg(frame)
+    publishers = {name: node.create_publisher(kind, f"{name}/image{SUFFIXES[kind]}", profile) for name in cameras}
+    if kind is Image:
+        message = image_message(Image().header, frame, "bgr8")
+    else:
+        message = CompressedImage(format="bgr8; jpeg compressed bgr8")
+        message.data = array("B", cv2.imencode(".jpg", frame)[1].tobytes())
     end_s = time.monotonic() + READY_S
     while any(publisher.get_subscription_count() == 0 for publisher in publishers.values()):
         if time.monotonic() > end_s:
@@ -131,7 +113,11 @@ def _play(
     ours.send((number, played_s))
 
 
-def _monitor(ours: Connection, cameras: Sequence[str], transport: str, masks: bool) -> None:
+def monitor(ours: Connection, cameras: Sequence[str], kind: type = Image, masks: bool = False) -> None:
+    """Take every derained frame, and every mask, until a word comes.
+
+    Then sends, for each camera, the stamps of the frames that came, and when they came; nanoseconds.
+    """
     node = rclpy.create_node("monitor")
     came: dict[str, list[tuple[int, int]]] = {name: [] for name in cameras}
 
@@ -139,10 +125,9 @@ def _monitor(ours: Connection, cameras: Sequence[str], transport: str, masks: bo
         stamp = message.header.stamp
         came[name].append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
 
-    kind, suffix = _transport(transport)
     for name in cameras:
         frames = partial(note, name=name)
-        node.create_subscription(kind, f"{name}/derained/image{suffix}", frames, frames_profile())
+        node.create_subscription(kind, f"{name}/derained/image{SUFFIXES[kind]}", frames, frames_profile())
         if masks:
             node.create_subscription(Image, f"{name}/streak_mask/image", lambda message: None, frames_profile())
     executor = SingleThreadedExecutor()
@@ -150,17 +135,6 @@ def _monitor(ours: Connection, cameras: Sequence[str], transport: str, masks: bo
     while not ours.poll():
         executor.spin_once(timeout_sec=0.1)
     ours.send(came)
-
-
-def _transport(name: str) -> tuple[type, str]:
-    """Type of the messages, and the suffix of the topics."""
-    return (CompressedImage, "/compressed") if name == "compressed" else (Image, "")
-
-
-def _jpeg(frame: np.ndarray) -> CompressedImage:
-    message = CompressedImage(format="bgr8; jpeg compressed bgr8")
-    message.data = array("B", cv2.imencode(".jpg", frame)[1].tobytes())
-    return message
 
 
 class Watch(Node):

@@ -1,32 +1,25 @@
-"""Networks without the backends of sapnet, for sapnet.bench to time beside these."""
+"""Networks without the backends of sapnet, for ``sapnet bench`` to time beside these."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 
 import torch
 
-from sapnet.backends import openvino
 from sapnet.backends.base import BackendSpec, Frames
 from sapnet.backends.devices import without_tf32
-from sapnet.bench import Running, Subject
+from sapnet.commands.bench import Ready, Subject
 from sapnet.model import DeployNet
 from sapnet.model.deploy import DTYPES
 
 Infer = Callable[[Frames], Frames]
 
 
-@dataclass(frozen=True)
-class Plain:
-    """A network as it was published. infer: derains frames, uint8 (B, H, W, 3)."""
-
-    name: str
-    infer: Infer
-
-    def run(self, noise: Frames) -> Iterator[Running]:
-        """For sapnet.bench."""
-        yield Running(lambda: self.infer(noise), Subject(self.name, "", "", "", None, None))
+@contextmanager
+def plain(noise: Frames, name: str, infer: Infer) -> Iterator[Ready]:
+    """A contender: a network as it was published. infer: derains frames, uint8 (B, H, W, 3)."""
+    yield lambda: infer(noise), Subject(name, "", "", "")
 
 
 def eager(deploy: DeployNet, device: str = "cpu", precision: str = "fp32", is_compiled: bool = False) -> Infer:
@@ -46,6 +39,8 @@ def eager(deploy: DeployNet, device: str = "cpu", precision: str = "fp32", is_co
 
 def on_openvino(deploy: DeployNet) -> Infer:
     """On OpenVINO in the precision that it chooses, compiled for each size."""
+    from sapnet.backends import openvino
+
     precision = openvino.choose_precision(BackendSpec(device="cpu"))
     model, requests = openvino.convert(deploy.eval()), {}
 

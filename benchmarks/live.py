@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from cameras import CAMERAS, arrivals, isolate, monitoring, playing, running_node, use_profile
+from cameras import CAMERAS, beside, isolate, monitor, play, running_node, use_profile
+from sensor_msgs.msg import CompressedImage, Image
 from tables import replace
 
 from sapnet.backends.devices import processor_name
@@ -67,21 +68,22 @@ def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Figures:
     """Every process is started anew, so that nothing is left from another rate."""
     names = CAMERAS[: setup.cameras]
     height, width = setup.shape
-    compressed = setup.transport == "compressed"
+    kind = CompressedImage if setup.transport == "compressed" else Image
     parameters = [f"backend:={backend}", f"cameras:=[{','.join(names)}]", f"warmup_sizes:=[{height}x{width}]"]
-    parameters += [f"image_transport:={setup.transport}", f"publish_compressed:={str(compressed).lower()}"]
+    parameters += [f"image_transport:={setup.transport}", f"publish_compressed:={str(kind is not Image).lower()}"]
     use_profile(setup.profile)
     with (
         running_node(*parameters) as node,
-        monitoring(names, setup.transport) as monitor,
-        playing(names, setup.shape, rate, seconds, setup.transport) as player,
+        beside(monitor, names, kind) as arrivals,
+        beside(play, names, setup.shape, rate, seconds, kind) as player,
     ):
         player.recv()
         before_s, _ = usage(node.pid)
         sent, played_s = player.recv()
         time.sleep(SETTLE_S)
         after_s, memory_mb = usage(node.pid)
-        came = arrivals(monitor)
+        arrivals.send("end")
+        came: dict[str, list[tuple[int, int]]] = arrivals.recv()
     latencies = [(at - stamp) / 1e6 for frames in came.values() for stamp, at in frames]
     intervals = np.concatenate([np.diff([at for _, at in frames]) / 1e6 for frames in came.values()])
     return Figures(sent, latencies, float(np.std(intervals)), 100 * (after_s - before_s) / played_s, memory_mb)

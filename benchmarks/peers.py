@@ -13,17 +13,18 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from contenders import Infer, Plain, eager, on_openvino
+from contenders import Infer, eager, on_openvino, plain
 from prenet import load_prenet
 from tables import DOCUMENT, replace
 
 from sapnet import Derainer, SAPNet, load_weights
 from sapnet.backends.devices import processor_name
-from sapnet.bench import Candidate, Contender, measure
+from sapnet.commands.bench import Contender, measure, network
 from sapnet.commands.common import parse_positive
 from sapnet.config import PRESETS
 from sapnet.model import DeployNet
@@ -34,7 +35,7 @@ from training.scores import Method, score
 PLOT = DOCUMENT.parent / "images" / "peers.svg"
 SETS = {"rain100l_dev": "light", "heavy_dev": "heavy"}
 SMALL, LARGE = (240, 320), (720, 1280)
-REFERENCE = Candidate("sapnet_fast", "openvino")
+OURS = partial(network, backend="openvino")
 
 
 class Row(NamedTuple):
@@ -62,7 +63,7 @@ def times(contender: Contender, turns: int, large_turns: int) -> list[tuple[floa
     found = []
     for (height, width), frames in ((SMALL, turns), (LARGE, large_turns)):
         if frames:
-            _, timing = measure([REFERENCE, contender], height, width, frames=frames)
+            _, timing = measure([partial(OURS, weights="sapnet_fast"), contender], height, width, frames=frames)
             found.append((timing.p50_ms, 1 / timing.ratio))
     return found
 
@@ -70,8 +71,8 @@ def times(contender: Contender, turns: int, large_turns: int) -> list[tuple[floa
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     """Measure every network."""
 
-    def row(name: str, network: SAPNet, stages: int, psnr: list[float], contender: Contender, large: int) -> Row:
-        parameters = sum(parameter.numel() for parameter in network.parameters())
+    def row(name: str, measured: SAPNet, stages: int, psnr: list[float], contender: Contender, large: int) -> Row:
+        parameters = sum(parameter.numel() for parameter in measured.parameters())
         made = Row(name, stages, parameters, psnr, times(contender, args.turns, large))
         print(*made, flush=True)
         return made
@@ -81,15 +82,16 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
             with closing(Derainer(preset, "openvino", stages=stages)) as derainer:
                 psnr = quality(lambda frames: derainer(list(frames))[0].image[None], args.data, args.images)
             large = args.large_turns if stages == PRESETS[preset].stages else 0
-            yield row(preset, load_weights(preset), stages, psnr, Candidate(preset, "openvino", stages=stages), large)
+            yield row(preset, load_weights(preset), stages, psnr, partial(OURS, weights=preset, stages=stages), large)
     others = {"official SAPNet": (load_weights, args.official), "PReNet": (load_prenet, args.prenet)}
     for name, (load, path) in others.items():
         if path:
-            network = load(path)
-            fast = on_openvino(DeployNet(network))
+            peer = load(path)
+            fast = on_openvino(DeployNet(peer))
             psnr = quality(fast, args.data, args.images)
-            for label, infer in ((name, fast), (f"{name}, eager", eager(DeployNet(network)))):
-                yield row(label, network, network.config.stages, psnr, Plain(label, infer), args.large_turns)
+            for label, infer in ((name, fast), (f"{name}, eager", eager(DeployNet(peer)))):
+                contender = partial(plain, name=label, infer=infer)
+                yield row(label, peer, peer.config.stages, psnr, contender, args.large_turns)
 
 
 def page(found: list[Row], args: argparse.Namespace, load: float) -> None:

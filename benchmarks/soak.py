@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
-from cameras import CAMERAS, DEPTH, Watch, isolate, monitoring, playing, running_node
+from cameras import CAMERAS, DEPTH, Watch, beside, isolate, monitor, play, running_node
+from sensor_msgs.msg import Image
 from tables import print_head, print_row
 
 MB_PER_MINUTE = 1.0
@@ -60,8 +61,8 @@ def run(load: Load, seconds: float) -> tuple[dict[str, int], list[Usage]]:
         parameters += [f"qos_overrides./{camera}/image.subscription.depth:={DEPTH}" for camera in CAMERAS]
     with (
         running_node(*parameters),
-        monitoring(CAMERAS, masks=True),
-        playing(CAMERAS, load.shape, load.rate, seconds) as player,
+        beside(monitor, CAMERAS, Image, True),
+        beside(play, CAMERAS, load.shape, load.rate, seconds) as player,
     ):
         player.recv()
         begin_s = time.monotonic()

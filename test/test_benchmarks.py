@@ -1,4 +1,4 @@
-"""What the benchmarks compute from their measurements, the other network that they load, and the engine's plan."""
+"""What the benchmarks read: the other network, and the kernels of an engine; and what they write."""
 
 from __future__ import annotations
 
@@ -75,44 +75,16 @@ CAST = (
 )
 
 
-class TestEnginePlan:
-    """What TensorRT-RTX's builder logs without a GPU."""
+def test_kernels_are_read_with_their_bytes_and_arithmetic() -> None:
+    """As TensorRT-RTX's builder logs them."""
+    from engines import Work, read_plan
 
-    @pytest.fixture(autouse=True)
-    def needed(self) -> None:
-        pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
-        pytest.importorskip("onnxscript", reason="needs onnxscript")
-
-    def test_kernels_are_read_with_their_bytes_and_arithmetic(self) -> None:
-        from engine_plan import Kernel, read_plan
-
-        pixels = 32 * 48
-        convolution, cast = read_plan(f"{CONVOLUTION}\n{CAST}\n\nI/O Tensors:\n Name: frames")
-        assert convolution == Kernel("conv, part 2", (4 * pixels + 288 + 8 * pixels) * 2 + 4, 2 * 288 * pixels)
-        assert cast == Kernel("cast", 3 * pixels * 3, 0)
-        tensor = "{ Name: b, Dimensions: [1,32,48,3], Datatype: Half, Format: x }"
-        # Listed for each of its slices, it is read once.
-        assert read_plan(CAST.replace(tensor, f"{tensor}, {tensor}")) == [cast]
-        with pytest.raises(ValueError, match="got a kernel as 'Kernel 1'"):
-            read_plan("Kernel 1")
-
-    def test_the_bound_takes_the_longer_of_arithmetic_and_traffic_of_each_kernel(self) -> None:
-        from engine_plan import Kernel, bound_ms
-
-        kernels = [Kernel("compute", 1_000, 10**12), Kernel("memory", 10**9, 1_000)]
-        assert bound_ms(kernels, tflops=100.0, gb_per_s=500.0) == pytest.approx(10.0 + 2.0)
-
-    @pytest.mark.timeout(1200)
-    def test_neither_kernels_nor_traffic_grow(self) -> None:
-        """An export that grows is seen here.
-
-        Of two stages, as the export's time grows with them; the second one is the first with a state. Other presets
-        export the same modules.
-        """
-        from engine_plan import make_plan
-
-        from sapnet.backends.base import EngineShape
-
-        plan = make_plan("sapnet_fast", EngineShape(720, 1280), stages=2)
-        assert len(plan) == pytest.approx(152, rel=0.05)
-        assert sum(kernel.moved for kernel in plan) / 1e9 == pytest.approx(1.57, rel=0.05)
+    pixels = 32 * 48
+    convolution, cast = read_plan(f"{CONVOLUTION}\n{CAST}\n\nI/O Tensors:\n Name: frames")
+    assert convolution == Work(2 * 288 * pixels, (4 * pixels + 288 + 8 * pixels) * 2 + 4)
+    assert cast == Work(0, 3 * pixels * 3)
+    tensor = "{ Name: b, Dimensions: [1,32,48,3], Datatype: Half, Format: x }"
+    # Listed for each of its slices, it is read once.
+    assert read_plan(CAST.replace(tensor, f"{tensor}, {tensor}")) == [cast]
+    with pytest.raises(ValueError, match="got a kernel as 'Kernel 1'"):
+        read_plan("Kernel 1")

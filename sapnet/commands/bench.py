@@ -1,17 +1,24 @@
-"""``sapnet bench``: times weights and backends on this machine."""
+"""``sapnet bench``: times weights, backends and other ONNX models by turns, beside what this machine can do at most."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sapnet.backends import BACKENDS
-from sapnet.backends.base import PRECISIONS
+import numpy as np
+
+from sapnet.backends import BACKENDS, BackendSpec
+from sapnet.backends.base import PRECISIONS, Frames
+from sapnet.backends.devices import processor_name
 from sapnet.commands.common import (
     add_command,
     add_network_arguments,
@@ -20,9 +27,13 @@ from sapnet.commands.common import (
     progress_bar,
     tell_builds,
 )
+from sapnet.derainer import Derainer
+from sapnet.errors import BackendError, first_line
+from sapnet.images.frame import MIN_SIDE
 
 if TYPE_CHECKING:
-    from sapnet.bench import Contender, Timing
+    from torch import Tensor, nn
+
     from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
@@ -42,6 +53,47 @@ sapnet bench --weights sapnet_fast my_weights.safetensors --json
 sapnet bench --onnx other.onnx --layout nchw
 """
 
+_WARM_UP = 2
+_SEED = 0
+# What a device's peak is measured with.
+_GEMM_SIDE = 1536
+_COPIED_BYTES = 1 << 27
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What runs. stages: None for other networks. bound_ms: lower bound of a call's time here; None if unknown."""
+
+    weights: str
+    backend: str
+    precision: str
+    device: str
+    stages: int | None = None
+    bound_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Timing(Subject):
+    """The timing of one contender.
+
+    p5_ms, p50_ms, p95_ms: of a call with a whole batch. fps: frames per second at p50. ratio: how many times as fast as
+    the first contender, the median over turns. of_bound: the share of bound_ms in p50_ms; None where unknown.
+    """
+
+    p5_ms: float = 0.0
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    fps: float = 0.0
+    ratio: float = 1.0
+    of_bound: float | None = None
+
+
+# What runs a contender once, and what it is.
+Ready = tuple[Callable[[], object], Subject]
+# Makes something ready for uint8 (B, H, W, 3) noise. Raises SapnetError.
+Contender = Callable[[Frames], AbstractContextManager[Ready]]
+
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Describe the arguments of ``sapnet bench``."""
@@ -50,23 +102,12 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add("--shape", type=parse_shape, default=(240, 320), metavar="HxW", help="height x width (default: 240x320)")
     add("--batch", type=parse_positive, default=1, metavar="N", help="frames per call (default: %(default)s)")
     add("--frames", type=parse_positive, default=20, metavar="N", help="calls timed of each (default: %(default)s)")
-    add(
-        "--onnx",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="MODEL",
-        help="other models to time, on OpenVINO and onnxruntime",
-    )
+    onnx = "other models to time, on OpenVINO and onnxruntime"
+    add("--onnx", nargs="+", type=Path, default=[], metavar="MODEL", help=onnx)
     add("--layout", choices=("nchw", "nhwc"), default="nchw", help="image layout of --onnx (default: %(default)s)")
     add("--json", action="store_true", help="print the figures as JSON")
-    add(
-        "--weights",
-        nargs="+",
-        default=["sapnet_fast"],
-        metavar="NAME|PATH",
-        help="shipped weights or files; several are compared (default: sapnet_fast)",
-    )
+    weights = "shipped weights or files; several are compared (default: sapnet_fast)"
+    add("--weights", nargs="+", default=["sapnet_fast"], metavar="NAME|PATH", help=weights)
     add(
         "--backend",
         nargs="+",
@@ -81,25 +122,22 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Time what the arguments ask for and print it. Raises SapnetError."""
-    from sapnet.bench import Candidate, OnnxModel, measure
-
-    on_build = tell_builds()
+    options = {"device": args.device, "stages": args.stages, "on_build": tell_builds()}
     contenders: list[Contender] = [
-        Candidate(weights, backend, precision or args.precision, args.device, args.stages, on_build)
+        partial(network, weights=weights, backend=backend, precision=precision or args.precision, **options)
         for weights, (backend, precision) in product(args.weights, args.backend)
     ]
     contenders += [
-        OnnxModel(model, runtime, args.layout, args.precision)
-        for model, runtime in product(args.onnx, ("openvino", "onnxruntime"))
+        partial(onnx_model, path=path, runtime=runtime, layout=args.layout, precision=args.precision)
+        for path, runtime in product(args.onnx, ("openvino", "onnxruntime"))
     ]
     height, width = args.shape
     with progress_bar() as progress:
         task = progress.add_task("measuring", total=len(contenders) * (1 + args.frames))
         timings = measure(contenders, height, width, args.batch, args.frames, on_step=lambda: progress.advance(task))
     if args.json:
-        rows = [asdict(timing) for timing in timings]
         setting = {"shape": list(args.shape), "batch": args.batch, "frames": args.frames}
-        print(json.dumps({**setting, "timings": rows}, indent=2))
+        print(json.dumps({**setting, "timings": [asdict(timing) for timing in timings]}, indent=2))
     else:
         _print_table(timings, args)
     return 0
@@ -121,27 +159,204 @@ def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
     from rich.table import Table
 
     height, width = args.shape
+    title = f"{height}x{width}, batch {args.batch}, {args.frames} calls each"
     machine = "; ".join(sorted({f"{timing.backend} on {timing.device}" for timing in timings}))
-    table = Table(
-        title=f"{height}x{width}, batch {args.batch}, {args.frames} calls each",
-        caption=machine,
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = Table(title=title, caption=machine, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     table.add_column("weights", overflow="fold", min_width=11)
     table.add_column("backend", no_wrap=True)
     for heading in ("stages", "p50 ms", "p5-p95", "fps", "ratio", "bound"):
         table.add_column(heading, justify="right", no_wrap=True)
     for timing in timings:
-        spread = "-".join(f"{ms:.{0 if ms >= 100 else 1}f}" for ms in (timing.p5_ms, timing.p95_ms))
-        figures = (
+        table.add_row(
+            Path(timing.weights).name,
+            f"{timing.backend} {timing.precision}",
+            str(timing.stages or ""),
             f"{timing.p50_ms:.1f}",
-            spread,
+            "-".join(f"{ms:.{0 if ms >= 100 else 1}f}" for ms in (timing.p5_ms, timing.p95_ms)),
             f"{timing.fps:.1f}",
             f"{timing.ratio:.2f}",
             "" if timing.of_bound is None else f"{timing.of_bound:.0%}",
         )
-        names = (Path(timing.weights).name, f"{timing.backend} {timing.precision}")
-        table.add_row(*names, str(timing.stages or ""), *figures)
     Console().print(table)
+
+
+def measure(
+    contenders: Sequence[Contender],
+    height: int,
+    width: int,
+    batch: int = 1,
+    frames: int = 20,
+    on_step: Callable[[], None] = lambda: None,
+) -> list[Timing]:
+    """Time ``frames`` calls of every contender, each with ``batch`` frames of noise, in the contenders' order.
+
+    They take turns call by call, so that other load on the machine slows all of them alike.
+    on_step: called after the warm-up and after each call of a contender. Raises SapnetError.
+    """
+    noise = np.random.default_rng(_SEED).integers(0, 256, (batch, height, width, 3), np.uint8)
+    with ExitStack() as stack:
+        ready = [stack.enter_context(contender(noise)) for contender in contenders]
+        for call, _ in ready:
+            for _ in range(_WARM_UP):
+                call()
+            on_step()
+        seconds = np.empty((frames, len(ready)))
+        for turn in range(frames):
+            for index, (call, _) in enumerate(ready):
+                started = time.perf_counter()
+                call()
+                seconds[turn, index] = time.perf_counter() - started
+                on_step()
+    percentiles = np.percentile(seconds * 1000.0, (5, 50, 95), axis=0).T.tolist()
+    ratios = np.median(seconds[:, :1] / seconds, axis=0).tolist()
+    return [
+        Timing(
+            **vars(subject),
+            p5_ms=round(p5, 3),
+            p50_ms=round(p50, 3),
+            p95_ms=round(p95, 3),
+            fps=round(batch * 1000.0 / p50, 2),
+            ratio=round(ratio, 3),
+            of_bound=None if subject.bound_ms is None else round(subject.bound_ms / p50, 3),
+        )
+        for (_, subject), (p5, p50, p95), ratio in zip(ready, percentiles, ratios, strict=True)
+    ]
+
+
+@contextmanager
+def network(noise: Frames, weights: str, backend: str, **options: Any) -> Iterator[Ready]:
+    """A contender: weights on a backend. options: of Derainer."""
+    batch, height, width, _ = noise.shape
+    frames = list(noise)
+    with Derainer(weights, backend, **options) as derainer:
+        derainer.prepare(height, width, batch)
+        what = derainer.weights, derainer.backend_name, derainer.precision, derainer.device, derainer.stages
+        bound_ms = None if backend == "fake" else _bound_ms(derainer, batch, height, width)
+        yield lambda: derainer(frames), Subject(*what, bound_ms)
+
+
+@contextmanager
+def onnx_model(
+    noise: Frames, path: Path, runtime: str, layout: str = "nchw", precision: str = "auto"
+) -> Iterator[Ready]:
+    """A contender: any ONNX model of one image input, as OpenVINO or onnxruntime runs it on the CPU.
+
+    A floating-point input gets values in [0, 1]. precision: as of backend ``openvino``; onnxruntime runs the model as
+    it is.
+    """
+    pixels = np.ascontiguousarray(noise.transpose(0, 3, 1, 2) if layout == "nchw" else noise)
+    try:
+        load = {"openvino": _load_openvino, "onnxruntime": _load_onnxruntime}[runtime]
+        call, precision = load(path, pixels, precision)
+        call()
+    except ImportError as err:
+        raise BackendError(f"{runtime} is not installed: pip install {runtime}") from err
+    except (RuntimeError, ValueError) as err:
+        raise BackendError(
+            f"{path}: {runtime} cannot run it on {layout} {pixels.shape}: {first_line(err)}; "
+            "give the --shape and --layout that the model was exported for"
+        ) from err
+    yield call, Subject(str(path), runtime, precision, processor_name())
+
+
+def _load_openvino(path: Path, pixels: Frames, precision: str) -> tuple[Callable[[], object], str]:
+    from sapnet.backends import openvino
+
+    precision = openvino.choose_precision(BackendSpec(device="cpu", precision=precision))
+    model = openvino.core().read_model(path)
+    (image,) = model.inputs
+    model.reshape(list(pixels.shape))
+    data = pixels / np.float32(255) if image.get_element_type().is_real() else pixels
+    request = openvino.compile_model(model, precision).create_infer_request()
+    return lambda: request.infer([data], share_inputs=True), precision
+
+
+def _load_onnxruntime(path: Path, pixels: Frames, precision: str) -> tuple[Callable[[], object], str]:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (image,) = session.get_inputs()
+        inputs = {image.name: pixels / np.float32(255) if image.type == "tensor(float)" else pixels}
+        session.run(None, inputs)
+    except (errors.Fail, errors.InvalidArgument, errors.InvalidProtobuf, errors.NoSuchFile) as err:
+        raise RuntimeError(err) from err
+    return lambda: session.run(None, inputs), "fp32"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one convolution. flop: a multiplication and an addition count as two. bytes: input, weights and output."""
+
+    flop: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Of a device in one precision. flop_per_s: of a matrix product. bytes_per_s: read and written by a copy."""
+
+    flop_per_s: float
+    bytes_per_s: float
+
+    def seconds(self, works: Sequence[Work]) -> float:
+        """The least time for convolutions that run one after another, all else fused into them (roofline)."""
+        return sum(max(work.flop / self.flop_per_s, work.bytes / self.bytes_per_s) for work in works)
+
+
+def _bound_ms(derainer: Derainer, batch: int, height: int, width: int) -> float:
+    device = "cpu" if derainer.device == processor_name() else "cuda"
+    works = count(derainer.weights, derainer.stages, derainer.precision, batch, height, width)
+    return round(1000.0 * measure_peak(device, derainer.precision).seconds(works), 3)
+
+
+def count(weights: str, stages: int, precision: str, batch: int, height: int, width: int) -> list[Work]:
+    """The convolutions of the deploy network on frames of one size. Raises CheckpointError.
+
+    precision: ``fp32``, ``bf16`` or ``fp16``, that of the tensors between the convolutions.
+    """
+    import torch
+    from torch import nn
+
+    from sapnet.model.deploy import DTYPES, Form, load_deploy_network
+
+    deploy = load_deploy_network(weights, stages, Form.CPU)
+    scale = deploy.network.config.downscale
+    pixels = batch * math.ceil(height / scale) * math.ceil(width / scale)
+    works: list[Work] = []
+
+    def note(conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        values = pixels * (conv.in_channels + conv.out_channels) + conv.weight.numel()
+        works.append(Work(2 * pixels * conv.weight.numel(), DTYPES[precision].itemsize * values))
+
+    for module in deploy.modules():
+        # Those of the attention work on one value of each channel.
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            module.register_forward_hook(note)
+    with torch.inference_mode():
+        # What runs how often does not depend on the size.
+        deploy(torch.zeros(1, MIN_SIDE, MIN_SIDE, 3, dtype=torch.uint8))
+    return works
+
+
+@cache
+def measure_peak(device: str, precision: str) -> Peak:
+    """The best of several matrix products of 1536 x 1536 and of copies of 128 MB, with torch. device: as torch's."""
+    import torch
+    from torch.utils.benchmark import Timer
+
+    from sapnet.model.deploy import DTYPES
+
+    def shortest(work: Callable[[], object]) -> float:
+        timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+        return min(timer.timeit(1).mean for _ in range(_REPEATS))
+
+    a, b = (torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=device).to(DTYPES[precision]) for _ in range(2))
+    source = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    with torch.inference_mode():
+        product_s = shortest(lambda: torch.mm(a, b))
+        copy_s = shortest(lambda: target.copy_(source))
+    return Peak(2 * _GEMM_SIDE**3 / product_s, 2 * _COPIED_BYTES / copy_s)
