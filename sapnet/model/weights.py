@@ -6,8 +6,9 @@ import json
 import pickle
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from sapnet.model.sapnet import SAPNet
 CONFIG_KEY = "model_config"
 _FOLDER = Path(__file__).resolve().parents[1] / "weights"
 _SUFFIXES = (".safetensors", ".pth")
+_MAX_SAID = 300
 # What safetensors raises at damaged files, and the unpickler, whose instructions are then any.
 _UNREADABLE = (
     SafetensorError,
@@ -67,23 +69,28 @@ def load_weights(weights: str | Path) -> SAPNet:
 
     weights: a preset with shipped weights, or the path of a .safetensors or official .pth file. A file
     without a ModelConfig in its metadata is taken for the preset that it fits best.
-    Raises CheckpointError, which names the file and the first tensor that is wrong.
+    Raises CheckpointError, which names the file and the first tensors that are wrong.
     """
     path = find_weights(weights)
-    state = _read_state(path)
-    config = _read_config(path)
-    # Made without memory and without drawing random numbers: every tensor comes from the file.
-    with torch.device("meta"):
-        networks = [SAPNet(choice) for choice in ([config] if config else PRESETS.values())]
-    problems, network = min(((_problems(state, network), network) for network in networks), key=lambda fit: len(fit[0]))
-    if problems:
-        more = f" (and {len(problems) - 1} more such faults)" if len(problems) > 1 else ""
-        raise CheckpointError(
-            f"{path}: {problems[0]}{more}; give undamaged weights of SAPNet, saved by this package or the official .pth"
-        )
-    names = key_map(network.state_dict(), state)
-    network.load_state_dict({key: torch.cat([state[name] for name in names[key]]) for key in names}, assign=True)
-    return network.requires_grad_(False).eval()
+    state, config = _read_state(path), _read_config(path)
+    refusals = []
+    for choice in [config] if config else PRESETS.values():
+        # Made without memory and without drawing random numbers: every tensor comes from the file.
+        with torch.device("meta"):
+            network = SAPNet(choice)
+        try:
+            network.load_state_dict(_by_our_names(state, network), assign=True)
+        except RuntimeError as err:
+            refusals.append(err)
+            continue
+        _require_finite(network, f"{path}: ", "give undamaged weights")
+        return network.requires_grad_(False).eval()
+    # torch names all wrong tensors: the missing ones, then those that are too many, then those of another shape.
+    nearest = min(map(str, refusals), key=len)
+    said = shorten(nearest.partition("\n")[2] or nearest, _MAX_SAID, placeholder=" ...")
+    raise CheckpointError(
+        f"{path}: {said}; give undamaged weights of SAPNet, saved by this package or the official .pth"
+    )
 
 
 def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str]) -> None:
@@ -95,9 +102,8 @@ def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str
     path = Path(path)
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: weights are saved as .safetensors, got {path.suffix!r}; change the name")
+    _require_finite(network, f"{path}: not saved, ", "an earlier file of that name is left as it was")
     state = {key: tensor.detach().to("cpu", torch.float32).contiguous() for key, tensor in network.state_dict().items()}
-    if problems := _problems(state, network):
-        raise CheckpointError(f"{path}: not saved, {problems[0]}; an earlier file of that name is left as it was")
     metadata = {**provenance, CONFIG_KEY: json.dumps(network.config.to_dict())}
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, metadata))
@@ -115,51 +121,24 @@ def read_metadata(weights: str | Path) -> dict[str, str]:
         raise _unreadable(path, err) from err
 
 
-def key_map(keys: Iterable[str], state: State) -> dict[str, tuple[str, ...]]:
-    """For each key of the network, the names of the tensors in ``state`` that make it, joined on dimension 0.
-
-    Knows this project's names and the official checkpoint's, and takes the layout that shares most with ``state``.
-    """
-    keys = list(keys)
-    ours: dict[str, tuple[str, ...]] = {key: (key,) for key in keys}
-    candidates = [ours, {key: _official_names(key) for key in keys}]
-    return max(candidates, key=lambda names: sum(name in state for group in names.values() for name in group))
-
-
-def _official_names(key: str) -> tuple[str, ...]:
-    """The official file's tensors of a parameter: its four gates are convolutions of their own."""
-    name = re.sub(r"\w+\.", lambda part: _OFFICIAL.get(part[0], part[0]), key)
-    name = re.sub(r"^blocks\.(\d)", lambda block: f"res_conv{int(block[1]) + 1}", name)
-    if not name.startswith("lstm.gates."):
-        return (name,)
-    return tuple(name.replace("lstm.gates", f"conv_{gate}.0") for gate in "ifgo")
+def _by_our_names(state: State, network: SAPNet) -> State:
+    """``state`` by this project's names, where it has the official ones, which have a tensor for each gate."""
+    if "conv0.0.weight" not in state and "conv0.0.depth_conv.weight" not in state:
+        return state
+    ours, rest = {}, dict(state)
+    for key in network.state_dict():
+        name = re.sub(r"\w+\.", lambda part: _OFFICIAL.get(part[0], part[0]), key)
+        name = re.sub(r"^blocks\.(\d)", lambda block: f"res_conv{int(block[1]) + 1}", name)
+        names = [name.replace("lstm.gates", f"conv_{gate}.0") for gate in ("ifgo" if "lstm.gates" in name else "i")]
+        if all(name in rest for name in names):
+            ours[key] = torch.cat([rest.pop(name) for name in names])
+    return {**ours, **rest}
 
 
-def _problems(state: State, network: SAPNet) -> list[str]:
-    """What keeps ``state`` from being the weights of ``network``, in the network's order, by the file's names."""
-    problems = []
-    unexpected = dict(state)
-    expected = network.state_dict()
-    for key, names in key_map(expected, state).items():
-        rows, *rest = expected[key].shape
-        wanted = f"float32 {(rows // len(names), *rest)}"
-        for name in names:
-            if name not in state:
-                problems.append(f"tensor {name!r} is missing, expected {wanted}")
-                continue
-            tensor = unexpected.pop(name)
-            if (got := _describe(tensor)) != wanted:
-                problems.append(f"tensor {name!r} is {got}, expected {wanted}")
-            elif not torch.isfinite(tensor).all():
-                problems.append(f"tensor {name!r} holds NaN or infinite values, expected finite ones")
-    extra = [f"tensor {name!r} ({_describe(value)}) is not one of this network's" for name, value in unexpected.items()]
-    return problems + extra
-
-
-def _describe(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+def _require_finite(network: SAPNet, said: str, advice: str) -> None:
+    for name, tensor in network.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{said}tensor {name!r} holds NaN or infinite values, expected finite ones; {advice}")
 
 
 def find_weights(weights: str | Path) -> Path:
@@ -182,14 +161,16 @@ def _read_state(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+                content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as err:
         raise _unreadable(path, err) from err
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a state dict of named tensors")
-    # DataParallel, which the official files were saved from, puts "module." before every name.
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    # DataParallel, which the official files were saved from, puts "module." before every name. Copied, as tensors of
+    # safetensors are mapped from the file, which somebody may write over while the network runs.
+    return {str(name).removeprefix("module."): tensor.to(torch.float32, copy=True) for name, tensor in content.items()}
 
 
 def _unreadable(path: Path, err: Exception) -> CheckpointError:

@@ -15,27 +15,15 @@ Frame = NDArray[np.uint8]
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a network of the vehicle's kind (half resolution inside), random and small enough to compile fast."""
-    return _save_tiny(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", idle=False)
-
-
-@pytest.fixture(scope="session")
-def idle_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, but its last convolution is zero: what goes in comes out, if only sizes are handled right."""
-    return _save_tiny(tmp_path_factory.mktemp("idle") / "idle.safetensors", idle=True)
-
-
-def _save_tiny(path: Path, idle: bool) -> Path:
     import torch
 
     from sapnet.config import ModelConfig
     from sapnet.model import SAPNet
     from sapnet.model.weights import save_weights
 
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
     torch.manual_seed(0)
     network = SAPNet(ModelConfig(channels=8, dilations=(1, 2), downscale=2, stages=2, reduction=4))
-    if idle:
-        torch.nn.init.zeros_(network.tail.weight)
-        torch.nn.init.zeros_(network.tail.bias)
     save_weights(network, path, {"made": "by a test"})
     return path
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sapnet import Derainer, load_weights
 from sapnet.errors import BackendError, CheckpointError, ImageFormatError
@@ -14,12 +14,6 @@ from sapnet.model.weights import save_weights
 @pytest.fixture
 def derainer():
     with Derainer(backend="fake") as derainer:
-        yield derainer
-
-
-@pytest.fixture(scope="module")
-def idle(idle_weights):
-    with Derainer(idle_weights, backend="torch", device="cpu", precision="fp32") as derainer:
         yield derainer
 
 
@@ -68,22 +62,6 @@ class TestCall:
         with Derainer(backend="fake") as derainer:
             assert np.array_equal(derainer([frame])[0].image, frame)
 
-    @settings(max_examples=20)
-    @given(st.integers(16, 60), st.integers(16, 60))
-    def test_sizes_are_padded_and_cropped_as_inverses(self, idle, make_frame, height, width):
-        frame = make_frame(height, width)
-        (result,) = idle([frame])
-        assert np.array_equal(result.image, frame)
-        assert result.streaks.shape == (height, width)
-        assert not result.streaks.any()
-
-    def test_streaks_are_the_luma_that_was_taken_out(self, tiny, make_frame):
-        frame = make_frame(33, 47)
-        (result,) = tiny([frame])
-        luma = (frame.astype(float) - result.image) @ (0.114, 0.587, 0.299)
-        assert np.abs(np.maximum(luma, 0.0) - result.streaks).max() <= 1.01
-        assert result.streaks.any()
-
     @pytest.mark.parametrize("change", [lambda f: f[::2, ::-1], lambda f: f[..., ::-1], np.asfortranarray])
     def test_views_are_accepted(self, derainer, make_frame, change):
         frame = change(make_frame(40, 50))
@@ -128,12 +106,10 @@ class TestSettings:
         [
             ({"backend": "onnx"}, "'onnx'.*auto, tensorrt, torch, openvino, fake"),
             ({"device": "gpu"}, "'gpu'.*cuda:N"),
-            ({"device": "cuda:"}, "'cuda:'"),
             ({"device": 0}, "device 0"),
             ({"precision": "int8"}, "'int8'.*fp16"),
             ({"stages": -1}, "-1.*1 to 12"),
             ({"stages": 13}, "13"),
-            ({"stages": 2.0}, "2.0"),
             ({"stages": True}, "True"),
         ],
     )
@@ -157,3 +133,20 @@ class TestLife:
             assert derainer([make_frame(16, 16)])
         with pytest.raises(BackendError, match="closed"):
             derainer([make_frame(16, 16)])
+
+    @pytest.mark.parametrize("fake", [{"mode": "hang"}, {"latency_ms": 3_600_000}])
+    def test_close_ends_an_inference_that_hangs(self, make_frame, fake):
+        derainer, errors = Derainer(backend="fake", fake=fake), []
+
+        def infer():
+            with pytest.raises(BackendError, match="closed") as caught:
+                derainer([make_frame(16, 16)])
+            errors.append(caught.value)
+
+        thread = threading.Thread(target=infer, daemon=True)
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        derainer.close()
+        thread.join(30)
+        assert len(errors) == 1

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.model import SAPNet
-from sapnet.model.blocks import ChannelResidualAttention, SeparableConv
+from sapnet.model.blocks import SeparableConv
 from sapnet.model.sapnet import take
 
 SMALL = ModelConfig(channels=8, reduction=4, dilations=(1, 2), stages=3)
@@ -39,6 +39,9 @@ def test_any_size_comes_back(downscale, height, width):
     stages = network(rainy)
     assert stages.shape == (3, 1, 3, height, width)
     assert torch.equal(network.derain(rainy), stages[-1])
+    for parameter in network.tail.parameters():
+        parameter.zero_()
+    assert torch.equal(network.derain(rainy), rainy)
 
 
 def test_separable_heads_equal_convolutions_side_by_side():
@@ -56,18 +59,6 @@ def test_separable_heads_equal_convolutions_side_by_side():
         y = F.conv2d(x, depthwise, depthwise_bias, padding=1, groups=6)
         heads.append(F.conv2d(y, pointwise, pointwise_bias))
     torch.testing.assert_close(fused(x), torch.cat(heads, 1))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_attention_of_a_camera_frame_does_not_overflow(dtype):
-    """Channel means of 3 over three million pixels: a sum in fp16 would be infinite."""
-    torch.manual_seed(0)
-    attention = ChannelResidualAttention(4, 2).requires_grad_(False)
-    x = torch.rand(1, 4, 1500, 2000) + 2.5
-    expected = attention(x)
-    got = attention.to(dtype)(x.to(dtype))
-    assert got.dtype == dtype
-    torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.01)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 7), (3, 4), (8, 9), (5, 8), (1, 1)])
