@@ -14,6 +14,7 @@ build_s     duration of an engine's build, in a child process and into the cache
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -63,8 +64,7 @@ class FakeBackend(EngineBackend[_FakeEngine]):
         self._latency_s = options["latency_ms"] / 1000.0
         self._fail_every: int = options["fail_every"]
         self._mode: str = options["mode"]
-        self._count = 0
-        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
         self._build_s: float = options["build_s"]
         self._builds = self._build_s > 0 or self._mode == "build_fails"
 
@@ -94,24 +94,9 @@ class FakeBackend(EngineBackend[_FakeEngine]):
         if self._latency_s:
             self._closed.wait(self._latency_s)
         self._require_open()
-        number = self._next_number()
+        number = next(self._numbers)
         if self._fail_every and number % self._fail_every == 0:
             raise BackendError(f"fake failure: inference {number}, fail_every is {self._fail_every}")
-        return self._result(frames)
-
-    def forget(self, height: int, width: int) -> None:
-        """Nothing is held for a size."""
-
-    def _require_open(self) -> None:
-        if self._closed.is_set():
-            raise BackendError("this fake backend is closed; create another")
-
-    def _next_number(self) -> int:
-        with self._lock:
-            self._count += 1
-            return self._count
-
-    def _result(self, frames: Frames) -> tuple[Frames, Frames]:
         streaks = np.zeros(frames.shape[:3], np.uint8)
         if self._mode == "oom":
             raise BackendError("fake failure: out of memory") from MemoryError()
@@ -121,6 +106,13 @@ class FakeBackend(EngineBackend[_FakeEngine]):
         if self._mode == "wrong_shape":
             return frames[:, :, 1:].copy(), streaks[:, :, 1:].copy()
         return frames.copy(), streaks
+
+    def forget(self, height: int, width: int) -> None:
+        """Nothing is held for a size."""
+
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise BackendError("this fake backend is closed; create another")
 
 
 @dataclass(frozen=True)

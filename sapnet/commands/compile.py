@@ -146,16 +146,11 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     from rich.table import Table
 
     entries = cache.entries()
+    files = [(entry.path.stat().st_size, entry.path.stat().st_mtime) for entry in entries]
     if as_json:
         rows = [
-            {
-                "path": str(entry.path),
-                "bytes": entry.size,
-                "used": entry.used,
-                "key": entry.key,
-                "about": entry.about,
-            }
-            for entry in entries
+            {"path": str(entry.path), "bytes": size, "used": used, "key": entry.key, "about": entry.about}
+            for entry, (size, used) in zip(entries, files, strict=True)
         ]
         print(json.dumps({"folder": str(cache.folder), "entries": rows}, indent=2))
         return
@@ -166,13 +161,13 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     table.add_column("MB", justify="right")
     # On the GPU that ran an engine last.
     proofs = {entry.key["engine"]: entry.about for entry in reversed(entries) if entry.key["kind"] == "proof"}
-    for entry in entries:
+    for entry, (size, used) in zip(entries, files, strict=True):
         key, kind = entry.key, str(entry.key["kind"])
         height, width, batch = key.get("shape", ("", "", ""))
         shape = f"{height}x{width}, {batch}" if height else ""
-        used = time.strftime("%m-%d %H:%M", time.localtime(entry.used))
+        when = time.strftime("%m-%d %H:%M", time.localtime(used))
         made_for = str(key.get("target") or key.get("gpu", ""))
         proof = proofs.get(entry.sha256, entry.about).get("agreement_db")
         agreement = "refused" if kind == "verdict" else f"{proof} dB" if proof else ""
-        table.add_row(kind, shape, str(key.get("precision", "")), made_for, agreement, used, f"{entry.size / 1e6:.1f}")
+        table.add_row(kind, shape, str(key.get("precision", "")), made_for, agreement, when, f"{size / 1e6:.1f}")
     Console().print(table)

@@ -62,8 +62,7 @@ def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> Entry:
         engine = request.build(cache, on_step)
         return engine, {"seconds": round(time.monotonic() - began, 1)}
 
-    waiting = "waiting for another process that builds it"
-    return cache.get_or_build(request.key(), build_now, on_wait=lambda: on_step(waiting, 0.0))
+    return cache.get_or_build(request.key(), build_now)
 
 
 def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, stopped: threading.Event) -> Entry:

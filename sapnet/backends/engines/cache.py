@@ -13,8 +13,8 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Entry:
     """An entry of the cache.
 
     about: worth knowing, but not part of the identity (build seconds, agreement in dB). sha256: of the data.
-    data: left out in lists. size, used: of the file in bytes, and when it was used last; of lists alone.
+    data: left out in lists.
     """
 
     key: Key
@@ -50,8 +50,6 @@ class Entry:
     sha256: str
     path: Path
     data: bytes = b""
-    size: int = field(default=0, compare=False)
-    used: float = field(default=0.0, compare=False)
 
 
 class _DamagedError(Exception):
@@ -94,10 +92,14 @@ class EngineCache:
 
     def store(self, key: Key, data: bytes, about: Mapping[str, Any]) -> Entry:
         """Keep ``data`` under ``key``, in place of an earlier entry, which stays if that fails."""
-        path = self._path(key)
         self._make_folder()
-        entry = _write(path, key, data, about, 0o600)
-        self._evict(newest=path)
+        entry = _write(self._path(key), key, data, about, 0o600)
+        total = 0
+        for path in self._files(_NAME):  # the last used, and so the new one, first
+            with suppress(FileNotFoundError):  # another process may have removed it
+                total += path.stat().st_size
+                if total > self._max_bytes and path != entry.path:
+                    path.unlink()
         return entry
 
     def try_store(self, key: Key, data: bytes, about: Mapping[str, Any]) -> None:
@@ -108,22 +110,28 @@ class EngineCache:
             log.warning("the engine's %s cannot be kept and is made anew at each start: %s", key["kind"], err)
 
     def get_or_build(
-        self,
-        key: Key,
-        build: Callable[[], tuple[bytes, Mapping[str, Any]]],
-        timeout_s: float = 3600.0,
-        on_wait: Callable[[], None] = lambda: None,
+        self, key: Key, build: Callable[[], tuple[bytes, Mapping[str, Any]]], timeout_s: float = 3600.0
     ) -> Entry:
         """The entry of ``key``, built if there is none: once, however many threads and processes ask for it.
 
         build: returns data and about. What it raises is passed on, and the next one in the queue builds.
-        timeout_s: longest wait while another builds it. on_wait: called once before such a wait.
+        timeout_s: longest wait while another builds it.
         """
-        entry = self.load(key)
-        if entry is None:
-            with self._locked(self._path(key), timeout_s, on_wait):
-                entry = self.load(key) or self.store(key, *build())
-        return entry
+        if (entry := self.load(key)) is not None:
+            return entry
+        self._make_folder()
+        path = self._path(key)
+        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s, mode=0o600, poll_interval=0.1)
+        with ExitStack() as stack:
+            try:
+                with _using(path):
+                    stack.enter_context(lock)
+            except Timeout as err:
+                raise EngineCacheError(
+                    f"{lock.lock_file} was held for more than {timeout_s:g} s by another process that builds "
+                    f"{path.name}; wait for it, or end it"
+                ) from err
+            return self.load(key) or self.store(key, *build())
 
     def remove(self, key: Key) -> None:
         """Remove the entry of ``key``, if there is one."""
@@ -134,9 +142,8 @@ class EngineCache:
         listed = []
         for path in self._files(_NAME):
             with suppress(FileNotFoundError, _DamagedError):
-                entry, status = _read(path, {os.geteuid()}, with_data=False), path.stat()
-                listed.append(replace(entry, size=status.st_size, used=status.st_mtime))
-        return sorted(listed, key=lambda entry: entry.used, reverse=True)
+                listed.append(_read(path, {os.geteuid()}, with_data=False))
+        return listed
 
     def clear(self) -> int:
         """Remove all entries, damaged ones, locks and what killed writers left too. Returns the number of entries."""
@@ -149,55 +156,25 @@ class EngineCache:
         return self.folder / f"{key['kind']}-{_sha256(_to_json(key).encode())}.entry"
 
     def _files(self, pattern: str) -> list[Path]:
-        return sorted(self.folder.glob(pattern)) if self._exists() else []
+        """The last used first."""
+        files = []
+        for path in self.folder.glob(pattern) if self._exists() else ():
+            with suppress(FileNotFoundError):
+                files.append((path.lstat().st_mtime_ns, path))
+        return [path for _, path in sorted(files, reverse=True)]
 
     def _exists(self) -> bool:
         """Whether the folder exists; if so, it can be trusted."""
-        with _as_cache_error(self.folder):
+        with _using(self.folder):
             if not self.folder.exists():
                 return False
-            status = self.folder.stat()
-        _check_trust(self.folder, status, {os.geteuid()})
+            _check_trust(self.folder, self.folder.stat(), {os.geteuid()})
         return True
 
     def _make_folder(self) -> None:
         if not self._exists():
-            with _as_cache_error(self.folder):
+            with _using(self.folder):
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    @contextmanager
-    def _locked(self, path: Path, timeout_s: float, on_wait: Callable[[], None]) -> Iterator[None]:
-        self._make_folder()
-        lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o600)
-        try:
-            with _as_cache_error(Path(lock.lock_file)):
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    on_wait()
-                    lock.acquire(timeout=timeout_s, poll_interval=0.1)
-        except Timeout as err:
-            raise EngineCacheError(
-                f"{lock.lock_file} was held for more than {timeout_s:g} s by another process that builds {path.name}; "
-                "wait for it, or end it"
-            ) from err
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _evict(self, newest: Path) -> None:
-        """Remove the least recently used entries above the bound, but never the newest."""
-        files = []
-        for path in self._files(_NAME):
-            with suppress(FileNotFoundError):
-                status = path.lstat()
-                files.append((status.st_mtime_ns, path, status.st_size))
-        total = sum(size for *_, size in files)
-        for _, path, size in sorted(files):
-            if total > self._max_bytes and path != newest:
-                path.unlink(missing_ok=True)
-                total -= size
 
 
 def read_entry(path: str | Path) -> Entry:
@@ -226,15 +203,15 @@ def _write(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mode: in
 
 def _read(path: Path, owners: Collection[int], with_data: bool = True) -> Entry:
     """Raises FileNotFoundError, _DamagedError; EngineCacheError unless only one of ``owners`` can write the file."""
-    with _as_cache_error(path):
-        status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise EngineCacheError(f"{path} is not a plain file, expected one of your own; put the file itself there")
-    _check_trust(path, status, owners)
     try:
-        with _as_cache_error(path), safe_open(path, "np") as file:
-            header = json.loads((file.metadata() or {})[_ABOUT])
-            entry = Entry(**header, path=path, data=file.get_tensor(_DATA).tobytes() if with_data else b"")
+        with _using(path):
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                raise EngineCacheError(f"{path} is not a plain file, expected one of your own; put the file there")
+            _check_trust(path, status, owners)
+            with safe_open(path, "np") as file:
+                header = json.loads((file.metadata() or {})[_ABOUT])
+                entry = Entry(**header, path=path, data=file.get_tensor(_DATA).tobytes() if with_data else b"")
     except (SafetensorError, ValueError, KeyError, TypeError) as err:
         raise _DamagedError(f"it is not an entry of ours: {err}") from err
     if with_data and _sha256(entry.data) != entry.sha256:
@@ -243,22 +220,22 @@ def _read(path: Path, owners: Collection[int], with_data: bool = True) -> Entry:
 
 
 def _check_trust(path: Path, status: os.stat_result, owners: Collection[int]) -> None:
-    expected = "expected one that you own and nobody else can write, for engines are code; if you trust it:"
-    if status.st_uid not in owners:
-        command = f"sudo chown -R {os.geteuid()} {shlex.quote(str(path))}"
-        raise EngineCacheError(f"{path} belongs to user {status.st_uid}, {expected} {command}")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        command = f"chmod -R go-w {shlex.quote(str(path))}"
-        raise EngineCacheError(f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, {expected} {command}")
+    if status.st_uid not in owners or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        name = shlex.quote(str(path))
+        raise EngineCacheError(
+            f"{path} belongs to user {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):04o}, expected one "
+            "that you own and nobody else can write, for engines are code; if you trust it: "
+            f"sudo chown -R {os.geteuid()} {name} && chmod -R go-w {name}"
+        )
 
 
 def _unlink(path: Path) -> None:
-    with _as_cache_error(path):
+    with _using(path):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _as_cache_error(path: Path) -> Iterator[None]:
+def _using(path: Path) -> Iterator[None]:
     """Raise an OSError inside, other than FileNotFoundError, as an EngineCacheError."""
     try:
         yield

@@ -1,32 +1,204 @@
-"""TensorRT and TensorRT-RTX: the network as an engine for each frame size, built once and kept on disk."""
+"""TensorRT and TensorRT-RTX, whose Python interfaces are nearly the same: engines loaded, proven exact, and run."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
+from torch import Tensor
 
 from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, Frames
+from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.build_onnx import (
+    DERAINED,
+    FRAMES,
     PORTABLE,
     PORTABLE_ON,
     RTX,
     RTX_SUPPORTS,
+    STREAKS,
     TENSORRT,
     OnnxRequest,
     load_library,
     model_code_version,
+    refusal,
+    shared_logger,
 )
-from sapnet.backends.engines.cache import Entry, read_entry
-from sapnet.backends.engines.runner import EngineRunner, prove
-from sapnet.errors import BackendError, first_line
+from sapnet.backends.engines.cache import EngineCache, Entry, read_entry
+from sapnet.errors import BackendError, UnfitEngineError, first_line
+from sapnet.images.frame import psnr
+from sapnet.model import DeployNet
 from sapnet.model.deploy import load_deploy_network
+from sapnet.rain import RainSynthesizer
+
+# 8-bit PSNR that an engine must reach against float32, in dB.
+REQUIRED_DB: Mapping[str, float] = MappingProxyType({"fp32": 65.0, "fp16": 55.0, "bf16": 48.0})
+
+# Equal frames agree infinitely, which JSON cannot hold.
+_MOST_DB = 99.0
 
 log = logging.getLogger("sapnet")
+
+
+class EngineRunner:
+    """An engine on a GPU, ready for every batch size; whoever makes one holds devices.PREPARING.
+
+    Raises UnfitEngineError if TensorRT refuses the engine here, with its reasons, BackendError if the GPU or its driver
+    are to blame.
+    """
+
+    def __init__(self, trt: Any, entry: Entry, shape: EngineShape, device: torch.device, cache: EngineCache) -> None:
+        self._trt = trt
+        self._logger = shared_logger(trt)
+        self._logger.take_error()  # of another engine
+        self._rtx = trt.__name__ == RTX
+        self._cache = cache
+        self._kernels_key = {"kind": "kernels", "engine": entry.sha256, **devices.place(device)}
+        self._kernels: Any = None
+        self._stored = b""
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._config: Any = None
+        # One for each batch size, as a captured graph keeps the state of its context. Calls are serial, so all contexts
+        # share one buffer: each alone would take the memory of the largest batch.
+        self._contexts: dict[int, Any] = {}
+        self._memory: Tensor | None = None
+        self._device = device
+        self.shape = shape
+        self._runner = CudaRunner(device, shape, self._enqueue, use_graphs=not self._rtx)
+        try:
+            with torch.cuda.device(device):
+                self._load(entry.data)
+            self._runner.warm_up()
+            if self._rtx:
+                self._store_kernels()
+        except BaseException:
+            self.close()
+            raise
+        self.infer = self._runner.infer
+
+    def close(self) -> None:
+        """Free the engine, after a call in progress."""
+        self._runner.close()
+        self._contexts.clear()
+        self._config = self._kernels = self._engine = self._runtime = self._memory = None
+
+    def _load(self, data: bytes) -> None:
+        self._runtime = self._trt.Runtime(self._logger)
+        if self._rtx:
+            self._require_valid(data)
+        engine = self._engine = self._runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            said = self._logger.take_error()
+            raise refusal(f"TensorRT does not take the engine: {said}")
+        if self._rtx:
+            self._config = self._make_runtime_config()
+        self._memory = torch.empty(max(engine.device_memory_size_v2, 1), dtype=torch.uint8, device=self._device)
+
+    def _require_valid(self, engine: bytes) -> None:
+        """Have TensorRT-RTX check an engine against this GPU and driver."""
+        validity, reasons = self._runtime.get_engine_validity(engine)
+        if validity == self._trt.EngineValidity.VALID:
+            return
+        known = self._trt.EngineInvalidityDiagnostics.__members__
+        named = [name for name, bit in known.items() if int(reasons) & int(bit)]
+        said = ", ".join(name.lower().replace("_", " ") for name in named) or self._logger.take_error()
+        if validity == self._trt.EngineValidity.INVALID:
+            raise refusal(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
+        log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
+
+    def _make_runtime_config(self) -> Any:
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        # Lazy swaps kernels while frames run.
+        config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        self._kernels = config.create_runtime_cache()
+        if (stored := self._cache.load(self._kernels_key)) is not None:
+            self._stored = stored.data
+            self._kernels.deserialize(stored.data)  # returns False for kernels of another driver, and stays empty
+        config.set_runtime_cache(self._kernels)
+        return config
+
+    def _context(self, batch: int) -> Any:
+        if batch not in self._contexts:
+            # What RTX takes in the runtime configuration, TensorRT takes as the argument itself.
+            user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(self._config if self._rtx else user_managed)
+            if context is None:
+                raise RuntimeError(f"TensorRT has no context for another batch size: {self._logger.take_error()}")
+            assert self._memory is not None
+            context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
+            self._contexts[batch] = context
+        return self._contexts[batch]
+
+    def _store_kernels(self) -> None:
+        """Keep the kernels that were compiled for this GPU: otherwise every start compiles them again."""
+        kernels = self._kernels.serialize()  # None: nothing to keep
+        if kernels is not None and bytes(kernels) != self._stored:
+            self._cache.try_store(self._kernels_key, bytes(kernels), {})
+
+    def _enqueue(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
+        context = self._context(len(frames))
+        context.set_input_shape(FRAMES, tuple(frames.shape))
+        for name, tensor in ((FRAMES, frames), (DERAINED, derained), (STREAKS, streaks)):
+            context.set_tensor_address(name, tensor.data_ptr())
+        if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise RuntimeError(f"TensorRT could not enqueue the engine: {self._logger.take_error()}")
+
+
+def prove(
+    infer: Callable[[Frames], tuple[Frames, Frames]],
+    network: DeployNet,
+    shape: EngineShape,
+    precision: str,
+    device: torch.device,
+) -> float:
+    """8-bit PSNR in dB between what ``infer`` gives and the float32 network, on a full batch of different rainy frames.
+
+    It is that of the worst frame's derained image or streaks. Raises UnfitEngineError, with the figure, for less than
+    REQUIRED_DB. At most 99 dB, which equal frames give.
+    """
+    frames = np.stack([rainy_frame(shape, seed) for seed in range(shape.max_batch)])
+    results = infer(frames)
+    # One by one: the float32 network needs more memory than the engine.
+    agreement = min(
+        min(psnr(got[index], expected[0]), _MOST_DB)
+        for index in range(len(frames))
+        for got, expected in zip(results, _run_float32(network, frames[index : index + 1], device), strict=True)
+    )
+    if agreement < REQUIRED_DB[precision]:
+        raise UnfitEngineError(
+            f"the engine for {shape} in {precision} agrees with float32 by {agreement:.1f} dB only, "
+            f"{REQUIRED_DB[precision]:g} dB are needed; use another precision, and report the versions of `sapnet info`"
+        )
+    return round(agreement, 1)
+
+
+def rainy_frame(shape: EngineShape, seed: int) -> Frames:
+    """A frame with texture under heavy rain, uint8 (H, W, 3) BGR, the same for equal shapes and seeds."""
+    rng = np.random.default_rng(seed)
+    size = (shape.width, shape.height)
+    coarse, fine = (rng.integers(0, 160, (rows, rows, 3), np.uint8) for rows in (12, 90))
+    layers = [cv2.resize(layer, size, interpolation=cv2.INTER_CUBIC) for layer in (coarse, fine)]
+    clean = cv2.addWeighted(layers[0], 0.7, layers[1], 0.3, 0.0)
+    rainy, _ = RainSynthesizer("heavy", shape.height, shape.width, seed).add(np.asarray(clean, np.uint8), 0)
+    return rainy
+
+
+def _run_float32(network: DeployNet, frames: Frames, device: torch.device) -> tuple[Frames, Frames]:
+    exact = network.float().to(device)
+    with torch.inference_mode(), devices.PREPARING, devices.without_tf32():
+        derained, streaks = exact(torch.from_numpy(frames).to(device))
+        return derained.cpu().numpy(), streaks.cpu().numpy()
 
 
 def choose_library() -> Any:
@@ -42,16 +214,6 @@ def choose_library() -> Any:
     if not isinstance(missing.__cause__, ModuleNotFoundError):
         log.warning("%s builds and runs the engines: %s", RTX, missing)
     return library
-
-
-def require_capability(capability: tuple[int, int], device: str) -> None:
-    """Raise BackendError for a GPU that TensorRT-RTX does not support."""
-    if capability not in RTX_SUPPORTS:
-        known = ", ".join(f"{major}.{minor}" for major, minor in RTX_SUPPORTS)
-        raise BackendError(
-            f"TensorRT-RTX does not support the compute capability {capability[0]}.{capability[1]} of {device}, "
-            f"expected {known}; use backend 'torch', or TensorRT where it is installed"
-        )
 
 
 class TensorRtBackend(EngineBackend[EngineRunner]):
@@ -72,8 +234,12 @@ class TensorRtBackend(EngineBackend[EngineRunner]):
             raise BackendError("backend 'tensorrt' runs on a GPU, got device 'cpu'; use 'openvino' or 'torch' there")
         self._capability = torch.cuda.get_device_capability(self._gpu)
         self.device = torch.cuda.get_device_name(self._gpu)
-        if self._trt.__name__ == RTX:
-            require_capability(self._capability, self.device)
+        if self._trt.__name__ == RTX and self._capability not in RTX_SUPPORTS:
+            known = ", ".join(f"{major}.{minor}" for major, minor in RTX_SUPPORTS)
+            raise BackendError(
+                f"TensorRT-RTX does not support the compute capability {'.'.join(map(str, self._capability))} of "
+                f"{self.device}, expected {known}; use backend 'torch', or TensorRT where it is installed"
+            )
         given = read_entry(Path(spec.engine)) if spec.engine else None
         precision = given.key.get("precision", "fp16") if given else "fp16"
         self.precision = precision if spec.precision == "auto" else spec.precision

@@ -10,6 +10,7 @@ import pytest
 from sapnet import backends
 from sapnet.backends import BackendSpec, create_backend
 from sapnet.backends.devices import processor_name
+from sapnet.backends.lru import LruCache
 from sapnet.errors import BackendError
 
 torch = pytest.importorskip("torch")
@@ -164,3 +165,34 @@ class TestAuto:
         backend = create_backend("auto", BackendSpec(device="cuda", stand_in=stand_in))
         assert isinstance(backend, backends.Standby) == stand_in
         assert (backend is made["tensorrt"]) != stand_in
+
+
+class Ready:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class TestLruCache:
+    def test_the_least_recently_used_is_closed_first(self):
+        cache, items = LruCache(2), {key: Ready() for key in "abc"}
+        cache.put("a", items["a"])
+        cache.put("b", items["b"])
+        assert cache.get("a") is items["a"]
+        cache.put("c", items["c"])
+        assert [item.closed for item in items.values()] == [False, True, False]
+        assert cache.get("b") is None
+        assert cache.drop("a")
+        assert not cache.drop("a")
+        assert items["a"].closed
+
+    def test_closed_it_keeps_nothing(self):
+        cache, early, late = LruCache(2), Ready(), Ready()
+        cache.put("a", early)
+        cache.close()
+        cache.put("b", late)
+        assert early.closed
+        assert late.closed
+        with pytest.raises(BackendError, match="closed"):
+            cache.get("a")

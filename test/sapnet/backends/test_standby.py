@@ -73,21 +73,18 @@ def both(wanted: Backend, meanwhile: Backend) -> Standby:
     return Standby(wanted, meanwhile)
 
 
-def test_a_size_that_has_changed_over_is_forgotten(both: Standby, wanted: Backend, meanwhile: Backend) -> None:
+def test_an_engine_takes_over_and_is_made_ready_again_once_given_up(
+    both: Standby, wanted: Backend, meanwhile: Backend
+) -> None:
     wanted.go.clear()
     both.prepare(*SHAPE)
     both.infer(FRAMES)
     assert both.name == "meanwhile"
     wanted.go.set()
     eventually(lambda: wanted.ready)
-    eventually(lambda: not meanwhile.ready)
+    eventually(lambda: not meanwhile.ready)  # its size is forgotten
     both.infer(FRAMES)
     assert both.name == "wanted"
-
-
-def test_an_engine_that_was_given_up_is_made_ready_again(both: Standby, wanted: Backend, meanwhile: Backend) -> None:
-    both.prepare(*SHAPE)
-    eventually(lambda: wanted.ready)
     wanted.ready.clear()
     meanwhile.ready.add(SHAPE)
     both.infer(FRAMES)

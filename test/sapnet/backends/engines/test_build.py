@@ -1,4 +1,4 @@
-"""Engines that are built in a child process, with the fake backend, which does all of it but TensorRT's part."""
+"""Engines that are built in a child process, kept or removed: the fake backend does all of it but TensorRT's part."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from waiting import eventually
 
 from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.build import build_in_child
-from sapnet.backends.engines.cache import EngineCache
+from sapnet.backends.engines.cache import EngineCache, Entry
 from sapnet.backends.fake import FakeBackend, FakeRequest
-from sapnet.errors import BackendError
+from sapnet.errors import BackendError, UnfitEngineError
 
 ROOT = Path(__file__).resolve().parents[4]
-FRAMES = np.zeros((1, 48, 64, 3), np.uint8)
-SHAPE = FRAMES.shape[:3]
+SHAPE = (1, 48, 64)
 
 
 @pytest.fixture
@@ -34,10 +33,28 @@ def noise(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
 
 
-def backend(
-    cache: Path, on_build: Callable[[BuildStatus], None] = lambda status: None, **options: object
-) -> FakeBackend:
-    return FakeBackend(BackendSpec(cache_dir=str(cache), on_build=on_build, fake={"build_s": 0.2, **options}))
+class Backend(FakeBackend):
+    """errors: of the first loads. place: the GPU that there is."""
+
+    def __init__(
+        self,
+        cache: Path,
+        *errors: BackendError,
+        on_build: Callable[[BuildStatus], None] = lambda status: None,
+        place: str = "",
+        **options: object,
+    ) -> None:
+        super().__init__(BackendSpec(cache_dir=str(cache), on_build=on_build, fake={"build_s": 0.05, **options}))
+        self.errors, self._place = list(errors), {"gpu": place}
+
+    def _load(self, entry: Entry, shape: EngineShape) -> Any:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super()._load(entry, shape)
+
+
+def kinds(folder: Path) -> list[str]:
+    return sorted(str(entry.key["kind"]) for entry in EngineCache(folder).entries())
 
 
 def children() -> set[int]:
@@ -49,7 +66,7 @@ def children() -> set[int]:
 @pytest.mark.usefixtures("noise")
 def test_an_engine_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
     told: list[BuildStatus] = []
-    first = backend(tmp_path, told.append)
+    first = Backend(tmp_path, on_build=told.append)
     assert not first.is_ready(*SHAPE)
     first.prepare(*SHAPE)
     assert first.is_ready(*SHAPE)
@@ -57,24 +74,42 @@ def test_an_engine_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
     assert [status.share for status in told] == sorted(status.share for status in told)
     assert told[-1].step == "building"
     told.clear()
-    second = backend(tmp_path, told.append)
+    second = Backend(tmp_path, on_build=told.append)
     assert not second.is_ready(*SHAPE)
     second.prepare(*SHAPE)
     assert second.is_ready(*SHAPE)
+    # Memory that runs out costs no engine.
+    third = Backend(tmp_path, BackendError("CUDA out of memory"), on_build=told.append)
+    with pytest.raises(BackendError, match="out of memory"):
+        third.prepare(*SHAPE)
+    third.prepare(*SHAPE)
     assert not told
+    # One that was found unfit is built again.
+    Backend(tmp_path, UnfitEngineError("agrees by 3 dB only"), on_build=told.append).prepare(*SHAPE)
+    assert told
     (entry,) = EngineCache(tmp_path).entries()
     assert entry.key["shape"] == [48, 64, 1]
 
 
 @pytest.mark.usefixtures("noise")
 def test_why_a_build_failed_is_said(tmp_path: Path) -> None:
-    failing = backend(tmp_path, mode="build_fails")
     with pytest.raises(BackendError, match=r"^fake failure: the engine cannot be built$"):
-        failing.prepare(*SHAPE)
-    assert not failing.is_ready(*SHAPE)
+        Backend(tmp_path, mode="build_fails").prepare(*SHAPE)
     # Another start does not try again, until something changes.
     with pytest.raises(BackendError, match=r"cannot be built; it is not built again, unless"):
-        backend(tmp_path, mode="build_fails").prepare(*SHAPE)
+        Backend(tmp_path, mode="build_fails").prepare(*SHAPE)
+
+
+def test_one_that_is_unfit_as_built_is_not_built_again_at_the_next_start(tmp_path: Path) -> None:
+    told: list[BuildStatus] = []
+    with pytest.raises(UnfitEngineError, match=r"^agrees by 3 dB only$"):
+        Backend(tmp_path, UnfitEngineError("agrees by 3 dB only")).prepare(*SHAPE)
+    assert kinds(tmp_path) == ["verdict"]
+    with pytest.raises(BackendError, match=r"agrees by 3 dB only; it is not built again.*--clear"):
+        Backend(tmp_path, on_build=told.append).prepare(*SHAPE)
+    assert not told
+    Backend(tmp_path, on_build=told.append, place="another GPU").prepare(*SHAPE)
+    assert told
 
 
 def test_a_build_that_may_succeed_another_time_is_not_remembered_as_a_failure(tmp_path: Path) -> None:
@@ -85,27 +120,28 @@ def test_a_build_that_may_succeed_another_time_is_not_remembered_as_a_failure(tm
     assert type(caught.value) is BackendError
 
 
-def test_closing_stops_a_build(tmp_path: Path) -> None:
-    begun = threading.Event()
-    slow = backend(tmp_path, lambda status: begun.set() if status.share else None, build_s=60.0)
-    raised: list[BaseException] = []
+def test_closing_stops_a_build_for_which_no_engine_that_is_there_waits(tmp_path: Path) -> None:
+    there = FakeRequest("sapnet_fast", EngineShape(48, 64), "fp32", 0, build_s=60.0, fails=False)
+    EngineCache(tmp_path).store(there.key(), b"engine", {})
+    begun, stopped = threading.Event(), threading.Event()
+    slow = Backend(tmp_path, on_build=lambda status: begun.set() if status.share else None, build_s=60.0)
 
-    def prepare() -> None:
-        try:
-            slow.prepare(*SHAPE)
-        except BackendError as err:
-            raised.append(err)
+    def build_another() -> None:
+        with pytest.raises(BackendError, match="was stopped"):
+            slow.prepare(1, 16, 16)
+        stopped.set()
 
     before = children()
-    thread = threading.Thread(target=prepare)
-    thread.start()
+    threading.Thread(target=build_another, daemon=True).start()
     assert begun.wait(60)
     assert children() > before
+    slow.prepare(*SHAPE)
+    assert slow.is_ready(*SHAPE)
+    assert not stopped.is_set()
     slow.close()
-    thread.join(30)
-    assert "stopped" in str(raised[0])
+    assert stopped.wait(60)
     assert children() == before
-    assert not EngineCache(tmp_path).entries()
+    assert kinds(tmp_path) == ["engine"]
 
 
 def test_a_killed_build_is_said_and_the_next_one_succeeds(tmp_path: Path) -> None:
@@ -116,8 +152,8 @@ def test_a_killed_build_is_said_and_the_next_one_succeeds(tmp_path: Path) -> Non
 
     before = children()
     with pytest.raises(BackendError, match=r"ended by signal 9; 9 may mean out of memory"):
-        backend(tmp_path, kill, build_s=60.0).prepare(*SHAPE)
-    after = backend(tmp_path)
+        Backend(tmp_path, on_build=kill, build_s=60.0).prepare(*SHAPE)
+    after = Backend(tmp_path)
     after.prepare(*SHAPE)
     assert after.is_ready(*SHAPE)
 

@@ -71,18 +71,16 @@ def test_processes_build_a_key_once_and_a_killed_builder_frees_it(tmp_path: Path
     assert sorted(other.communicate(timeout=60)[0] for other in others) == ["", "built\n"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped bit", "another kind of file", "empty", "another key's"])
+@pytest.mark.parametrize("damage", ["cut", "flipped bit", "empty", "another key's"])
 def test_damaged_entries_are_removed_and_said(
     damage: str, cache: EngineCache, entry: Entry, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = bytearray(entry.path.read_bytes())
     if damage == "flipped bit":
         whole[-100] ^= 1
-    content = {"cut": whole[:-1], "flipped bit": whole, "another kind of file": b"PK\x03\x04" * 99, "empty": b""}
-    if damage == "another key's":
-        entry.path.write_bytes(cache.store({**KEY, "weights": "other"}, DATA, {}).path.read_bytes())
-    else:
-        entry.path.write_bytes(bytes(content[damage]))
+    other = cache.store({**KEY, "weights": "other"}, DATA, {}).path.read_bytes()
+    content = {"cut": whole[:-1], "flipped bit": whole, "empty": b"", "another key's": other}
+    entry.path.write_bytes(bytes(content[damage]))
     with caplog.at_level(logging.WARNING, logger="sapnet"):
         assert cache.load(KEY) is None
     assert "is damaged" in caplog.text
@@ -94,7 +92,7 @@ def test_damaged_entries_are_removed_and_said(
 def test_what_others_can_write_is_refused(place: str, mode: int, cache: EngineCache, entry: Entry) -> None:
     path = cache.folder if place == "folder" else entry.path
     path.chmod(mode)
-    with pytest.raises(EngineCacheError, match=rf"has mode {mode:04o}, expected .* chmod (-R )?go-w"):
+    with pytest.raises(EngineCacheError, match=rf"has mode {mode:04o}, expected .* sudo chown .* && chmod -R go-w"):
         cache.load(KEY)
 
 
@@ -102,7 +100,7 @@ def test_what_others_can_write_is_refused(place: str, mode: int, cache: EngineCa
 def test_what_belongs_to_others_is_refused(cache: EngineCache, entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chown(entry.path, 4321, 4321)
     for load in (lambda: cache.load(KEY), lambda: read_entry(entry.path)):
-        with pytest.raises(EngineCacheError, match=r"belongs to user 4321, expected .*sudo chown"):
+        with pytest.raises(EngineCacheError, match="belongs to user 4321"):
             load()
     # A file of root's is taken where a user names it, but not in the user's own cache.
     os.chown(entry.path, 0, 0)
@@ -113,17 +111,13 @@ def test_what_belongs_to_others_is_refused(cache: EngineCache, entry: Entry, mon
         cache.load(KEY)
 
 
-def test_links_and_pipes_are_refused(cache: EngineCache, entry: Entry, tmp_path: Path) -> None:
+def test_links_are_refused(cache: EngineCache, entry: Entry, tmp_path: Path) -> None:
     target = entry.path.rename(tmp_path / "elsewhere")
     entry.path.symlink_to(target)
     with pytest.raises(EngineCacheError, match="is not a plain file"):
         cache.load(KEY)
     cache.store(KEY, b"new", {})
     assert read_entry(target).data == DATA
-    entry.path.unlink()
-    os.mkfifo(entry.path)
-    with pytest.raises(EngineCacheError, match="is not a plain file"):
-        cache.load(KEY)
 
 
 def test_the_least_recently_used_are_removed_first(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("filelock", reason="the engine cache needs filelock")
 from sapnet import Derainer
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.cache import EngineCache
-from sapnet.backends.engines.runner import REQUIRED_DB, rainy_frame
+from sapnet.backends.engines.tensorrt import REQUIRED_DB, rainy_frame
 from sapnet.errors import BackendError
 from sapnet.images.frame import psnr
 

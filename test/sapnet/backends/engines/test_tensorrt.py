@@ -1,34 +1,35 @@
-"""How engines are made ready, on stand-ins for TensorRT and CUDA: which faults are the engine's, and what is kept."""
+"""The TensorRT backend on stand-ins for TensorRT and CUDA: which library runs, whose faults are whose, the proof."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from enum import IntEnum
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sapnet.backends import BackendSpec, devices
 from sapnet.backends.base import EngineShape, Frames
 from sapnet.backends.engines import build_onnx, tensorrt
-from sapnet.backends.engines import runner as tensorrt_runner
-from sapnet.backends.engines.build_onnx import RTX
+from sapnet.backends.engines.build_onnx import RTX, TENSORRT
 from sapnet.backends.engines.cache import EngineCache, Entry, write_entry
-from sapnet.backends.engines.runner import EngineRunner
-from sapnet.backends.engines.tensorrt import TensorRtBackend
+from sapnet.backends.engines.tensorrt import EngineRunner, TensorRtBackend, choose_library, prove
+from sapnet.backends.torch import TorchBackend
 from sapnet.errors import BackendError, EngineCacheError, UnfitEngineError
+from sapnet.model.deploy import load_deploy_network
 
 SHAPE = EngineShape(16, 18, 3)
 
 
 class Diagnostics(IntEnum):
     VERSION_MISMATCH = 1
-    UNSUPPORTED_CC = 2
     OLD_CUDA_DRIVER = 4
     INSUFFICIENT_GPU_MEMORY = 16
 
@@ -127,7 +128,7 @@ def trt(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Rtx:
     """TensorRT-RTX on a GPU of compute capability 8.9, neither of which is there."""
     trt = Rtx()
     monkeypatch.setattr(Runner, "closed", False)
-    monkeypatch.setattr(tensorrt_runner, "CudaRunner", Runner)
+    monkeypatch.setattr(tensorrt, "CudaRunner", Runner)
     monkeypatch.setattr(devices, "find_device", lambda name: torch.device("cuda", 0))
     monkeypatch.setattr(devices, "driver_version", lambda: "CUDA 13010")
     for name, value in {"get_device_name": "RTX 4090", "get_device_capability": (8, 9)}.items():
@@ -186,19 +187,15 @@ def test_all_batch_sizes_share_memory_and_kernels_are_stored_once(trt, backend, 
 
 
 @pytest.mark.parametrize(
-    ("validity", "reasons", "unfit"),
+    ("reasons", "unfit"),
     [
-        ("invalid", Diagnostics.VERSION_MISMATCH, True),
-        ("invalid", Diagnostics.UNSUPPORTED_CC, True),
-        ("invalid", 0, True),
-        ("invalid", Diagnostics.INSUFFICIENT_GPU_MEMORY, False),
-        ("invalid", Diagnostics.OLD_CUDA_DRIVER, False),
+        (Diagnostics.VERSION_MISMATCH, True),
+        (Diagnostics.INSUFFICIENT_GPU_MEMORY, False),
+        (Diagnostics.OLD_CUDA_DRIVER, False),
     ],
 )
-def test_an_invalid_engine_is_unfit_unless_others_are_to_blame(
-    validity, reasons, unfit, trt, backend, tmp_path
-) -> None:
-    trt.validity = validity, reasons
+def test_an_invalid_engine_is_unfit_unless_others_are_to_blame(reasons, unfit, trt, backend, tmp_path) -> None:
+    trt.validity = "invalid", reasons
     with pytest.raises(BackendError, match="calls the engine invalid on this machine") as caught:
         backend._load(engine_of(backend, tmp_path), SHAPE)
     assert isinstance(caught.value, UnfitEngineError) == unfit
@@ -209,7 +206,6 @@ def test_an_invalid_engine_is_unfit_unless_others_are_to_blame(
     ("said", "unfit"),
     [
         ("Error Code 1: Serialization (magic tag does not match)", True),
-        ("Error Code 1: Cuda Runtime (out of memory)", False),
         ("Error Code 2: OutOfMemory (Requested size was 1 bytes.)", False),
         ("Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)", False),
     ],
@@ -285,3 +281,63 @@ class TestGivenFiles:
         ((name, value),) = other.items()
         with pytest.raises(BackendError, match=f"built for {name} {value!r}, but .* is needed here"):
             make(tiny_weights, tmp_path, engine=str(give(**other)))
+
+
+class TestLibrary:
+    @pytest.fixture
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+        modules = {name: ModuleType(name) for name in (TENSORRT, RTX)}
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        return modules
+
+    def test_tensorrt_then_rtx(self, installed, monkeypatch, caplog) -> None:
+        assert choose_library() is installed[TENSORRT]
+        monkeypatch.setitem(sys.modules, TENSORRT, None)
+        assert choose_library() is installed[RTX]
+        assert not caplog.records
+        monkeypatch.setitem(sys.modules, RTX, None)
+        with pytest.raises(BackendError, match=r"python3-libnvinfer.*; tensorrt_rtx.*pip install tensorrt_rtx onnx"):
+            choose_library()
+
+    def test_rtx_where_another_library_has_the_name_of_tensorrt(self, installed, monkeypatch, caplog) -> None:
+        """As torch-tensorrt-rtx has it."""
+        monkeypatch.setitem(sys.modules, TENSORRT, installed[RTX])
+        with caplog.at_level(logging.WARNING, logger="sapnet"):
+            assert choose_library() is installed[RTX]
+        assert "tensorrt_rtx builds and runs the engines: got tensorrt_rtx under the name tensorrt" in caplog.text
+
+    @pytest.mark.usefixtures("trt")
+    def test_a_gpu_that_rtx_does_not_support_is_refused(self, tiny_weights, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        with pytest.raises(BackendError, match=r"the compute capability 9\.0 of RTX 4090, expected 7\.5, 8\.0"):
+            make(tiny_weights, tmp_path)
+
+
+class TestProof:
+    spec = BackendSpec(device="cpu", precision="fp32", stages=1)
+
+    def prove(self, infer: Callable[[Frames], tuple[Frames, Frames]], precision: str = "fp32") -> float:
+        network = load_deploy_network(self.spec.weights, self.spec.stages)
+        return prove(infer, network, EngineShape(48, 64, 2), precision, torch.device("cpu"))
+
+    def test_what_is_a_little_off_is_refused_with_the_figure(self) -> None:
+        backend = TorchBackend(self.spec)
+
+        def off(frames: Frames) -> tuple[Frames, Frames]:
+            derained, streaks = backend.infer(frames)
+            return derained ^ 1, streaks
+
+        with pytest.raises(UnfitEngineError, match=r"48x64, .* in fp32 agrees .* by 48\.1 dB only, 65 dB are needed"):
+            self.prove(off)
+        assert self.prove(off, "bf16") == 48.1
+        assert self.prove(backend.infer) >= 65
+
+    def test_every_frame_of_the_largest_batch_is_proven(self) -> None:
+        backend = TorchBackend(self.spec)
+
+        def repeats_the_first(frames: Frames) -> tuple[Frames, Frames]:
+            return backend.infer(np.repeat(frames[:1], len(frames), axis=0))
+
+        with pytest.raises(UnfitEngineError, match="agrees with float32 by"):
+            self.prove(repeats_the_first)
