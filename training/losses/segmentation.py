@@ -7,22 +7,22 @@ WACV 2022 (unsupervised background segmentation) the derained image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from kornia.enhance import normalize
 from torch import Tensor, nn
 
 from sapnet.errors import CheckpointError, first_line
 
-if TYPE_CHECKING:
-    from transformers import ResNetModel
+# As in SAPNet (WACV 2022), the number of VOC's; channels of the pyramid.
+_CLASSES, _WIDTH = 21, 128
 
-Segmenter = Callable[[Tensor], Tensor]
 
-# What ImageNet backbones expect of RGB in [0, 1].
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+def normalize_imagenet(image: Tensor) -> Tensor:
+    """What networks with ImageNet weights expect, of RGB in [0, 1], (B, 3, H, W)."""
+    return normalize(image, torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225)))
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
@@ -40,89 +40,54 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     return -((-torch.expm1(log_p)) ** gamma * log_p).mean()
 
 
-def unsupervised_segmentation_loss(image: Tensor, network: Segmenter, gamma: float = 2.0) -> Tensor:
+def unsupervised_segmentation_loss(image: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
     """Focal loss of a segmentation against its own argmax: the image is to be segmented with confidence.
 
     image: (B, 3, H, W), [0, 1]. network: images to logits. Returns a scalar.
     """
     logits = network(image)
-    return focal_loss(logits, logits.detach().argmax(1), gamma)
-
-
-def residual(derained: Tensor, rainy: Tensor) -> Tensor:
-    """The rain that was taken out, in [0, 1]: rain only brightens."""
-    return (rainy - derained).clamp(0.0, 1.0)
+    return focal_loss(logits, logits.detach().argmax(1))
 
 
 class ResNetFPN(nn.Module):
-    """Segments an image without supervision: a ResNet-18 with ImageNet weights, and a pyramid with a random head.
+    """Segments an image without supervision: a ResNet with ImageNet weights, and a pyramid with a random head.
 
-    classes: 21 as in SAPNet (WACV 2022), the number of VOC's. width: channels of the pyramid.
-    pretrained: name on the Hugging Face hub, or folder, of the ResNet's weights; None for random ones. What is random
-    is the same each time. Raises CheckpointError if the weights cannot be loaded.
+    Coarse levels of the ResNet are enlarged and added to finer ones, and the finest is classified. What is random is
+    the same each time.
+    pretrained: name on the Hugging Face hub, or folder, of the ResNet's weights. Raises CheckpointError if they cannot
+    be loaded.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, pretrained: str | None, classes: int = 21, width: int = 128) -> None:
+    def __init__(self, pretrained: str) -> None:
         super().__init__()
+        from transformers import ResNetModel
+
+        try:
+            self.backbone = ResNetModel.from_pretrained(pretrained, use_safetensors=True)
+        # A network, a proxy and a hub fail in more ways than their clients promise.
+        except Exception as err:
+            raise CheckpointError(
+                f"the ResNet weights {pretrained} cannot be loaded ({first_line(err)}); "
+                "give loss.backbone a folder that has them"
+            ) from err
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed the GPUs as well.
             torch.default_generator.manual_seed(0)
-            self.backbone = _load_resnet(pretrained) if pretrained else _random_resnet()
-            self.pyramid = Pyramid(self.backbone.config.hidden_sizes or (), width, classes)
-        for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None])
+            channels = self.backbone.config.hidden_sizes or ()
+            self.laterals = nn.ModuleList(nn.Conv2d(count, _WIDTH, 1) for count in channels)
+            self.smooth = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
+            self.classify = nn.Conv2d(_WIDTH, _CLASSES, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at a quarter of the resolution, (B, classes, H / 4, W / 4), rounded up.
+        """Logits at a quarter of the resolution, (B, 21, H / 4, W / 4), rounded up.
 
         image: (B, 3, H, W) RGB in [0, 1], any H and W.
         """
-        output = self.backbone((image - self.mean) / self.std, output_hidden_states=True)
-        logits: Tensor = self.pyramid(output.hidden_states[1:])  # the first is the stem's
-        return logits
-
-
-class Pyramid(nn.Module):
-    """The top-down half: coarse levels are enlarged and added to finer ones, the finest is classified.
-
-    channels: of the levels from fine to coarse.
-    """
-
-    def __init__(self, channels: Sequence[int], width: int, classes: int) -> None:
-        super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
-        self.smooth = nn.Conv2d(width, width, 3, padding=1)
-        self.classify = nn.Conv2d(width, classes, 1)
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """features: (B, C_i, H_i, W_i) from fine to coarse. Returns logits of the finest, (B, classes, H_0, W_0)."""
-        laterals = [lateral(level) for lateral, level in zip(self.laterals, features, strict=True)]
-        x = laterals.pop()
-        while laterals:
-            finer = laterals.pop()
+        levels = self.backbone(normalize_imagenet(image), output_hidden_states=True).hidden_states[1:]  # without stem
+        fine_to_coarse = [lateral(level) for lateral, level in zip(self.laterals, levels, strict=True)]
+        x = fine_to_coarse.pop()
+        while fine_to_coarse:
+            finer = fine_to_coarse.pop()
             x = finer + F.interpolate(x, finer.shape[-2:], mode="bilinear", align_corners=False)
         logits: Tensor = self.classify(torch.relu(self.smooth(x)))
         return logits
-
-
-def _random_resnet() -> ResNetModel:
-    from transformers import ResNetConfig, ResNetModel
-
-    return ResNetModel(  # type: ignore[no-untyped-call]
-        ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic")  # ResNet-18
-    )
-
-
-def _load_resnet(name: str) -> ResNetModel:
-    from transformers import ResNetModel
-
-    try:
-        return ResNetModel.from_pretrained(name, use_safetensors=True)
-    # A network, a proxy and a hub fail in more ways than their clients promise.
-    except Exception as err:
-        raise CheckpointError(
-            f"the ResNet weights {name} cannot be loaded ({first_line(err)}); give loss.backbone a folder that has them"
-        ) from err
