@@ -37,15 +37,15 @@ def write_colour_detector(path: Path) -> Path:
     return save_network(path, nodes, [1, 3, SIDE, SIDE], [1, 7, SIDE // CELL, SIDE // CELL], constants)
 
 
-def save_network(path, nodes, input_shape, output_shape, constants=None, kind=1) -> Path:
-    """Write a network from ``frame`` to ``cells``; kind: element type of the input, 1 is float32."""
+def save_network(path, nodes, input_shape, output_shape, constants=None) -> Path:
+    """Write a network from ``frame`` to ``cells``, both float32."""
     onnx = pytest.importorskip("onnx", reason="needs onnx: pip install -r requirements/dev.txt")
     helper = onnx.helper
     graph = helper.make_graph(
         nodes,
         "detector",
-        [helper.make_tensor_value_info("frame", kind, input_shape)],
-        [helper.make_tensor_value_info("cells", kind, output_shape)],
+        [helper.make_tensor_value_info("frame", 1, input_shape)],
+        [helper.make_tensor_value_info("cells", 1, output_shape)],
         [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in (constants or {}).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

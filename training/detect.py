@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from sapnet.media.contact_sheet import contact_sheet
 from sapnet.rain import RAIN_PRESETS
 from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
 from training.datasets.paired import short_names
-from training.detection import CLEAN, RAINY, Setting, run_experiment, summarise
+from training.detection import CLEAN, CONFIDENCE, IOU, RAINY, Setting, run_experiment, summarise
 from training.detector import Detector
 
 # Fewer leave the figures to chance.
@@ -27,17 +26,16 @@ _COLUMNS = {
     "recall": "recall",
     "precision": "precision",
     "confidence": "confidence",
-    "confidence_of_all": "confidence, 0 if missed",
     "won_back": "lost recall won back",
 }
 
-_DESCRIPTION = """\
+_DESCRIPTION = f"""\
 Puts rain on clean frames, derains them, and lets a detector look at the clean, rainy and derained frames.
 
 Recall is the share of what it finds on the clean frames that it finds again; precision, the share of what it finds
-that it also finds on the clean frames; confidence, its mean over what it finds again, and beside it with 0 for what
-it misses. An object is found again if one of its class overlaps it by --iou; no object counts twice. Brackets hold
-the 95 % bootstrap interval over frames, each drawn with all its seeds.
+that it also finds on the clean frames; confidence, its mean over what it finds again. An object, of confidence
+{CONFIDENCE} or more, is found again if one of its class overlaps it by an IoU of {IOU}; no object counts twice.
+Brackets hold the 95 % bootstrap interval over frames, each drawn with all its seeds.
 """
 
 _EXAMPLES = """\
@@ -66,7 +64,7 @@ def _describe(report: Mapping[str, Any]) -> str:
     """The report as markdown."""
     setting = (
         f"{report['clean_detections']} objects on {report['frames']} clean frames; {report['rain']} rain, "
-        f"seeds {', '.join(map(str, report['seeds']))}; confidence {report['confidence']}, IoU {report['iou']}"
+        f"seeds {', '.join(map(str, report['seeds']))}"
     )
     rows = [
         [version, *(_cell(figures.get(name)) for name in _COLUMNS)] for version, figures in report["figures"].items()
@@ -75,9 +73,7 @@ def _describe(report: Mapping[str, Any]) -> str:
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    setting = Setting(
-        tuple(args.clips), args.rain, tuple(args.seeds), args.stride, args.max_width, args.confidence, args.iou
-    )
+    setting = Setting(tuple(args.clips), args.rain, tuple(args.seeds), args.stride, args.max_width)
     detector = Detector(args.detector)
     names = short_names([CLEAN, RAINY, *args.weights])
     with ExitStack() as stack:
@@ -90,23 +86,15 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
             setting, detector, derainers, lambda done, total: progress.update(task, completed=done, total=total)
         )
     if args.picture:
-        contact_sheet(outcome.pictures, args.picture, outcome.labels)
-    networks = {
-        name: {
-            "weights": derainer.weights,
-            "stages": derainer.stages,
-            "backend": derainer.backend_name,
-            "precision": derainer.precision,
-        }
-        for name, derainer in derainers.items()
-    }
+        contact_sheet([row for _, row in outcome.pictures], args.picture, [label for label, _ in outcome.pictures])
+    shown = ("weights", "stages", "backend_name", "precision")
     return {
         "detector": str(args.detector),
-        **asdict(setting),
+        **vars(setting),
         "clips": [str(clip) for clip in setting.clips],
         "frames": len(outcome.expected),
         "clean_detections": sum(outcome.expected),
-        "networks": networks,
+        "networks": {name: {key: getattr(one, key) for key in shown} for name, one in derainers.items()},
         "figures": summarise(outcome.counts),
     }
 
@@ -116,13 +104,6 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
         return "-"
     low, high = figure["interval"]
     return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _parse_share(text: str) -> float:
-    share = float(text)
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1, got {text!r}")
-    return share
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -139,14 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--stride", type=parse_positive, default=Setting.stride, metavar="N", help=stride)
     width = "scale wider frames down first"
     add("--max-width", type=parse_positive, default=Setting.max_width, metavar="N", help=width)
-    add("--confidence", type=_parse_share, default=Setting.confidence, help=f"what counts as detected {default}")
-    add("--iou", type=_parse_share, default=Setting.iou, help=f"overlap that makes two objects the same {default}")
-    add(
-        "--picture",
-        type=parse_picture,
-        metavar="PNG",
-        help="write a few frames: found again green, missed red, new yellow",
-    )
+    picture = "write a few frames: found again green, missed red, new yellow"
+    add("--picture", type=parse_picture, metavar="PNG", help=picture)
     add("--json", action="store_true", help="print JSON instead of a table")
     return parser
 

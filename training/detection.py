@@ -6,12 +6,11 @@ What it finds on the clean frames is expected; the figures say what it loses to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,20 +26,9 @@ from sapnet.rain import RainSynthesizer
 from training.detector import Detections, Detector, Floats
 
 CLEAN, RAINY = "clean", "rainy"
+# What counts as detected, and the overlap from which two objects are the same.
+CONFIDENCE, IOU = 0.4, 0.5
 _SHOWN_FRAMES = 6
-
-# What ``count`` gives, in its order.
-_EXPECTED, _FOUND_AT_ALL, _MATCHED, _CONFIDENCE = range(4)
-# Figure -> what it divides by what. ``confidence`` can rise in rain, which the objects that are hard to see do not
-# survive; ``confidence_of_all`` counts 0 for them.
-_RATIOS: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {
-        "recall": (_MATCHED, _EXPECTED),
-        "precision": (_MATCHED, _FOUND_AT_ALL),
-        "confidence": (_CONFIDENCE, _MATCHED),
-        "confidence_of_all": (_CONFIDENCE, _EXPECTED),
-    }
-)
 _RESAMPLES = 2000
 _INTERVAL = (0.025, 0.975)
 
@@ -53,7 +41,6 @@ class Setting:
 
     clips: images, folders of them, videos. stride: every Nth frame of a video is taken, and all images.
     rain: a preset of ``sapnet.rain``. max_width: wider frames are scaled down before it rains; 0 for none.
-    confidence: what counts as detected. iou: overlap from which two objects are the same.
     """
 
     clips: tuple[Path, ...]
@@ -61,8 +48,6 @@ class Setting:
     seeds: tuple[int, ...] = (1, 2, 3)
     stride: int = 4
     max_width: int = 0
-    confidence: float = 0.4
-    iou: float = 0.5
 
     def frames(self) -> Iterator[tuple[str, Frame]]:
         """Names and clean frames, uint8 (H, W, 3) BGR; the same each time. Raises SapnetError."""
@@ -71,19 +56,17 @@ class Setting:
                 yield f"{clip.name} {name}", limit_width(frame, self.max_width)
 
 
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """What was found.
 
     expected: how many objects on each clean frame. counts: version of the frames (clean, rainy, derained by ...)
-    -> ``count`` of each frame, (frames, 4), its seeds added up.
-    pictures, labels: rows of a contact sheet, a few frames under the first seed's rain.
+    -> ``count`` of each frame, (frames, 4), its seeds added up. pictures: labels and rows of a contact sheet, a few
+    frames under the first seed's rain.
     """
 
     expected: list[int]
     counts: dict[str, Floats]
-    pictures: list[dict[str, Frame]] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    pictures: list[tuple[str, dict[str, Frame]]]
 
 
 def run_experiment(
@@ -97,39 +80,38 @@ def run_experiment(
     derainers: by the names that their versions shall have. on_frame: told how many frames are done, and of how many.
     Raises SapnetError, also where nothing is found on the clean frames.
     """
-    expected = [detector(clean, setting.confidence) for _, clean in setting.frames()]
+    expected = [detector(clean, CONFIDENCE) for _, clean in setting.frames()]
     found_on = [index for index, objects in enumerate(expected) if len(objects)]
     if not found_on:
         raise SapnetError(
-            f"the detector finds nothing on the {len(expected)} clean frames at confidence {setting.confidence}; "
+            f"the detector finds nothing on the {len(expected)} clean frames at confidence {CONFIDENCE}; "
             "give clips of objects that it knows"
         )
     counts: dict[str, Floats] = {name: np.zeros((len(expected), 4)) for name in (CLEAN, RAINY, *derainers)}
-    outcome = Outcome([len(objects) for objects in expected], counts)
+    outcome = Outcome([len(objects) for objects in expected], counts, [])
     shown = {found_on[at] for at in np.linspace(0, len(found_on) - 1, _SHOWN_FRAMES).round().astype(int)}
     rain = cache(partial(RainSynthesizer, setting.rain))
-    for index, ((name, clean), objects) in enumerate(zip(setting.frames(), expected, strict=True)):
+    for index, ((label, clean), objects) in enumerate(zip(setting.frames(), expected, strict=True)):
         on_frame(index, len(expected))
         for seed in setting.seeds:
             rainy = rain(*clean.shape[:2], seed).add(clean, index)[0]
             frames = {CLEAN: clean, RAINY: rainy, **{by: derain([rainy])[0].image for by, derain in derainers.items()}}
-            found = {version: detector(frame, setting.confidence) for version, frame in frames.items()}
+            found = {version: detector(frame, CONFIDENCE) for version, frame in frames.items()}
             for version, detections in found.items():
-                counts[version][index] += count(detections, objects, setting.iou)
+                counts[version][index] += count(detections, objects)
             if index in shown and seed == setting.seeds[0]:
-                boxes = {at: draw_detections(frames[at], found[at], objects, setting.iou) for at in frames}
-                outcome.pictures.append(boxes)
-                outcome.labels.append(name)
+                boxes = {version: draw_detections(frames[version], found[version], objects) for version in frames}
+                outcome.pictures.append((label, boxes))
     return outcome
 
 
-def match(found: Detections, expected: Detections, iou: float) -> NDArray[np.int64]:
+def match(found: Detections, expected: Detections) -> NDArray[np.int64]:
     """(N,): for each found object the index of the expected one that it is, -1 for none.
 
-    In order of confidence, each takes the free expected object of its class that it overlaps most, by at least ``iou``.
+    In order of confidence, each takes the free expected object of its class that it overlaps most, by at least ``IOU``.
     """
     candidates = overlaps(found.boxes, expected.boxes)
-    candidates[(found.classes[:, None] != expected.classes[None, :]) | (candidates < iou)] = -1.0
+    candidates[(found.classes[:, None] != expected.classes[None, :]) | (candidates < IOU)] = -1.0
     matched = np.full(len(found), -1)
     for index in np.argsort(-found.confidences, kind="stable").tolist() if len(expected) else ():
         best = int(candidates[index].argmax())
@@ -147,9 +129,9 @@ def overlaps(boxes: Floats, others: Floats) -> Floats:
     return _ratio(intersection, areas[:, None] + other_areas[None, :] - intersection, nothing=0.0)
 
 
-def count(found: Detections, expected: Detections, iou: float) -> Floats:
+def count(found: Detections, expected: Detections) -> Floats:
     """(4,): objects expected, found, and matched, and the sum of the matched ones' confidences; add up to pool."""
-    hits = match(found, expected, iou) >= 0
+    hits = match(found, expected) >= 0
     return np.array((len(expected), len(found), hits.sum(), found.confidences[hits].sum()), np.float64)
 
 
@@ -157,28 +139,21 @@ def summarise(counts: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
     """Version of the frames -> figure -> its value and 95 % bootstrap interval, None where they are undefined.
 
     counts: of an Outcome. ``won_back``, of derained versions: the share of the recall that rain took which deraining
-    gave back, below 0 where it took more.
+    gave back, below 0 where it took more. All versions draw the same frames.
     """
-    sums = {version: _pool(of_frames) for version, of_frames in counts.items()}
+    frames = len(counts[RAINY])
+    drawn = np.random.default_rng(0).multinomial(frames, np.full(frames, 1 / frames), size=_RESAMPLES)
+    weights = np.vstack([np.ones(frames), drawn])  # all frames, then those of each resample
     figures: dict[str, dict[str, Any]] = {}
-    for version, pooled in sums.items():
-        values = {name: _ratio(pooled[:, part], pooled[:, whole]) for name, (part, whole) in _RATIOS.items()}
+    in_rain = _ratio(*(weights @ counts[RAINY][:, [2, 0]]).T)
+    for version, of_frames in counts.items():
+        expected, found, matched, confidence = (weights @ of_frames).T
+        recall = _ratio(matched, expected)
+        values = {"recall": recall, "precision": _ratio(matched, found), "confidence": _ratio(confidence, matched)}
         if version not in (CLEAN, RAINY):
-            in_rain = _ratio(sums[RAINY][:, _MATCHED], sums[RAINY][:, _EXPECTED])
-            values["won_back"] = _ratio(values["recall"] - in_rain, 1 - in_rain)
+            values["won_back"] = _ratio(recall - in_rain, 1 - in_rain)
         figures[version] = {name: _figure(value) for name, value in values.items()}
     return figures
-
-
-def _pool(counts: Floats) -> Floats:
-    """(1 + resamples, 4): sums over all frames, then over as many drawn with replacement; counts: (frames, 4).
-
-    Equal numbers of frames draw the same ones, so that versions of the frames stay comparable.
-    """
-    frames = len(counts)
-    drawn = np.random.default_rng(0).multinomial(frames, np.full(frames, 1 / frames), size=_RESAMPLES)
-    sums: Floats = np.vstack([np.ones(frames), drawn]).astype(np.float64) @ counts
-    return sums
 
 
 def _ratio(part: Floats, whole: Floats, nothing: float = np.nan) -> Floats:
@@ -193,10 +168,10 @@ def _figure(values: Floats) -> dict[str, Any]:
     return {"value": None if np.isnan(value) else value, "interval": bounds}
 
 
-def draw_detections(frame: Frame, found: Detections, expected: Detections, iou: float) -> Frame:
+def draw_detections(frame: Frame, found: Detections, expected: Detections) -> Frame:
     """A copy of the frame with boxes: green around what was found again, red around what was missed, yellow if new."""
     picture = frame.copy()
-    partners = match(found, expected, iou).tolist()
+    partners = match(found, expected).tolist()
     boxes = [(expected.boxes[index], _RED) for index in range(len(expected)) if index not in partners]
     boxes += [(box, _YELLOW if at < 0 else _GREEN) for box, at in zip(found.boxes, partners, strict=True)]
     for box, colour in boxes:

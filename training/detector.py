@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -54,19 +53,27 @@ class Detector:
     """
 
     def __init__(self, path: Path) -> None:
-        self._session = _open_session(path)
-        nodes = self._session.get_inputs(), self._session.get_outputs()
-        inputs, outputs = ([(node.shape, node.type) for node in some] for some in nodes)
-        match inputs, outputs:
-            case [([1, 3, int(height), int(width)], "tensor(float)")], [
-                ([1, int(channels), int(rows), int(columns)], _)
-            ]:
+        try:
+            import onnxruntime
+        except ImportError as err:
+            raise SapnetError("running a detector needs onnxruntime: pip install -r requirements/dev.txt") from err
+        options = onnxruntime.SessionOptions()
+        # A small network: threads of its own would spin beside the deraining network's.
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4  # what is wrong is in our error
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as err:  # onnxruntime's errors have no common base
+            raise SapnetError(f"{path} is not a network that onnxruntime can run: {err}") from err
+        shapes = [node.shape for node in (*self._session.get_inputs(), *self._session.get_outputs())]
+        match shapes:
+            case [[1, 3, int(height), int(width)], [1, int(channels), int(rows), int(columns)]]:
                 if channels > _BOX_CHANNELS and (rows * _CELL, columns * _CELL) == (height, width):
                     self._size = width, height
                     return
         raise SapnetError(
-            f"{path} is no detector of FastestDet's layout: it has inputs {inputs} and outputs {outputs}; expected one "
-            "input [1, 3, H, W] of tensor(float) with H and W fixed, and one output [1, 5 + classes, H/16, W/16]"
+            f"{path} is no detector of FastestDet's layout: its inputs and outputs are {shapes}; expected [1, 3, H, W] "
+            "with H and W fixed, and [1, 5 + classes, H/16, W/16]"
         )
 
     def __call__(self, frame: Frame, confidence: float) -> Detections:
@@ -99,20 +106,3 @@ def decode(prediction: NDArray[np.float32], height: int, width: int, confidence:
 
 def _sigmoid(x: Floats) -> Floats:
     return 1 / (1 + np.exp(-x))
-
-
-def _open_session(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as err:
-        raise SapnetError("running a detector needs onnxruntime: pip install -r requirements/dev.txt") from err
-    if not path.is_file():
-        raise SapnetError(f"{path} is not a file; give a detector as an ONNX file")
-    options = onnxruntime.SessionOptions()
-    # A small network: threads of its own would spin beside the deraining network's.
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # what is wrong is in our error
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as err:  # onnxruntime's errors have no common base
-        raise SapnetError(f"{path} is not a network that onnxruntime can run: {err}") from err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -67,21 +68,16 @@ class TestDetector:
             Detector(tmp_path / "wrong.onnx")
 
     @pytest.mark.parametrize(
-        ("operation", "got", "made", "kind"),
+        ("operation", "got", "made"),
         [
-            ("Flatten", [1, 3, 32, 32], [1, 3072], 1),
-            ("Identity", [1, 3, 32, 32], [1, 3, 32, 32], 1),
-            ("Identity", [1, 3, 32, 32], [1, 3, 32, 32], 10),
-            ("Identity", ["N", 3, "H", "W"], ["N", 3, "H", "W"], 1),
+            ("Flatten", [1, 3, 32, 32], [1, 3072]),
+            ("Identity", [1, 3, 32, 32], [1, 3, 32, 32]),
+            ("Identity", ["N", 3, "H", "W"], ["N", 3, "H", "W"]),
         ],
     )
-    def test_another_layout_says_both_shapes(self, tmp_path, operation, got, made, kind):
+    def test_another_layout_says_both_shapes(self, tmp_path, operation, got, made):
         onnx = pytest.importorskip("onnx")
         node = onnx.helper.make_node(operation, ["frame"], ["cells"])
-        path = save_network(tmp_path / "other.onnx", [node], got, made, kind=kind)
-        with pytest.raises(SapnetError) as raised:
+        path = save_network(tmp_path / "other.onnx", [node], got, made)
+        with pytest.raises(SapnetError, match=re.escape(f"are {[got, made]}; expected [1, 3, H, W]")):
             Detector(path)
-        said = str(raised.value)
-        assert f"inputs [({got}, 'tensor(float" in said
-        assert f"outputs [({made}, 'tensor(float" in said
-        assert "expected one input [1, 3, H, W]" in said
