@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sapnet.images.frame import to_tensor
+from sapnet.media.sources import read_image
+from sapnet.rain import RainSynthesizer
 from training.config import DataConfig
 from training.datasets.augment import Image, augment_scene, compress, draw_window
-from training.datasets.cache import ImageCache
 from training.datasets.curriculum import draw_rain
-from training.datasets.layers import StreakLayers
-from training.datasets.paired import ImagePair, check_images, check_pairs, find_sets, read_pair
-from training.datasets.synthetic import find_photographs, rain_on
+from training.datasets.layers import lay_streaks, streak_layer
+from training.datasets.paired import ImagePair, check_images, check_pairs, find_photographs, find_sets, read_pair
 
 Sample = dict[str, Tensor]
 
@@ -31,6 +31,8 @@ _PAIRED = 1
 # Streaks are sized as in a photograph of this height, times a factor: most benchmarks are such photographs, and a
 # crop of them must also stand for a part of a camera frame, whose streaks have more pixels.
 _PHOTOGRAPH_HEIGHT = 321
+# Of decoded images that each process that prepares samples keeps.
+_KEPT_BYTES = 512 * 2**20
 
 
 class Stream(Dataset[Sample]):
@@ -54,9 +56,10 @@ class Stream(Dataset[Sample]):
             check_pairs(found, least)
         self.photographs = find_photographs(Path(config.clean)) if config.clean else []
         check_images(self.photographs, least)
-        self._layers = StreakLayers([*chain(*self.streaks.values())]) if self.streaks else None
+        self._layers = [streak_layer(*read_pair(pair)) for pair in chain(*self.streaks.values())]
         self._shares = _shares(len(self.pairs), bool(self.photographs), config.paired_share)
-        self._read = ImageCache().read
+        self._images: dict[Path, Image] = {}
+        self._free_bytes = _KEPT_BYTES
 
     def __len__(self) -> int:
         return self._length
@@ -98,12 +101,22 @@ class Stream(Dataset[Sample]):
         image = self._read(self.photographs[chosen])
         (clean,) = augment_scene([image[draw_window(image, crop, crop, rng)]], config.augmentation, rng)
         if self._layers and rng.random() < config.streaks_share:
-            rainy = self._layers.lay(clean, rng)
+            rainy = lay_streaks(self._layers[int(rng.integers(len(self._layers)))], clean, rng)
         else:
             rain = draw_rain(config.rain, rng)
-            image_height = _PHOTOGRAPH_HEIGHT * _draw_scale(rng)
-            rainy, _ = rain_on(clean, rain, int(rng.integers(2**31)), image_height)
+            image_height, rain_seed = _PHOTOGRAPH_HEIGHT * _draw_scale(rng), int(rng.integers(2**31))
+            rainy = RainSynthesizer(rain, crop, crop, rain_seed, image_height).add(clean, 0)[0] if rain else clean
         return compress(rainy, config.augmentation, rng), clean
+
+    def _read(self, path: Path) -> Image:
+        """uint8 (H, W, 3) BGR, not to be written to; the images that come first are kept, as far as memory goes."""
+        if path in self._images:
+            return self._images[path]
+        image = read_image(path)
+        if image.nbytes <= self._free_bytes:
+            self._images[path] = image
+            self._free_bytes -= image.nbytes
+        return image
 
 
 def _draw_scale(rng: np.random.Generator) -> float:
@@ -121,29 +134,29 @@ def _shares(paired: int, photographs: bool, each: float) -> list[float]:
     return [*[each] * paired, rest]
 
 
-class FromStep(Sampler[int]):
-    """Sample numbers of one process, from the ``step`` that the run has come to on to the end.
+class _Rest(Sampler[int]):
+    """The numbers of one process' samples from the ``begin``-th on.
 
-    Processes take turns by sample. The length is that of the whole run, as Lightning counts a resumed one.
+    Its length is that of the whole run, as Lightning counts a resumed one.
     """
 
-    def __init__(self, total: int, batch: int, step: int, rank: int, processes: int) -> None:
-        self.total, self.batch, self.step, self.rank, self.processes = total, batch, step, rank, processes
+    def __init__(self, numbers: range, begin: int) -> None:
+        self.numbers, self.begin = numbers, begin
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.step * self.batch * self.processes + self.rank, self.total, self.processes))
+        return iter(self.numbers[self.begin :])
 
     def __len__(self) -> int:
-        return self.total // self.processes
+        return len(self.numbers)
 
 
 def make_loader(stream: Stream, step: int, rank: int, processes: int) -> DataLoader[Sample]:
-    """Batches of one process from ``step`` on."""
+    """Batches of one process from ``step``, to which the run has come, on; processes take turns by sample."""
     batch, workers = stream.config.batch, stream.config.workers
     return DataLoader(
         stream,
         batch_size=batch,
-        sampler=FromStep(len(stream), batch, step, rank, processes),
+        sampler=_Rest(range(rank, len(stream), processes), step * batch),
         pin_memory=torch.cuda.is_available(),
         drop_last=True,
         num_workers=workers,

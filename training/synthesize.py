@@ -16,11 +16,11 @@ from sapnet.errors import SapnetError
 from sapnet.images.frame import psnr_y
 from sapnet.media.contact_sheet import contact_sheet
 from sapnet.media.pictures import read_image, write_image
+from sapnet.rain import RainSynthesizer
 from training.commands import make_parser, one_line_errors, table
 from training.datasets.augment import Image
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
-from training.datasets.paired import find_pairs, read_pair, refuse
-from training.datasets.synthetic import find_photographs, rain_on
+from training.datasets.paired import check_pairs, find_pairs, find_photographs, read_pair, refuse
 from training.metrics import streak_strength, true_streaks
 
 EPILOG = """
@@ -73,29 +73,16 @@ def statistics(samples: Iterable[RainySample]) -> tuple[float, ...]:
     return len(rows), *map(float, means)
 
 
-def name_photographs(folder: Path) -> dict[str, Path]:
-    """The photographs under ``folder`` by the names of what is made of them: ``night/1.jpg`` is ``night_1``.
+def synthesize(folder: Path, kind: str, seed: int, copies: int = 1) -> Iterator[tuple[str, RainySample]]:
+    """(name, sample) of every photograph in a folder, whole, ``copies`` times in different rain of this kind.
 
-    Raises ImageFormatError that lists those whose names would be equal.
+    Raises ImageFormatError that lists photographs whose names would be equal.
     """
-    named: dict[str, Path] = {}
-    problems = []
-    for path in find_photographs(folder):
-        name = "_".join(path.relative_to(folder).with_suffix("").parts)
-        if named.setdefault(name, path) is not path:
-            problems.append(f"{path}: {named[name]} is called {name}, too")
-    refuse("photographs whose rainy images would have one name; rename or move away", problems)
-    return named
-
-
-def synthesize(
-    photographs: Mapping[str, Path], kind: str, seed: int, copies: int = 1
-) -> Iterator[tuple[str, RainySample]]:
-    """(name, sample) of every photograph, whole, ``copies`` times in different rain of this kind.
-
-    photographs: by the names of what is made of them.
-    """
-    for number, (stem, path) in enumerate(photographs.items()):
+    photographs = find_photographs(folder)
+    names = ["_".join(path.relative_to(folder).with_suffix("").parts) for path in photographs]
+    twice = [str(path) for path, name in zip(photographs, names, strict=True) if names.count(name) > 1]
+    refuse("photographs whose rainy images would have one name; rename or move away", twice)
+    for number, (stem, path) in enumerate(zip(names, photographs, strict=True)):
         clean = read_image(path)
         for copy in range(copies):
             name = stem if copies == 1 else f"{stem}_{copy + 1}"
@@ -127,14 +114,19 @@ def make_sheet(photographs: Sequence[Path], seed: int, path: Path) -> None:
 
 
 def _rain(clean: Image, kind: str, rng: np.random.Generator) -> RainySample:
-    rain = draw_rain(kind, rng)
-    rainy, misty = rain_on(clean, rain, int(rng.integers(2**31)))
-    return RainySample(rainy, clean, true_streaks(rainy, misty))
+    rain, seed = draw_rain(kind, rng), int(rng.integers(2**31))
+    if rain is None:
+        return RainySample(clean, clean, true_streaks(clean, clean))
+    height, width = clean.shape[:2]
+    synthesizer = RainSynthesizer(rain, height, width, seed)
+    rainy, _ = synthesizer.add(clean, 0)
+    return RainySample(rainy, clean, true_streaks(rainy, synthesizer.add_mist(clean)))
 
 
 def _read_samples(folder: Path) -> Iterator[RainySample]:
-    for pair in find_pairs(folder):
-        rainy, clean = read_pair(pair)
+    pairs = find_pairs(folder)
+    check_pairs(pairs)
+    for rainy, clean in map(read_pair, pairs):
         yield RainySample(rainy, clean, true_streaks(rainy, clean))
 
 
@@ -158,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sheet:
         make_sheet(find_photographs(args.photographs), args.seed, args.sheet)
     if args.output:
-        made = synthesize(name_photographs(args.photographs), args.rain, args.seed, args.copies)
+        made = synthesize(args.photographs, args.rain, args.seed, args.copies)
         sets[str(args.output)] = write_set(made, args.output)
     sets |= {str(folder): _read_samples(folder) for folder in args.compare}
     if sets:

@@ -14,7 +14,7 @@ import torch
 from sapnet.errors import ImageFormatError
 from training.config import DataConfig
 from training.datasets.augment import Augmentation
-from training.stream import FromStep, Stream, make_loader
+from training.stream import Stream, make_loader
 
 PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0, dry=0)
 
@@ -40,8 +40,9 @@ def test_a_later_start_yields_the_same_batches(photographs: Path) -> None:
     assert all(torch.equal(one["rainy"], other["rainy"]) for one, other in zip(whole[4:], rest, strict=True))
 
 
-def test_processes_share_the_stream() -> None:
-    numbers = [list(FromStep(24, 2, 1, rank, 3)) for rank in range(3)]
+def test_processes_share_the_stream(photographs: Path) -> None:
+    stream = stream_of(photographs, steps=12)
+    numbers = [list(make_loader(stream, 1, rank, 3).sampler) for rank in range(3)]
     assert sorted(chain(*numbers)) == list(range(6, 24))
     assert len({len(of_rank) for of_rank in numbers}) == 1
 

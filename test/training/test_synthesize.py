@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from sapnet.media.sources import read_image
+from sapnet.rain import RainConfig, StreakLayer
 from training.datasets.paired import ImagePair, check_pairs, read_pair
 from training.metrics import true_streaks
-from training.synthesize import RainySample, main, name_photographs, statistics, synthesize
+from training.synthesize import RainySample, main, statistics, synthesize
 
 
 def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_p
     pairs = [ImagePair(name, tmp_path / "rainy" / f"{name}.png", tmp_path / "clean" / f"{name}.png") for name in names]
     check_pairs(pairs)
     assert sorted(path.stem for path in (tmp_path / "streaks").iterdir()) == names
-    made = dict(synthesize(name_photographs(photographs), "heavy", seed=0, copies=2))
+    made = dict(synthesize(photographs, "heavy", seed=0, copies=2))
     for pair in pairs:
         rainy, clean = read_pair(pair)
         mask = cv2.imread(str(tmp_path / "streaks" / f"{pair.name}.png"), cv2.IMREAD_UNCHANGED)
@@ -41,6 +42,14 @@ def test_statistics_leave_dry_samples_out_and_tell_upright_streaks_from_others()
     assert (images, brightness, dx, dy) == (1, 40, 2 * 40 / 8, 0)
     assert share == pytest.approx(1 / 9)
     assert psnr == pytest.approx(10 * np.log10(255**2 * 9 / (40 * 218.98 / 255) ** 2), abs=0.01)
+
+
+def test_mist_is_no_streak(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faint = StreakLayer(count=1, length=0.1, width=0.01, brightness=1)
+    monkeypatch.setattr("training.synthesize.draw_rain", lambda *_: RainConfig(layers=(faint,), mist=0.5))
+    _, sample = next(synthesize(photographs, "light", 0))
+    assert np.abs(sample.rainy.astype(int) - sample.clean).mean() > 10
+    assert not sample.streaks.any()
 
 
 def test_sheet_shows_24_samples(photographs: Path, tmp_path: Path) -> None:
@@ -65,7 +74,6 @@ def test_photographs_of_one_name_in_several_folders_are_kept_apart(tmp_path: Pat
     [
         (["nowhere", "out"], "no such folder"),
         (["."], "nothing to write"),
-        ([".", "out", "--copies", "0"], "--copies"),
         ([".", "out", "--seed", "-1"], "at least 0, got '-1'"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sapnet.errors import ImageFormatError
-from training.datasets.paired import ImagePair, check_pairs, find_pairs, find_sets, read_pair, set_folders
+from training.datasets.paired import ImagePair, check_pairs, find_pairs, find_sets, set_folders
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -45,7 +45,6 @@ LAYOUTS = {
     "rainy and clean": (("rainy/1.png", "clean/1.jpg"), ("1", "rainy/1.png", "clean/1.jpg")),
     "input and target": (("input/1.png", "target/1.png"), ("1", "input/1.png", "target/1.png")),
     "capitals": (("Rain/A.PNG", "GT/a.png"), ("A", "Rain/A.PNG", "GT/a.png")),
-    "one known name": (("data/1.png", "gt/1.png"), ("1", "data/1.png", "gt/1.png")),
     "masks beside it": (
         ("rainy/1.png", "clean/1.png", "streak_mask/1.png"),
         ("1", "rainy/1.png", "clean/1.png"),
@@ -66,7 +65,10 @@ LAYOUTS = {
         ("rain/norain-1.png", "norain/norain-1.png"),
         ("norain-1", "rain/norain-1.png", "norain/norain-1.png"),
     ),
-    "Rain12": (("rainy/1.png", "groundtruth/1.png"), ("1", "rainy/1.png", "groundtruth/1.png")),
+    "flat beside photographs": (
+        ("rain-1.png", "norain-1.png", "clean/7.png"),
+        ("rain-1", "rain-1.png", "norain-1.png"),
+    ),
     "Rain12 flat": (("001_in.png", "001_GT.png"), ("001_in", "001_in.png", "001_GT.png")),
     "Rain200H": (
         ("rain/norain-1x2.png", "norain/norain-1.png"),
@@ -81,14 +83,6 @@ def test_published_layouts(layout, tmp_path):
     assert named(make(tmp_path, *files)) == [pair]
 
 
-def test_several_rainy_images_of_one_clean_one(tmp_path):
-    make(tmp_path, "norain-1.png", "rain-1.png", "rain-1x2.png")
-    assert [(pair.name, pair.clean.name) for pair in find_pairs(tmp_path)] == [
-        ("rain-1", "norain-1.png"),
-        ("rain-1x2", "norain-1.png"),
-    ]
-
-
 def test_rain1400_has_fourteen_of_each_in_natural_order(tmp_path):
     rainy = [f"rainy_image/{scene}_{kind}.jpg" for scene in (1, 2, 10) for kind in range(1, 15)]
     make(tmp_path, *rainy, *(f"ground_truth/{scene}.jpg" for scene in (1, 2, 10)))
@@ -100,24 +94,21 @@ def test_rain1400_has_fourteen_of_each_in_natural_order(tmp_path):
 
 
 def test_lists_everything_that_does_not_pair_up(tmp_path):
-    make(tmp_path, "rainy/1.png", "clean/1.png", "rainy/2.png", "clean/3.png", "rainy/4.png", "rainy/1.jpg")
+    make(tmp_path, "rainy/1.png", "clean/1.png", "rainy/2.png", "clean/3.png", "rainy/1.jpg")
     title, *lines = problems(tmp_path)
     assert title.startswith(f"{tmp_path} does not pair up")
     assert lines == [
         f"{tmp_path}/rainy/2.png: no clean image of that name",
-        f"{tmp_path}/rainy/4.png: no clean image of that name",
         f"{tmp_path}/clean/3.png: no rainy image of that name",
-        f"{tmp_path}/rainy/1.png: 1.jpg lies beside it",
+        f"{tmp_path}/rainy/1.jpg: two images have this name",
+        f"{tmp_path}/rainy/1.png: two images have this name",
     ]
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ((), "holds 0 images"),
-        (("1.png", "2.png"), "holds 2 images"),
         (("train/1.png", "test/1.png"), "holds 0 images, test/ with 1, train/ with 1"),
-        (("train/day/1.png",), "holds 0 images, train/ with 0"),
         (("rainy/1.png", "input/1.png", "clean/1.png"), "input/ with 1, rainy/ with 1"),
     ],
 )
@@ -137,10 +128,9 @@ class TestSets:
         assert set_folders(tmp_path / "test") == folders
         assert list(find_sets([tmp_path / "test"])) == ["Rain12", "Rain100H", "Rain100L"]
 
-    def test_names_are_as_long_as_it_takes_to_differ(self, tmp_path):
-        for place in ("a", "b"):
-            make(tmp_path / place / "set", "rainy/1.png", "clean/1.png")
-        assert list(find_sets([tmp_path / "a" / "set", tmp_path / "b" / "set"])) == ["a/set", "b/set"]
+    def test_sets_whose_folders_have_one_name_are_told_apart(self, tmp_path):
+        folders = [str(make(tmp_path / place / "set", "rainy/1.png", "clean/1.png")) for place in ("a", "b")]
+        assert list(find_sets(folders)) == folders
 
 
 def test_check_lists_all_that_is_wrong(tmp_path):
@@ -159,12 +149,9 @@ def test_check_lists_all_that_is_wrong(tmp_path):
     with pytest.raises(ImageFormatError) as caught:
         check_pairs(pairs)
     _, *lines = str(caught.value).split("\n  ")
-    small, damaged, no_image, missing = pairs[0], pairs[2].clean, pairs[3].rainy, pairs[4].rainy
-    assert [line.partition(" ")[0] for line in lines] == [
-        str(path) for path in (small.rainy, small.clean, damaged, no_image, missing, pairs[1].rainy)
-    ]
+    small, others = pairs[0], (pairs[2].clean, pairs[3].rainy, pairs[4].rainy, pairs[1].rainy)
+    for path, line in zip((small.rainy, small.clean, *others), lines, strict=True):
+        assert str(path) in line
     assert lines[0].endswith("is 15x20, expected at least 16x16")
     assert "is 20x20, its clean image" in lines[-1]
     assert lines[-1].endswith("is 16x20")
-    with pytest.raises(ImageFormatError, match=r"is 20x20, its clean image .* is 16x20"):
-        read_pair(pairs[1])
