@@ -20,7 +20,7 @@ from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
 from training.datasets.paired import ImagePair, check_pairs, find_pairs, read_pair, set_folders, short_names
 from training.metrics import Image, Plane, true_streaks
-from training.scores import FIGURES, QUALITY, Method, Score, network, rainy_input, results, score
+from training.scores import Method, Score, network, rainy_input, results, score
 
 _DESCRIPTION = """\
 Score weights, or images that another program wrote, on paired data sets: PSNR (dB) and SSIM on Y and on RGB, means
@@ -36,7 +36,7 @@ examples:
   python -m training.evaluate --weights sapnet_fast --data Rain12 --every-stage
   python -m training.evaluate --results derained/ --data Rain1400 --json > scores.json
 """
-# Heading and digits after the point of each of FIGURES.
+# Of the figures that are shown: heading and digits after the point.
 _COLUMNS: Mapping[str, tuple[str, int]] = {
     "psnr_y": ("PSNR Y", 2),
     "ssim_y": ("SSIM Y", 3),
@@ -66,11 +66,22 @@ class SetReport:
 @one_line_errors("evaluate")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.stages and args.every_stage:
-        parser.error("argument --every-stage: not allowed with argument --stages")
-    reports = _measure(args)
+    args = _parser().parse_args(argv)
+    # Every image is read once before anything is scored.
+    names = short_names(str(each) for folder in args.data for each in set_folders(folder))
+    reports = [SetReport(name, folder, find_pairs(Path(folder))) for folder, name in names.items()]
+    check_pairs([pair for report in reports for pair in report.pairs])
+    with counting_bar() as progress:
+        for report, method in _methods(args, reports):
+            task = progress.add_task(f"{report.name}: {method.name}", total=len(report.pairs))
+            report.scores.append(score(method, report.pairs, on_image=partial(progress.advance, task)))
+            progress.remove_task(task)
+            if args.sheet and method.source:
+                _add_pictures(report)
+    if args.sheet:
+        shown = [(report, name) for report in reports for name in report.pictures]
+        rows = [report.pictures[name] for report, name in shown]
+        contact_sheet(rows, args.sheet, [_label(*one) for one in shown])
     print(_to_json(reports) if args.json else "\n\n".join(map(_to_markdown, reports)))
     return 0
 
@@ -78,22 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("evaluate", _DESCRIPTION, _EXAMPLES)
     add = parser.add_argument
-    add(
-        "--data",
-        nargs="+",
-        required=True,
-        type=Path,
-        metavar="FOLDER",
-        help="data sets of pairs, as published, RAINY:CLEAN, or folders of such sets",
-    )
-    add(
-        "--results",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="derained images named as the rainy ones; of several data sets in a folder of each one's name",
-    )
+    data = "data sets of pairs, as published, or folders of such sets"
+    add("--data", nargs="+", required=True, type=Path, metavar="FOLDER", help=data)
+    named = "derained images named as the rainy ones; of several data sets in a folder of each one's name"
+    add("--results", nargs="+", default=[], type=Path, metavar="DIR", help=named)
     add_networks(parser, default=())
     parser.set_defaults(precision="fp32")
     add("--every-stage", action="store_true", help="score the result after each of the weights' stages")
@@ -109,57 +108,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(args: argparse.Namespace) -> list[SetReport]:
-    """Score all that was asked for, and write the sheet. Raises SapnetError, ValueError."""
-    reports = _open_data(args.data)
-    with counting_bar() as progress:
-        for report, method, is_shown in _methods(args, reports):
-            task = progress.add_task(f"{report.name}: {method.name}", total=len(report.pairs))
-            report.scores.append(score(method, report.pairs, on_image=partial(progress.advance, task)))
-            progress.remove_task(task)
-            if args.sheet and is_shown:
-                _add_pictures(report)
-    if args.sheet:
-        shown = [(report, name) for report in reports for name in report.pictures]
-        rows = [report.pictures[name] for report, name in shown]
-        contact_sheet(rows, args.sheet, [_label(*one) for one in shown])
-    return reports
-
-
-def _open_data(folders: Sequence[Path]) -> list[SetReport]:
-    """The data sets, every image of them read once. Raises ImageFormatError."""
-    names = short_names(str(each) for folder in folders for each in set_folders(folder))
-    reports = [SetReport(name, folder, find_pairs(Path(folder))) for folder, name in names.items()]
-    check_pairs([pair for report in reports for pair in report.pairs])
-    return reports
-
-
-def _methods(args: argparse.Namespace, reports: Sequence[SetReport]) -> Iterator[tuple[SetReport, Method, bool]]:
-    """What is to be scored on which data set, networks open as long as they are needed, and whether the sheet shows it.
+def _methods(args: argparse.Namespace, reports: Sequence[SetReport]) -> Iterator[tuple[SetReport, Method]]:
+    """What is to be scored on which data set, networks open as long as they are needed.
 
     Raises SapnetError, ValueError.
     """
-    yield from ((report, rainy_input(), False) for report in reports)
+    yield from ((report, rainy_input()) for report in reports)
     weights = args.weights or ([] if args.results else ["sapnet_fast"])
     names = short_names([*map(str, args.results), *weights])
     for folder in args.results:
         for report in reports:
-            inside = folder / Path(report.folder).resolve().name
-            place = inside if inside.is_dir() or len(reports) > 1 else folder
-            yield report, results(place, report.pairs, names[str(folder)], args.mask_threshold), True
-    for source in dict.fromkeys(weights):
-        counts = _stage_counts(args, source)
-        for stages in counts:
-            with derainer_from(args, weights=source, stages=stages, mask_threshold=args.mask_threshold) as derainer:
+            place = folder / Path(report.folder).resolve().name if len(reports) > 1 else folder
+            yield report, results(place, report.pairs, names[str(folder)], args.mask_threshold)
+    for source in weights:
+        stages = [args.stages]
+        if args.every_stage:
+            with derainer_from(args, weights=source) as derainer:
+                stages = [*range(1, derainer.stages + 1)]
+        for count in stages:
+            with derainer_from(args, weights=source, stages=count, mask_threshold=args.mask_threshold) as derainer:
                 method = network(derainer, names[source])
-                yield from ((report, method, stages == counts[-1]) for report in reports)
-
-
-def _stage_counts(args: argparse.Namespace, weights: str) -> Sequence[int]:
-    if not args.every_stage:
-        return [args.stages]
-    with derainer_from(args, weights=weights) as derainer:
-        return range(1, derainer.stages + 1)
+                yield from ((report, method) for report in reports)
 
 
 def _add_pictures(report: SetReport) -> None:
@@ -195,11 +164,9 @@ def _to_markdown(report: SetReport) -> str:
 
 
 def _cells(score: Score) -> list[str]:
-    """A method's name, stages and figures; none of a mask where the method has none."""
-    method = score.method
-    shown = FIGURES if method.mask_threshold is not None else QUALITY
-    cells = [f"{score.figures[name]:.{digits}f}" if name in shown else "" for name, (_, digits) in _COLUMNS.items()]
-    return [method.name, str(method.stages or ""), *cells]
+    """A method's name, stages and figures."""
+    figures = [f"{score.figures[name]:.{digits}f}" for name, (_, digits) in _COLUMNS.items()]
+    return [score.method.name, str(score.method.stages or ""), *figures]
 
 
 def _to_json(reports: Sequence[SetReport]) -> str:
@@ -226,7 +193,7 @@ def _score_as_json(score: Score) -> dict[str, Any]:
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: figures[name] if math.isfinite(figures[name]) else None for name in FIGURES}
+    return {name: figures[name] if math.isfinite(figures[name]) else None for name in _COLUMNS}
 
 
 if __name__ == "__main__":

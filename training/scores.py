@@ -10,7 +10,6 @@ from types import MappingProxyType
 import numpy as np
 
 from sapnet import Derainer
-from sapnet.errors import ImageFormatError
 from sapnet.images.frame import psnr, psnr_y
 from sapnet.media.sources import read_image
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, streak_mask
@@ -29,8 +28,6 @@ from training.metrics import (
 _MEASURES: Mapping[str, Callable[[Image, Image], float]] = MappingProxyType(
     {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr, "ssim_rgb": ssim_rgb}
 )
-QUALITY = tuple(_MEASURES)
-FIGURES = (*QUALITY, "precision", "recall", "f1", "matthews")
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,13 @@ class Method:
     """Something that derains the rainy images of pairs.
 
     name: in tables. derain: a pair and its rainy image, uint8 (H, W, 3) BGR -> the derained image and the streak mask,
-    uint8 (H, W), 0 or 255. source: the weights or folder as given. mask_threshold: of ``streaks``. stages: recurrences
-    that are run. backend: such as ``openvino fp32``. The last four are None where there is no such thing.
+    uint8 (H, W), 0 or 255. source: the weights or folder as given. stages: recurrences that are run. backend: such as
+    ``openvino fp32``. The last three are None where there is no such thing.
     """
 
     name: str
     derain: Callable[[ImagePair, Image], tuple[Image, Plane]]
     source: str | None = None
-    mask_threshold: int | None = None
     stages: int | None = None
     backend: str | None = None
 
@@ -63,7 +59,7 @@ def network(derainer: Derainer, name: str = "derained") -> Method:
         return derained.image, derained.streak_mask
 
     backend = f"{derainer.backend_name} {derainer.precision}"
-    return Method(name, derain, derainer.weights, derainer.mask_threshold, derainer.stages, backend)
+    return Method(name, derain, derainer.weights, derainer.stages, backend)
 
 
 def results(
@@ -74,31 +70,24 @@ def results(
     The mask is where luma(rainy) - luma(result), rounded, is above ``mask_threshold``. All images are read once
     beforehand: raises ImageFormatError that lists what is missing, unreadable or of the wrong size.
     """
-    paths = _find_results(folder, pairs)
+    by_stem = {path.stem.lower(): path for path in images_in(folder)}
+    missing = [pair.rainy.name for pair in pairs if pair.rainy.stem.lower() not in by_stem]
+    refuse(f"{folder} lacks results; name them as the rainy images", [f"no result for {name}" for name in missing])
+    paths = {pair: by_stem[pair.rainy.stem.lower()] for pair in pairs}
+    check_pairs([ImagePair(pair.name, path, pair.clean) for pair, path in paths.items()])
 
     def derain(pair: ImagePair, rainy: Image) -> tuple[Image, Plane]:
         derained = read_image(paths[pair])
         return derained, streak_mask(streak_strength(rainy, derained), mask_threshold)
 
-    return Method(name, derain, str(folder), mask_threshold)
-
-
-def _find_results(folder: Path, pairs: Sequence[ImagePair]) -> Mapping[ImagePair, Path]:
-    if not folder.is_dir():
-        raise ImageFormatError(f"{folder}: no such folder of results")
-    by_name = {key: path for path in images_in(folder) for key in (path.stem.lower(), path.name)}
-    found = {pair: by_name.get(pair.rainy.name) or by_name.get(pair.rainy.stem.lower()) for pair in pairs}
-    problems = [f"no result for {pair.rainy.name}" for pair, path in found.items() if path is None]
-    refuse(f"{folder} lacks results; name them as the rainy images", problems)
-    paths = {pair: path for pair, path in found.items() if path is not None}
-    check_pairs([ImagePair(pair.name, path, pair.clean) for pair, path in paths.items()])
-    return paths
+    return Method(name, derain, str(folder))
 
 
 @dataclass(frozen=True)
 class Score:
-    """Figures of a method by the names of ``FIGURES`` and of ``mask_figures``; an infinite PSNR if images are equal.
+    """Figures of a method by their names: PSNR and SSIM on Y and on RGB, and those of ``mask_figures``.
 
+    PSNR is infinite where images are equal.
     images: of each image by its pair's name. figures: means over images of PSNR and SSIM, and of the mask over all
     pixels of all images.
     """
@@ -122,5 +111,5 @@ def score(method: Method, pairs: Sequence[ImagePair], on_image: Callable[[], Non
         images[pair.name] = {**quality, **mask_figures(counts)}
         pooled += counts
         on_image()
-    means = {name: float(np.mean([figures[name] for figures in images.values()])) for name in QUALITY}
+    means = {name: float(np.mean([figures[name] for figures in images.values()])) for name in _MEASURES}
     return Score(method, images, {**means, **mask_figures(pooled)})
