@@ -8,19 +8,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import yaml
 from jsonargparse import ArgumentParser
 
 from sapnet.errors import SapnetError
 from sapnet.model.weights import read_metadata
 from training.commands import one_line_errors, table
-from training.config import TrainConfig
+from training.config import LossConfig, TrainConfig
 from training.train import read_config
-
-if TYPE_CHECKING:
-    from training.callbacks import StopInOrder
 
 DEFAULT_TERMS = ("edge=0.2", "urss=0.1", "ubs=0.1", "pcl=0.1")
 NEEDED_DB = 0.1
@@ -39,41 +37,33 @@ def ablate(
     config: of the runs, which go to folders in its output. Raises SapnetError or ValueError, also where a run was
     stopped: with equal arguments the next call goes on from there.
     """
-    from training.callbacks import StopInOrder
-    from training.losses.combined import TERMS
-
-    if unknown := [name for name in terms if name not in TERMS]:
-        raise ValueError(f"unknown term {unknown[0]!r}; expected one of {', '.join(TERMS)}")
     if not config.data.validation:
         raise ValueError("data.validation is empty: name pairs that tell what a term is worth")
     none: dict[str, Any] = dict.fromkeys(terms, 0.0)
-    runs = [("none", "none", none), *((name, f"{name}_{terms[name]:g}", {**none, name: terms[name]}) for name in terms)]
+    losses = {"none": none, **{f"{name}_{terms[name]:g}": {**none, name: terms[name]} for name in terms}}
     # All of them now: a wrong setting is to be said before the first run.
-    settings = [
-        (name, _settings(config, loss, seed, f"{folder}_seed{seed}")) for seed in seeds for name, folder, loss in runs
+    runs = [
+        [
+            replace(config, loss=replace(config.loss, **loss), seed=seed, output=f"{config.output}/{name}_seed{seed}")
+            for name, loss in losses.items()
+        ]
+        for seed in seeds
     ]
-    stop = StopInOrder()
-    scores: dict[str, list[float]] = {name: [] for name, *_ in runs}
-    for name, run in settings:
-        scores[name].append(_psnr(run, stop, command))
-    return scores
+    scores = [[_psnr(run, command) for run in of_seed] for of_seed in runs]
+    return {name: list(values) for name, values in zip(("none", *terms), zip(*scores, strict=True), strict=True)}
 
 
-def _settings(config: TrainConfig, loss: Mapping[str, Any], seed: int, folder: str) -> TrainConfig:
-    output = str(Path(config.output) / folder)
-    return replace(config, loss=replace(config.loss, **loss), seed=seed, output=output)
-
-
-def _psnr(config: TrainConfig, stop: StopInOrder, command: str) -> float:
+def _psnr(config: TrainConfig, command: str) -> float:
     """Of a run, which is done as far as it is not done yet."""
-    from training.run import LAST, holds_run_of, steps_done, train
+    # Lightning takes seconds to import: after the arguments are known to be right.
+    from training.run import LAST, SETTINGS, plain, steps_done, train
 
     output = Path(config.output)
     begun = (output / LAST).is_file()
-    if begun and not holds_run_of(config):
+    if begun and {**yaml.safe_load((output / SETTINGS).read_text()), "output": config.output} != plain(config):
         raise ValueError(f"{output} holds a run with other settings; choose another output, or remove it")
-    path = train(config, resume=begun, command=command, stop=stop)
-    if stop.asked or steps_done(output) < config.optimizer.steps:
+    path = train(config, resume=begun, command=command)
+    if steps_done(output) < config.optimizer.steps:
         raise SapnetError("stopped; what is done is kept, and the same command goes on from there")
     return float(json.loads(read_metadata(path)["metrics"])["val/psnr"])
 
@@ -81,9 +71,11 @@ def _psnr(config: TrainConfig, stop: StopInOrder, command: str) -> float:
 def _term(text: str) -> tuple[str, float]:
     name, _, weight = text.partition("=")
     try:
-        return name, float(weight)
+        if name in LossConfig.__dataclass_fields__:
+            return name, float(weight)
     except ValueError:
-        raise ValueError(f"--terms: got {text!r}, expected NAME=WEIGHT, as in {DEFAULT_TERMS[0]}") from None
+        pass
+    raise ValueError(f"--terms: got {text!r}, expected NAME=WEIGHT of a term of the loss, as in {DEFAULT_TERMS[0]}")
 
 
 @one_line_errors("ablate")

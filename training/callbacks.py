@@ -20,13 +20,12 @@ class StopInOrder(L.Callback):
 
     Set up once Lightning has set up its own handling, which would break off the run without writing anything.
     max_time: seconds of training after which the run ends likewise, however long it ran before it was resumed, which
-    Lightning's own timer would count; 0 for no limit. asked: whether a signal has come.
+    Lightning's own timer would count; 0 for no limit.
     """
 
-    def __init__(self, max_time: float = 0.0) -> None:
+    def __init__(self, max_time: float) -> None:
         self._max_time = max_time or math.inf
-        self._end = math.inf
-        self.asked = False
+        self._asked = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -35,7 +34,7 @@ class StopInOrder(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         # Processes that went on without the others would wait for them for ever.
-        over = self.asked or time.monotonic() >= self._end
+        over = self._asked or time.monotonic() >= self._end
         trainer.should_stop |= trainer.strategy.reduce_boolean_decision(over, all=False)
         # Told to stop, Lightning validates first. After the last step it would not: the metrics would be of another.
         trainer.should_stop |= trainer.global_step >= trainer.max_steps
@@ -45,7 +44,7 @@ class StopInOrder(L.Callback):
             signal.signal(*self._before.popitem())
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self._asked = True
         signal.signal(number, self._before.pop(number))
 
 
@@ -67,10 +66,14 @@ class Throughput(L.Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self._restart()
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._restart()
+        self._begin = self._free = time.monotonic()
+        self._waited, self._steps = 0.0, 0
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # Validation is neither training nor waiting.
+        self.on_train_start(trainer, module)
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         self._waited += time.monotonic() - self._free
@@ -88,12 +91,4 @@ class Throughput(L.Callback):
                 names = ("train/loss", "val/psnr", *figures)
                 said = "  ".join(f"{name} {float(shown[name]):.4g}" for name in names if name in shown)
                 print(f"step {trainer.global_step} of {trainer.max_steps}  {said}", file=sys.stderr)
-            self._restart()
-
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        # Validation is neither training nor waiting.
-        self._restart()
-
-    def _restart(self) -> None:
-        self._begin = self._free = time.monotonic()
-        self._waited, self._steps = 0.0, 0
+            self.on_train_start(trainer, module)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import Literal
 
 from sapnet.config import PRESETS
 from training.datasets.augment import Augmentation
 from training.datasets.curriculum import RAIN_KINDS
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,16 @@ class DataConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if not (self.clean or self.paired):
-            raise ValueError("data.clean and data.paired are both empty: name photographs or pairs to learn from")
-        if not 0 <= self.paired_share < 1:
-            raise ValueError(f"data.paired_share must be at least 0 and below 1, got {self.paired_share!r}")
-        if not 0 <= self.streaks_share <= 1:
-            raise ValueError(f"data.streaks_share must be 0 to 1, got {self.streaks_share!r}")
-        if self.streaks and not self.clean:
-            raise ValueError("data.streaks needs data.clean: name the photographs to lay the streaks on")
-        if self.rain not in RAIN_KINDS:
-            raise ValueError(f"data.rain must be one of {', '.join(RAIN_KINDS)}, got {self.rain!r}")
-        for name in ("crop", "final_crop"):
-            _check(f"data.{name}", getattr(self, name), 32)
-        _check("data.batch", self.batch, 1)
-        _check("data.workers", self.workers, 0)
-        _check("data.validation_images", self.validation_images, 1)
+        _check(self.clean or self.paired, "data.clean and data.paired are both empty: name photographs or pairs")
+        _check(self.clean or not self.streaks, "data.streaks needs data.clean: name photographs to lay the streaks on")
+        _check(self.rain in RAIN_KINDS, f"data.rain must be one of {', '.join(RAIN_KINDS)}", self.rain)
+        _check(0 <= self.paired_share < 1, "data.paired_share must be at least 0 and below 1", self.paired_share)
+        _check(0 <= self.streaks_share <= 1, "data.streaks_share must be 0 to 1", self.streaks_share)
+        crops = (self.crop, self.final_crop)
+        _check(min(crops) >= 32, "data.crop and data.final_crop must be 32 or more", crops)
+        _check(self.batch >= 1, "data.batch must be 1 or more", self.batch)
+        _check(self.workers >= 0, "data.workers must be 0 or more", self.workers)
+        _check(self.validation_images >= 1, "data.validation_images must be 1 or more", self.validation_images)
 
 
 @dataclass(frozen=True)
@@ -89,16 +85,11 @@ class LossConfig:
     teacher: str = ""
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if isinstance(value, float | int) and value < 0:
-                raise ValueError(f"loss.{one.name} must not be negative, got {value!r}")
-        if not (self.ssim or self.l1):
-            raise ValueError("loss.ssim and loss.l1 are both 0: nothing would pull towards the clean image")
-        if not (self.first_stage or self.last_stage):
-            raise ValueError("loss.first_stage and loss.last_stage are both 0: no stage would be trained")
-        if self.distill and not self.teacher:
-            raise ValueError("loss.distill needs loss.teacher: name the weights to follow")
+        numbers = {name: value for name, value in vars(self).items() if not isinstance(value, str)}
+        _check(min(numbers.values()) >= 0, "the weights of loss must not be negative", numbers)
+        _check(self.ssim or self.l1, "loss.ssim and loss.l1 are both 0: nothing would pull towards the clean image")
+        _check(self.first_stage or self.last_stage, "loss.first_stage and last_stage are both 0: no stage is trained")
+        _check(self.teacher or not self.distill, "loss.distill needs loss.teacher: name the weights to follow")
 
 
 @dataclass(frozen=True)
@@ -117,16 +108,13 @@ class OptimizerConfig:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
-        _check("optimizer.steps", self.steps, 1)
-        _check("optimizer.warmup", self.warmup, 0)
-        if self.warmup > self.steps:
-            raise ValueError(f"optimizer.warmup must not be above optimizer.steps, got {self.warmup} of {self.steps}")
-        if not 0 < self.final_lr <= self.lr:
-            raise ValueError(f"expected 0 < optimizer.final_lr <= optimizer.lr, got {self.final_lr!r} and {self.lr!r}")
-        if self.clip <= 0 or self.weight_decay < 0:
-            raise ValueError("optimizer.clip must be above 0 and optimizer.weight_decay not below it")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"optimizer.ema must be 0 or more and below 1, got {self.ema!r}")
+        _check(self.steps >= 1, "optimizer.steps must be 1 or more", self.steps)
+        _check(0 <= self.warmup <= self.steps, f"optimizer.warmup must be 0 to {self.steps}, the steps", self.warmup)
+        rates = (self.final_lr, self.lr)
+        _check(0 < self.final_lr <= self.lr, "expected 0 < optimizer.final_lr <= optimizer.lr", rates)
+        _check(self.weight_decay >= 0, "optimizer.weight_decay must not be negative", self.weight_decay)
+        _check(self.clip > 0, "optimizer.clip must be above 0", self.clip)
+        _check(0 <= self.ema < 1, "optimizer.ema must be 0 or more and below 1", self.ema)
 
 
 @dataclass(frozen=True)
@@ -142,7 +130,7 @@ class TrainConfig:
     init: str = ""
     output: str = "runs/sapnet_fast"
     seed: int = 0
-    precision: str = "bf16-mixed"
+    precision: Precision = "bf16-mixed"
     validate_every: int = 1000
     checkpoint_every: int = 1000
     data: DataConfig = field(default_factory=DataConfig)
@@ -150,15 +138,12 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        _check("seed", self.seed, 0)
-        _check("validate_every", self.validate_every, 1)
-        _check("checkpoint_every", self.checkpoint_every, 1)
+        _check(self.preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}", self.preset)
+        _check(self.seed >= 0, "seed must be 0 or more", self.seed)
+        every = min(self.validate_every, self.checkpoint_every)
+        _check(every >= 1, "validate_every and checkpoint_every must be 1 or more", every)
 
 
-def _check(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be {least} or more, got {value!r}")
+def _check(holds: object, expected: str, got: object = None) -> None:
+    if not holds:
+        raise ValueError(expected if got is None else f"{expected}, got {got!r}")

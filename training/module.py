@@ -36,26 +36,15 @@ class DerainingModule(L.LightningModule):
     the sets' mean. The state is the network's alone.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        stream: Stream | None = None,
-        validation: Mapping[str, Sequence[ImagePair]] | None = None,
-    ) -> None:
+    def __init__(self, config: TrainConfig, stream: Stream, validation: Mapping[str, Sequence[ImagePair]]) -> None:
         """stream: of the whole run. validation: pairs of each validation set by its name; batches are their numbers."""
         super().__init__()
-        self.config = config
-        self.stream = stream
+        self.config, self.stream, self.validation = config, stream, validation
         self.network = make_network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.validation = dict(validation or {})
-        self._loss: DerainingLoss | None = None
+        self._loss = DerainingLoss(config.loss)
         self._scores: dict[str, list[tuple[float, float, float]]] = {}
 
-    def setup(self, stage: str) -> None:
-        self._loss = DerainingLoss(self.config.loss)
-
     def train_dataloader(self) -> DataLoader[Sample]:
-        assert self.stream is not None
         trainer = self.trainer
         return make_loader(self.stream, trainer.global_step, trainer.global_rank, trainer.world_size)
 
@@ -63,7 +52,6 @@ class DerainingModule(L.LightningModule):
         return [DataLoader(range(len(pairs)), batch_size=None) for pairs in self.validation.values()]  # type: ignore[arg-type]
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
-        assert self._loss is not None
         rainy = batch["rainy"].to(memory_format=torch.channels_last)
         terms = self._loss(self.network(rainy), rainy, batch["clean"])
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
@@ -80,28 +68,22 @@ class DerainingModule(L.LightningModule):
         edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
         self._scores[name].append((psnr_y(derained, clean), ssim_y(derained, clean), edges))
         if index < _SHOWN:
-            self._show(f"{name}/{pair.name}", np.hstack([rainy, derained, clean]))
+            rgb = cv2.cvtColor(np.hstack([rainy, derained, clean]), cv2.COLOR_BGR2RGB)
+            tensorboard: Any = self.logger
+            tensorboard.experiment.add_image(f"val/{name}/{pair.name}", rgb, self.global_step, dataformats="HWC")
 
     def on_validation_epoch_end(self) -> None:
-        means = {name: np.mean(scores, axis=0) for name, scores in self._scores.items() if scores}
+        means = {name: np.mean(scores, axis=0) for name, scores in self._scores.items()}
         for name, figures in means.items():
             for kind, figure in zip(("psnr", "ssim", "edges"), figures, strict=True):
                 self.log(f"val/{name}/{kind}", float(figure), sync_dist=True)
-        if means:
-            mean = float(np.mean([psnr for psnr, *_ in means.values()]))
-            self.log("val/psnr", mean, prog_bar=True, sync_dist=True)
+        self.log("val/psnr", float(np.mean([psnr for psnr, *_ in means.values()])), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.config.optimizer
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, settings) / settings.lr)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
-
-    def _show(self, name: str, picture: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        writer = getattr(self.logger, "experiment", None)
-        if writer is not None:
-            rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-            writer.add_image(f"val/{name}", rgb, self.global_step, dataformats="HWC")
 
 
 def make_network(config: TrainConfig) -> SAPNet:

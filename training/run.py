@@ -34,19 +34,12 @@ SETTINGS = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 
 
-def train(
-    config: TrainConfig,
-    max_time: float = 0.0,
-    resume: bool = False,
-    command: str = "",
-    stop: StopInOrder | None = None,
-) -> Path:
+def train(config: TrainConfig, max_time: float = 0.0, resume: bool = False, command: str = "") -> Path:
     """Run, or go on with, a training; returns the file of its weights, the averaged ones if there are such.
 
     Ctrl-C and SIGTERM stop it in good order after the current step, like ``max_time`` (seconds of this call, 0 for no
     limit): a checkpoint and the weights so far are written. resume: from the newest checkpoint of ``config.output``; a
-    finished run is left as it is. command: for the provenance. stop: in the place of ``max_time``, tells afterwards
-    whether it was asked to stop. Under torchrun this is one of its processes.
+    finished run is left as it is. command: for the provenance. Under torchrun this is one of its processes.
     Raises SapnetError or ValueError before anything is trained.
     """
     output = Path(config.output)
@@ -61,10 +54,10 @@ def train(
     if not torch.cuda.is_available():
         keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     validation = validation_pairs(config)
-    stream = Stream(config.data, config.optimizer.steps, _processes(), config.seed)
-    module = DerainingModule(config, stream, validation)
-    trainer = _trainer(config, stop or StopInOrder(max_time))
+    module = DerainingModule(config, Stream(config.data, config.optimizer.steps, processes, config.seed), validation)
+    trainer = _trainer(config, processes, max_time)
     if trainer.is_global_zero:
         with replacing(output / SETTINGS) as temporary:
             temporary.write_text(yaml.safe_dump(plain(config), sort_keys=False))
@@ -78,19 +71,15 @@ def train(
             # Killed before its weights were written. Lightning has no step to do and leaves the ones in training.
             module.load_state_dict(begin["state_dict"])
             trainer.validate(module, verbose=False)
-    return _export(trainer, module, command)
+    if trainer.is_global_zero:
+        save_weights(module.network, output / WEIGHTS, _provenance(trainer, module, command))
+    return output / WEIGHTS
 
 
 def steps_done(output: Path) -> int:
     """Steps behind the weights that a run has written to its folder, 0 without such. Raises SapnetError."""
     path = output / WEIGHTS
-    return int(json.loads(read_metadata(path).get("metrics", "{}")).get("step", 0)) if path.is_file() else 0
-
-
-def holds_run_of(config: TrainConfig) -> bool:
-    """Whether the run in ``config.output``, which may have been moved, was last trained with equal settings."""
-    held = yaml.safe_load((Path(config.output) / SETTINGS).read_text())
-    return bool({**held, "output": config.output} == plain(config))
+    return int(json.loads(read_metadata(path)["metrics"])["step"]) if path.is_file() else 0
 
 
 def validation_pairs(config: TrainConfig) -> dict[str, list[ImagePair]]:
@@ -112,15 +101,11 @@ def plain(config: TrainConfig) -> dict[str, Any]:
     return settings
 
 
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _trainer(config: TrainConfig, stop: StopInOrder) -> L.Trainer:
+def _trainer(config: TrainConfig, processes: int, max_time: float) -> L.Trainer:
     output = Path(config.output)
-    processes, here = _processes(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     callbacks: list[L.Callback] = [
-        stop,
+        StopInOrder(max_time),
         SaveAtEnd(output / LAST),
         ModelCheckpoint(
             (output / LAST).parent,
@@ -143,7 +128,7 @@ def _trainer(config: TrainConfig, stop: StopInOrder) -> L.Trainer:
         devices=here,
         num_nodes=processes // here,
         strategy="ddp" if processes > 1 else "auto",
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=config.precision,
         max_steps=config.optimizer.steps,
         gradient_clip_val=config.optimizer.clip,
         val_check_interval=min(config.validate_every, config.optimizer.steps),
@@ -158,35 +143,24 @@ def _trainer(config: TrainConfig, stop: StopInOrder) -> L.Trainer:
     )
 
 
-def _export(trainer: L.Trainer, module: DerainingModule, command: str) -> Path:
-    """Weights with everything that made them; written by the first process alone."""
-    config, stream = module.config, module.stream
-    assert stream is not None
-    path = Path(config.output) / WEIGHTS
-    if trainer.is_global_zero:
-        scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        validation = {name: len(pairs) for name, pairs in module.validation.items()}
-        metrics = {"step": trainer.global_step, **{name: round(float(value), 4) for name, value in scores.items()}}
-        provenance = {
-            "training": _summary(trainer, config),
-            "training_config": json.dumps(plain(config)),
-            "data": json.dumps({**stream.counts(), "validation": validation}),
-            "metrics": json.dumps(metrics),
-            "commit": _commit(),
-            "command": command,
-        }
-        save_weights(module.network, path, provenance)
-    return path
-
-
-def _summary(trainer: L.Trainer, config: TrainConfig) -> str:
-    data, loss = config.data, config.loss
-    terms = {name: getattr(loss, name) for name in TERMS if getattr(loss, name)}
-    return (
-        f"{trainer.global_step} of {config.optimizer.steps} steps of {data.batch * trainer.world_size} crops of "
-        f"{data.crop}x{data.crop}, {data.final_crop}x{data.final_crop} in the last tenth; loss "
-        f"{' + '.join(f'{weight:g} {name}' for name, weight in terms.items())}; from {config.init or 'scratch'}"
-    )
+def _provenance(trainer: L.Trainer, module: DerainingModule, command: str) -> dict[str, str]:
+    """Everything that made the weights."""
+    config, data = module.config, module.config.data
+    scores = {name: round(float(value), 4) for name, value in trainer.callback_metrics.items() if name[:4] == "val/"}
+    validation = {name: len(pairs) for name, pairs in module.validation.items()}
+    terms = {name: getattr(config.loss, name) for name in TERMS if getattr(config.loss, name)}
+    return {
+        "training": (
+            f"{trainer.global_step} of {config.optimizer.steps} steps of {data.batch * trainer.world_size} crops of "
+            f"{data.crop}x{data.crop}, {data.final_crop}x{data.final_crop} in the last tenth; loss "
+            f"{' + '.join(f'{weight:g} {name}' for name, weight in terms.items())}; from {config.init or 'scratch'}"
+        ),
+        "training_config": json.dumps(plain(config)),
+        "data": json.dumps({**module.stream.counts(), "validation": validation}),
+        "metrics": json.dumps({"step": trainer.global_step, **scores}),
+        "commit": _commit(),
+        "command": command,
+    }
 
 
 def _commit() -> str:

@@ -77,7 +77,11 @@ def test_a_run_that_is_stopped_stops_all(
 
 @pytest.mark.parametrize(
     ("term", "message"),
-    [("beauty=1", "unknown term 'beauty'"), ("edge", "expected NAME=WEIGHT"), ("distill=1", "needs loss.teacher")],
+    [
+        ("beauty=1", "got 'beauty=1', expected NAME=WEIGHT"),
+        ("edge", "expected NAME=WEIGHT"),
+        ("distill=1", "needs loss.teacher"),
+    ],
 )
 def test_wrong_terms_are_named(
     term: str, message: str, photographs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
