@@ -15,10 +15,6 @@ import yaml  # noqa: E402, comes with ROS 2
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 IMAGES = {"/image", "/derained/image", "/streak_mask/image"}
-# What the Image display of RViz saves, on Jazzy and Kilted, and the policies that it offers.
-DISPLAY = {"Class", "Enabled", "Max Value", "Median window", "Min Value", "Name", "Normalize Range", "Topic", "Value"}
-TOPIC = {"Depth", "Durability Policy", "History Policy", "Reliability Policy", "Value"}
-LAYOUT = {"configById", "globalVariables", "layout", "playbackConfig", "userNodes"}
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +44,6 @@ def panels(node: str | Mapping[str, Any]) -> Iterator[str]:
     if isinstance(node, str):
         yield node
         return
-    assert set(node) == {"direction", "first", "second", "splitPercentage"}
-    assert node["direction"] in ("row", "column")
-    assert 0 < node["splitPercentage"] < 100
     yield from panels(node["first"])
     yield from panels(node["second"])
 
@@ -59,22 +52,18 @@ def test_rviz_shows_the_three_images(rviz: dict[str, Any], topics: Mapping[str, 
     displays = rviz["Visualization Manager"]["Displays"]
     assert {display["Topic"]["Value"] for display in displays} == IMAGES
     for display in displays:
-        assert set(display) == DISPLAY
-        assert set(display["Topic"]) == TOPIC
         assert display["Class"] == "rviz_default_plugins/Image"
         assert display["Topic"]["Reliability Policy"] == "Reliable"
         assert topics[display["Topic"]["Value"]] == "sensor_msgs/msg/Image"
 
 
 def test_rviz_finds_the_windows_of_its_panels(rviz: dict[str, Any]) -> None:
-    assert set(rviz) == {"Panels", "Visualization Manager", "Window Geometry"}
     names = {entry["Name"] for entry in (*rviz["Panels"], *rviz["Visualization Manager"]["Displays"])}
     docks = {name for name, value in rviz["Window Geometry"].items() if isinstance(value, dict)}
     assert docks == names
 
 
 def test_foxglove_places_every_panel_once(foxglove: dict[str, Any]) -> None:
-    assert set(foxglove) == LAYOUT
     placed = list(panels(foxglove["layout"]))
     assert sorted(placed) == sorted(foxglove["configById"])
     kinds = [name.partition("!")[0] for name in placed]
