@@ -23,7 +23,7 @@ _DIM_INK = (150, 145, 140)
 _CELL = 320
 _GAP = 10
 _TITLE = 40
-_LABEL = 26
+_LABEL = 36
 
 
 def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Sequence[str] = ()) -> None:
@@ -33,19 +33,19 @@ def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Seque
     picture that a row lacks is left blank. labels: one line under each row. Raises SapnetError.
     """
     titles = list(dict.fromkeys(name for row in rows for name in row))
-    lefts = {title: _GAP + index * (_CELL + _GAP) for index, title in enumerate(titles)}
-    width = _GAP + len(titles) * (_CELL + _GAP)
-    strips = [_paper(_TITLE, width)]
-    for title, left in lefts.items():
-        _write(strips[0], title, left, _TITLE // 2, 0.62, _INK)
+    strips = [_titles(titles, _CELL)]
     for row, label in zip(rows, chain(labels, repeat("")), strict=False):
-        shown = _scale_row(row)
-        height = max(picture.shape[0] for picture in shown.values())
-        strip = _paper(height + _LABEL + _GAP, width)
-        for title, picture in shown.items():
-            _centre(strip[:height, lefts[title] : lefts[title] + _CELL], picture)
-        _write(strip, label, _GAP, height + _LABEL // 2, 0.45, _DIM_INK)
-        strips.append(strip)
+        scale = _CELL / max(max(picture.shape[:2]) for picture in row.values())
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        pictures = [
+            cast(Frame, cv2.resize(row[title], None, fx=scale, fy=scale, interpolation=method))
+            if title in row
+            else None
+            for title in titles
+        ]
+        height = max(picture.shape[0] for picture in pictures if picture is not None)
+        strips += [_side_by_side(pictures, height, _CELL), _paper(_LABEL, strips[0].shape[1])]
+        _write(strips[-1], label, _GAP, 0.45, _DIM_INK)
     write_image(path, np.vstack(strips))
 
 
@@ -57,41 +57,36 @@ def side_by_side_video(path: Path, fps: float, height: int, width: int) -> Itera
     smaller ones are centred. Raises SapnetError.
     """
     height, width = height + height % 2, width + width % 2  # videos have even sides
+    titles = _titles(("rainy", "derained"), width)
     with write_video(path, fps) as video:
-
-        def add(rainy: Frame, derained: Frame) -> None:
-            canvas = _paper(height + _TITLE, 2 * width + _GAP)
-            for start, title, frame in ((0, "rainy", rainy), (width + _GAP, "derained", derained)):
-                _write(canvas, title, start + _GAP, _TITLE // 2, 0.62, _INK)
-                _centre(canvas[_TITLE:, start : start + width], frame)
-            video.write(canvas)
-
-        yield add
+        yield lambda rainy, derained: video.write(np.vstack([titles, _side_by_side((rainy, derained), height, width)]))
 
 
-def _scale_row(row: Mapping[str, Frame]) -> dict[str, Frame]:
-    """Pictures of a row at one scale, gray ones as BGR, the longest side of all at ``_CELL`` pixels."""
-    longest = max(max(picture.shape[:2]) for picture in row.values())
-    scale = _CELL / longest
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    shown = {}
-    for title, picture in row.items():
-        coloured = picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
-        shown[title] = cast(Frame, cv2.resize(coloured, None, fx=scale, fy=scale, interpolation=method))
-    return shown
+def _titles(titles: Sequence[str], width: int) -> Frame:
+    """A bar with a title above each of a row's cells."""
+    bar = _paper(_TITLE, len(titles) * (width + _GAP))
+    for index, title in enumerate(titles):
+        _write(bar, title, index * (width + _GAP) + _GAP, 0.62, _INK)
+    return bar
+
+
+def _side_by_side(pictures: Sequence[Frame | None], height: int, width: int) -> Frame:
+    """Pictures, BGR or gray, in the middle of cells of one size; None leaves a cell blank."""
+    row = _paper(height, len(pictures) * (width + _GAP))
+    for index, picture in enumerate(pictures):
+        if picture is not None:
+            tall, wide = picture.shape[:2]
+            top, left = (height - tall) // 2, index * (width + _GAP) + (width - wide) // 2
+            row[top : top + tall, left : left + wide] = picture if picture.ndim == 3 else picture[..., None]
+    return row
 
 
 def _paper(height: int, width: int) -> Frame:
     return np.full((height, width, 3), _PAPER, np.uint8)
 
 
-def _centre(cell: Frame, picture: Frame) -> None:
-    top, left = (cell.shape[0] - picture.shape[0]) // 2, (cell.shape[1] - picture.shape[1]) // 2
-    cell[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-
-
-def _write(sheet: Frame, text: str, left: int, middle: int, scale: float, ink: tuple[int, int, int]) -> None:
-    """One line of text, its middle at the row ``middle``; OpenCV's fonts hold ASCII alone."""
+def _write(strip: Frame, text: str, left: int, scale: float, ink: tuple[int, int, int]) -> None:
+    """One line of text in the middle of a strip's height; OpenCV's fonts hold ASCII alone."""
     printable = text.encode("ascii", "replace").decode()
     (_, height), _ = cv2.getTextSize(printable, _FONT, scale, 1)
-    cv2.putText(sheet, printable, (left, middle + height // 2), _FONT, scale, ink, 1, cv2.LINE_AA)
+    cv2.putText(strip, printable, (left, (strip.shape[0] + height) // 2), _FONT, scale, ink, 1, cv2.LINE_AA)

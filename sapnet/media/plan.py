@@ -22,10 +22,6 @@ class Job:
     def is_video(self) -> bool:
         return is_video(self.source)
 
-    @property
-    def writes(self) -> tuple[Path, ...]:
-        return (self.output,) if self.mask is None else (self.output, self.mask)
-
 
 def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite: bool = False) -> list[Job]:
     """Pair every input with its output.
@@ -35,12 +31,17 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
     Raises SapnetError where an input is missing or of no known type, where two would be written to one
     file, where an input would be overwritten and, without ``overwrite``, where an output exists.
     """
-    pairs = [(inputs[0], out)] if _names_file(inputs, out) else list(_pairs(inputs, out))
-    jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in dict.fromkeys(pairs)]
+    to_file = _is_known(out) and not out.is_dir()
+    if to_file and (len(inputs) > 1 or inputs[0].is_dir()):
+        raise SapnetError(f"{out} names a file, which takes one image or one video; give a folder for the output")
+    if out.is_file() and not to_file:
+        raise SapnetError(f"{out} is a file of no known type; give a folder for the output")
+    pairs = dict.fromkeys(pair for path in inputs for pair in _pairs(path, out, to_file))
+    jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in pairs]
     sources = {job.source.resolve(): job.source for job in jobs}
     writers: dict[Path, Path] = {}
     for job in jobs:
-        for path in job.writes:
+        for path in (job.output, job.mask) if job.mask else (job.output,):
             other = writers.setdefault(path, job.source)
             if other != job.source:
                 raise SapnetError(
@@ -55,28 +56,19 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
     return jobs
 
 
-def _names_file(inputs: Sequence[Path], out: Path) -> bool:
-    """Whether ``out`` is the output file itself."""
-    if out.is_dir() or not _is_known(out):
-        return False
-    if len(inputs) > 1 or inputs[0].is_dir():
-        raise SapnetError(f"{out} names a file, which takes one image or one video; give a folder for the output")
-    _check_input(inputs[0])
-    if is_video(inputs[0]) != is_video(out):
-        raise SapnetError(f"an image is written as an image and a video as a video, got {inputs[0]} and {out}")
-    return True
-
-
-def _pairs(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
-    if out.exists() and not out.is_dir():
-        raise SapnetError(f"{out} is a file of no known type; give a folder for the output")
-    for path in inputs:
-        if path.is_dir():
-            for source in _media_in(path, skip=out):
-                yield source, out / source.relative_to(path)
-        else:
-            _check_input(path)
-            yield path, out / path.name
+def _pairs(path: Path, out: Path, to_file: bool) -> Iterator[tuple[Path, Path]]:
+    """The files that an input is or contains, with their outputs. to_file: ``out`` is the output itself."""
+    if path.is_dir():
+        for source in _media_in(path, skip=out):
+            yield source, out / source.relative_to(path)
+        return
+    if not path.exists():
+        raise SapnetError(f"{path} does not exist; check the path")
+    if not _is_known(path):
+        raise SapnetError(f"{path} is neither an image nor a video by its name; expected a folder or {_known()}")
+    if to_file and is_video(path) != is_video(out):
+        raise SapnetError(f"an image is written as an image and a video as a video, got {path} and {out}")
+    yield path, out if to_file else out / path.name
 
 
 def _media_in(folder: Path, skip: Path) -> list[Path]:
@@ -93,13 +85,6 @@ def _media_in(folder: Path, skip: Path) -> list[Path]:
     if not found:
         raise SapnetError(f"{folder} holds no image or video; looked for {_known()}")
     return found
-
-
-def _check_input(path: Path) -> None:
-    if not path.exists():
-        raise SapnetError(f"{path} does not exist; check the path")
-    if not _is_known(path):
-        raise SapnetError(f"{path} is neither an image nor a video by its name; expected a folder or {_known()}")
 
 
 def _is_known(path: Path) -> bool:
