@@ -120,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
     for file in damaged:
         print(f"sapnet: warning: {file.input} is derained only in part: {file.damage}", file=sys.stderr)
     if report.failed:
-        raise SapnetError(_say_failed(report))
+        names = ", ".join([*report.failed][:3]) + (", ..." if len(report.failed) > 3 else "")
+        raise SapnetError(f"{len(report.failed)} of {counted(report.asked, 'input')} could not be derained: {names}")
     return EXIT_PARTIAL if damaged else 0
 
 
@@ -135,7 +136,7 @@ def _parse_tile(text: str) -> int:
 def _as_json(report: Report, derainer: Derainer) -> dict[str, object]:
     return {
         "files": [asdict(file) for file in report.files],
-        "failed": [asdict(failure) for failure in report.failed],
+        "failed": [{"input": name, "error": error} for name, error in report.failed.items()],
         "frames": report.frames,
         "seconds": round(report.seconds, 3),
         "fps": round(report.fps, 2),
@@ -152,9 +153,3 @@ def _summary(report: Report, derainer: Derainer, output: Path) -> str:
         f"derained {counted(len(report.files), 'file')}, {counted(report.frames, 'frame')} in {report.seconds:.1f} s "
         f"({report.fps:.1f} frames/s, {derainer.backend_name} {derainer.precision}): {output}"
     )
-
-
-def _say_failed(report: Report) -> str:
-    names = ", ".join(failure.input for failure in report.failed[:3])
-    more = ", ..." if len(report.failed) > 3 else ""
-    return f"{len(report.failed)} of {counted(report.asked, 'input')} could not be derained: {names}{more}"

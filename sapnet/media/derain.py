@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import require_frame
-from sapnet.media.pictures import Picture, PictureFile, read_pictures, write_pictures
+from sapnet.media.pictures import PictureFile, read_pictures, write_pictures
 from sapnet.media.plan import Job
 from sapnet.media.tiles import Tiler
 from sapnet.media.videos import read_video, write_video
@@ -39,21 +39,17 @@ class FileReport:
     damage: str = ""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An input that has no output, and why."""
-
-    input: str
-    error: str
-
-
 @dataclass
 class Report:
-    """The results for ``asked`` inputs. seconds: reading, deraining and writing, without loading the network."""
+    """The results for ``asked`` inputs.
+
+    failed: for each input that has no output, why. seconds: reading, deraining and writing, without loading the
+    network.
+    """
 
     asked: int
     files: list[FileReport] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -78,7 +74,7 @@ class Report:
                 failed = err if str(job.source) in str(err) else ImageFormatError(f"{job.source}: {err}", err.kind)
             if self.asked == 1:
                 raise failed from err
-            self.failed.append(Failure(str(job.source), str(failed)))
+            self.failed[str(job.source)] = str(failed)
             log.warning("skipped: %s", failed)
 
 
@@ -115,11 +111,11 @@ def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality
     for job, file in files.items():
         derained = list(islice(results, len(file.pictures)))
         pairs = list(zip(file.pictures, derained, strict=True))
-        pictures = [picture.with_frame(result.image) for picture, result in pairs]
         with report.failures(job):  # where the output's format cannot hold it
+            pictures = [picture.with_frame(result.image) for picture, result in pairs]
             write_pictures(job.output, PictureFile(pictures, file.info), quality)
             if job.mask:
-                masks = [Picture.of_gray(result.streak_mask, picture.milliseconds) for picture, result in pairs]
+                masks = [replace(picture, pixels=result.streak_mask, alpha=None) for picture, result in pairs]
                 write_pictures(job.mask, PictureFile(masks))
             report.files.append(_file_report(job, [result.rain_score for result in derained]))
 

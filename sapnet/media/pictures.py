@@ -52,29 +52,28 @@ log = logging.getLogger(__name__)
 class Picture:
     """One picture of a file, upright.
 
-    frame: uint8 (H, W, 3) BGR. alpha: uint8 or uint16 (H, W), None if opaque. gray: whether it is stored as gray.
-    deep: uint16 (H, W) or (H, W, 3) BGR, the pixels at 16 bits where they are stored so.
+    pixels: uint8 or uint16, (H, W) gray or (H, W, 3) BGR. alpha: uint8 or uint16 (H, W), None if opaque.
     milliseconds: how long an animation shows it.
     """
 
-    frame: Frame
+    pixels: Pixels
     alpha: Pixels | None = None
-    gray: bool = False
-    deep: Pixels | None = None
     milliseconds: float = 0
 
-    @classmethod
-    def of_gray(cls, plane: Frame, milliseconds: float = 0) -> Picture:
-        """Of uint8 (H, W)."""
-        return cls(np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2BGR), np.uint8), None, True, None, milliseconds)
+    @property
+    def frame(self) -> Frame:
+        """uint8 (H, W, 3) BGR."""
+        eight = to_8_bit(self.pixels)
+        return eight if eight.ndim == 3 else np.asarray(cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR), np.uint8)
 
     def with_frame(self, frame: Frame) -> Picture:
         """The picture with a derained frame; at 16 bits, what was taken out of the frame is taken out of its pixels."""
-        if self.deep is None:
-            return replace(self, frame=frame)
+        gray = self.pixels.ndim == 2
+        if self.pixels.dtype == np.uint8:
+            return replace(self, pixels=cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if gray else frame)
         change = (frame.astype(np.int32) - self.frame) * 257
-        change = change.mean(axis=2).round().astype(np.int32) if self.deep.ndim == 2 else change
-        return replace(self, frame=frame, deep=np.clip(self.deep + change, 0, 65535).astype(np.uint16))
+        change = change.mean(axis=2).round().astype(np.int32) if gray else change
+        return replace(self, pixels=np.clip(self.pixels + change, 0, 65535).astype(np.uint16))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +107,7 @@ def read_pictures(path: Path) -> PictureFile:
 
 def write_image(path: Path, image: Frame, quality: int = JPEG_QUALITY) -> None:
     """Write uint8 (H, W, 3) BGR or (H, W) gray in the format of ``path``'s suffix. Raises SapnetError."""
-    picture = Picture.of_gray(image) if image.ndim == 2 else Picture(image)
-    write_pictures(path, PictureFile([picture]), quality)
+    write_pictures(path, PictureFile([Picture(image)]), quality)
 
 
 def write_pictures(path: Path, file: PictureFile, quality: int = JPEG_QUALITY) -> None:
@@ -126,8 +124,8 @@ def write_pictures(path: Path, file: PictureFile, quality: int = JPEG_QUALITY) -
         raise ImageFormatError(f"{path}: {suffix} cannot hold {what}; name the output .png or .tif", "encoding")
     if any(picture.alpha is not None for picture in file.pictures) and kind not in _WITH_ALPHA:
         log.warning("%s: alpha is left out, %s has none", path, suffix)
-    is_deep = first.deep is not None and kind in _DEEP and len(file.pictures) == 1
-    if first.deep is not None and not is_deep:
+    is_deep = first.pixels.dtype == np.uint16 and kind in _DEEP
+    if first.pixels.dtype == np.uint16 and not is_deep:
         log.warning("%s: 16 bits a channel are cut to 8", path)
     if is_deep and kind == "TIFF" and "icc_profile" in file.info:
         log.warning("%s: the colour profile is left out, as the picture has 16 bits", path)
@@ -137,7 +135,7 @@ def write_pictures(path: Path, file: PictureFile, quality: int = JPEG_QUALITY) -
         else:
             content = _encode(kind, suffix, file, quality)
     except (OSError, ValueError, OverflowError, struct.error, cv2.error) as err:
-        height, width = first.frame.shape[:2]
+        height, width = first.pixels.shape[:2]
         raise ImageFormatError(
             f"{path}: {height}x{width} cannot be written as {suffix} ({err}); name the output .png", "encoding"
         ) from err
@@ -190,12 +188,12 @@ def _pictures(path: Path, image: Image.Image, content: bytes) -> Iterator[Pictur
 
 def _decode(image: Image.Image) -> Picture:
     upright = ImageOps.exif_transpose(image)
-    gray = upright.mode in ("1", "L", "LA")
-    alpha = upright.has_transparency_data
-    pixels = np.asarray(upright.convert("RGBA" if alpha else "RGB"))
-    frame = np.ascontiguousarray(pixels[..., 2::-1])
-    milliseconds = float(image.info.get("duration") or 0)
-    return Picture(frame, np.ascontiguousarray(pixels[..., 3]) if alpha else None, gray, milliseconds=milliseconds)
+    alpha = np.asarray(upright.convert("RGBA"))[..., 3] if upright.has_transparency_data else None
+    if upright.mode in ("1", "L", "LA"):
+        pixels = np.array(upright.convert("L"))
+    else:
+        pixels = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
+    return Picture(pixels, alpha, float(image.info.get("duration") or 0))
 
 
 def _is_deep(image: Image.Image, content: bytes) -> bool:
@@ -212,13 +210,9 @@ def _decode_deep(path: Path, content: bytes) -> Picture:
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ImageFormatError(f"{path} is not a picture that can be read; it may be damaged", "decode")
-    alpha = None
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        alpha, pixels = np.ascontiguousarray(pixels[..., 3]), np.ascontiguousarray(pixels[..., :3])
-    gray = pixels.ndim == 2
-    eight = to_8_bit(pixels)
-    frame = cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR) if gray else eight
-    return Picture(np.asarray(frame, np.uint8), alpha, gray, pixels if pixels.dtype == np.uint16 else None)
+        return Picture(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]))
+    return Picture(pixels)
 
 
 def _encode(kind: str, suffix: str, file: PictureFile, quality: int) -> bytes:
@@ -240,8 +234,9 @@ def _encode(kind: str, suffix: str, file: PictureFile, quality: int) -> bytes:
 
 
 def _to_pillow(picture: Picture, kind: str, suffix: str) -> Image.Image:
-    image = Image.fromarray(np.ascontiguousarray(picture.frame[..., ::-1]))
-    if picture.gray or suffix == ".pgm":
+    pixels = to_8_bit(picture.pixels)
+    image = Image.fromarray(pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1]))
+    if suffix == ".pgm":
         image = image.convert("L")
     if picture.alpha is not None and kind in _WITH_ALPHA:
         image.putalpha(Image.fromarray(to_8_bit(picture.alpha)))
@@ -250,8 +245,7 @@ def _to_pillow(picture: Picture, kind: str, suffix: str) -> Image.Image:
 
 def _encode_deep(kind: str, suffix: str, picture: Picture, profile: bytes | None) -> bytes:
     """A picture of 16 bits, which Pillow cannot write in colour."""
-    assert picture.deep is not None
-    pixels = picture.deep
+    pixels = picture.pixels
     if picture.alpha is not None and kind != "PPM":
         color = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
         pixels = np.dstack([color, picture.alpha])

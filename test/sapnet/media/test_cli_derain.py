@@ -87,10 +87,12 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
     return output.err
 
 
-def test_an_image_to_a_file(tmp_path: Path, make_frame: MakeFrame, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path / "rainy.png", make_frame(20, 30))
-    assert run(tmp_path / "rainy.png", "-o", tmp_path / "new/derained.png") == 0
-    np.testing.assert_array_equal(read_image(tmp_path / "new/derained.png"), make_frame(20, 30))
+def test_a_large_image_to_a_file_in_tiles(
+    tmp_path: Path, make_frame: MakeFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "rainy.png", make_frame(300, 700))
+    assert run(tmp_path / "rainy.png", "-o", tmp_path / "new/derained.png", "--tile", 256) == 0
+    np.testing.assert_array_equal(read_image(tmp_path / "new/derained.png"), make_frame(300, 700))
     output = capsys.readouterr()
     assert output.err == ""
     assert output.out.startswith("derained 1 file, 1 frame in ")
@@ -115,16 +117,6 @@ def test_folders_keep_names_and_layout_and_no_more_frames_than_a_batch_are_derai
         np.testing.assert_array_equal(read_image(tmp_path / "out" / name), read_image(photos / name))
 
 
-def test_masks_stand_beside_the_outputs(tmp_path: Path, clip: Path, make_frame: MakeFrame) -> None:
-    save(tmp_path / "a.jpg", make_frame(20, 30))
-    assert run(tmp_path / "a.jpg", clip, "-o", tmp_path / "out", "--masks") == 0
-    assert files(tmp_path / "out") == ["a.jpg", "a_streak_mask.png", "clip.mp4", "clip_streak_mask.mkv"]
-    np.testing.assert_array_equal(read_image(tmp_path / "out/a_streak_mask.png"), np.zeros((20, 30, 3)))
-    fps, masks = read_clip(tmp_path / "out/clip_streak_mask.mkv")
-    assert fps == pytest.approx(12.5)
-    np.testing.assert_array_equal(np.stack(masks), np.zeros((7, 48, 64, 3)))
-
-
 def test_the_shipped_network_derains_as_derainer_does(tmp_path: Path, make_frame: MakeFrame) -> None:
     frame = cv2.GaussianBlur(make_frame(33, 50), (3, 3), 0)
     save(tmp_path / "rainy.png", frame)
@@ -146,29 +138,28 @@ def test_every_picture_of_an_animation_is_derained(tmp_path: Path) -> None:
     assert not read_image(tmp_path / "out/a_streak_mask.png").any()
 
 
-def test_json_reports_every_file(tmp_path: Path, photos: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(photos / "a.png", clip, "-o", tmp_path / "out", "--masks", "--json") == 0
+def test_masks_stand_beside_the_outputs_and_json_reports_every_file(
+    tmp_path: Path, photos: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(photos / "a.png", clip, "-o", out, "--masks", "--json") == 0
+    assert files(out) == ["a.png", "a_streak_mask.png", "clip.mp4", "clip_streak_mask.mkv"]
+    np.testing.assert_array_equal(read_image(out / "a_streak_mask.png"), np.zeros((20, 30, 3)))
+    fps, masks = read_clip(out / "clip_streak_mask.mkv")
+    assert fps == pytest.approx(12.5)
+    np.testing.assert_array_equal(np.stack(masks), np.zeros((7, 48, 64, 3)))
     report = json.loads(capsys.readouterr().out)
-    assert report["files"] == [
-        {
-            "input": str(photos / "a.png"),
-            "output": str(tmp_path / "out/a.png"),
-            "streak_mask": str(tmp_path / "out/a_streak_mask.png"),
-            "frames": 1,
-            "rain_score": 0.0,
-            "damage": "",
-        },
-        {
-            "input": str(clip),
-            "output": str(tmp_path / "out/clip.mp4"),
-            "streak_mask": str(tmp_path / "out/clip_streak_mask.mkv"),
-            "frames": 7,
-            "rain_score": 0.0,
-            "damage": "",
-        },
-    ]
-    assert report["failed"] == []
-    assert report["frames"] == 8
+    picture, video = report["files"]
+    assert picture == {
+        "input": str(photos / "a.png"),
+        "output": str(out / "a.png"),
+        "streak_mask": str(out / "a_streak_mask.png"),
+        "frames": 1,
+        "rain_score": 0.0,
+        "damage": "",
+    }
+    assert (video["input"], video["streak_mask"], video["frames"]) == (str(clip), str(out / "clip_streak_mask.mkv"), 7)
+    assert (report["failed"], report["frames"]) == ([], 8)
     assert report["fps"] == pytest.approx(8 / report["seconds"], rel=0.2)
     assert (report["backend"], report["precision"], report["weights"]) == ("fake", "fp32", "sapnet_fast")
     assert (report["stages"], report["device"]) == (4, "fake")
@@ -216,19 +207,20 @@ def test_a_video_that_is_cut_off_is_derained_in_part(tmp_path: Path, capsys: pyt
     assert len(read_clip(tmp_path / "out/clip.avi")[1]) == report["frames"]
 
 
-@pytest.mark.parametrize("name", ["2024-11-27T12:30:05", "file:a", "%05d", "na\udcefve", "a\nb", "--x"])
-def test_no_name_ends_a_run(tmp_path: Path, make_frame: MakeFrame, name: str) -> None:
-    (tmp_path / "in").mkdir()
-    save(tmp_path / f"in/{name}.png", make_frame(20, 30))
+def test_no_name_ends_a_run(tmp_path: Path, make_frame: MakeFrame) -> None:
+    names = ["2024-11-27T12:30:05", "file:a", "%05d", "na\udcefve", "a\nb", "--x"]
     save_clip(tmp_path / "plain.mp4")
-    (tmp_path / "plain.mp4").rename(tmp_path / f"in/{name}.mp4")
+    for name in names:
+        save(tmp_path / f"in/{name}.png", make_frame(20, 30))
+        (tmp_path / f"in/{name}.mp4").write_bytes((tmp_path / "plain.mp4").read_bytes())
     assert run(tmp_path / "in", "-o", tmp_path / "out", "--masks") == 0
-    assert len(files(tmp_path / "out")) == 4
-    assert len(read_pictures(tmp_path / f"out/{name}.png").pictures) == 1
-    assert len(read_clip(tmp_path / f"out/{name}.mp4")[1]) == 7
+    assert len(files(tmp_path / "out")) == 4 * len(names)
+    for name in names:
+        assert len(read_pictures(tmp_path / f"out/{name}.png").pictures) == 1
+        assert len(read_clip(tmp_path / f"out/{name}.mp4")[1]) == 7
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_no_name_is_too_much_for_a_terminal(
     tmp_path: Path, make_frame: MakeFrame, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,12 +257,6 @@ def test_a_signal_leaves_no_temporary_file(
         signal.signal(number, before)
     assert status == 128 + number
     assert files(tmp_path / "out") == []
-
-
-def test_large_images_are_derained_in_tiles(tmp_path: Path, make_frame: MakeFrame) -> None:
-    save(tmp_path / "a.png", make_frame(300, 700))
-    assert run(tmp_path / "a.png", "-o", tmp_path / "out", "--tile", 256) == 0
-    np.testing.assert_array_equal(read_image(tmp_path / "out/a.png"), make_frame(300, 700))
 
 
 @pytest.mark.usefixtures("faulty")

@@ -34,23 +34,18 @@ def stored(path: Path) -> Any:
     return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".ppm", ".PNG"])
-def test_lossless_formats_keep_every_value(tmp_path: Path, make_frame: Any, suffix: str) -> None:
-    write_image(tmp_path / f"a{suffix}", make_frame(17, 23))
-    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), make_frame(17, 23))
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp", ".gif"])
-def test_lossy_formats_come_back_close(tmp_path: Path, suffix: str) -> None:
-    write_image(tmp_path / f"a{suffix}", smooth())
-    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - smooth()).mean() < 6
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".pgm"])
-def test_gray_stays_gray(tmp_path: Path, suffix: str) -> None:
-    write_image(tmp_path / f"a{suffix}", np.full((16, 20), 77, np.uint8))
-    [picture] = copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}").pictures
-    assert picture.gray or suffix == ".bmp"
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".jpeg", ".tiff", ".PNG"])
+def test_a_picture_comes_back_in_colour_and_in_gray(tmp_path: Path, make_frame: Any, suffix: str) -> None:
+    path, gray = tmp_path / f"a{suffix}", np.full((16, 20), 77, np.uint8)
+    if suffix in (".jpg", ".jpeg", ".webp", ".gif"):
+        write_image(path, smooth())
+        assert np.abs(read_image(path).astype(int) - smooth()).mean() < 6
+    elif suffix != ".pgm":
+        write_image(path, make_frame(17, 23))
+        np.testing.assert_array_equal(read_image(path), make_frame(17, 23))
+    write_image(path, gray)
+    [picture] = copied(path, tmp_path / f"b{suffix}").pictures
+    assert picture.pixels.ndim == 2 or suffix in (".bmp", ".webp", ".gif")
     np.testing.assert_array_equal(picture.frame, np.full((16, 20, 3), 77))
 
 
@@ -61,11 +56,6 @@ def test_alpha_is_kept(tmp_path: Path, suffix: str) -> None:
     [picture] = copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}").pictures
     assert picture.alpha is not None
     np.testing.assert_array_equal(picture.alpha, alpha)
-
-
-def test_alpha_that_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_pictures(tmp_path / "a.jpg", PictureFile([Picture(smooth(), np.zeros((40, 64), np.uint8))]))
-    assert "a.jpg: alpha is left out, .jpg has none" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
@@ -100,10 +90,11 @@ def test_damage_of_deep_pictures_is_one_error(tmp_path: Path, suffix: str, capfd
     assert capfd.readouterr().err == ""
 
 
-def test_depth_that_is_cut_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.full((20, 30, 3), 0x8080, np.uint16))[1].tobytes())
+def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.full((20, 30, 4), 0x8080, np.uint16))[1].tobytes())
     [picture] = copied(tmp_path / "a.png", tmp_path / "b.jpg").pictures
     assert "b.jpg: 16 bits a channel are cut to 8" in caplog.text
+    assert "b.jpg: alpha is left out, .jpg has none" in caplog.text
     np.testing.assert_array_equal(picture.frame, np.full((20, 30, 3), 0x80))
 
 
@@ -130,14 +121,6 @@ def test_all_pictures_of_a_file_are_kept(tmp_path: Path, suffix: str) -> None:
         assert file.info["loop"] == 0
 
 
-def test_several_deep_pictures_are_refused(tmp_path: Path) -> None:
-    done, content = cv2.imencodemulti(".tif", [np.full((20, 30), 900, np.uint16)] * 2)
-    assert done
-    (tmp_path / "a.tif").write_bytes(content.tobytes())
-    with pytest.raises(ImageFormatError, match="holds 2 pictures of 16 bits; split it"):
-        read_pictures(tmp_path / "a.tif")
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int16])
 def test_other_samples_are_refused(tmp_path: Path, channels: int, dtype: type) -> None:
@@ -145,6 +128,9 @@ def test_other_samples_are_refused(tmp_path: Path, channels: int, dtype: type) -
     (tmp_path / "a.tif").write_bytes(cv2.imencode(".tif", pixels)[1].tobytes())
     with pytest.raises(ImageFormatError, match=r"not supported|not of 8 or 16 bits"):
         read_pictures(tmp_path / "a.tif")
+    (tmp_path / "b.tif").write_bytes(cv2.imencodemulti(".tif", [np.full((20, 30), 900, np.uint16)] * 2)[1].tobytes())
+    with pytest.raises(ImageFormatError, match="holds 2 pictures of 16 bits; split it"):
+        read_pictures(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -169,7 +155,7 @@ def test_damaged_files_raise_nothing_else(tmp_path: Path, suffix: str) -> None:
     whole = (tmp_path / f"a{suffix}").read_bytes()
     random = np.random.default_rng(1)
     refused = 0
-    for trial in range(120):
+    for trial in range(60):
         data = bytearray(whole[: random.integers(len(whole))] if trial % 2 else whole)
         for at in random.integers(0, max(1, min(len(data), 200)), 3 if data else 0):
             data[at] = random.integers(256)
@@ -178,4 +164,4 @@ def test_damaged_files_raise_nothing_else(tmp_path: Path, suffix: str) -> None:
             read_pictures(tmp_path / f"b{suffix}")
         except ImageFormatError:
             refused += 1
-    assert refused > 30
+    assert refused > 15

@@ -95,7 +95,6 @@ def packets_of(path: Path, kind: str) -> list[bytes]:
         return [bytes(packet) for packet in container.demux(streams) if packet.size]
 
 
-UNEVEN = [0, 40, 80, 480, 500, 1500, 1540, 4000]
 FORMATS = [
     (".mp4", "libx264", "aac"),
     (".mov", "libx264", "aac"),
@@ -109,18 +108,19 @@ FORMATS = [
 
 @pytest.mark.parametrize(("suffix", "codec", "sound"), FORMATS)
 def test_every_format_keeps_frames_times_and_sound(tmp_path: Path, suffix: str, codec: str, sound: str) -> None:
-    source = make_video(tmp_path / f"a{suffix}", [40 * index for index in range(50)], codec, sound)
+    source = make_video(tmp_path / f"a{suffix}", [40 * index for index in range(25)], codec, sound)
     assert convert(source, tmp_path / f"b{suffix}") == ""
-    assert times_of(tmp_path / f"b{suffix}") == pytest.approx([0.04 * index for index in range(50)], abs=0.002)
+    assert times_of(tmp_path / f"b{suffix}") == pytest.approx([0.04 * index for index in range(25)], abs=0.002)
     assert np.abs(pixels_of(tmp_path / f"b{suffix}") - pixels_of(source)).mean() < 2.5
     assert packets_of(tmp_path / f"b{suffix}", "audio") == packets_of(source, "audio") != []
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")])
+@pytest.mark.parametrize(("suffix", "codec"), [format[:2] for format in FORMATS[:4]])
 def test_a_variable_frame_rate_is_kept(tmp_path: Path, suffix: str, codec: str) -> None:
-    source = make_video(tmp_path / f"a{suffix}", UNEVEN, codec)
+    times = [0, 40, 80, 480, 500, 1500, 1540, 4000]
+    source = make_video(tmp_path / f"a{suffix}", times, codec)
     assert convert(source, tmp_path / f"b{suffix}") == ""
-    assert times_of(tmp_path / f"b{suffix}") == pytest.approx([at / 1000 for at in UNEVEN], abs=0.002)
+    assert times_of(tmp_path / f"b{suffix}") == pytest.approx([at / 1000 for at in times], abs=0.002)
 
 
 def test_a_fixed_rate_format_keeps_the_length_of_a_variable_one(tmp_path: Path) -> None:
@@ -129,24 +129,18 @@ def test_a_fixed_rate_format_keeps_the_length_of_a_variable_one(tmp_path: Path) 
     assert times_of(tmp_path / "b.avi")[-1] == pytest.approx(3.96, abs=0.1)
 
 
-def test_pixel_aspect_ratio_colour_and_metadata_are_kept(tmp_path: Path) -> None:
-    colour = {"colorspace": BT709, "color_range": FULL, "color_primaries": 1, "color_trc": 1}
-    source = make_video(tmp_path / "a.mp4", [0, 40, 80], sample_aspect_ratio=Fraction(4, 3), **colour)
-    convert(source, tmp_path / "b.mp4")
-    with read_video(tmp_path / "b.mp4") as video:
-        list(video.frames())
-        assert video.color == colour
-        assert video.aspect_ratio == Fraction(4, 3)
-        assert video.container.metadata["title"] == "Drive in the rain"
-
-
 @pytest.mark.parametrize(("colorspace", "color_range"), [(BT709, FULL), (BT601, LIMITED)])
-def test_colours_are_converted_by_their_matrix_and_range(tmp_path: Path, colorspace: int, color_range: int) -> None:
+def test_pixel_aspect_ratio_colour_and_metadata_are_kept(tmp_path: Path, colorspace: int, color_range: int) -> None:
+    colour = {"colorspace": colorspace, "color_range": color_range, "color_primaries": 1, "color_trc": 1}
     red = [np.full((48, 64, 3), (30, 60, 200), np.uint8)] * 2
-    path = make_video(tmp_path / "a.mp4", [0, 40], frames=red, colorspace=colorspace, color_range=color_range)
-    convert(path, tmp_path / "b.mp4")
-    for video in (path, tmp_path / "b.mp4"):
-        assert pixels_of(video).mean(axis=(0, 1, 2)) == pytest.approx([30, 60, 200], abs=2.5)
+    source = make_video(tmp_path / "a.mp4", [0, 40], frames=red, sample_aspect_ratio=Fraction(4, 3), **colour)
+    convert(source, tmp_path / "b.mp4")
+    for path in (source, tmp_path / "b.mp4"):
+        assert pixels_of(path).mean(axis=(0, 1, 2)) == pytest.approx([30, 60, 200], abs=2.5)
+        with read_video(path) as video:
+            list(video.frames())
+            assert (video.color, video.aspect_ratio) == (colour, Fraction(4, 3))
+            assert video.container.metadata["title"] == "Drive in the rain"
 
 
 def test_subtitles_and_chapters_are_kept(tmp_path: Path) -> None:
@@ -212,17 +206,18 @@ def test_a_video_trimmed_without_encoding_is_whole(tmp_path: Path, suffix: str) 
         assert next(video.frames()).pts * video.time_base < 0.1  # the sound before the cut is not there either
 
 
-@pytest.mark.parametrize(("suffix", "codec", "sound"), [*FORMATS[:3], (".avi", "mjpeg", ""), (".avi", "mjpeg", "mp2")])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "sound"), [FORMATS[0], FORMATS[2], (".avi", "mjpeg", ""), (".avi", "mjpeg", "mp2")]
+)
 def test_a_video_that_is_cut_off_says_so(tmp_path: Path, suffix: str, codec: str, sound: str, make_frame: Any) -> None:
     noise = [make_frame(48, 64, seed) for seed in range(100)]
     source = make_video(tmp_path / f"a{suffix}", [40 * index for index in range(100)], codec, sound, frames=noise)
-    if suffix in (".mp4", ".mov"):
+    if suffix == ".mp4":
         # The index at the start, so that the file opens where its end is missing.
-        source = remuxed(source, tmp_path / f"first{suffix}", movflags="faststart")
+        source = remuxed(source, tmp_path / "first.mp4", movflags="faststart")
     os.truncate(source, source.stat().st_size // 2)
-    assert "cut off" in convert(source, tmp_path / f"b{suffix}") or "damaged" in convert(
-        source, tmp_path / f"c{suffix}"
-    )
+    damage = convert(source, tmp_path / f"b{suffix}")
+    assert "cut off" in damage or "damaged" in damage
     assert 20 < len(times_of(tmp_path / f"b{suffix}")) < 80
 
 
@@ -285,7 +280,7 @@ def small_disk() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_disk")
-@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".webm", ".wmv", ".mpg"])
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".wmv"])
 def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, suffix: str, make_frame: Any) -> None:
     def write() -> None:
         with write_video(tmp_path / f"a{suffix}", crf=1) as video:
