@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
@@ -19,7 +19,7 @@ import numpy as np
 from sapnet.errors import ImageFormatError
 from sapnet.images.codecs import codec_of, compress, decompress, stored_size
 from sapnet.images.frame import Frame
-from sapnet.images.pixel_formats import BAYER, PIXEL_FORMATS, PixelFormat, Pixels, Raster, to_8_bit, to_bgr
+from sapnet.images.pixel_formats import BAYER, PIXEL_FORMATS, PixelFormat, Pixels, to_8_bit, to_bgr
 
 MAX_PIXELS = 33_177_600  # 7680 x 4320
 MAX_QUOTED = 80  # characters of a message's text in an error; its publisher may make it megabytes long
@@ -95,12 +95,12 @@ def decode_image(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 0) ->
             f"encoding {quoted(encoding)} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}", kind="encoding"
         )
     pixel_format = PIXEL_FORMATS[encoding]
-    raster = Raster(np.frombuffer(msg.data, np.uint8), height, width, msg.step, bool(msg.is_bigendian), input_bits)
-    raster = _checked_raster(raster, pixel_format, encoding)
+    data = np.frombuffer(msg.data, np.uint8)
+    step = _checked_step(msg, pixel_format, data.size)
     with _opencv_errors(height, width):
-        bgr, alpha = pixel_format.convert(raster)
-    deep = raster.rows(height, (width,), ">u2" if raster.big_endian else "<u2") if encoding == "mono16" else None
-    return Decoded(bgr, encoding, alpha, deep)
+        pixels = pixel_format.read(data, width, step, bool(msg.is_bigendian))
+        bgr, alpha = pixel_format.convert(pixels, input_bits)
+    return Decoded(bgr, encoding, alpha, pixels if encoding == "mono16" else None)
 
 
 def decode_compressed(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 0) -> Decoded:
@@ -187,8 +187,9 @@ def _checked_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
     return height, width
 
 
-def _checked_raster(raster: Raster, pixel_format: PixelFormat, encoding: str) -> Raster:
-    height, width, step, length = raster.height, raster.width, raster.step, raster.data.size
+def _checked_step(msg: Any, pixel_format: PixelFormat, length: int) -> int:
+    """Bytes from row to row of an Image with ``length`` bytes of data."""
+    height, width, step, encoding = msg.height, msg.width, msg.step, msg.encoding
     rows, columns = pixel_format.multiple_of
     if height % rows or width % columns or min(height, width) < pixel_format.smallest:
         raise ImageFormatError(
@@ -199,7 +200,7 @@ def _checked_raster(raster: Raster, pixel_format: PixelFormat, encoding: str) ->
     row_bytes = pixel_format.row_bytes(width)
     if step * height == length == pixel_format.total_bytes(height, row_bytes):
         # Some drivers write size / height as the step of planar images.
-        return replace(raster, step=row_bytes)
+        return row_bytes
     if step < row_bytes:
         raise ImageFormatError(f"step is {step}; a row of {width} {encoding} pixels has {row_bytes} bytes", kind="step")
     expected = pixel_format.total_bytes(height, step)
@@ -209,7 +210,7 @@ def _checked_raster(raster: Raster, pixel_format: PixelFormat, encoding: str) ->
             f"make {expected} for {encoding}",
             kind="data",
         )
-    return raster
+    return int(step)
 
 
 def _content(msg: Any) -> bytes:

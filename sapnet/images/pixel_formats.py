@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,34 +16,13 @@ from sapnet.images.frame import Frame
 Pixels = NDArray[Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Raster:
-    """The bytes of an image, uint8 (N,), and where its rows start: every ``step`` bytes.
-
-    bits: of a 16-bit sample, those that are used; 0: all.
-    """
-
-    data: Frame
-    height: int
-    width: int
-    step: int
-    big_endian: bool = False
-    bits: int = 0
-
-    def rows(self, height: int, pixels: tuple[int, ...], dtype: str = "u1", start: int = 0, step: int = 0) -> Pixels:
-        """A view (height, *pixels) of the rows from byte ``start`` on, without the bytes that pad them."""
-        step = step or self.step
-        row_bytes = math.prod(pixels) * np.dtype(dtype).itemsize
-        padded = self.data[start : start + height * step].reshape(height, step)
-        return padded[:, :row_bytes].view(dtype).reshape(height, *pixels)
-
-
 @dataclass(frozen=True)
-class Packed:
-    """One plane of interleaved samples.
+class PixelFormat:
+    """Interleaved samples in rows that begin every ``step`` bytes.
 
     code: OpenCV's conversion to BGR; None where the samples are BGR. multiple_of: what height and width must be
-    multiples of. smallest: the smallest side that the conversion is defined for.
+    multiples of. smallest: the smallest side that the conversion is defined for. chroma_rows: rows of interleaved
+    chroma that follow the luma, for each two rows of it.
     """
 
     samples: int
@@ -53,74 +31,50 @@ class Packed:
     alpha: bool = False
     multiple_of: tuple[int, int] = (1, 1)
     smallest: int = 1
+    chroma_rows: int = 0
 
     def row_bytes(self, width: int) -> int:
-        """Of a row of the first plane; ``step`` cannot be less."""
+        """Of a row's samples; ``step`` cannot be less."""
         return width * self.samples * self.bits // 8
 
     def total_bytes(self, height: int, step: int) -> int:
         """Of the whole image with rows ``step`` bytes apart."""
-        return step * height
+        return step * (height + height * self.chroma_rows // 2)
 
-    def convert(self, raster: Raster) -> tuple[Frame, Frame | None]:
-        """BGR uint8 (H, W, 3), contiguous, and alpha uint8 (H, W) where there is one."""
-        dtype = f"{'>' if raster.big_endian else '<'}u{self.bits // 8}"
-        shape = (raster.width,) if self.samples == 1 else (raster.width, self.samples)
-        pixels = raster.rows(raster.height, shape, dtype)
+    def read(self, data: Frame, width: int, step: int, big_endian: bool) -> Pixels:
+        """A view (rows, W) or (rows, W, samples) of an image's bytes, uint8 (N,), without those that pad the rows."""
+        dtype = f"{'>' if big_endian else '<'}u{self.bits // 8}"
+        rows: Pixels = data.reshape(-1, step)[:, : self.row_bytes(width)].view(dtype)
+        return rows if self.samples == 1 else rows.reshape(len(rows), width, self.samples)
+
+    def convert(self, pixels: Pixels, bits: int) -> tuple[Frame, Frame | None]:
+        """BGR uint8 (H, W, 3), contiguous, and alpha uint8 (H, W) where there is one, of what ``read`` gives.
+
+        bits: of a 16-bit sample, those that are used; 0: all.
+        """
         alpha: Pixels | None = cv2.extractChannel(pixels, 3) if self.alpha else None
-        return to_bgr(to_8_bit(pixels, raster.bits), self.code), alpha
+        return to_bgr(to_8_bit(pixels, bits), self.code), alpha
 
 
-@dataclass(frozen=True)
-class SemiPlanar:
-    """A luma plane, then one of interleaved chroma pairs, both with the padding that ``step`` implies.
+class Nv24(PixelFormat):
+    """Full chroma, which OpenCV has no code for; its rows are twice as long as those of the luma, padding included."""
 
-    subsampling: luma samples per chroma pair, along rows and along columns.
-    code: OpenCV's conversion to BGR; None for full chroma, which OpenCV has no code for.
-    """
+    def read(self, data: Frame, width: int, step: int, big_endian: bool) -> Pixels:
+        """YUV (H, W, 3)."""
+        height = data.size // step // 3
+        luma = data[: step * height].reshape(height, step)[:, :width]
+        chroma = data[step * height :].reshape(height, 2 * step)[:, : 2 * width].reshape(height, width, 2)
+        # OpenCV's own YUV conversions take luma below black for black.
+        return cv2.merge([np.maximum(luma, 16), chroma])
 
-    subsampling: int
-    code: int | None
-    smallest: int = 1
-
-    @property
-    def multiple_of(self) -> tuple[int, int]:
-        return self.subsampling, self.subsampling
-
-    def row_bytes(self, width: int) -> int:
-        return width
-
-    def total_bytes(self, height: int, step: int) -> int:
-        return step * height + self._chroma_step(step) * (height // self.subsampling)
-
-    def convert(self, raster: Raster) -> tuple[Frame, Frame | None]:
-        height, width = raster.height, raster.width
-        pairs = (width // self.subsampling, 2)
-        luma = raster.rows(height, (width,))
-        chroma = raster.rows(
-            height // self.subsampling, pairs, start=raster.step * height, step=self._chroma_step(raster.step)
-        )
-        if self.code is None:
-            return _yuv_444_to_bgr(luma, chroma), None
-        bgr: Pixels = cv2.cvtColorTwoPlane(luma, chroma, self.code)
+    def convert(self, pixels: Pixels, bits: int) -> tuple[Frame, Frame | None]:
+        bgr: Pixels = cv2.transform(pixels, _YUV_TO_BGR)
         return bgr, None
 
-    def _chroma_step(self, step: int) -> int:
-        return step * 2 // self.subsampling
-
-
-PixelFormat: TypeAlias = Packed | SemiPlanar
 
 # BT.601, limited range, with the digits that OpenCV's 4:2:0 and 4:2:2 conversions use.
 _BLUE, _GREEN, _RED = (1.164, 2.018, 0.0), (1.164, -0.391, -0.813), (1.164, 0.0, 1.596)
 _YUV_TO_BGR = np.array([(*row, -16 * row[0] - 128 * (row[1] + row[2])) for row in (_BLUE, _GREEN, _RED)], np.float32)
-
-
-def _yuv_444_to_bgr(luma: Frame, chroma: Frame) -> Frame:
-    # OpenCV's own YUV conversions take luma below black for black.
-    yuv = cv2.merge([np.maximum(luma, 16), chroma])
-    bgr: Pixels = cv2.transform(yuv, _YUV_TO_BGR)
-    return bgr
 
 
 def to_8_bit(pixels: Pixels, bits: int = 0) -> Pixels:
@@ -154,35 +108,35 @@ _BAYER_CODES = {
 }
 # OpenCV leaves images of fewer than three rows or columns black.
 BAYER = {
-    f"bayer_{pattern}{bits}": Packed(1, code, bits=bits, smallest=3)
+    f"bayer_{pattern}{bits}": PixelFormat(1, code, bits=bits, smallest=3)
     for pattern, code in _BAYER_CODES.items()
     for bits in (8, 16)
 }
-_UYVY = Packed(2, cv2.COLOR_YUV2BGR_UYVY, multiple_of=(1, 2))
-_YUYV = Packed(2, cv2.COLOR_YUV2BGR_YUY2, multiple_of=(1, 2))
+_UYVY = PixelFormat(2, cv2.COLOR_YUV2BGR_UYVY, multiple_of=(1, 2))
+_YUYV = PixelFormat(2, cv2.COLOR_YUV2BGR_YUY2, multiple_of=(1, 2))
 
 PIXEL_FORMATS: Mapping[str, PixelFormat] = MappingProxyType(
     {
-        "rgb8": Packed(3, cv2.COLOR_RGB2BGR),
-        "bgr8": Packed(3, None),
-        "rgba8": Packed(4, cv2.COLOR_RGBA2BGR, alpha=True),
-        "bgra8": Packed(4, cv2.COLOR_BGRA2BGR, alpha=True),
-        "rgb16": Packed(3, cv2.COLOR_RGB2BGR, bits=16),
-        "bgr16": Packed(3, None, bits=16),
-        "rgba16": Packed(4, cv2.COLOR_RGBA2BGR, bits=16),
-        "bgra16": Packed(4, cv2.COLOR_BGRA2BGR, bits=16),
-        "mono8": Packed(1, cv2.COLOR_GRAY2BGR),
-        "mono16": Packed(1, cv2.COLOR_GRAY2BGR, bits=16),
+        "rgb8": PixelFormat(3, cv2.COLOR_RGB2BGR),
+        "bgr8": PixelFormat(3, None),
+        "rgba8": PixelFormat(4, cv2.COLOR_RGBA2BGR, alpha=True),
+        "bgra8": PixelFormat(4, cv2.COLOR_BGRA2BGR, alpha=True),
+        "rgb16": PixelFormat(3, cv2.COLOR_RGB2BGR, bits=16),
+        "bgr16": PixelFormat(3, None, bits=16),
+        "rgba16": PixelFormat(4, cv2.COLOR_RGBA2BGR, bits=16),
+        "bgra16": PixelFormat(4, cv2.COLOR_BGRA2BGR, bits=16),
+        "mono8": PixelFormat(1, cv2.COLOR_GRAY2BGR),
+        "mono16": PixelFormat(1, cv2.COLOR_GRAY2BGR, bits=16),
         **BAYER,
         "uyvy": _UYVY,
         "yuv422": _UYVY,  # the deprecated name
         "yuyv": _YUYV,
         "yuv422_yuy2": _YUYV,  # the deprecated name
-        "nv12": SemiPlanar(2, cv2.COLOR_YUV2BGR_NV12),
-        "nv21": SemiPlanar(2, cv2.COLOR_YUV2BGR_NV21),
-        "nv24": SemiPlanar(1, None),
-        "8UC1": Packed(1, cv2.COLOR_GRAY2BGR),
-        "8UC3": Packed(3, None),
-        "8UC4": Packed(4, cv2.COLOR_BGRA2BGR, alpha=True),
+        "nv12": PixelFormat(1, cv2.COLOR_YUV2BGR_NV12, multiple_of=(2, 2), chroma_rows=1),
+        "nv21": PixelFormat(1, cv2.COLOR_YUV2BGR_NV21, multiple_of=(2, 2), chroma_rows=1),
+        "nv24": Nv24(1, None, chroma_rows=4),
+        "8UC1": PixelFormat(1, cv2.COLOR_GRAY2BGR),
+        "8UC3": PixelFormat(3, None),
+        "8UC4": PixelFormat(4, cv2.COLOR_BGRA2BGR, alpha=True),
     }
 )
