@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -13,13 +12,10 @@ from pathlib import Path
 
 from sapnet.bags.derain import REPORT
 from sapnet.bags.metadata import METADATA
+from sapnet.bags.open import is_recording
 from sapnet.errors import SapnetError
 
 PARTIAL_SUFFIX = ".partial"
-_FILE = re.compile(r"(?P<name>.+)(\.mcap|\.db3|\.bag)(\.zstd|\.zst)?", re.IGNORECASE)
-# rosbag2 numbers the files of a recording from 0.
-_NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>\d+)(\.mcap|\.db3)(\.zstd|\.zst)?", re.IGNORECASE)
-_ROSBAG2 = b"rosbag2_bagfile_information"
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +54,9 @@ def plan_bags(inputs: Sequence[str], out: Path) -> list[Bag]:
         seen: set[Path] = set()
         for source in (found for match in matches for found in _recordings(match, base, seen)):
             if _is_input(source, base, out.resolve()):
-                name = _output_name(source, base.parent if source == base else base)
+                name = source.relative_to(base.parent if source == base else base)
+                if source.is_file():
+                    name = name.with_name(Path(name.name.removesuffix(".zstd").removesuffix(".zst")).stem)
                 pairs.setdefault(source.resolve(), out / name)
     if not pairs:
         raise SapnetError(
@@ -78,8 +76,8 @@ def _recordings(match: Path, base: Path, seen: set[Path]) -> Iterator[Path]:
 
     seen: folders that were searched, none of them again, however many matches of a pattern or links lead to it.
     """
-    if match.is_file() and (match == base or not _is_recording(match.parent, os.listdir(match.parent))):
-        if _FILE.fullmatch(match.name):
+    if match.is_file() and (match == base or not _is_whole(match.parent, os.listdir(match.parent))):
+        if is_recording(match):
             yield match
         return
     # A file of a recording stands for all of it.
@@ -89,12 +87,19 @@ def _recordings(match: Path, base: Path, seen: set[Path]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(here.resolve())
-        if _is_recording(here, files):
+        if _is_whole(here, files):
             folders.clear()
             yield here
         else:
             folders.sort()
-            yield from (here / name for name in sorted(files) if _FILE.fullmatch(name))
+            yield from (here / name for name in sorted(files) if is_recording(here / name))
+
+
+def _is_whole(folder: Path, files: Collection[str]) -> bool:
+    """Whether a folder is one recording: by its metadata or, without, as rosbag2 numbers its files NAME_0, NAME_1."""
+    names = [name for name in files if is_recording(folder / name)]
+    stems = {name.rpartition("_")[0] for name in names}
+    return METADATA in files or (len(stems) == 1 and any(name.startswith(f"{min(stems)}_0.") for name in names))
 
 
 def _is_input(source: Path, base: Path, out: Path) -> bool:
@@ -109,25 +114,6 @@ def _is_input(source: Path, base: Path, out: Path) -> bool:
 
 def _warn(err: OSError) -> None:
     log.warning("%s cannot be read (%s): skipped", err.filename, err.strerror)
-
-
-def _is_recording(folder: Path, files: Collection[str]) -> bool:
-    """Whether a folder is one recording, by its metadata or, without metadata, by the names of its files."""
-    try:
-        if _ROSBAG2 in (folder / METADATA).read_bytes()[:4096]:
-            return True
-    except OSError:
-        pass
-    found = [name for name in files if _FILE.fullmatch(name)]
-    parts = [part for name in found if (part := _NUMBERED.fullmatch(name))]
-    numbers = [int(part["number"]) for part in parts]
-    return 0 in numbers and len(parts) == len(found) and len({part["name"] for part in parts}) == 1
-
-
-def _output_name(source: Path, base: Path) -> Path:
-    name = source.relative_to(base)
-    match = _FILE.fullmatch(name.name)
-    return name.with_name(match["name"]) if match and source.is_file() else name
 
 
 def _check(pairs: dict[Path, Path]) -> None:
