@@ -73,6 +73,7 @@ setup(
             "sapnet = sapnet.cli:main",
             "derain_node = sapnet_ros.derain_node:main",
             "bag_publisher = sapnet_ros.replay.bag_publisher:main",
+            "bag_recorder = sapnet_ros.replay.recorder:main",
         ],
         "sapnet.commands": [
             "demo = sapnet_ros.demo.command",

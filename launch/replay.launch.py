@@ -1,8 +1,8 @@
 """Plays a recording into derain_node under simulated time, and records what the node gives out.
 
-`ros2 bag play` and `ros2 bag record` do it where they are installed, and `sapnet replay` elsewhere, in lockstep, and
-for what ros2 bag cannot read. The launch ends when the recording is played. `sapnet replay` alone does the same without
-launch, in a ROS domain of its own.
+`ros2 bag play` and `ros2 bag record` do it where they are installed, and our own player and recorder elsewhere, in
+lockstep, and for what ros2 bag cannot read. The launch ends when the recording is played. `sapnet replay` does the same
+without launch, in a ROS domain of its own, and says what became of the frames.
 """
 
 from __future__ import annotations
@@ -51,38 +51,43 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
-    """The node, and the player and recorder once it is ready. Raises ValueError."""
-    loop, lockstep = launching.switch(given, "loop"), launching.switch(given, "lockstep")
+    """The node, the recorder, and the player once they are ready. Raises ValueError."""
+    lockstep, loop, rate = launching.switch(given, "lockstep"), launching.switch(given, "loop"), given["rate"]
+    output = Path(given["output"]).expanduser() if given["output"] else None
+    if output is not None and output.exists():
+        raise ValueError(f"output:={given['output']} exists already")
     bag = str(Path(given["bag"]).expanduser())
-    output = str(Path(given["output"]).expanduser()) if given["output"] else ""
-    replay = [executable(context, "sapnet"), "replay", bag, *(["--output", output] if output else [])]
-    replay += [word for name in given["image"].split(",") if name.strip() for word in ("--topic", name.strip())]
-    replay += ["--lockstep"] if lockstep else []
-    plan = make_plan(replay)
+    plan = make_plan(context, bag, given["image"], lockstep, output is not None)
     all_given = dict.fromkeys(launching.ARGUMENTS, "") | {name: given[name] for name in NODE_ARGUMENTS}
     remaps = [(old, new) for old, new in plan["remaps"]]
     sizes = {"warmup_sizes": plan["warmup_sizes"]}
     node = launching.derain_node(context, all_given, remaps, CONFIG, plan["parameters"], sizes)
-    pace = ["--rate", given["rate"], *(["--loop"] if loop else [])]
     if not choose_ros2bag(given, plan["ros2bag_reads_it"], lockstep):
-        player = ExecuteProcess(cmd=[*replay, *pace, "--attach"], name="replay", output="screen")
-        return [*node, player, ends_with(player)]
-    player = ros2_player(bag, plan, pace)
-    recorder = [ros2_recorder(plan, output)] if output else []
+        words = ["--rate", rate, *(["--loop"] if loop else [])]
+        player = process("bag_publisher", bag, *words, *plan["bag_publisher"])
+        words = [*([str(output)] if output is not None else []), *plan["bag_recorder"]]
+        recorder = [process("bag_recorder", *words)] if output is not None or lockstep else []
+        return [*node, *recorder, player, ends_with(player)]
+    player = ros2_player(bag, plan, rate, loop)
+    recorder = [ros2_recorder(plan, output)] if output is not None else []
     latched = ["--qos-durability", "transient_local", "--qos-reliability", "reliable"]
     words = ["topic", "echo", "--once", "--filter", "m.data", *latched, READY, "std_msgs/msg/Bool"]
     waiting = ExecuteProcess(cmd=["ros2", *words], name="waiting", output="screen")
     begin = RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=[player]))
-    return [*node, *recorder, waiting, begin, ends_with(player, REST_S)]
+    return [*node, *recorder, waiting, begin, ends_with(player)]
 
 
-def make_plan(replay: Sequence[str]) -> dict[str, Any]:
+def make_plan(context: LaunchContext, bag: str, images: str, lockstep: bool, recorder: bool) -> dict[str, Any]:
     """What the node, the player and the recorder are given, as ``sapnet replay --plan`` prints it. Raises ValueError.
 
     That command runs with the interpreter that the package was built with; the one of launch may lack what it takes to
     read a recording.
     """
-    done = subprocess.run([*replay, "--plan"], capture_output=True, text=True, check=False)
+    command = [executable(context, "sapnet"), "replay", bag, "--plan"]
+    command += [word for name in images.split(",") if name.strip() for word in ("--topic", name.strip())]
+    command += ["--lockstep"] if lockstep else []
+    command += ["--output", "recording"] if recorder else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(done.stderr.strip().removeprefix("sapnet: error: "))
     plan: dict[str, Any] = json.loads(done.stdout)
@@ -106,32 +111,37 @@ def choose_ros2bag(given: Mapping[str, str], can_read: bool, lockstep: bool) -> 
     return choice != "sapnet" and not missing
 
 
-def ros2_player(bag: str, plan: Mapping[str, Any], pace: Sequence[str]) -> ExecuteProcess:
+def ros2_player(bag: str, plan: Mapping[str, Any], rate: str, loop: bool) -> ExecuteProcess:
     """``ros2 bag play``, with reliable cameras: best effort loses large frames."""
     reliable = {"reliability": "reliable", "history": "keep_last", "depth": 10}
     with tempfile.NamedTemporaryFile("w", prefix="replay_", suffix=".yaml", delete=False) as file:
         json.dump(dict.fromkeys(plan["cameras"], reliable), file)
-    words = ["--clock", CLOCK_HZ, *pace]
+    words = ["--clock", CLOCK_HZ, "--rate", rate, *(["--loop"] if loop else [])]
     words += ["--qos-profile-overrides-path", file.name, "--topics", *plan["played"]]
     return ExecuteProcess(cmd=["ros2", "bag", "play", bag, *words], name="ros2_bag_play", output="screen")
 
 
-def ros2_recorder(plan: Mapping[str, Any], output: str) -> ExecuteProcess:
+def ros2_recorder(plan: Mapping[str, Any], output: Path) -> ExecuteProcess:
     """``ros2 bag record``."""
-    words = ["-o", output, "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]
+    words = ["-o", str(output), "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]
     return ExecuteProcess(cmd=["ros2", "bag", "record", *words], name="ros2_bag_record", output="screen")
 
 
-def ends_with(player: ExecuteProcess, rest_s: float = 0.0) -> RegisterEventHandler:
+def ends_with(player: ExecuteProcess) -> RegisterEventHandler:
     """Ends the launch when all is played: as a failure where the player failed."""
 
     def end(event: Any, context: LaunchContext) -> Sequence[Any]:
         if event.returncode and not context.is_shutdown:
             raise RuntimeError(f"the player ended with exit status {event.returncode}")
         done = [LogInfo(msg="the recording is played"), Shutdown(reason="the recording is played")]
-        return [TimerAction(period=rest_s, actions=done)]
+        return [TimerAction(period=REST_S, actions=done)]
 
     return RegisterEventHandler(OnProcessExit(target_action=player, on_exit=end))
+
+
+def process(name: str, *words: str) -> ExecuteProcess:
+    """An executable of this package as a process, with the interpreter that the package was built with."""
+    return ExecuteProcess(cmd=[ExecutableInPackage(name, "sapnet_ros"), *words], name=name, output="screen")
 
 
 def executable(context: LaunchContext, name: str) -> str:

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"sapnet", "sapnet_ros"}
-EXECUTABLES = {"sapnet", "derain_node", "bag_publisher"}
+EXECUTABLES = {"sapnet", "derain_node", "bag_publisher", "bag_recorder"}
 # Of which rosdep has no key, or one for pip alone.
 WITHOUT_KEY = {"backports-zstd", "lz4", "mcap", "rosbags", "safetensors", "av", "apsw"}
 KEYS = {"opencv-python-headless": "python3-opencv", "pillow": "python3-pil", "ruamel-yaml": "python3-ruamel.yaml"}

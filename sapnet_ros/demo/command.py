@@ -16,7 +16,7 @@ from sapnet_ros.demo.recording import TOPIC, read_input, write_recording
 from sapnet_ros.demo.report import SHEET, VIDEO, summarize, write_pictures
 from sapnet_ros.replay.command import folder_beside, perform, print_table, tell
 from sapnet_ros.replay.plan import make_plan
-from sapnet_ros.replay.player import RunError
+from sapnet_ros.replay.processes import RunError
 from sapnet_ros.replay.run import ReplaySettings
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ NATIVE = "native"
 _DESCRIPTION = """\
 Play rainy frames to a derain_node over DDS and record what comes back.
 
-The node is a process of its own under /sapnet_demo, on this host, in a ROS domain that nothing else uses. Frames are
-sent once the node is ready, each when the one before it has come back.
+Player, node and recorder are processes of their own under /sapnet_demo, on this host, in a ROS domain that nothing else
+uses. The player waits until the node is ready, and sends each frame when the one before it has come back.
 """
 
 _EXAMPLES = """\
@@ -100,14 +100,15 @@ def _demonstrate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
     with folder_beside(args.output) as folder:
         played = folder / "played"
         sizes = write_recording(sequence, args.rate, played)
-        node = {name: value for name in NETWORK if (value := getattr(args, name))}
         with open_recording(played) as source:
             plan = make_plan(source, [TOPIC], lockstep=not args.open_loop)
-            settings = ReplaySettings(source, plan, folder / BAG, status=True, inputs=True, node_parameters=node)
-            replay, figures = perform(settings, folder, len(sizes))
-        quality = write_pictures(folder / BAG, sizes, replay.outcomes(), sequence, args.rate, folder)
+        node = {name: value for name in NETWORK if (value := getattr(args, name))}
+        settings = ReplaySettings(played, plan, Path(BAG), status=True, inputs=True, node_parameters=node)
+        replay, figures = perform(settings, folder, len(sizes))
+        quality = write_pictures(replay.bag, sizes, replay.outcomes(), sequence, args.rate, folder)
         summary = summarize(figures, quality)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+        os.replace(replay.bag, folder / BAG)
         _replace(folder, args.output)
     return figures, summary
 

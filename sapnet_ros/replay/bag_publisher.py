@@ -1,77 +1,185 @@
-"""``ros2 run sapnet_ros bag_publisher``: publishes a recording to whatever runs, as ``ros2 bag play`` does."""
+"""``ros2 run sapnet_ros bag_publisher``: publishes a recording, in real time or in lockstep with derain_node."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import rclpy
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from sapnet.bags import open_recording
+from sapnet.bags import Message, Recording, Topic, open_recording
+from sapnet.bags.cameras import Camera, find_cameras
+from sapnet.bags.types import header_stamp
 from sapnet.commands.common import parse_above_zero, parse_seconds
-from sapnet.errors import SapnetError
-from sapnet_ros.replay.player import CLOCK_HZ, SETTLE_S, BagPlayer, RunError, chosen_topics, span, spinning
+from sapnet.errors import BagError, SapnetError
+from sapnet_ros.replay.lockstep import SETTLE_S, STATUS, Answers, Lockstep
+from sapnet_ros.replay.plan import EXIT_FAILED, EXIT_INPUT, READY
+from sapnet_ros.replay.publisher_node import (
+    CLOCK,
+    CLOCK_HZ,
+    BagPlayer,
+    PlayerError,
+    PlayerStopped,
+    offered_profile,
+    play_once,
+)
+
+READY_TIMEOUT_S = 180.0
+ANSWER_TIMEOUT_S = 60.0
+# With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
+LOCKSTEP_DEPTH = 1
 
 _EXAMPLES = """\
 SIGUSR1, and the service ~/pause (std_srvs/SetBool), pause and resume.
 
 examples:
   ros2 run sapnet_ros bag_publisher drive/ --rate 2 --loop
-  ros2 run sapnet_ros bag_publisher drive.mcap --ready derain_node/ready
+  ros2 run sapnet_ros bag_publisher drive.mcap --lockstep --ros-args -r frame_status:=/front/frame_status
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Play: 0 at the end, or when a signal ends a loop; 1 if one ends it before; 2 on wrong input."""
-    args = _parser().parse_args(remove_ros_args(sys.argv if argv is None else ["bag_player", *argv])[1:])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    """Play: 0 at the end, or when a signal ends a loop; 1 if an answer is missing; 2 on wrong input."""
+    words = remove_ros_args(sys.argv if argv is None else ["bag_player", *argv])[1:]
+    args = _parser().parse_args(words)
     try:
-        _play(args)
-    except KeyboardInterrupt:
-        return 0 if args.loop else 1
+        with open_recording(args.bag) as source:
+            notes_said = _say_notes(source, 0)
+            between = span(source, args.start, args.duration)
+            with _player(source, args, argv) as (player, cameras):
+                _play(source, player, cameras, between, args)
+            _say_notes(source, notes_said)
+    except PlayerStopped:
+        return 0 if args.loop else EXIT_FAILED
     except SapnetError as err:
-        _say(str(err))
-        return 1 if isinstance(err, RunError) else 2
-    finally:
-        rclpy.try_shutdown()
+        print(f"bag_player: {err}", file=sys.stderr)
+        return EXIT_FAILED if isinstance(err, PlayerError) else EXIT_INPUT
     return 0
 
 
-def _play(args: argparse.Namespace) -> None:
-    with open_recording(args.bag) as source:
-        notes = list(source.notes)
-        for note in notes:
-            _say(note)
-        topics = chosen_topics(source, args.topic, args.exclude)
-        between = span(source, args.start, args.duration)
-        player = BagPlayer(topics, between[0], args.rate, clock_hz=args.clock_rate, max_gap_s=args.max_gap, warn=_say)
-
-        def toggle(*_: object) -> None:
-            player.paused = not player.paused
-
-        signal.signal(signal.SIGUSR1, toggle)
-        player.listen(args.ready)
-        with spinning(player):
-            player.wait_ready()
-            while True:
-                player.play(source, between, player.send)
-                if not args.loop:
-                    break
-            # Messages in transit are lost when their publisher ends.
-            player.wait(lambda: False, SETTLE_S)
-        for note in source.notes[len(notes) :]:
-            _say(note)
+def chosen_topics(source: Recording, only: Sequence[str], excluded: Sequence[str]) -> list[Topic]:
+    """The topics to play; the player publishes /clock itself. Raises BagError if one of ``only`` is missing."""
+    if missing := set(only) - {topic.name for topic in source.topics}:
+        raise BagError(f"{source.path} has no topic {', '.join(sorted(missing))}")
+    left_out = {CLOCK, *excluded}
+    return [topic for topic in source.topics if (not only or topic.name in only) and topic.name not in left_out]
 
 
-def _say(text: str) -> None:
-    print(f"bag_player: {text}", file=sys.stderr)
+def span(source: Recording, start_s: float, duration_s: float) -> tuple[int, int]:
+    """First log time to play, and the one to stop before. Raises BagError if that is empty."""
+    start_ns = source.start_ns + round(start_s * 1e9)
+    stop_ns = min(source.end_ns, start_ns + round(duration_s * 1e9)) if duration_s else source.end_ns
+    if start_ns >= stop_ns:
+        length_s = (source.end_ns - source.start_ns) / 1e9
+        raise BagError(f"{source.path} is {length_s:.3f} s long; there is nothing to play from {start_s:g} s on")
+    return start_ns, stop_ns
+
+
+@contextmanager
+def _player(
+    source: Recording, args: argparse.Namespace, argv: list[str] | None
+) -> Iterator[tuple[BagPlayer, list[Camera]]]:
+    """The player's node, and the cameras that it plays."""
+    topics = chosen_topics(source, args.topic, args.exclude)
+    cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
+    if args.lockstep and not cameras:
+        raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    depths = {"clock_depth": LOCKSTEP_DEPTH} if args.lockstep else {}
+    player = BagPlayer(
+        topics, args.rate, _profiles(cameras, args.lockstep), args.clock_rate, max_gap_s=args.max_gap, **depths
+    )
+    try:
+        for camera in cameras:
+            if camera.topic in player.skipped:
+                raise BagError(f"{camera.topic.name} cannot be published: {player.skipped[camera.topic]}")
+        _heed_signals(player)
+        if player.skipped:
+            reasons = "; ".join(f"{topic.name} ({topic.type}): {why}" for topic, why in player.skipped.items())
+            player.get_logger().warning(f"not played: {reasons}")
+        yield player, cameras
+    finally:
+        player.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _profiles(cameras: Sequence[Camera], lockstep: bool) -> dict[Topic, QoSProfile]:
+    """Reliable QoS for cameras, so that no frame is lost, whatever was recorded."""
+    topics = [topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
+    profiles = {topic: offered_profile(topic, reliable=True) for topic in topics}
+    if lockstep:
+        for profile in profiles.values():
+            profile.depth = LOCKSTEP_DEPTH
+    return profiles
+
+
+def _heed_signals(player: BagPlayer) -> None:
+    def stop(*_: object) -> None:
+        player.stop_asked = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    signal.signal(signal.SIGUSR1, lambda *_: player.toggle_pause())
+
+
+def _play(
+    source: Recording, player: BagPlayer, cameras: list[Camera], between: tuple[int, int], args: argparse.Namespace
+) -> None:
+    """Play a span, repeatedly with --loop. Raises PlayerError, PlayerStopped."""
+    start_ns, stop_ns = between
+    ready = args.ready or ([READY] if args.lockstep else [])
+    answers = Answers(player, ready, (args.status or [STATUS]) if args.lockstep else [])
+    player.begin(start_ns)
+    send: Callable[[Message], None] = player.send
+    if args.lockstep:
+        lockstep = Lockstep(player, answers, cameras, args.ready_timeout, args.answer_timeout)
+        lockstep.begin(lambda topics: source.messages(topics, start_ns, stop_ns), sizes_known=bool(args.ready))
+        send = lockstep.send
+    elif ready:
+        answers.wait_ready(args.ready_timeout)
+        answers.wait_connected(args.ready_timeout)
+    frames = {camera.topic for camera in cameras}.intersection(player.topics)
+    with args.sent.open("w", buffering=1) if args.sent else nullcontext() as log:
+
+        def send_and_note(message: Message) -> None:
+            if message.topic in frames:
+                _note(message, log)
+            send(message)
+
+        while True:
+            play_once(player, source.messages, between, send_and_note)
+            if not args.loop:
+                break
+    # Messages in transit are lost when their publisher ends. In lockstep, the frames have been answered.
+    for topic in () if args.lockstep else frames:
+        player.wait_taken(topic, args.answer_timeout)
+    player.spin_until(lambda: False, SETTLE_S)
+
+
+def _note(message: Message, log: TextIO | None) -> None:
+    if log is None:
+        return
+    try:
+        stamp = header_stamp(message.data)
+    except ValueError:  # truncated
+        stamp = message.time_ns
+    print(message.topic.name, stamp, time.monotonic_ns(), file=log)
+
+
+def _say_notes(source: Recording, said: int) -> int:
+    for note in source.notes[said:]:
+        print(f"bag_player: {note}", file=sys.stderr)
+    return len(source.notes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,10 +193,18 @@ def _parser() -> argparse.ArgumentParser:
     several = partial(parser.add_argument, action="append", default=[], metavar="TOPIC")
     several("--topic", help="play only this topic; may be repeated")
     several("--exclude", help="do not play this topic; may be repeated")
-    several("--ready", help="start once this std_msgs/Bool is true")
+    several(
+        "--camera",
+        help="image topic to offer as reliable, so that no frame is lost (with --lockstep: all color cameras)",
+    )
+    several("--ready", help=f"start once this std_msgs/Bool is true (with --lockstep: {READY})")
+    several("--status", help=f"with --lockstep: topic of the answers to frames (default: {STATUS})")
     parser.add_argument(
         "--clock-rate", type=parse_above_zero, default=CLOCK_HZ, metavar="HZ", help="minimum rate of /clock"
     )
+    parser.add_argument("--ready-timeout", type=parse_seconds, default=READY_TIMEOUT_S, metavar="S")
+    parser.add_argument("--answer-timeout", type=parse_seconds, default=ANSWER_TIMEOUT_S, metavar="S")
+    parser.add_argument("--sent", type=Path, help="log topic, stamp and steady time (ns) of each frame")
     return parser
 
 
@@ -106,6 +222,7 @@ def add_play_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="shorten longer gaps between messages to this (0: keep them)",
     )
+    parser.add_argument("--lockstep", action="store_true", help="wait for derain_node's answer to each frame")
 
 
 if __name__ == "__main__":

@@ -7,19 +7,18 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sapnet.bags import Recording, open_recording
+from sapnet.bags import open_recording
 from sapnet.bags.metadata import METADATA
 from sapnet.commands.common import NETWORK, add_command, add_network_arguments, counting_bar
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
 from sapnet_ros.replay.plan import Plan, make_plan, plain
-from sapnet_ros.replay.player import RunError
-from sapnet_ros.replay.processes import own_domain
+from sapnet_ros.replay.processes import RunError, free_domain
 from sapnet_ros.replay.run import ReplayRun, ReplaySettings
 
 if TYPE_CHECKING:
@@ -30,8 +29,9 @@ PIPED_WIDTH = 1000
 _DESCRIPTION = """\
 Play a recording to a derain_node over DDS, under simulated time, and record the node's outputs.
 
-The node is a process of its own, on this host, in a ROS domain that nothing else uses. All topics are played; OUT holds
-derained/image, derained/camera_info, streak_mask/image and rain_score of each camera, beside its topic.
+Player, node and recorder are processes of their own, on this host, in a ROS domain that nothing else uses. All topics
+are played; OUT holds derained/image, derained/camera_info, streak_mask/image and rain_score of each camera, beside its
+topic.
 
 With --lockstep the player waits for the node's answer to each frame, and two replays of a recording give equal outputs.
 """
@@ -58,15 +58,11 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         help="play and derain only this camera; may be repeated (default: all color cameras)",
     )
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="format of OUT (default: mcap)")
-    parser.add_argument("--lockstep", action="store_true", help="wait for derain_node's answer to each frame")
     parser.add_argument("--status", action="store_true", help="also record frame_status, which holds latencies")
     parser.add_argument("--params-file", type=Path, metavar="FILE", help="parameters of derain_node, keyed '/**:'")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--plan", action="store_true", help="play nothing; print how the node is started, as JSON")
     parser.add_argument(
-        "--attach",
-        action="store_true",
-        help="play to a derain_node that runs in this ROS domain, started as --plan says",
+        "--plan", action="store_true", help="play nothing; print how each process would be started, as JSON"
     )
     add_network_arguments(parser)
     parser.set_defaults(network={name: parser.get_default(name) for name in NETWORK})
@@ -74,20 +70,20 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay: 0 when frames were derained, 1 if the node failed or none was. Raises SapnetError on wrong input."""
+    """Replay: 0 when frames were derained, 1 if a process failed or none was. Raises SapnetError on wrong input."""
     if args.params_file is not None and not args.params_file.is_file():
         raise SapnetError(f"{args.params_file} is not a file; give a parameter file of derain_node")
-    if args.output is not None:
+    if args.output is not None and not args.plan:
         _check_output(args.output, args.bag, args.overwrite)
     with open_recording(args.bag) as source:
         plan = make_plan(source, args.topic, lockstep=args.lockstep)
         if args.plan:
-            print(json.dumps(plain(plan, source), indent=2))
+            print(json.dumps(plain(plan, source, recorder=args.output is not None), indent=2))
             return 0
-        try:
-            summary = _replay(args, plan, source)
-        except RunError as err:
-            return tell(err)
+    try:
+        summary = _replay(args, plan)
+    except RunError as err:
+        return tell(err)
     if args.json:
         print(json.dumps(summary, indent=2))
     else:
@@ -102,22 +98,22 @@ def tell(err: RunError) -> int:
 
 
 def perform(settings: ReplaySettings, folder: Path, total: int | None) -> tuple[ReplayRun, dict[str, Any]]:
-    """Run in a free domain, with a progress bar of ``total`` frames and warnings on stderr."""
-    with nullcontext() if settings.attach else own_domain(folder) as domain, counting_bar() as progress:
-        if domain is not None:
-            watched = settings.plan.cameras[0].source.output("derained/image")
-            watch = f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic hz {watched}"
-            print(f"To watch it, in another terminal:\n  {watch}", file=sys.stderr)
-        task = progress.add_task("starting", total=total)
-
-        def warn(text: str) -> None:
-            progress.console.print(f"sapnet: warning: {text}", markup=False, soft_wrap=True)
+    """Run in a free domain, with a progress bar of ``total`` frames and the player's warnings on stderr."""
+    with free_domain() as domain, counting_bar() as progress:
+        replay = ReplayRun(settings, folder, domain)
+        watched = settings.plan.cameras[0].source.output("derained/image")
+        watch = f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic hz {watched}"
+        print(f"To watch it, in another terminal:\n  {watch}", file=sys.stderr)
+        task, said = progress.add_task("starting", total=total), set[str]()
 
         def show(done: int, phase: str) -> None:
             progress.update(task, completed=done, description=phase)
+            for warning in dict.fromkeys(replay.warnings()):
+                if warning not in said:
+                    said.add(warning)
+                    progress.console.print(f"sapnet: warning: {warning}", markup=False, soft_wrap=True)
 
-        replay = ReplayRun(settings, folder, show, warn)
-        return replay, replay.perform()
+        return replay, replay.perform(show)
 
 
 @contextmanager
@@ -138,31 +134,30 @@ def folder_beside(output: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _replay(args: argparse.Namespace, plan: Plan, source: Recording) -> dict[str, Any]:
+def _replay(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+    settings = ReplaySettings(
+        bag=args.bag,
+        plan=plan,
+        output=args.output,
+        rate=args.rate,
+        play_arguments=[
+            *("--start", str(args.start), "--duration", str(args.duration), "--max-gap", str(args.max_gap)),
+        ],
+        loop=args.loop,
+        cameras_alone=bool(args.topic),
+        storage=args.storage,
+        status=args.status,
+        # An option that was not given is left to the params_file, and then to the node's default.
+        node_parameters={name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]},
+        params_file=args.params_file,
+    )
     partial = args.loop or args.start or args.duration
     total = None if partial else sum(camera.source.topic.count for camera in plan.cameras)
     with folder_beside(args.output) as folder:
-        settings = ReplaySettings(
-            source=source,
-            plan=plan,
-            output=folder / "recording" / args.output.name if args.output is not None else None,
-            rate=args.rate,
-            start_s=args.start,
-            duration_s=args.duration,
-            max_gap_s=args.max_gap,
-            loop=args.loop,
-            cameras_alone=bool(args.topic) and not args.attach,
-            storage=args.storage,
-            status=args.status,
-            # An option that was not given is left to the params_file, and then to the node's default.
-            node_parameters={name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]},
-            params_file=args.params_file,
-            attach=args.attach,
-        )
-        _, figures = perform(settings, folder, total)
-        if settings.output is not None:
-            _put(settings.output, args.output, folder)
-    return {"input": str(args.bag), "output": str(args.output) if args.output is not None else None, **figures}
+        replay, summary = perform(settings, folder, total)
+        if args.output is not None:
+            _put(replay.bag, args.output, folder)
+    return summary
 
 
 def _check_output(output: Path, bag: Path, overwrite: bool) -> None:

@@ -1,9 +1,9 @@
-"""How to run derain_node on the cameras of a recording: its parameters and remap rules."""
+"""How to run derain_node on the cameras of a recording: parameters, remap rules, arguments of the processes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -21,6 +21,9 @@ REMAPPED = tuple(output.name for output in OUTPUTS if output not in (DERAINED_CO
 # Of the recorded drive; derain_node publishes its own.
 NODE_TOPICS = ("/diagnostics", "/derain_node/ready")
 READY = "derain_node/ready"
+# Exit statuses of publisher and recorder.
+EXIT_FAILED, EXIT_INPUT = 1, 2
+RECORDER_READY, RECORDER_STATUS = "recorder/ready", "recorder/recorded"
 # Names of the node's other diagnostics.
 _TAKEN = ("backend", "process")
 # Frames of a camera that are read ahead for their sizes, without lockstep.
@@ -77,9 +80,21 @@ class Plan:
             rules += [(prefix + output, camera.source.output(output)) for output in REMAPPED]
         return rules
 
+    def publisher_arguments(self, recorder: bool) -> list[str]:
+        """Arguments of ``bag_publisher``. recorder: whether it must wait for one."""
+        words = each("--camera", [camera.source.topic.name for camera in self.cameras])
+        words += each("--exclude", self.outputs) + each("--ready", [READY, RECORDER_READY] if recorder else [READY])
+        # In lockstep the recorder answers for the node, once it has written all that came with a frame.
+        return [*words, *(["--lockstep", "--status", RECORDER_STATUS] if self.lockstep else [])]
+
+    def recorder_arguments(self) -> list[str]:
+        """Arguments of ``bag_recorder``."""
+        without_info = [camera.name for camera in self.cameras if not camera.has_info]
+        return each("--camera", [camera.name for camera in self.cameras]) + each("--without-info", without_info)
+
     def remap_arguments(self) -> list[str]:
         """The node's remap rules as ROS arguments."""
-        return [word for old, new in self.remaps for word in ("-r", f"{old}:={new}")]
+        return each("-r", [f"{old}:={new}" for old, new in self.remaps])
 
     @property
     def outputs(self) -> list[str]:
@@ -87,13 +102,18 @@ class Plan:
         return [*NODE_TOPICS, *(camera.source.output(output.name) for camera in self.cameras for output in OUTPUTS)]
 
 
-def plain(plan: Plan, source: Recording) -> dict[str, Any]:
-    """How the node is started, and what is played and recorded, for JSON."""
+def plain(plan: Plan, source: Recording, recorder: bool) -> dict[str, Any]:
+    """How node, publisher and recorder are started, for JSON. recorder: whether there is one."""
     cameras = [camera.source for camera in plan.cameras]
     return {
         "parameters": plan.parameters,
         "warmup_sizes": plan.sizes,
         "remaps": plan.remaps,
+        "bag_publisher": plan.publisher_arguments(recorder or plan.lockstep),
+        "bag_recorder": [
+            *plan.recorder_arguments(),
+            *("--ros-args", *plan.remap_arguments(), "-p", "use_sim_time:=true"),
+        ],
         "cameras": [camera.topic.name for camera in cameras],
         "played": sorted({topic.name for topic in source.topics} - set(plan.outputs) - {"/clock"}),
         "recorded": [camera.output(output.name) for camera in cameras for output in RECORDED],
@@ -124,6 +144,11 @@ def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = Fa
         raise BagError(f"{source.path} holds no frame of at least {MIN_SIDE}x{MIN_SIDE} that can be read on {names}")
     named = [NodeCamera(name, camera) for name, camera in zip(_names(cameras), cameras, strict=True)]
     return Plan(tuple(named), tuple(f"{height}x{width}" for height, width in known), lockstep)
+
+
+def each(option: str, values: Iterable[str]) -> list[str]:
+    """The option before each value."""
+    return [word for value in values for word in (option, value)]
 
 
 def _sizes(source: Recording, camera: Camera, count: int | None) -> Iterator[tuple[int, int]]:

@@ -1,171 +1,249 @@
-"""Records what a derain_node publishes as rosbag2, and keeps what it reports."""
+"""Records what a derain_node publishes as rosbag2, and logs when each message came."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from threading import Event
+from typing import Any, TextIO
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 
-from sapnet.bags.types import described_topic
+from sapnet.bags.types import described_topic, header_stamp
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
 from sapnet.images.topics import DERAINED_INFO, FRAME_STATUS, RAIN_SCORE, RECORDED, Output
-from sapnet_ros.camera import TYPES
-from sapnet_ros.replay.plan import NodeCamera
+from sapnet_ros.camera import TYPES, Topics
+from sapnet_ros.qos import latched_profile
+from sapnet_ros.replay.plan import EXIT_INPUT
 
 # Deep, so that no output of the node is lost.
 DEPTH = 50
 DERAINED = "derained"
 
 
-@dataclass
-class Frames:
-    """A camera's frames: what was sent, and what has come back.
-
-    sent_ns: steady time of the last sending, by stamp. counts: of the outputs that are received. outcomes: ``derained``
-    or ``passed_through``, by stamp. latencies_ms: of derained frames. reason: why the last one was not derained, or
-    empty.
-    """
-
-    counts: dict[Output, int]
-    sent: int = 0
-    derained: int = 0
-    sent_ns: dict[int, int] = field(default_factory=dict)
-    outcomes: dict[int, str] = field(default_factory=dict)
-    latencies_ms: list[float] = field(default_factory=list)
-    reason: str = ""
-
-    @property
-    def answered(self) -> int:
-        """Frames whose status has come."""
-        return self.counts[FRAME_STATUS]
-
-    @property
-    def complete(self) -> bool:
-        """Whether no output of the last frame is missing, by counting: each output keeps the order of frames."""
-        return all(
-            count == (self.derained if output is RAIN_SCORE else self.answered) for output, count in self.counts.items()
-        )
-
-    def note_sent(self, stamp: int) -> None:
-        """Note that a frame is being sent."""
-        self.sent += 1
-        self.sent_ns[stamp] = time.monotonic_ns()
-
-    def note_status(self, message: DiagnosticArray, came_ns: int) -> None:
-        """Note a frame_status."""
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        outcome = self.outcomes[stamp] = message.status[0].message
-        self.reason = next((pair.value for pair in message.status[0].values if pair.key == "reason"), "")
-        if outcome == DERAINED:
-            self.derained += 1
-            if stamp in self.sent_ns:
-                self.latencies_ms.append((came_ns - self.sent_ns[stamp]) / 1e6)
-
-
 class Recorder(Node):
-    """Receives the outputs of a derain_node's cameras, and writes them to ``bag``, if there is one.
+    """Writes the outputs of a derain_node's cameras to ``bag``, if there is one, at the times of the node's clock.
 
-    now_ns: gives the log time. changed: called after each message. status, inputs: also write frame_status, and the
-    input images. frames: of each camera. diagnostics: the node's last ones, by the name of a camera or of ``backend``;
-    heard_ns: when they came, in steady time. idle_reports: diagnostics in a row without a frame in flight.
+    cameras: their names; empty for a single camera. without_info: cameras whose camera_info nobody publishes.
+    status, frames_in: also record frame_status, and the input frames. log: receives a line for each message with a
+    header: topic, header stamp, time of receipt on CLOCK_MONOTONIC (both in nanoseconds), and the outcome of a
+    frame_status. on_diagnostics: receives each message of /diagnostics as plain values.
+
+    The subscription of simulated time is reliable: a player that waits until /clock is acknowledged, as it does in
+    lockstep, determines the log time of what it sends next.
+
+    ``~/ready`` is true once all outputs and /clock are connected; ``~/recorded`` repeats a frame_status once all
+    outputs of the frame are written.
     """
 
     def __init__(
         self,
-        cameras: Sequence[NodeCamera],
         bag: BagWriter | None,
-        now_ns: Callable[[], int],
-        changed: Callable[[], None],
+        log: TextIO | None,
+        on_diagnostics: Callable[[dict[str, Any]], None],
+        cameras: Sequence[str] = ("",),
+        without_info: Sequence[str] = (),
         status: bool = False,
-        inputs: bool = False,
+        frames_in: bool = False,
         **node_options: Any,
     ) -> None:
         super().__init__("recorder", **node_options)
-        self._bag, self._now_ns, self._changed = bag, now_ns, changed
-        self.frames: dict[NodeCamera, Frames] = {}
-        self.diagnostics: dict[str, DiagnosticStatus] = {}
-        self.heard_ns = time.monotonic_ns()
-        self.idle_reports = 0
+        self._bag = bag
+        self._log = log
+        self._simulated_ns: int | None = None  # before the first message of /clock
+        self._is_simulated = bool(self.get_parameter("use_sim_time").value)
+        if self._is_simulated:
+            # First, so that the time is updated before the messages that came after it are handled. Reliable; the
+            # newest counts.
+            self.create_subscription(Clock, "/clock", self._note_time, QoSProfile(depth=1))
+        self._ready = self.create_publisher(Bool, "~/ready", latched_profile())
+        self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
+        self.create_subscription(DiagnosticArray, "/diagnostics", lambda message: on_diagnostics(plain(message)), 10)
+        self._inputs = cameras if frames_in and bag is not None else ()
         self._outputs: list[Any] = []  # subscriptions
         for camera in cameras:
-            outputs = [output for output in RECORDED if output is not DERAINED_INFO or camera.has_info]
-            frames = Frames(dict.fromkeys([*(outputs if bag is not None else ()), FRAME_STATUS], 0))
-            self.frames[camera] = frames
-            for output in frames.counts:
-                written = status or output is not FRAME_STATUS
-                take = partial(self._take_output, frames, output)
-                self._outputs.append(self._subscribe(camera.source.output(output.name), output.type, take, written))
-            if inputs:
-                self._subscribe(camera.source.topic.name, camera.source.topic.type, lambda data, came_ns: None)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._take_diagnostics, QoSProfile(depth=DEPTH))
+            self._record_camera(camera, camera not in without_info, status)
+        # Steady: simulated time may not start before we are ready.
+        steady = RosClock(clock_type=ClockType.STEADY_TIME)
+        self._discovery = self.create_timer(0.1, self._look_for_publishers, clock=steady)
 
-    @property
-    def connected(self) -> bool:
-        """Whether all outputs have a publisher, and diagnostics of all cameras have come."""
-        is_told = all(camera.label in self.diagnostics for camera in self.frames)
-        return is_told and all(subscription.get_publisher_count() for subscription in self._outputs)
+    def _record_camera(self, camera: str, has_info: bool, status: bool) -> None:
+        topics, prefix = Topics(self, camera, "raw"), f"{camera}/" if camera else ""
+        outputs = [output for output in RECORDED if output is not DERAINED_INFO or has_info]
+        outputs = [*(outputs if self._bag is not None else ()), FRAME_STATUS]
+        frames = _Frames(dict.fromkeys(outputs, 0))
+        for output in outputs:
+            on_message = partial(self._take_output, frames, output, prefix + output.name)
+            written = status or output is not FRAME_STATUS
+            self._outputs.append(self._record(topics.outputs[output], TYPES[output.type], on_message, written))
 
-    @property
-    def answered(self) -> int:
-        """Frames of all cameras whose status has come."""
-        return sum(frames.answered for frames in self.frames.values())
+    def _look_for_publishers(self) -> None:
+        has_time = self._simulated_ns is not None or not self._is_simulated
+        if has_time and all(subscription.get_publisher_count() for subscription in self._outputs):
+            self._discovery.cancel()
+            # The input comes last: its subscription tells a publisher that the outputs are connected.
+            for camera in self._inputs:
+                self._record(Topics(self, camera, "raw").image, Image, lambda data, came_ns: None)
+            self._ready.publish(Bool(data=True))
 
-    def values(self, camera: NodeCamera) -> dict[str, str]:
-        """The node's last diagnostics of a camera; empty before the first."""
-        status = self.diagnostics.get(camera.label)
-        return {pair.key: pair.value for pair in status.values} if status is not None else {}
-
-    def total(self, *names: str) -> int:
-        """The sum of these diagnostics over all cameras."""
-        return sum(int(values.get(name, 0)) for values in map(self.values, self.frames) for name in names)
-
-    def _subscribe(
-        self, topic: str, type_name: str, on_message: Callable[[bytes, int], None], written: bool = True
+    def _record(
+        self, topic: str, message_type: type, on_message: Callable[[bytes, int], None], written: bool = True
     ) -> Any:
         """Subscribe. on_message: called with each message once it is written, and with the steady time of receipt."""
-        bag = self._bag if written else None
-        connection = bag.add(described_topic(topic, type_name, ())) if bag is not None else 0
+        bag, connection = self._bag if written else None, 0
+        if bag is not None:
+            type_name = message_type.__module__.split(".")[0] + f"/msg/{message_type.__name__}"
+            connection = bag.add(described_topic(self.resolve_topic_name(topic), type_name, ()))
 
         def take(data: bytes) -> None:
             came_ns = time.monotonic_ns()
             if bag is not None:
                 bag.write(connection, self._now_ns(), data)
             on_message(data, came_ns)
-            self._changed()
 
-        return self.create_subscription(TYPES[type_name], topic, take, QoSProfile(depth=DEPTH), raw=True)
+        return self.create_subscription(message_type, topic, take, QoSProfile(depth=DEPTH), raw=True)
 
-    def _take_output(self, frames: Frames, output: Output, data: bytes, came_ns: int) -> None:
+    def _take_output(self, frames: _Frames, output: Output, name: str, data: bytes, came_ns: int) -> None:
+        outcome = "-"
         if output is FRAME_STATUS:
-            frames.note_status(deserialize_message(data, DiagnosticArray), came_ns)
+            outcome = deserialize_message(data, DiagnosticArray).status[0].message
+            frames.status = data
+            frames.derained += outcome == DERAINED
         frames.counts[output] += 1
+        if self._log is not None and output is not RAIN_SCORE:
+            print(name, header_stamp(data), came_ns, outcome, file=self._log)
+        if frames.complete():
+            self._recorded.publish(frames.status)
+            frames.status = None
 
-    def _take_diagnostics(self, message: DiagnosticArray) -> None:
-        parts = [(status.name.partition(": "), status) for status in message.status]
-        if own := {label: status for (node, _, label), status in parts if node.endswith("/derain_node")}:
-            self.diagnostics = own
-            self.heard_ns = time.monotonic_ns()
-            self.idle_reports = 0 if self.total("in_flight") else self.idle_reports + 1
-            self._changed()
+    def _note_time(self, message: Clock) -> None:
+        self._simulated_ns = message.clock.sec * 10**9 + message.clock.nanosec
+
+    def _now_ns(self) -> int:
+        return (self._simulated_ns or 0) if self._is_simulated else int(self.get_clock().now().nanoseconds)
+
+
+@dataclass
+class _Frames:
+    """What has come of a camera's frames. status: that of the last frame, until all outputs of the frame have come."""
+
+    counts: dict[Output, int]
+    derained: int = 0
+    status: bytes | None = None
+
+    def complete(self) -> bool:
+        """Whether no output of the last frame is missing, by counting: each output keeps the order of frames."""
+        frames = self.counts[FRAME_STATUS]
+        expected = {output: self.derained if output is RAIN_SCORE else frames for output in self.counts}
+        return self.status is not None and self.counts == expected
+
+
+def plain(message: DiagnosticArray) -> dict[str, Any]:
+    """Diagnostics as plain values: status name -> level, message and values."""
+    return {
+        status.name: {
+            "level": status.level[0],
+            "message": status.message,
+            "values": {pair.key: pair.value for pair in status.values},
+        }
+        for status in message.status
+    }
+
+
+def _save(path: Path, statuses: dict[str, Any]) -> None:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps({"steady_ns": time.monotonic_ns(), "statuses": statuses}))
+    os.replace(unfinished, path)
 
 
 @contextmanager
 def new_bag(path: Path, storage: str) -> Iterator[BagWriter]:
-    """A recording to write, mcap compressed. Raises BagError."""
+    """A recording to write, mcap compressed, which is moved to ``path`` when it is complete. Raises BagError."""
+    if path.exists():
+        raise BagError(f"{path} exists already; give another name for the recording")
     try:
-        with BagWriter(path, storage, "chunk" if storage == "mcap" else "none") as bag:
-            yield bag
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{path.name}_", dir=path.absolute().parent) as folder:
+            with BagWriter(Path(folder) / path.name, storage, "chunk" if storage == "mcap" else "none") as bag:
+                yield bag
+            os.rename(Path(folder) / path.name, path)
     except (OSError, sqlite3.Error) as err:
         why = (err.strerror or err) if isinstance(err, OSError) else err
         raise BagError(f"{path} cannot be written ({why})") from err
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m sapnet_ros.replay.recorder``: records until SIGINT or SIGTERM, then closes the bag and returns 0.
+
+    2 if the recording cannot be written.
+    """
+    args = _parser().parse_args(remove_ros_args(sys.argv if argv is None else ["recorder", *argv])[1:])
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    save = partial(_save, args.diagnostics) if args.diagnostics else lambda statuses: None
+    made = new_bag(args.bag, args.storage) if args.bag else nullcontext()
+    noted = args.received.open("w", buffering=1) if args.received else nullcontext()
+    try:
+        with made as bag, noted as log:
+            recorder = Recorder(
+                bag, log, save, args.camera or [""], args.without_info, status=args.status, frames_in=args.input
+            )
+            executor = SingleThreadedExecutor()
+            executor.add_node(recorder)
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=0.1)
+            executor.shutdown()
+            recorder.destroy_node()
+    except BagError as err:
+        print(f"recorder: {err}", file=sys.stderr)
+        return EXIT_INPUT
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "recorder", description="Record a derain_node's outputs until Ctrl-C. Remap its topics as those of the node."
+    )
+    parser.add_argument("bag", nargs="?", type=Path, help="rosbag2 folder to write (default: none)")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
+    parser.add_argument("--camera", action="append", metavar="NAME", help="camera of the node; may be repeated")
+    parser.add_argument(
+        "--without-info", action="append", default=[], metavar="NAME", help="camera without camera_info"
+    )
+    parser.add_argument("--status", action="store_true", help="record frame_status, which holds latencies")
+    parser.add_argument("--input", action="store_true", help="record the input image")
+    parser.add_argument("--received", type=Path, help="log a line for each message")
+    parser.add_argument("--diagnostics", type=Path, help="store the latest diagnostics, as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

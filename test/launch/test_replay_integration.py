@@ -75,11 +75,12 @@ def test_two_replays_in_lockstep_are_equal(launch: Launch, bag: Path, tmp_path: 
 def test_a_player_that_dies_ends_the_launch_as_a_failure(launch: Launch, bag: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     launched = launch(f"bag:={bag}", f"output:={output}", "backend:=fake", "player:=sapnet", "loop:=true", file=FILE)
-    node, player = launched.node_pids(2)
+    node, recorder, player = launched.node_pids(3)
     os.kill(player, signal.SIGKILL)
     assert launched.wait() == 1
     assert "the player ended with exit status -9" in launched.log.read_text()
-    live.wait_for(lambda: not Path(f"/proc/{node}").exists(), "the end of the node")
+    for pid in (node, recorder):
+        live.wait_for(lambda p=pid: not Path(f"/proc/{p}").exists(), f"the end of {pid}")
 
 
 def test_ros2_bag_plays_and_records_where_it_is_installed(
@@ -114,7 +115,7 @@ def test_a_recording_that_is_missing_ends_the_launch(launch: Launch) -> None:
     [
         ({"image": "/rear/image_raw"}, "no image topic /rear/image_raw"),
         ({"player": "ros2bag", "lockstep": "true"}, "player:=ros2bag cannot be used: .*it has no lockstep"),
-        ({"output": "bag"}, "bag exists already"),
+        ({"output": "bag"}, "output:=bag exists already"),
     ],
 )
 def test_values_of_no_use_are_refused(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from sapnet.errors import SapnetError
 from sapnet.images.messages import decode_image
 from sapnet.media.sequence import RainySequence
 from sapnet_ros.demo import command as demo
-from sapnet_ros.replay.processes import own_domain
+from sapnet_ros.replay.processes import free_domain
 
 KEYS = ["sent", "received", "derained", "passed_through", "dropped", "latency_ms", "psnr_rainy", "psnr_derained"]
 KEYS += ["backend", "precision", "weights", "versions"]
@@ -66,6 +65,37 @@ def alive(pid: int) -> bool:
         return False
 
 
+def test_builtin_sequence_gives_every_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="runs the real network")
+    pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "bag").mkdir()
+    (out / "bag" / "old.mcap").write_text("of an earlier run")
+    assert run_demo("--backend", "fake", "--frames", "6", "--json", "-o", str(out)) == 0
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads(capsys.readouterr().out) == summary
+    assert list(summary) == KEYS
+    counts = {name: summary[name] for name in KEYS[:5]}
+    assert counts == {"sent": 6, "received": 6, "derained": 6, "passed_through": 0, "dropped": 0}
+    latency = summary["latency_ms"]
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] < 60_000
+    # The fake backend gives frames back as they are.
+    assert 20 < summary["psnr_rainy"] == summary["psnr_derained"] < 35
+    assert (summary["backend"], summary["weights"]) == ("fake", "sapnet_fast")
+    assert {"sapnet", "rclpy", "torch"} <= set(summary["versions"])
+
+    assert {path.name for path in out.iterdir()} == RESULTS | {"notes.txt"}
+    assert {path.suffix for path in (out / "bag").iterdir()} == {".mcap", ".yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert cv2.imread(str(out / "contact_sheet.png")).shape[1] > 4 * 320
+    video = cv2.VideoCapture(str(out / "derained.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    video.release()
+
+
 def test_recording_holds_what_was_sent_and_what_came_back(photos: Path, tmp_path: Path) -> None:
     """Frames of two sizes, for both of which the node is ready."""
     out = tmp_path / "out"
@@ -91,38 +121,15 @@ def test_recording_holds_what_was_sent_and_what_came_back(photos: Path, tmp_path
             np.testing.assert_array_equal(decode_image(message).bgr, frame)
 
 
-def test_builtin_sequence_in_an_open_loop_gives_every_result_and_shows_the_drops(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_open_loop_does_not_wait_and_shows_the_drops(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="runs the real network")
     pytest.importorskip("skimage", reason="the built-in photographs come with scikit-image")
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "notes.txt").write_text("mine")
-    (out / "bag").mkdir()
-    (out / "bag" / "old.mcap").write_text("of an earlier run")
-    words = ("--backend", "torch", "--device", "cpu", "--open-loop", "--rate", "50", "--frames", "30")
-    assert run_demo(*words, "--json", "-o", str(out)) == 0
-
+    out, words = tmp_path / "out", ("--backend", "torch", "--device", "cpu")
+    assert run_demo(*words, "--open-loop", "--rate", "50", "--frames", "30", "-o", str(out)) == 0
     summary = json.loads((out / "summary.json").read_text())
-    assert json.loads(capsys.readouterr().out) == summary
-    assert list(summary) == KEYS
-    assert (summary["sent"], summary["backend"], summary["weights"]) == (30, "torch", "sapnet_fast")
     assert summary["dropped"] > 0
     assert summary["derained"] > 0
     assert summary["received"] == summary["derained"] + summary["passed_through"] + summary["dropped"]
-    latency = summary["latency_ms"]
-    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] < 60_000
-    assert 20 < summary["psnr_rainy"] < summary["psnr_derained"] < 45
-    assert {"sapnet", "rclpy", "torch"} <= set(summary["versions"])
-
-    assert {path.name for path in out.iterdir()} == RESULTS | {"notes.txt"}
-    assert {path.suffix for path in (out / "bag").iterdir()} == {".mcap", ".yaml"}
-    assert {path.name for path in tmp_path.iterdir()} == {"out"}
-    assert cv2.imread(str(out / "contact_sheet.png")).shape[1] > 4 * 320
-    video = cv2.VideoCapture(str(out / "derained.mp4"))
-    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == summary["derained"] + summary["passed_through"]
-    video.release()
 
 
 def test_input_that_breaks_on_the_way(photos: Path, tmp_path: Path) -> None:
@@ -141,20 +148,18 @@ def test_nothing_is_left_running(number: signal.Signals, photos: Path, tmp_path:
     command = [sys.executable, "-c", code, *words]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c)
     try:
-        started = wait_for(lambda: len(found := children(process.pid)) == 1 and found, "the node")
+        started = wait_for(lambda: len(found := children(process.pid)) == 3 and found, "the processes")
         time.sleep(2.0 if number == signal.SIGINT else 0.0)
         process.send_signal(number)
         assert process.wait(40) == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
     finally:
         process.kill()
         process.wait()
-    wait_for(lambda: not any(alive(pid) for pid in started), "the end of the node")
+    wait_for(lambda: not any(alive(pid) for pid in started), "the end of the processes")
     if number != signal.SIGKILL:
         assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
 
-def test_every_demo_has_a_domain_of_its_own(tmp_path: Path) -> None:
-    before = dict(os.environ)
-    with own_domain(tmp_path) as first, own_domain(tmp_path) as second:
-        assert os.environ["ROS_DOMAIN_ID"] == str(second) != str(first)
-    assert os.environ == before
+def test_every_demo_has_a_domain_of_its_own() -> None:
+    with free_domain() as first, free_domain() as second:
+        assert first != second

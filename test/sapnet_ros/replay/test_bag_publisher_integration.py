@@ -186,6 +186,7 @@ def test_part_of_a_recording_some_of_its_topics_and_qos_overrides(peer: Peer, pl
     [
         (["--topic", "/nowhere"], "has no topic /nowhere"),
         (["--start", "9"], "nothing to play from 9 s on"),
+        (["--lockstep"], "has no colour camera"),
     ],
 )
 def test_input_of_no_use_ends_it(
@@ -193,3 +194,12 @@ def test_input_of_no_use_ends_it(
 ) -> None:
     assert main([str(record(tmp_path / "bag", list(talk("/talk", 2)))), *words]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_lockstep_ends_where_no_answer_comes(peer: Peer, play: Play, start_node: Callable[..., Any]) -> None:
+    remaps = ("-r", "image:=/cam/image_raw", "-r", "derained/image:=/clean/image")
+    start_node(*remaps, fake__mode="hang", hang_timeout_s=3600.0, warmup_sizes="[48x64]")
+    frames = [np.full((48, 64, 3), number, np.uint8) for number in range(2)]
+    playing = play(list(drive(["/cam"], frames)), "--lockstep", "--answer-timeout", "4")
+    assert playing.wait() == 1
+    assert f"no answer to the frame of /cam/image_raw at {START_NS} ns within 4 s" in playing.log.read_text()

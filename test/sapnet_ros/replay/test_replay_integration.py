@@ -11,25 +11,22 @@ import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from rich.progress import Progress
 
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, wheel
-from live import ROOT, wait_for
+from live import ROOT, TIMEOUT_S, wait_for
 from replay_bags import LATCHED, SENSOR, contents, drive, record, talk
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from sapnet import Derainer
 from sapnet.bags import open_recording
 from sapnet.errors import SapnetError
 from sapnet.media.sequence import RainySequence
 from sapnet_ros.replay import command as replay
-from sapnet_ros.replay import lockstep
 from sapnet_ros.replay.plan import make_plan
 
 pytestmark = pytest.mark.once
@@ -59,11 +56,9 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def test_two_replays_of_a_raw_camera_are_equal_at_any_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a recording whose log time begins at 0."""
     # Larger than Fast DDS's shared memory, for there a small message just before is lost at times, and sent again late.
     frames = smooth_frames(12, 360, 640)
     messages = [*drive(["/front"], frames), *talk("/talk", 5), wheel("/wheel", START_NS, 1.0)]
-    messages = [sent._replace(time_ns=sent.time_ns - START_NS) for sent in messages]
     bag = record(tmp_path / "bag", messages, {"/front/image_raw": SENSOR, "/talk": LATCHED})
     assert run_replay(bag, "-o", str(tmp_path / "a"), "--lockstep", "--json") == 0
     said = capsys.readouterr()
@@ -119,37 +114,52 @@ def test_two_replays_of_compressed_cameras_are_equal(tmp_path: Path, capsys: pyt
     assert sizes == {SIZE, (64, 80)}
 
 
-def test_the_networks_results_are_those_of_the_library(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="runs the real network")
+def test_the_networks_results_are_equal_too(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs openvino")
     frames = [frame.rainy for frame in RainySequence(None, "heavy", 5, 96)]
     bag = record(tmp_path / "bag", list(drive(["/front"], frames)))
-    words = ["-o", str(tmp_path / "out"), "--lockstep", "--rate", "10", "--device", "cpu", "--stages", "1"]
-    assert run_replay(bag, *words, backend="torch") == 0
-    derained = contents(tmp_path / "out")["/front/derained/image"]
-    derainer = Derainer(backend="torch", device="cpu", stages=1)
-    for (_, data), frame in zip(derained, frames, strict=True):
-        np.testing.assert_array_equal(pixels(data), derainer([frame])[0].image)
+    for name in ("a", "b"):
+        words = ["-o", str(tmp_path / name), "--lockstep", "--rate", "10", "--stages", "1"]
+        assert run_replay(bag, *words, backend="openvino") == 0
+    first = contents(tmp_path / "a")
+    assert first == contents(tmp_path / "b")
+    assert set(first) == output_topics("/front")
+    for (_, data), frame in zip(first["/front/derained/image"], frames, strict=True):
         assert (pixels(data) != frame).any()  # else nothing was derained
+
+
+@contextmanager
+def killing(module: str) -> Iterator[None]:
+    """Kills the process of a module of ours, once the replay has begun."""
+
+    def kill() -> None:
+        started = wait_for(lambda: [pid for pid in children() if module in command_of(pid)], module)
+        time.sleep(1.0)
+        os.kill(started[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    thread.join(TIMEOUT_S)
 
 
 def children() -> list[int]:
     return [int(child) for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]
 
 
-def test_a_node_that_dies_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+@pytest.mark.parametrize("module", ["derain_node", "replay.recorder"])
+def test_a_process_that_dies_leaves_nothing_behind(
+    module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = set(children())
-
-    def kill() -> None:
-        (node,) = wait_for(lambda: set(children()) - before, "the node")
-        time.sleep(1.0)
-        os.kill(node, signal.SIGKILL)
-
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(1000, *SIZE))))
-    thread = threading.Thread(target=kill)
-    thread.start()
-    assert run_replay(bag, "-o", str(tmp_path / "out")) == 1
-    thread.join()
-    assert "derain_node ended with exit status -9" in capsys.readouterr().err
+    with killing(f"sapnet_ros.{module}"):
+        assert run_replay(bag, "-o", str(tmp_path / "out")) == 1
+    assert "ended with exit status -9" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"bag"}
     assert set(children()) <= before
 
@@ -159,17 +169,12 @@ def test_a_node_that_dies_leaves_nothing_behind(tmp_path: Path, capsys: pytest.C
     [
         ("enabled: false", 'none of 3 frames was derained: [{"passed_through": {"disabled": 3}'),
         ("fake: {build_s: 0.1, mode: build_fails}", "derain_node cannot derain: "),
-        (
-            "fake: {mode: hang}, hang_timeout_s: 3600.0",
-            f"no answer to the frame of /front/image_raw that was logged at {START_NS + 1_000_000} ns within 2 s",
-        ),
     ],
-    ids=["disabled", "no engine", "no answer"],
+    ids=["disabled", "no engine"],
 )
 def test_nothing_derained_is_a_failure(
-    params: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    params: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lockstep, "ANSWER_TIMEOUT_S", 2.0)
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(3, *SIZE))))
     file = tmp_path / "params.yaml"
     file.write_text(f"/**: {{ros__parameters: {{cache_dir: {tmp_path / 'cache'}, {params}}}}}\n")
@@ -186,47 +191,50 @@ def ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_a_loop_ends_with_ctrl_c_and_is_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(5, *SIZE))))
 
-    def interrupt(progress: Progress, task: Any, *, completed: int, description: str) -> None:
-        if completed >= 15 and threading.current_thread() is threading.main_thread() and not interrupted:
-            interrupted.append(completed)
-            os.kill(os.getpid(), signal.SIGINT)
+    def interrupt() -> None:
+        (log,) = wait_for(lambda: list(tmp_path.glob(".out_*/received.log")), "the recorder")
 
-    interrupted: list[int] = []
-    monkeypatch.setattr(Progress, "update", interrupt)
+        def all_in_two_rounds() -> bool:
+            """A frame may be overtaken: then there are more rounds."""
+            derained = [line.split()[1] for line in log.read_text().splitlines() if line.endswith(" derained")]
+            return len(derained) > 8 and len(set(derained)) == 5
+
+        wait_for(all_in_two_rounds, "the second round")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     assert run_replay(bag, "-o", str(tmp_path / "out"), "--loop", "--rate", "2", "--json") == 0
+    thread.join()
     (camera,) = json.loads(capsys.readouterr().out)["cameras"]
     derained = contents(tmp_path / "out")["/front/derained/image"]
-    assert len(derained) == camera["derained"] >= 15
+    assert len(derained) == camera["derained"] > 8
     assert len(set(stamps(derained, "sensor_msgs/msg/Image"))) == 5
 
 
-def test_a_recording_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_recording_that_cannot_be_written_is_told(storage: str, tmp_path: Path) -> None:
     """A full disk, stood in for by a limit on the size of files; sqlite3 has exceptions of its own."""
     program = (
         "import os, resource, signal, sys; from pathlib import Path; from sapnet.bags.types import described_topic\n"
         "from sapnet.errors import BagError; from sapnet_ros.replay.recorder import new_bag\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
-        "for storage in ('mcap', 'sqlite3'):\n"
-        "    try:\n"
-        "        with new_bag(Path(storage), storage) as bag:\n"
-        "            connection = bag.add(described_topic('/a', 'std_msgs/msg/String', ()))\n"
-        "            for number in range(100): bag.write(connection, number, os.urandom(50_000))\n"
-        "    except BagError as err: print(err)\n"
+        "try:\n"
+        "    with new_bag(Path(sys.argv[1]), sys.argv[2]) as bag:\n"
+        "        connection = bag.add(described_topic('/a', 'std_msgs/msg/String', ()))\n"
+        "        for number in range(100): bag.write(connection, number, os.urandom(50_000))\n"
+        "except BagError as err: sys.exit(str(err))\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    told = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert [line.partition(" (")[0] for line in told.stdout.splitlines()] == [
-        "mcap cannot be written",
-        "sqlite3 cannot be written",
-    ]
+    command = [sys.executable, "-c", program, str(tmp_path / "out"), storage]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'out'} cannot be written (" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def frame(topic: str) -> Sent:
@@ -287,3 +295,11 @@ def test_the_plan_names_cameras_and_topics(tmp_path: Path) -> None:
     assert rules["sensors_rear_color/streak_mask/image"] == "/sensors/rear/color/streak_mask/image"
     assert "cameras" not in alone.parameters
     assert dict(alone.remaps)["image"] == "/2nd/image_raw"
+
+
+def test_a_recording_whose_time_begins_at_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    messages = list(drive(["/front"], smooth_frames(6, *SIZE)))
+    bag = record(tmp_path / "bag", [sent._replace(time_ns=sent.time_ns - messages[0].time_ns) for sent in messages])
+    assert run_replay(bag, "--json") == 0
+    (camera,) = json.loads(capsys.readouterr().out)["cameras"]
+    assert (camera["sent"], camera["derained"]) == (6, 6)

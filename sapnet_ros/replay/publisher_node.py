@@ -1,0 +1,268 @@
+"""The node that publishes a recording's messages, with /clock."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rosbags.interfaces import QosDurability, QosHistory, QosReliability
+from rosgraph_msgs.msg import Clock
+from std_srvs.srv import SetBool
+
+from sapnet.bags import Message, Topic
+from sapnet.errors import SapnetError, first_line
+from sapnet_ros.replay.clock import PlayClock
+
+CLOCK = "/clock"
+CLOCK_HZ = 40.0
+LONG_GAP_S = 60.0
+# Discovery and signals wake no executor.
+SLICE_S = 0.05
+# Callbacks are served at least so often while messages are late.
+SERVE_NS = 10_000_000
+# To wait for acknowledgements at a time.
+ACKNOWLEDGED = Duration(seconds=0.1)
+DEPTH = 10  # of a topic whose QoS was not recorded
+# Names come from the recording, and are imported.
+_TYPE = re.compile(r"([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Z][A-Za-z0-9_]*)")
+
+
+class PlayerError(SapnetError):
+    """Nobody listens, or what was sent does not come back."""
+
+
+class PlayerStopped(SapnetError):
+    """A signal asked the player to end."""
+
+
+class BagPlayer(Node):
+    """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
+
+    profiles: QoS that replaces the recorded one. clock_depth: queue depth of /clock. skipped: topics that cannot be
+    published here, and why. max_gap_s: longer gaps between messages are shortened to it, in seconds of the recording; 0
+    keeps all gaps. /clock carries the recording's time: with each message, and ``clock_hz`` times per steady second.
+    ``~/pause`` stops and resumes time. Not thread-safe: it spins itself, in the thread that waits.
+    """
+
+    def __init__(
+        self,
+        topics: Iterable[Topic],
+        rate: float,
+        profiles: Mapping[Topic, QoSProfile] = MappingProxyType({}),
+        clock_hz: float = CLOCK_HZ,
+        clock_depth: int = 10,
+        max_gap_s: float = 0.0,
+        **node_options: Any,
+    ) -> None:
+        super().__init__("bag_player", **node_options)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self)
+        self.time = PlayClock(rate)
+        self.skipped: dict[Topic, str] = {}
+        self.stop_asked = False
+        self._toggles = 0  # of the pause, that signals have asked for
+        self._told_ns: int | None = None  # until ``begin``
+        self._next_ns = 0
+        self._served_ns = 0
+        self._publishers_of: dict[Topic, Any] = {}
+        self._clock_publisher = self.create_publisher(Clock, CLOCK, QoSProfile(depth=clock_depth))
+        self._max_gap_s = max_gap_s
+        # Those with a profile first: of two topics of one name and different types the first alone can be published.
+        for topic in sorted(topics, key=lambda topic: topic not in profiles):
+            self._advertise(topic, profiles.get(topic) or offered_profile(topic))
+        self.create_timer(1 / clock_hz, self._tick, clock=RosClock(clock_type=ClockType.STEADY_TIME))
+        self.create_service(SetBool, "~/pause", self._on_pause)
+
+    @property
+    def topics(self) -> list[Topic]:
+        """The topics that are played."""
+        return list(self._publishers_of)
+
+    def begin(self, time_ns: int) -> None:
+        """Set the recording's time, which may go back."""
+        self.time.set(time_ns)
+        self._told_ns, self._next_ns = time_ns, time_ns
+        self._tell_time(time_ns)
+
+    def wait_until(self, time_ns: int) -> None:
+        """Wait for a time of the recording. Raises PlayerStopped."""
+        self._next_ns = time_ns
+        while (left_s := self.time.seconds_until(time_ns)) > 0 or self._is_due():
+            self.serve(max(0.0, left_s))
+            self._obey()
+
+    def shorten_gap(self, time_ns: int) -> None:
+        """Shorten the gap before this time to the longest allowed; warn before a long one."""
+        gap_s = (time_ns - self.time.now_ns()) / 1e9
+        if 0 < self._max_gap_s < gap_s:
+            self.time.set(time_ns - round(self._max_gap_s * 1e9))
+            self.get_logger().warning(f"a gap of {gap_s:.0f} s is shortened to {self._max_gap_s:g} s")
+        elif gap_s > LONG_GAP_S:
+            self.get_logger().warning(f"nothing was recorded for {gap_s:.0f} s: waiting; --max-gap S skips such gaps")
+
+    def send(self, message: Message) -> None:
+        """Publish its time, then the message."""
+        self._tell_time(message.time_ns)
+        self.publish(message)
+
+    def publish(self, message: Message) -> None:
+        """Publish the message alone."""
+        self._publishers_of[message.topic].publish(message.data)
+
+    def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Serve callbacks until ``condition`` holds; whether it did in time. Raises PlayerStopped."""
+        until_s = time.monotonic() + timeout_s
+        while True:
+            self._obey()
+            if condition():
+                return True
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            self.serve(left_s)
+
+    def subscribers(self, topic: Topic) -> int:
+        """The number of subscribers of a topic."""
+        return int(self._publishers_of[topic].get_subscription_count())
+
+    def tell_time(self, time_ns: int, timeout_s: float) -> bool:
+        """Publish the time; returns whether all reliable subscribers acknowledged it in time. Raises PlayerStopped."""
+        self._tell_time(time_ns)
+        return self._wait_acknowledged(self._clock_publisher, timeout_s)
+
+    def wait_taken(self, topic: Topic, timeout_s: float) -> bool:
+        """Whether all reliable subscribers of a topic acknowledge what was sent in time. Raises PlayerStopped."""
+        return self._wait_acknowledged(self._publishers_of[topic], timeout_s)
+
+    def _wait_acknowledged(self, publisher: Any, timeout_s: float) -> bool:
+        return self.spin_until(lambda: bool(publisher.wait_for_all_acked(ACKNOWLEDGED)), timeout_s)
+
+    def toggle_pause(self) -> None:
+        """Pause or resume soon. Safe in a signal handler."""
+        self._toggles += 1
+
+    def pause(self, paused: bool) -> None:
+        """Stop or resume time."""
+        if paused != self.time.paused:
+            self.time.pause(paused)
+            self.get_logger().info("paused" if paused else "resumed")
+
+    def _advertise(self, topic: Topic, profile: QoSProfile) -> None:
+        kind = message_class(topic.type) if topic.encoding == "cdr" else None
+        if kind is None:
+            self.skipped[topic] = "its type is not installed here"
+            return
+        try:
+            self._publishers_of[topic] = self.create_publisher(
+                kind, topic.name, profile, qos_overriding_options=overridable()
+            )
+        except (InvalidTopicNameException, RuntimeError) as err:  # a name of ROS 1's, or of two types
+            self.skipped[topic] = first_line(err)
+
+    def _is_due(self) -> bool:
+        """Whether callbacks have waited for too long."""
+        return time.monotonic_ns() - self._served_ns > SERVE_NS
+
+    def serve(self, at_most_s: float) -> None:
+        """Wait briefly for a callback, and run it."""
+        self._executor.spin_once(timeout_sec=min(at_most_s, SLICE_S))
+        self._served_ns = time.monotonic_ns()
+
+    def destroy_node(self) -> None:
+        """Free everything."""
+        self._executor.shutdown()
+        super().destroy_node()
+
+    def _obey(self) -> None:
+        """Do what signals have asked for."""
+        if self.stop_asked:
+            raise PlayerStopped("stopped by a signal")
+        while self._toggles:
+            self._toggles -= 1
+            self.pause(not self.time.paused)
+
+    def _tick(self) -> None:
+        if self._told_ns is not None:
+            # The next message may be late: /clock must not run ahead of it.
+            self._tell_time(min(self.time.now_ns(), self._next_ns))
+
+    def _tell_time(self, time_ns: int) -> None:
+        # A late message: time goes back only when playback starts over.
+        self._told_ns = time_ns if self._told_ns is None else max(self._told_ns, time_ns)
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(self._told_ns, 10**9)
+        self._clock_publisher.publish(message)
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.pause(request.data)
+        response.success = True
+        return response
+
+
+def play_once(
+    player: BagPlayer,
+    messages: Callable[[Collection[Topic], int | None, int | None], Iterable[Message]],
+    span_ns: tuple[int, int],
+    send: Callable[[Message], None],
+) -> None:
+    """Play a span of a recording, after the latched messages before it. Raises PlayerStopped, and what ``send`` raises.
+
+    messages: like Recording.messages. send: called for each message at its time.
+    """
+    start_ns, stop_ns = span_ns
+    player.begin(start_ns)
+    for message in messages([topic for topic in player.topics if is_latched(topic)], None, start_ns):
+        player.publish(message)
+    for message in messages(player.topics, start_ns, stop_ns):
+        player.shorten_gap(message.time_ns)
+        player.wait_until(message.time_ns)
+        send(message)
+
+
+def message_class(type_name: str) -> type | None:
+    """The class of ``package/msg/Name``; None where that is not installed here."""
+    if (match := _TYPE.fullmatch(type_name)) is None:
+        return None
+    try:
+        found = getattr(import_module(f"{match[1]}.{match[2]}"), match[3], None)
+    except ImportError:
+        return None
+    return found if isinstance(found, type) and hasattr(found, "get_fields_and_field_types") else None
+
+
+def is_latched(topic: Topic) -> bool:
+    """Whether late subscribers receive earlier messages."""
+    return any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in topic.qos)
+
+
+def offered_profile(topic: Topic, reliable: bool = False) -> QoSProfile:
+    """The QoS to offer so that every subscriber of the recorded publishers is compatible.
+
+    Without a recorded QoS: reliable, volatile, keep last 10. reliable: be reliable in any case.
+    """
+    best_effort = bool(topic.qos) and all(qos.reliability == QosReliability.BEST_EFFORT for qos in topic.qos)
+    keeps_all = any(qos.history == QosHistory.KEEP_ALL for qos in topic.qos)
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_ALL if keeps_all else HistoryPolicy.KEEP_LAST,
+        depth=max((qos.depth for qos in topic.qos), default=0) or DEPTH,
+        reliability=ReliabilityPolicy.BEST_EFFORT if best_effort and not reliable else ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if is_latched(topic) else DurabilityPolicy.VOLATILE,
+    )
+
+
+def overridable() -> QoSOverridingOptions:
+    """The standard ``qos_overrides`` parameters of a publisher, durability among them."""
+    kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+    return QoSOverridingOptions(kinds)
