@@ -8,17 +8,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import reduce
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from mcap.records import Attachment
-from numpy.typing import NDArray
 
-from sapnet.bags.definitions import Definitions
-from sapnet.bags.matching import Entry, Side, pair_up
+from sapnet.bags.definitions import definition_of, digest_of
+from sapnet.bags.matching import Entry, pair_up
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import CDR, QOS_KEY, Message, Recording, Topic
@@ -108,35 +107,30 @@ def compare_bags(
     records are compared unless topics are chosen. times: log times must be equal, too. progress: called with the number
     of messages read, and the total. Raises BagError, also if a pattern of ``topics`` matches no topic.
     """
-    with open_recording(a) as recording_a, open_recording(b) as recording_b:
-        sides = Side(recording_a, Definitions(recording_a.topics)), Side(recording_b, Definitions(recording_b.topics))
-        names = {topic.name for side in sides for topic in side.recording.topics}
+    with open_recording(a) as bag_a, open_recording(b) as bag_b:
+        bags = bag_a, bag_b
+        names = {topic.name for bag in bags for topic in bag.topics}
         for pattern in topics:
             if not _matching(names, [pattern]):
                 there = ", ".join(sorted(names)) or "none"
                 raise BagError(f"neither recording has a topic {pattern!r}; there are {there}")
         names = (_matching(names, topics) if topics else names) - _matching(names, ignore)
-        chosen = _chosen(recording_a, names), _chosen(recording_b, names)
-        tallies = {name: _Tally(name, sides, chosen, tolerance, times) for name in sorted(names)}
+        chosen = [[topic for topic in bag.topics if topic.name in names] for bag in bags]
+        tallies = {name: _Tally(name, bags, tolerance, times) for name in sorted(names)}
         done, total = 0, sum(topic.count for some in chosen for topic in some)
-        for pair in pair_up(sides, chosen):
+        for pair in pair_up(bags, chosen):
             entry = pair[0] or pair[1]
             assert entry is not None
             tallies[entry.message.topic.name].add(*pair)
             done += sum(found is not None for found in pair)
             progress(done, total)
-        compared = [tally.finish() for tally in tallies.values()]
-        records = {} if topics else _compare_records(recording_a, recording_b)
-        notes = list(recording_a.notes), list(recording_b.notes)
-    return Comparison(str(a), str(b), tolerance, compared, records, *notes)
+        results = [tally.result for tally in tallies.values()]
+        records = {} if topics else _compare_records(bag_a, bag_b)
+        return Comparison(str(a), str(b), tolerance, results, records, list(bag_a.notes), list(bag_b.notes))
 
 
 def _matching(names: set[str], patterns: Sequence[str]) -> set[str]:
     return {name for name in names if name in patterns or any(fnmatchcase(name, pattern) for pattern in patterns)}
-
-
-def _chosen(recording: Recording, names: set[str]) -> list[Topic]:
-    return [topic for topic in recording.topics if topic.name in names]
 
 
 def _compare_records(a: Recording, b: Recording) -> dict[str, str]:
@@ -164,24 +158,16 @@ def _records(recording: Recording) -> Counter[tuple[str, bytes]]:
 class _Tally:
     """Compares the messages of one topic name, and counts."""
 
-    def __init__(
-        self,
-        name: str,
-        sides: tuple[Side, Side],
-        topics: tuple[list[Topic], list[Topic]],
-        tolerance: int,
-        times: bool,
-    ) -> None:
-        self._sides = sides
+    def __init__(self, name: str, bags: Sequence[Recording], tolerance: int, times: bool) -> None:
+        self._starts_ns = [bag.start_ns for bag in bags]
         self._tolerance = tolerance
         self._compares_times = times
-        mine = [[topic for topic in some if topic.name == name] for some in topics]
-        types = [", ".join(sorted({topic.type for topic in some})) for some in mine]
-        self._result = TopicComparison(name, types[0], types[1])
-        if types[0] == types[1] and all(topic.metadata is not None for some in mine for topic in some):
-            a, b = (_channels(side, some) for side, some in zip(sides, mine, strict=True))
-            self._result.channel = [facet for facet in a if a[facet] != b[facet]]
-        self._reasons: Counter[str] = Counter()
+        a, b = ([topic for topic in bag.topics if topic.name == name] for bag in bags)
+        type_a, type_b = (", ".join(sorted({topic.type for topic in some})) for some in (a, b))
+        self.result = TopicComparison(name, type_a, type_b)
+        if type_a == type_b and all(topic.metadata is not None for topic in (*a, *b)):
+            channels_a, channels_b = _channels(a), _channels(b)
+            self.result.channel = [facet for facet in channels_a if channels_a[facet] != channels_b[facet]]
         self._pixels = 0
         self._differing = 0
         # Places of the last pair in A and B.
@@ -189,126 +175,84 @@ class _Tally:
 
     def add(self, a: Entry | None, b: Entry | None) -> None:
         """Add two messages that were paired, or one without a counterpart."""
-        result = self._result
+        result = self.result
         result.count_a += a is not None
         result.count_b += b is not None
-        if a is None or b is None:
-            result.only_a += b is None
-            result.only_b += a is None
-            self._note_first(a, b)
-            return
-        reason, pixels = _compare(a, b, self._sides, self._tolerance)
-        if pixels is not None:
-            self._add_pixels(pixels)
-        if not reason and (a.place > self._last[0]) != (b.place > self._last[1]):
-            reason = "order"
-        elif not reason and self._compares_times and a.message.time_ns != b.message.time_ns:
-            reason = "log time"
-        self._last = a.place, b.place
-        if reason:
+        if a is not None and b is not None:
+            reason = self._compare(a, b)
+            if not reason and (a.place > self._last[0]) != (b.place > self._last[1]):
+                reason = "order"
+            elif not reason and self._compares_times and a.message.time_ns != b.message.time_ns:
+                reason = "log time"
+            self._last = a.place, b.place
+            if not reason:
+                result.equal += 1
+                return
             result.different += 1
-            self._reasons[reason] += 1
-            self._note_first(a, b)
-        else:
-            result.equal += 1
+            result.reasons[reason] = result.reasons.get(reason, 0) + 1
+        result.only_a += b is None
+        result.only_b += a is None
+        entry = a or b
+        if result.first_s is None and entry is not None:
+            result.first_s = (entry.message.time_ns - self._starts_ns[0 if a else 1]) / 1e9
 
-    def finish(self) -> TopicComparison:
-        """Return the result."""
-        self._result.reasons = dict(self._reasons.most_common())
-        if self._pixels:
-            self._result.differing_pixels = self._differing / self._pixels
-        return self._result
+    def _compare(self, a: Entry, b: Entry) -> str:
+        """What differs between two messages; empty if nothing does."""
+        types, has_data = (a.message.topic.type, b.message.topic.type), not (a.digest or b.digest)
+        if has_data and {*types} <= {IMAGE, COMPRESSED_IMAGE}:
+            with suppress(ImageFormatError):  # broken, or of an encoding that is not for looking at, such as depth
+                return self._compare_images(a.message, b.message)
+        if types[0] != types[1]:
+            return "types"
+        if has_data and a.message.data == b.message.data:
+            return ""
+        digests = [entry.digest or digest_of(entry.message) for entry in (a, b)]
+        return "" if digests[0] == digests[1] else "content"
 
-    def _add_pixels(self, pixels: _Pixels) -> None:
-        result = self._result
-        self._pixels += pixels.total
-        self._differing += pixels.differing
-        result.largest_difference = max(result.largest_difference or 0, pixels.largest)
-        if math.isfinite(pixels.psnr):
-            result.lowest_psnr = min(result.lowest_psnr or math.inf, pixels.psnr)
+    def _compare_images(self, a: Message, b: Message) -> str:
+        if a.data == b.data and a.topic.type == b.topic.type:
+            height, width = image_size(deserialize(a.data, a.topic.type), a.topic.type == COMPRESSED_IMAGE)
+            self._note_pixels(height * width, 0, 0, math.inf)
+            return ""
+        frame_a, frame_b = decode(a), decode(b)
+        pixels_a, pixels_b = frame_a.decoded, frame_b.decoded
+        if pixels_a.bgr.shape != pixels_b.bgr.shape:
+            return "size"
+        difference = cv2.absdiff(pixels_a.bgr, pixels_b.bgr)
+        if pixels_a.alpha is not None and pixels_b.alpha is not None:
+            difference = np.dstack((difference, cv2.absdiff(pixels_a.alpha, pixels_b.alpha)))
+        worst = reduce(cv2.max, cv2.split(difference))
+        largest = int(worst.max())
+        mean_square = cv2.norm(difference, cv2.NORM_L2SQR) / difference.size
+        psnr = 10 * math.log10(255**2 / mean_square) if largest else math.inf
+        self._note_pixels(worst.size, cv2.countNonZero(worst), largest, psnr)
+        if frame_a.message.header.frame_id != frame_b.message.header.frame_id:
+            return "frame_id"
+        if largest > self._tolerance:
+            return "pixels"
+        is_rounded = pixels_a.encoding == pixels_b.encoding and pixels_a.encoding not in _EXACT
+        if is_rounded and not self._tolerance and digest_of(a) != digest_of(b):
+            return "samples"
+        return ""
 
-    def _note_first(self, a: Entry | None, b: Entry | None) -> None:
-        entry, side = (a, self._sides[0]) if a is not None else (b, self._sides[1])
-        if self._result.first_s is None and entry is not None:
-            self._result.first_s = (entry.message.time_ns - side.recording.start_ns) / 1e9
+    def _note_pixels(self, count: int, differing: int, largest: int, psnr: float) -> None:
+        """Note how many pixels of two images differ, their largest difference, and the PSNR in dB."""
+        result = self.result
+        self._pixels += count
+        self._differing += differing
+        result.differing_pixels = self._differing / self._pixels
+        result.largest_difference = max(result.largest_difference or 0, largest)
+        if math.isfinite(psnr):
+            result.lowest_psnr = min(result.lowest_psnr or math.inf, psnr)
 
 
-def _channels(side: Side, topics: list[Topic]) -> dict[str, set[str]]:
+def _channels(topics: list[Topic]) -> dict[str, set[str]]:
     """Schemas, encodings and metadata of some channels. Definitions of ROS types are compared by their fields."""
     facets: dict[str, set[str]] = {"schema": set(), "encoding": set(), "metadata": set()}
     for topic in topics:
         metadata = (topic.metadata or {}).items()
         kept = {key: value for key, value in metadata if topic.encoding != CDR or key not in _BOOKKEEPING}
-        facets["schema"].add(side.definitions.text(topic) or f"{topic.schema.encoding} {topic.schema.data.hex()}")
+        facets["schema"].add(definition_of(topic))
         facets["encoding"].add(topic.encoding)
         facets["metadata"].add(repr(sorted(kept.items())))
     return facets
-
-
-class _Pixels(NamedTuple):
-    """Differences of two frames. largest: of all samples, 0 to 255. differing, total: pixels. psnr: in dB."""
-
-    largest: int
-    differing: int
-    total: int
-    psnr: float
-
-
-def _compare(a: Entry, b: Entry, sides: tuple[Side, Side], tolerance: int) -> tuple[str, _Pixels | None]:
-    """What differs between two messages, empty if nothing does, and the differences of their pixels if they are images.
-
-    tolerance: largest difference of a sample, 0 to 255, between equal images.
-    """
-    if all(e.message.topic.type in (IMAGE, COMPRESSED_IMAGE) and e.stamp is not None for e in (a, b)):
-        with suppress(ImageFormatError):  # broken, or of an encoding that is not for looking at, such as depth
-            return _compare_images(a.message, b.message, tolerance)
-    if a.message.topic.type != b.message.topic.type:
-        return "types", None
-    if not (a.digest or b.digest) and a.message.data == b.message.data:
-        return "", None
-    digests = [e.digest or side.definitions.digest(e.message) for e, side in zip((a, b), sides, strict=True)]
-    return ("" if digests[0] == digests[1] else "content"), None
-
-
-def _compare_images(a: Message, b: Message, tolerance: int) -> tuple[str, _Pixels | None]:
-    if a.data == b.data and a.topic.type == b.topic.type:
-        height, width = image_size(deserialize(a.data, a.topic.type), a.topic.type == COMPRESSED_IMAGE)
-        return "", _Pixels(0, 0, height * width, math.inf)
-    frames = decode(a), decode(b)
-    decoded, messages = [frame.decoded for frame in frames], [frame.message for frame in frames]
-    if decoded[0].bgr.shape != decoded[1].bgr.shape:
-        return "size", None
-    pixels = _compare_frames(decoded[0].bgr, decoded[1].bgr)
-    if decoded[0].alpha is not None and decoded[1].alpha is not None:
-        alpha = _compare_frames(decoded[0].alpha, decoded[1].alpha)
-        pixels = pixels._replace(largest=max(pixels.largest, alpha.largest))
-    if messages[0].header.frame_id != messages[1].header.frame_id:
-        return "frame_id", pixels
-    if pixels.largest > tolerance:
-        return "pixels", pixels
-    is_rounded = decoded[0].encoding == decoded[1].encoding and decoded[0].encoding not in _EXACT
-    if not tolerance and is_rounded and not _equal_samples(*messages):
-        return "samples", pixels
-    return "", pixels
-
-
-def _compare_frames(a: NDArray[Any], b: NDArray[Any]) -> _Pixels:
-    """Two uint8 (H, W, 3) or (H, W) of one shape."""
-    difference = cv2.absdiff(a, b)
-    height, width = difference.shape[:2]
-    largest = int(difference.max())
-    if not largest:
-        return _Pixels(0, 0, height * width, math.inf)
-    worst: NDArray[Any] = difference
-    if difference.ndim == 3:
-        blue, green, red = cv2.split(difference)
-        worst = cv2.max(cv2.max(blue, green), red)
-    mean_square = cv2.norm(difference, cv2.NORM_L2SQR) / difference.size
-    return _Pixels(largest, cv2.countNonZero(worst), height * width, 10 * math.log10(255**2 / mean_square))
-
-
-def _equal_samples(a: Any, b: Any) -> bool:
-    """Whether raw images of one encoding are stored with the same samples; True for compressed ones."""
-    if not (hasattr(a, "step") and hasattr(b, "step")) or (a.step, a.is_bigendian) != (b.step, b.is_bigendian):
-        return True
-    return bool(np.array_equal(a.data, b.data))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
-from sapnet.bags.definitions import Definitions
+from sapnet.bags.definitions import digest_of, stamp_of
 from sapnet.bags.recording import Message, Recording, Topic
 
 # Messages that wait for the other recording may take so many bytes per topic and side, but at least so many may wait.
@@ -15,17 +16,10 @@ MIN_WAITING = 4
 _OVERHEAD = 300  # bytes of a message in addition to its content
 
 
-class Side(NamedTuple):
-    """A recording and the types that it defines."""
-
-    recording: Recording
-    definitions: Definitions
-
-
 class Entry(NamedTuple):
     """A message of one side.
 
-    place: its number in its topic name. stamp: of its header in nanoseconds; None without a header.
+    place: its number in its topic name. stamp: of its header in nanoseconds; None without one.
     digest: of its fields if too much was waiting, and its data was dropped; else empty.
     """
 
@@ -39,127 +33,109 @@ class Entry(NamedTuple):
 Pair = tuple["Entry | None", "Entry | None"]
 
 
-def pair_up(sides: tuple[Side, Side], topics: tuple[list[Topic], list[Topic]]) -> Iterator[Pair]:
-    """Pair the messages of some topics of each side, by topic name.
+def pair_up(recordings: Sequence[Recording], topics: Sequence[list[Topic]]) -> Iterator[Pair]:
+    """Pair the messages of some topics of each of two recordings, by topic name.
 
     Messages with a header are paired by its stamp, and by order if stamps repeat; all others by order.
     """
     shared = {topic.name for topic in topics[0]} & {topic.name for topic in topics[1]}
-    waiting = {name: _Waiting(sides) for name in shared}
+    waiting = [{name: _Waiting() for name in shared} for _ in recordings]
     places: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-    clocks = _Clocks(sides)
-    streams = [side.recording.messages(some) for side, some in zip(sides, topics, strict=True)]
+    turns = _Turns()
+    streams = [recording.messages(some) for recording, some in zip(recordings, topics, strict=True)]
     heads = [next(stream, None) for stream in streams]
-    while (side := clocks.behind(heads)) is not None:
-        message = heads[side]
-        assert message is not None
+    while (message := heads[turns.side] or heads[1 - turns.side]) is not None:
+        side = turns.side if heads[turns.side] else 1 - turns.side
         name = message.topic.name
-        entry = Entry(message, places[side][name], sides[side].definitions.stamp(message))
+        entry = Entry(message, places[side][name], stamp_of(message))
         places[side][name] += 1
-        if name in waiting:
-            clocks.note(side, entry)
-            for a, b in waiting[name].add(side, entry):
-                if a is not None and b is not None and a.stamp is not None:
-                    clocks.meet(b.message.time_ns - a.message.time_ns)
-                yield a, b
+        if name not in shared:
+            turns.take()
+            yield _in_order(side, entry)
         else:
-            yield _alone(side, entry)
+            partner = waiting[1 - side][name].take(entry.stamp)
+            turns.take(side, name, entry.stamp, partner is not None)
+            if partner is not None:
+                yield _in_order(side, entry, partner)
+            else:
+                for lost in waiting[side][name].put(entry):
+                    yield _in_order(side, lost)
         heads[side] = next(streams[side], None)
-    for pending in waiting.values():
-        yield from pending.rest()
+    for side, some in enumerate(waiting):
+        for queue in some.values():
+            yield from (_in_order(side, entry) for entry in queue.rest())
 
 
-def _alone(side: int, entry: Entry) -> Pair:
-    return (entry, None) if side == 0 else (None, entry)
+def _in_order(side: int, entry: Entry, partner: Entry | None = None) -> Pair:
+    return (entry, partner) if side == 0 else (partner, entry)
 
 
-class _Clocks:
-    """How the log times of two recordings relate, so that neither is read far ahead of the other.
+class _Turns:
+    """Which recording is read next, so that neither runs ahead of the other.
 
-    A replay is recorded at another time than its source: what they share are the stamps of headers.
+    What a replay shares with its source are the stamps of headers, topic by topic; its log times may be of another day
+    and pace.
     """
 
-    def __init__(self, sides: tuple[Side, Side]) -> None:
-        a, b = (side.recording for side in sides)
-        overlap = a.start_ns < b.end_ns and b.start_ns < a.end_ns
-        # Log time of B minus that of A, for the same moment.
-        self._offset = 0 if overlap else b.start_ns - a.start_ns
-        # Of each side: log time minus stamp of each topic's first message.
-        self._delays: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        self._settled = False
-        # Of each side: the latest log time so far, as times go back where a new file begins, and messages read.
-        self._latest_ns = [0, 0]
-        self._read = [0, 0]
+    def __init__(self) -> None:
+        self.side = 0
+        self._behind: int | None = None
+        self._newest: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        # How many stamps of a topic were found in both recordings: once a topic has two, those without tell nothing, as
+        # they may be stamped anew in a replay. A single one may be of a latched topic.
+        self._found: Counter[str] = Counter()
+        self._is_settled = False
 
-    def behind(self, heads: list[Message | None]) -> int | None:
-        """The side to read from; None at the end of both."""
-        left = [side for side, head in enumerate(heads) if head is not None]
-        for side in left:
-            self._latest_ns[side] = max(self._latest_ns[side], heads[side].time_ns)  # type: ignore[union-attr]
-        if len(left) == 2:
-            a, b = self._latest_ns[0] + self._offset, self._latest_ns[1]
-            left = [0 if (a, self._read[0]) <= (b, self._read[1]) else 1]
-        for side in left:
-            self._read[side] += 1
-        return left[0] if left else None
-
-    def note(self, side: int, entry: Entry) -> None:
-        """Until messages have met, compare the first stamps of a topic."""
-        name, (a, b) = entry.message.topic.name, self._delays
-        if not self._settled and entry.stamp is not None:
-            self._delays[side].setdefault(name, entry.message.time_ns - entry.stamp)
-            if name in a and name in b:
-                self.meet(b[name] - a[name])
-
-    def meet(self, offset_ns: int) -> None:
-        """Two messages with one stamp, logged so far apart, belong to the same moment."""
-        self._offset = offset_ns
-        self._settled = True
+    def take(self, side: int = 0, name: str = "", stamp: int | None = None, is_found: bool = False) -> None:
+        """Note the message that was read, and go on to the side that is behind, or by turns while neither is."""
+        if stamp is not None:
+            self._newest[side][name] = stamp
+            self._found[name] += is_found
+            self._is_settled |= self._found[name] > 1
+            if self._found[name] > 1 or not self._is_settled:
+                other = self._newest[1 - side].get(name, -1)
+                self._behind = None if stamp == other else 1 - side if stamp > other else side
+        self.side = 1 - self.side if self._behind is None else self._behind
 
 
 class _Waiting:
-    """Messages of one topic name that wait for those of the other recording, by stamp, the oldest first."""
+    """Messages of one topic name and one side that wait for those of the other one."""
 
-    def __init__(self, sides: tuple[Side, Side]) -> None:
-        self._sides = sides
-        self._queues: tuple[dict[int | None, deque[Entry]], ...] = ({}, {})
-        self._bytes = [0, 0]
-        self._counts = [0, 0]
+    def __init__(self) -> None:
+        self._queues: dict[int | None, deque[Entry]] = {}  # by stamp, the oldest first
+        self._bytes = 0
+        self._count = 0
 
-    def add(self, side: int, entry: Entry) -> Iterator[Pair]:
-        """Add a message, and yield what it decides."""
-        if entry.stamp in self._queues[1 - side]:
-            other = self._take(1 - side, entry.stamp)
-            yield (entry, other) if side == 0 else (other, entry)
-            return
-        if entry.stamp is None and self._is_full(side):
-            digest = self._sides[side].definitions.digest(entry.message)
-            entry = entry._replace(message=entry.message._replace(data=b""), digest=digest)
-        self._queues[side].setdefault(entry.stamp, deque()).append(entry)
-        self._account(side, entry, 1)
-        while self._is_full(side):
-            oldest = next((stamp for stamp in self._queues[side] if stamp is not None), None)
-            if oldest is None:
-                return
-            yield _alone(side, self._take(side, oldest))
+    def put(self, entry: Entry) -> Iterator[Entry]:
+        """Add a message, and give up the oldest ones if too much is waiting; those without stamp leave a digest."""
+        if entry.stamp is None and self._is_full:
+            entry = entry._replace(message=entry.message._replace(data=b""), digest=digest_of(entry.message))
+        self._queues.setdefault(entry.stamp, deque()).append(entry)
+        self._account(entry, 1)
+        while self._is_full and (stamps := [stamp for stamp in islice(self._queues, 2) if stamp is not None]):
+            oldest = self.take(stamps[0])
+            assert oldest is not None
+            yield oldest
 
-    def rest(self) -> Iterator[Pair]:
-        """Yield what is still waiting."""
-        for side, queues in enumerate(self._queues):
-            for queue in queues.values():
-                yield from (_alone(side, entry) for entry in queue)
-
-    def _is_full(self, side: int) -> bool:
-        return self._bytes[side] > MAX_WAITING_BYTES and self._counts[side] > MIN_WAITING
-
-    def _take(self, side: int, stamp: int | None) -> Entry:
-        queue = self._queues[side][stamp]
+    def take(self, stamp: int | None) -> Entry | None:
+        """Remove and return the oldest message with this stamp, or None."""
+        queue = self._queues.get(stamp)
+        if queue is None:
+            return None
         entry = queue.popleft()
         if not queue:
-            del self._queues[side][stamp]
-        self._account(side, entry, -1)
+            del self._queues[stamp]
+        self._account(entry, -1)
         return entry
 
-    def _account(self, side: int, entry: Entry, sign: int) -> None:
-        self._bytes[side] += sign * (len(entry.message.data) + _OVERHEAD)
-        self._counts[side] += sign
+    def rest(self) -> Iterator[Entry]:
+        """Iterate over all messages that are still waiting."""
+        return chain.from_iterable(self._queues.values())
+
+    @property
+    def _is_full(self) -> bool:
+        return self._bytes > MAX_WAITING_BYTES and self._count > MIN_WAITING
+
+    def _account(self, entry: Entry, sign: int) -> None:
+        self._bytes += sign * (len(entry.message.data) + _OVERHEAD)
+        self._count += sign

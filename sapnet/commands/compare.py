@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,17 +111,23 @@ def _as_json(comparison: Comparison) -> dict[str, object]:
 def _print(comparison: Comparison) -> None:
     """Print the table of topics, how topics and records differ, notes on the recordings, and the verdict."""
     console = Console(width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False, soft_wrap=False)
-    if comparison.topics:
-        console.print(_table(comparison.topics))
-    for topic in comparison.topics:
-        if not topic.is_equal:
-            console.print(Text(f"{clean(topic.topic)}: {_why(topic)}"))
+    differing = [topic for topic in comparison.topics if not topic.is_equal]
+    console.print(_table(comparison.topics))
+    for topic in differing:
+        console.print(Text(f"{clean(topic.topic)}: {_why(topic)}"))
     for record, difference in comparison.records.items():
         console.print(Text(f"{clean(record)}: {difference}", style="red"))
     for name, notes in (("A", comparison.notes_a), ("B", comparison.notes_b)):
         for note in notes:
             console.print(Text(f"note on {name}: {clean(note)}", style="yellow"))
-    console.print(_verdict(comparison))
+    tolerance = f" (tolerance {comparison.tolerance})" if comparison.tolerance else ""
+    topics = counted(len(comparison.topics), "topic")
+    if comparison.is_equal:
+        messages = counted(sum(topic.equal for topic in comparison.topics), "message")
+        console.print(Text(f"equal{tolerance}: {topics}, {messages}", style="bold green"))
+    else:
+        records = f", {counted(len(comparison.records), 'record')}" if comparison.records else ""
+        console.print(Text(f"different{tolerance}: {len(differing)} of {topics}{records}", style="bold red"))
 
 
 def _table(topics: list[TopicComparison]) -> Table:
@@ -129,7 +136,7 @@ def _table(topics: list[TopicComparison]) -> Table:
     table.add_column("type", overflow="fold")
     rows = [_figures(topic) for topic in topics]
     # Leave out figures that no topic has, as the table is wide.
-    titles = [title for title in rows[0] if any(row[title] not in ("", "0") for row in rows)]
+    titles = [title for title in dict.fromkeys(chain(*rows)) if any(row[title] not in ("", "0") for row in rows)]
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for topic, row in zip(topics, rows, strict=True):
@@ -141,20 +148,18 @@ def _table(topics: list[TopicComparison]) -> Table:
 
 def _figures(topic: TopicComparison) -> dict[str, str]:
     """Cells of the table, by their columns."""
-    counts = {
-        "A": topic.count_a,
-        "B": topic.count_b,
-        "equal": topic.equal,
-        "differ": topic.different,
-        "only A": topic.only_a,
-        "only B": topic.only_b,
+    psnr = topic.lowest_psnr
+    return {
+        "A": str(topic.count_a),
+        "B": str(topic.count_b),
+        "equal": str(topic.equal),
+        "differ": str(topic.different),
+        "only A": str(topic.only_a),
+        "only B": str(topic.only_b),
+        "max": str(topic.largest_difference or ""),
+        "pixels": f"{100 * topic.differing_pixels:.2f} %" if topic.differing_pixels else "",
+        "PSNR": "" if psnr is None else f"{psnr:.1f} dB",
     }
-    cells = {title: str(count) for title, count in counts.items()} | {"max": "", "pixels": "", "PSNR": ""}
-    if topic.largest_difference:
-        cells["max"] = str(topic.largest_difference)
-    if topic.differing_pixels and topic.lowest_psnr:
-        cells |= {"pixels": f"{100 * topic.differing_pixels:.2f} %", "PSNR": f"{topic.lowest_psnr:.1f} dB"}
-    return cells
 
 
 def _why(topic: TopicComparison) -> str:
@@ -164,17 +169,6 @@ def _why(topic: TopicComparison) -> str:
     reasons += [f"{count} differ in {reason}" for reason, count in topic.reasons.items()]
     if "types" in topic.reasons:
         reasons.append(f"{clean(topic.type_a)} in A, {clean(topic.type_b)} in B")
-    singles = [f"{count} only in {side}" for side, count in (("A", topic.only_a), ("B", topic.only_b)) if count]
+    reasons += [f"{count} only in {side}" for side, count in (("A", topic.only_a), ("B", topic.only_b)) if count]
     first = "" if topic.first_s is None else f"; the first at {topic.first_s:.3f} s"
-    return ", ".join(reasons + singles) + first
-
-
-def _verdict(comparison: Comparison) -> Text:
-    tolerance = f" (tolerance {comparison.tolerance})" if comparison.tolerance else ""
-    topics = counted(len(comparison.topics), "topic")
-    if comparison.is_equal:
-        messages = counted(sum(topic.equal for topic in comparison.topics), "message")
-        return Text(f"equal{tolerance}: {topics}, {messages}", style="bold green")
-    differing = sum(not topic.is_equal for topic in comparison.topics)
-    records = f", {counted(len(comparison.records), 'record')}" if comparison.records else ""
-    return Text(f"different{tolerance}: {differing} of {topics}{records}", style="bold red")
+    return ", ".join(reasons) + first
