@@ -109,12 +109,6 @@ class Item:
     latency_ms: float = 0.0
     backend: str = ""
 
-    @property
-    def bytes_held(self) -> int:
-        """Of the message and everything made from it."""
-        derained = 0 if self.derained is None else self.derained.image.nbytes + self.derained.streaks.nbytes
-        return len(self.recorded.data) + (0 if self.frame is None else self.frame.decoded.bgr.nbytes) + derained
-
 
 class Outputs:
     """The output of one run.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from sapnet.bags.writer import Written
 from sapnet.errors import BagError
@@ -88,7 +88,8 @@ def workplace(output: Path) -> Iterator[Job]:
     folder = output.with_name(f"{output.name}.partial")
     job = Job(folder)
     try:
-        with _lock(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / _LOCK, timeout=0):
             try:
                 yield job
             finally:
@@ -112,13 +113,3 @@ def require_same(where: Path, before: dict[str, Any], job: dict[str, Any]) -> No
             f"{where} is of another job: {', '.join(f'{key} was {before.get(key)}' for key in changed)}; "
             "use the same input and options, or start over with --overwrite"
         )
-
-
-def _lock(folder: Path) -> AcquireReturnProxy[Any]:
-    """Lock a folder until the result's ``with`` statement ends. Raises Timeout if another process has it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        acquired = FileLock(folder / _LOCK, timeout=0).acquire()
-        if (folder / _LOCK).is_file():
-            return acquired
-        acquired.lock.release()  # the one before us removed the folder meanwhile

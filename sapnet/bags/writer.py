@@ -81,11 +81,6 @@ class BagWriter:
         self._counts = [0] * len(self._topics)
         self._span: tuple[int, int] | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a file was begun and has not ended."""
-        return self._storage is not None
-
     def add(self, topic: Topic) -> int:
         """Add a topic to this file and all later ones, and return the number to write its messages under."""
         self._topics.append(topic)

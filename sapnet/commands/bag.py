@@ -111,16 +111,15 @@ def options_from(args: argparse.Namespace) -> BagOptions:
 
 def run(args: argparse.Namespace) -> int:
     """Derain a recording. Raises SapnetError."""
-    from sapnet.bags.derain import Progressed, derain_bag
+    from sapnet.bags.derain import derain_bag
     from sapnet.bags.report import write_html
 
     with derainer_from(args, max_batch=args.batch) as derainer, _progress() as bar:
         task = bar.add_task(args.input.name, total=None, fps=0.0)
 
-        def show(progressed: Progressed) -> None:
+        def show(messages: int, total: int, frames: int) -> None:
             elapsed = bar.tasks[task].elapsed or math.inf
-            total = max(progressed.total, progressed.messages)
-            bar.update(task, completed=progressed.messages, total=total, fps=progressed.frames / elapsed)
+            bar.update(task, completed=messages, total=max(total, messages), fps=frames / elapsed)
 
         options = options_from(args)
         report = derain_bag(

@@ -40,26 +40,18 @@ def test_it_says_what_was_done(source: Path, tmp_path: Path, capsys: pytest.Capt
     assert topics(tmp_path / "out") == {CAMERA: 5, "/log": 5, "/cam/derained/image": 5, "/cam/streak_mask/image": 5}
 
 
-def test_replace(source: Path, tmp_path: Path) -> None:
-    assert bag(source, "-o", tmp_path / "out", "--replace") == 0
-    assert topics(tmp_path / "out") == {CAMERA: 5, "/log": 5, "/cam/streak_mask/image": 5}
-
-
-def test_json(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bag(source, "-o", tmp_path / "out", "--json") == 0
+def test_a_page_and_json_can_be_had_later(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bag(source, "-o", tmp_path / "out") == 0
+    before = topics(tmp_path / "out")
+    capsys.readouterr()
+    assert bag(source, "-o", tmp_path / "out", "--resume", "--report", tmp_path / "page.html", "--json") == 0
+    assert topics(tmp_path / "out") == before
+    assert CAMERA in (tmp_path / "page.html").read_text()
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert {"frames": 5, "messages": 20, "output": str(tmp_path / "out"), "notes": []}.items() <= report.items()
     (camera,) = report["cameras"]
     assert {"topic": CAMERA, "derained_frames": 5, "rain_score": 0.0}.items() <= camera.items()
     assert report["network"]["backend"] == "fake"
-
-
-def test_a_page_can_be_had_later(source: Path, tmp_path: Path) -> None:
-    assert bag(source, "-o", tmp_path / "out") == 0
-    before = topics(tmp_path / "out")
-    assert bag(source, "-o", tmp_path / "out", "--resume", "--report", tmp_path / "page.html") == 0
-    assert topics(tmp_path / "out") == before
-    assert CAMERA in (tmp_path / "page.html").read_text()
 
 
 def test_a_recording_that_can_be_read_in_part_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

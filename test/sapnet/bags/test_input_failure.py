@@ -13,7 +13,6 @@ import pytest
 import sapnet.bags.derain
 from bag_builders import drive, ros1_bag, split_bag
 from sapnet.bags import open_recording
-from sapnet.bags.compare import compare_bags
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.recording import InputError
 from sapnet.bags.report import spread
@@ -110,10 +109,3 @@ def test_storage_that_fails_at_any_read_ends_the_run_and_costs_nothing(
     files = [file.stem for file in (tmp_path / "out").glob("*.mcap*")]
     assert len(files) > 3
     assert {name.split(".")[0] for name in files} == {f"out_{number}" for number in range(len(files))}
-
-
-def test_storage_that_fails_is_no_difference_between_recordings(storage: Storage, source: Path) -> None:
-    for left in spread(storage.reads_of(lambda: compare_bags(source, source)), 4):
-        storage.left = left
-        with pytest.raises(InputError, match="Input/output error"):
-            compare_bags(source, source)
