@@ -36,8 +36,6 @@ from sapnet.errors import BagError, first_line
 # The metadata record in which rosbag2 repeats metadata.yaml.
 ROSBAG2_RECORD = "rosbag2"
 MAGIC = b"\x89MCAP0\r\n"
-# A chunk that claims to unpack to more than this is damaged: memory would run out before the damage shows.
-_MAX_CHUNK_BYTES = 2**32
 # Messages of a file without index are sorted by log time within a window of this size.
 _WINDOW_BYTES = 2**23
 
@@ -116,7 +114,7 @@ class McapFile:
         except _DAMAGE as err:
             self._findings.note(f"{self._name} has a damaged index ({_said(err)}): read without it")
             return None
-        return summary if summary is not None and _is_complete(summary, stream.size) else None
+        return summary if summary is not None and _is_complete(summary) else None
 
     def _indexed(self, stream: _Stream, wanted: dict[int, Topic], start: int, stop: int) -> Iterator[McapMessage]:
         names = {topic.name for topic in wanted.values()}
@@ -165,8 +163,6 @@ class McapFile:
 
     def _unpacked(self, chunk: Chunk) -> list[McapRecord]:
         try:
-            if chunk.uncompressed_size > _MAX_CHUNK_BYTES:
-                raise ValueError(f"a chunk claims {chunk.uncompressed_size} bytes")
             return breakup_chunk(chunk, validate_crc=True)
         except _DAMAGE as err:
             self._lose(err)
@@ -222,24 +218,14 @@ def _seeking(stream: _Stream) -> SeekingReader:
     return SeekingReader(stream, validate_crcs=True, record_size_limit=stream.size)
 
 
-def _is_complete(summary: Summary, size: int) -> bool:
-    """Whether the index leads to everything in the file, and nowhere else."""
+def _is_complete(summary: Summary) -> bool:
+    """Whether the index leads to everything in the file: writers may leave parts of it out."""
     statistics, channels, chunks = summary.statistics, summary.channels, summary.chunk_indexes
     return (
         statistics is not None
-        and all(channel.schema_id == 0 or channel.schema_id in summary.schemas for channel in channels.values())
-        and sum(statistics.channel_message_counts.values()) == statistics.message_count
         and statistics.channel_message_counts.keys() <= channels.keys()
-        and all(chunk.message_index_offsets.keys() <= channels.keys() for chunk in chunks)
-        and all(chunk.chunk_start_offset + chunk.chunk_length <= size for chunk in chunks)
-        and all(chunk.uncompressed_size <= _MAX_CHUNK_BYTES for chunk in chunks)
+        and all(channel.schema_id == 0 or channel.schema_id in summary.schemas for channel in channels.values())
         and len(chunks) == statistics.chunk_count
-        and all(
-            statistics.message_start_time <= chunk.message_start_time
-            and chunk.message_end_time <= statistics.message_end_time
-            for chunk in chunks
-            if chunk.message_index_offsets
-        )
         # Messages outside of chunks are not indexed.
         and (statistics.chunk_count > 0) == (statistics.message_count > 0)
         and len(summary.attachment_indexes) == statistics.attachment_count

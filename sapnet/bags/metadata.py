@@ -16,17 +16,12 @@ from sapnet.errors import BagError, first_line
 from sapnet.files import sync
 
 METADATA = "metadata.yaml"
-# Recordings with ten thousand files stay below a tenth of this.
-MAX_BYTES = 2**26
 _ROOT = "rosbag2_bagfile_information"
 
 
 def read_metadata(folder: Path) -> Any:
     """The content of metadata.yaml. Raises BagError, KeyError or TypeError if it is damaged, OSError."""
-    path = folder / METADATA
-    if path.stat().st_size > MAX_BYTES:
-        raise BagError(f"{path} is larger than {MAX_BYTES} bytes")
-    return _load(path.read_bytes())[_ROOT]
+    return _load((folder / METADATA).read_bytes())[_ROOT]
 
 
 def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:

@@ -156,4 +156,4 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (OSError, MemoryError) as err:
         why = (err.strerror or str(err)) if isinstance(err, OSError) else "out of memory"
-        raise InputError(f"{path} cannot be read ({why}); check its storage, its rights and TMPDIR") from err
+        raise InputError(f"{path} cannot be read ({why}); check its storage, its rights, and room in TMPDIR") from err

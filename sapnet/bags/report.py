@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ import sapnet
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import Recording
 from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode
-from sapnet.errors import BagError, ImageFormatError, first_line
+from sapnet.errors import BagError, ImageFormatError
 from sapnet.files import read_json, replacing
 from sapnet.images.codecs import compress
 from sapnet.images.frame import Frame
@@ -29,7 +29,6 @@ QUANTILES = (50, 95, 99)
 _MASK_BGR = (32, 160, 255)
 _MAX_POINTS = 300
 _PAGE = Path(__file__).parent / "page"
-_ADVICE = "derain the recording again with --overwrite"
 
 
 @dataclass
@@ -123,12 +122,8 @@ class BagReport:
 
 
 def read_report(path: Path) -> BagReport:
-    """Read a report. Raises BagError if it is damaged, OSError."""
-    values = read_json(path, _ADVICE)
-    try:
-        return BagReport.from_json(values)
-    except (TypeError, KeyError, AttributeError, ValueError) as err:
-        raise BagError(f"{path} is damaged ({first_line(err)}); {_ADVICE}") from err
+    """Read a report. Raises SapnetError if it is damaged, OSError."""
+    return BagReport.from_json(read_json(path, "derain the recording again with --overwrite"))
 
 
 def write_html(report: BagReport, path: Path) -> None:
@@ -143,7 +138,6 @@ def write_html(report: BagReport, path: Path) -> None:
         loader=FileSystemLoader(_PAGE),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -169,20 +163,9 @@ def write_html(report: BagReport, path: Path) -> None:
             curve_of=lambda camera, values: _curve(camera, values, start_ns),
             version=sapnet.__version__,
         )
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        # Names in a recording may hold surrogates, which UTF-8 has no place for.
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
             file.writelines(page)
-
-
-class _Sample(NamedTuple):
-    """A frame before and after, as data URIs. seconds: from the start. width, height: of the pictures."""
-
-    seconds: float
-    rain_score: float
-    width: int
-    height: int
-    rainy: str
-    derained: str
-    streak_mask: str
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -190,8 +173,11 @@ def spread(length: int, count: int) -> list[int]:
     return sorted({int(place) for place in np.linspace(0, length - 1, min(length, count)).round()})
 
 
-def _samples(camera: CameraReport, bags: tuple[Recording, Recording], start_ns: int) -> Iterator[_Sample]:
-    """Frames from the first to the last, read one at a time; those that cannot be decoded are left out."""
+def _samples(camera: CameraReport, bags: tuple[Recording, Recording], start_ns: int) -> Iterator[dict[str, Any]]:
+    """Frames from the first to the last, as data URIs, read one at a time; those that cannot be decoded are left out.
+
+    seconds: from the start. width, height: of the pictures.
+    """
     source, output = bags
     for index in spread(len(camera.times_ns), SAMPLES):
         time_ns = camera.times_ns[index]
@@ -199,15 +185,15 @@ def _samples(camera: CameraReport, bags: tuple[Recording, Recording], start_ns: 
         if rainy is None or derained is None:
             continue
         mask = _frame(output, camera.streak_mask, time_ns)
-        yield _Sample(
-            (time_ns - start_ns) / 1e9,
-            camera.rain_scores[index],
-            rainy.shape[1],
-            rainy.shape[0],
-            _data_uri("jpeg", compress(rainy, "jpeg", JPEG_QUALITY).tobytes()),
-            _data_uri("jpeg", compress(derained, "jpeg", JPEG_QUALITY).tobytes()),
-            "" if mask is None else _data_uri("png", cv2.imencode(".png", _tinted(mask[..., 0]))[1].tobytes()),
-        )
+        yield {
+            "seconds": (time_ns - start_ns) / 1e9,
+            "rain_score": camera.rain_scores[index],
+            "width": rainy.shape[1],
+            "height": rainy.shape[0],
+            "rainy": _data_uri("jpeg", compress(rainy, "jpeg", JPEG_QUALITY).tobytes()),
+            "derained": _data_uri("jpeg", compress(derained, "jpeg", JPEG_QUALITY).tobytes()),
+            "mask": mask is not None and _data_uri("png", cv2.imencode(".png", _tinted(mask[..., 0]))[1].tobytes()),
+        }
 
 
 def _frame(bag: Recording, name: str, time_ns: int) -> Frame | None:
@@ -235,20 +221,12 @@ def _data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-class _Curve(NamedTuple):
-    """Values over time in a square of 0 to 100, y downwards. line: SVG points, each the mean of a run of frames.
+def _curve(camera: CameraReport, values: Sequence[float], start_ns: int) -> dict[str, Any] | None:
+    """Values over time in a square of 0 to 100, y downwards; None without values.
 
-    top: of the vertical axis, which begins at 0. first_s, last_s: ends of the horizontal axis.
+    line: SVG points, at most _MAX_POINTS, each the mean of a run of frames. top: of the vertical axis, which begins
+    at 0. first_s, last_s: ends of the horizontal axis.
     """
-
-    line: str
-    top: float
-    first_s: float
-    last_s: float
-
-
-def _curve(camera: CameraReport, values: Sequence[float], start_ns: int) -> _Curve | None:
-    """At most _MAX_POINTS points; None without values."""
     if not values:
         return None
     seconds = (np.asarray(camera.times_ns, np.int64) - start_ns) / 1e9
@@ -259,7 +237,7 @@ def _curve(camera: CameraReport, values: Sequence[float], start_ns: int) -> _Cur
     first_s, last_s, top = float(seconds[0]), float(seconds[-1]), max(values) or 1.0
     across = 100 / ((last_s - first_s) or 1.0)
     line = " ".join(f"{(x - first_s) * across:.2f},{100 - y / top * 100:.2f}" for x, y in zip(*points, strict=True))
-    return _Curve(line, top, first_s, last_s)
+    return {"line": line, "top": top, "first_s": first_s, "last_s": last_s}
 
 
 def _duration(seconds: float) -> str:
@@ -267,10 +245,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"
-
-
-def _printable(value: object) -> object:
-    """Names in a recording may hold marks that turn the direction of writing, or no text at all."""
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -131,14 +130,11 @@ class _Types:
 def _topics(connections: Collection[Connection], types: _Types) -> dict[int, Topic]:
     """The topic of each connection; connections of one name and type share it."""
     merged: dict[tuple[str, str], Topic] = {}
-    # Each publisher that latches keeps a message of its own: nodes, or where these were not recorded, connections.
-    latching: defaultdict[tuple[str, str], set[str | int]] = defaultdict(set)
     known = [(c, (c.topic, types.names[c.msgtype])) for c in connections if c.msgtype in types.names]
     for connection, key in known:
         topic = merged.get(key) or described_topic(*key, (), types.store)
-        merged[key] = replace(topic, count=topic.count + connection.msgcount)
         assert isinstance(connection.ext, ConnectionExtRosbag1)
-        if connection.ext.latching:
-            latching[key].add(connection.ext.callerid or connection.id)
-    merged = {key: replace(topic, qos=tuple(LATCH * len(latching[key]))) for key, topic in merged.items()}
+        # Each publisher that latches keeps a message of its own.
+        qos = (*topic.qos, *LATCH) if connection.ext.latching else topic.qos
+        merged[key] = replace(topic, count=topic.count + connection.msgcount, qos=qos)
     return {connection.id: merged[key] for connection, key in known}

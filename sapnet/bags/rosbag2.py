@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 from sapnet.bags.mcap import McapFile
 from sapnet.bags.metadata import METADATA, parse_qos, read_metadata
-from sapnet.bags.recording import CDR, FIRST_NS, LAST_NS, QOS_KEY, Findings, Message, Recording, Records, Topic
+from sapnet.bags.recording import CDR, QOS_KEY, Findings, Message, Recording, Records, Topic
 from sapnet.bags.sqlite3 import Sqlite3File, logs_of, merged
 from sapnet.bags.types import zstd
 from sapnet.errors import BagError, first_line
@@ -23,9 +22,6 @@ STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 PACKED = (".zstd", ".zst")
 # The first bytes of a compressed message; CDR begins with 00.
 _ZSTD = b"\x28\xb5\x2f\xfd"
-# A message that claims to unpack to more is damaged.
-_MAX_MESSAGE_BYTES = 2**32
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -49,8 +45,7 @@ def open_rosbag2(path: Path, scratch: Path) -> Iterator[Recording]:
     mcap_files = [file for file in files if isinstance(file, McapFile)]
     topics = _merged(files, described.topics)
     spans = [file.span_ns for file in files if file.span_ns != (0, 0)]
-    compression = described.compression or _compression(described.files, files)
-    is_packed = compression == "message"
+    compression = described.compression or _compression(described.files, mcap_files)
 
     def read(wanted: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         keys = {topic.key for topic in wanted}
@@ -60,7 +55,7 @@ def open_rosbag2(path: Path, scratch: Path) -> Iterator[Recording]:
             # What is not read is not unpacked.
             if owners and max(start_ns, file.span_ns[0]) < min(stop_ns, file.span_ns[1]):
                 for message in file.messages(owners, start_ns, stop_ns):
-                    data = _unpacked(message, findings) if is_packed else message.data
+                    data = _unpacked(message, findings)
                     if data is not None:
                         yield message._replace(topic=owners[message.topic], data=data)
 
@@ -142,8 +137,6 @@ def _opened(files: list[Path], scratch: Path, findings: Findings) -> Iterator[Mc
         try:
             find = _finder(file, scratch, number, findings)
             yield McapFile(find, findings) if storage_of(file) == "mcap" else Sqlite3File(find, findings)
-        except OSError as err:
-            raise OSError(err.errno, f"{file.name}: {err.strerror or err}") from err
         except BagError as err:
             findings.lose(f"{file.name} cannot be read ({first_line(err)}): left out")
 
@@ -175,10 +168,6 @@ def _without_packing(packed: Path, folder: Path, findings: Findings) -> Path:
                 shutil.copyfileobj(stream, unpacked)
         except (zstd.ZstdError, EOFError) as err:
             findings.lose(f"{packed.name} is damaged ({first_line(err)}): unpacked up to there")
-        except OSError as err:
-            if err.errno in _FULL:
-                raise OSError(err.errno, f"{err.strerror}, for {plain}; set TMPDIR to a larger disk") from err
-            raise
     return plain
 
 
@@ -200,26 +189,18 @@ def _merged(files: Sequence[McapFile | Sqlite3File], described: list[Topic]) -> 
     return topics
 
 
-def _compression(paths: list[Path], files: Sequence[McapFile | Sqlite3File]) -> str:
-    """Of a recording whose metadata.yaml does not say."""
+def _compression(paths: list[Path], files: Sequence[McapFile]) -> str:
+    """Of a recording whose metadata.yaml does not say; whether its messages are compressed is not looked into."""
     if all(path.suffix in PACKED for path in paths):
         return "file"
-    for file in files:
-        # By the first message that should be CDR.
-        first = next(file.messages([topic for topic in file.topics if topic.encoding == CDR], FIRST_NS, LAST_NS), None)
-        if first is not None and first.data.startswith(_ZSTD):
-            return "message"
-    return "chunk" if any(isinstance(file, McapFile) and file.compression == "chunk" for file in files) else "none"
+    return "chunk" if any(file.compression == "chunk" for file in files) else "none"
 
 
 def _unpacked(message: Message, findings: Findings) -> bytes | None:
-    if not message.data.startswith(_ZSTD):
+    if message.topic.encoding != CDR or not message.data.startswith(_ZSTD):
         return message.data
     try:
-        size = zstd.get_frame_info(message.data).decompressed_size
-        if size is not None and size > _MAX_MESSAGE_BYTES:
-            raise ValueError(f"one claims {size} bytes")
         return zstd.decompress(message.data)
-    except (zstd.ZstdError, ValueError) as err:
+    except zstd.ZstdError as err:
         findings.lose(f"{message.topic.name} holds messages that cannot be unpacked ({first_line(err)}): left out")
         return None

@@ -89,8 +89,6 @@ def merged(path: Path, logs: list[Path], folder: Path) -> Path:
         with closing(sqlite3.connect(copy)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             database.execute("PRAGMA journal_mode=DELETE").fetchall()
-    except OSError as err:
-        raise OSError(err.errno, f"{err.strerror}, for a copy in {folder}; set TMPDIR to a larger disk") from err
     except sqlite3.DatabaseError as err:
         raise BagError(f"the database and its log cannot be merged ({err}); {_advice(path.name)}") from err
     return copy
