@@ -215,25 +215,23 @@ def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.
     assert len(set(stamps(derained, "sensor_msgs/msg/Image"))) == 5
 
 
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_a_recording_that_cannot_be_written_is_told(storage: str, tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """A full disk, stood in for by a limit on the size of files; sqlite3 has exceptions of its own."""
     program = (
         "import os, resource, signal, sys; from pathlib import Path; from sapnet.bags.types import described_topic\n"
         "from sapnet.errors import BagError; from sapnet_ros.replay.recorder import new_bag\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
-        "try:\n"
-        "    with new_bag(Path(sys.argv[1]), sys.argv[2]) as bag:\n"
-        "        connection = bag.add(described_topic('/a', 'std_msgs/msg/String', ()))\n"
-        "        for number in range(100): bag.write(connection, number, os.urandom(50_000))\n"
-        "except BagError as err: sys.exit(str(err))\n"
+        "for storage in ('mcap', 'sqlite3'):\n"
+        "    try:\n"
+        "        with new_bag(Path(sys.argv[1]), storage) as bag:\n"
+        "            connection = bag.add(described_topic('/a', 'std_msgs/msg/String', ()))\n"
+        "            for number in range(100): bag.write(connection, number, os.urandom(50_000))\n"
+        "    except BagError as err: print(err)\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "out"), storage]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"{tmp_path / 'out'} cannot be written (" in done.stderr
-    assert "Traceback" not in done.stderr
+    command = [sys.executable, "-c", program, str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count(f"{tmp_path / 'out'} cannot be written (") == 2
     assert list(tmp_path.iterdir()) == []
 
 
