@@ -59,12 +59,12 @@ class DataConfig:
 class LossConfig:
     """Weight of each term; 0 leaves it out.
 
-    ssim: negative SSIM, of both published versions. l1: ours.
+    ssim: negative SSIM, of both published versions. l1: ours. log_mse: a tenth of the negative PSNR; ours.
     edge, urss: canny edge loss and unsupervised rain streak segmentation, of the preprint of July 2021.
     ubs, pcl: unsupervised background segmentation and perceptual contrastive loss, of WACV 2022, 0.1 each there.
     distill: distance to a teacher's derained image; ours.
-    first_stage, last_stage: weight of the first and the last stage's estimate in ssim and l1, those between on a line:
-        early stages are usable on their own.
+    first_stage, last_stage: weight of the first and the last stage's estimate in ssim, l1 and log_mse, those between on
+        a line: early stages are usable on their own.
     backbone: ResNet of ``urss`` and ``ubs``, a name on the Hugging Face hub or a folder.
     vgg: path of torchvision's VGG16 weights, for ``pcl``.
     teacher: weights whose derained images ``distill`` follows (a preset or a path).
@@ -73,6 +73,7 @@ class LossConfig:
 
     ssim: float = 1.0
     l1: float = 1.0
+    log_mse: float = 0.0
     edge: float = 0.0
     urss: float = 0.0
     ubs: float = 0.0
@@ -87,7 +88,10 @@ class LossConfig:
     def __post_init__(self) -> None:
         numbers = {name: value for name, value in vars(self).items() if not isinstance(value, str)}
         _check(min(numbers.values()) >= 0, "the weights of loss must not be negative", numbers)
-        _check(self.ssim or self.l1, "loss.ssim and loss.l1 are both 0: nothing would pull towards the clean image")
+        _check(
+            self.ssim or self.l1 or self.log_mse,
+            "loss.ssim, l1 and log_mse are all 0: nothing would pull towards the clean image",
+        )
         _check(self.first_stage or self.last_stage, "loss.first_stage and last_stage are both 0: no stage is trained")
         _check(self.teacher or not self.distill, "loss.distill needs loss.teacher: name the weights to follow")
 

@@ -12,7 +12,7 @@ from sapnet.model.weights import load_weights
 from training.config import LossConfig
 from training.losses.contrastive import load_vgg16, perceptual_contrastive_loss
 from training.losses.edge import edge_loss
-from training.losses.reconstruction import l1_each, ssim_each
+from training.losses.reconstruction import l1_each, log_mse_each, ssim_each
 from training.losses.segmentation import ResNetFPN, unsupervised_segmentation_loss
 
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -95,6 +95,7 @@ def _distill(config: LossConfig) -> Term:
 TERMS: Mapping[str, Callable[[LossConfig], Term]] = {
     "ssim": lambda config: _over_stages(config, lambda estimates, clean: -ssim_each(estimates, clean)),
     "l1": lambda config: _over_stages(config, l1_each),
+    "log_mse": lambda config: _over_stages(config, log_mse_each),
     "edge": lambda config: lambda estimates, rainy, clean: edge_loss(estimates[-1], clean),
     # The rain that was taken out, which only brightens.
     "urss": lambda config: _segmented(config, lambda derained, rainy: rainy - derained),

@@ -65,7 +65,7 @@ def test_gradient_reaches_the_estimates(name, batch, config):
     (gradient,) = torch.autograd.grad(DerainingLoss(config(**{name: 1}))(estimates, rainy, clean)[name], estimates)
     reached = gradient.abs().amax(dim=(1, 2, 3, 4)) > 0
     assert torch.isfinite(gradient).all()
-    assert reached.tolist() == ([True] * STAGES if name in ("ssim", "l1") else [False, False, True])
+    assert reached.tolist() == ([True] * STAGES if name in ("ssim", "l1", "log_mse") else [False, False, True])
 
 
 def test_precision_around_it_changes_nothing(batch, config):

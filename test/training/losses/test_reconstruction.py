@@ -1,4 +1,4 @@
-"""SSIM against scikit-image, and L1."""
+"""SSIM against scikit-image, PSNR, and L1."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from training.losses.reconstruction import l1_each, ssim_each
+from training.losses.reconstruction import l1_each, log_mse_each, ssim_each
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -33,7 +33,13 @@ def test_is_scikit_images_where_the_window_lies_in_the_image():
     assert whole < 0.98
 
 
-@pytest.mark.parametrize("measure", [l1_each, ssim_each])
+def test_log_mse_is_a_tenth_of_the_negative_psnr_and_ends_at_45_db():
+    clean = images(2, 3, 8, 8)
+    offsets = torch.tensor([0.1, 1e-4], dtype=torch.float64)[:, None, None, None]
+    assert log_mse_each(clean + offsets, clean).tolist() == pytest.approx([-2.0, -4.523], abs=0.002)
+
+
+@pytest.mark.parametrize("measure", [l1_each, log_mse_each, ssim_each])
 def test_stages_share_a_reference(measure):
     stages, clean = images(4, 2, 3, 16, 16), images(2, 3, 16, 16, seed=1)
     each = torch.stack([torch.stack([measure(*pair) for pair in zip(stage, clean, strict=True)]) for stage in stages])
