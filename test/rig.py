@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
-from live import NodeProcess, Peer, image, status_values, wait_for
+from live import ROOT, NodeProcess, Peer, image, status_values, wait_for
 from sapnet_ros.params import BY_NAME
 
 SIZE = HEIGHT, WIDTH = 48, 64
@@ -31,6 +32,15 @@ SIZE = HEIGHT, WIDTH = 48, 64
 DEPTH = 2000
 NAMES = ("", "a", "b", "c", "d")  # cameras that a rig may have; the empty one stands alone, without a prefix
 OUTPUTS = ("derained/image", "streak_mask/image", "frame_status")
+# The node has the profile that the launch file gives it. In Fast DDS's own segment of 512 KB, what one subscriber has
+# not read leaves no room for messages to others.
+PROFILE = ROOT / "config" / "fastdds.xml"
+COMMAND = [
+    "env",
+    f"FASTDDS_DEFAULT_PROFILES_FILE={PROFILE}",
+    f"FASTRTPS_DEFAULT_PROFILES_FILE={PROFILE}",
+    *(sys.executable, "-m", "sapnet_ros.derain_node"),
+]
 _numbers = itertools.count()
 
 Key = tuple[int, int, str]  # sec, nanosec, frame_id
@@ -135,7 +145,8 @@ class Rig:
             for topic, side in {self._image: "subscription", **dict.fromkeys(OUTPUTS, "publisher")}.items():
                 deep += ["-p", f"qos_overrides.{self.topic(topic, name)}.{side}.depth:={DEPTH}"]
         placed = ["-r", f"__ns:=/{self.name}", "-r", f"__node:={self.name}"]
-        self.process = NodeProcess(*placed, *deep, *ros_args, log=log, backend="fake", autostart="false")
+        given = [*placed, *deep, *ros_args]
+        self.process = NodeProcess(*given, command=COMMAND, log=log, backend="fake", autostart="false")
         self.diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
         self.feeds: dict[str, Feed] = {}
         self._made: dict[str, Feed] = {}
