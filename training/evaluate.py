@@ -66,7 +66,10 @@ class SetReport:
 @one_line_errors("evaluate")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.stages and args.every_stage:
+        parser.error("argument --every-stage: not allowed with argument --stages")
     # Every image is read once before anything is scored.
     names = short_names(str(each) for folder in args.data for each in set_folders(folder))
     reports = [SetReport(name, folder, find_pairs(Path(folder))) for folder, name in names.items()]
