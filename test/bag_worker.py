@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
+
+from ctrl_c import heed_ctrl_c
 
 from sapnet.bags import derain as bags
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.options import BagOptions
+from sapnet.cli import main
 from sapnet.derainer import Derainer
 
 # A part holds a few frames of 64x48.
@@ -19,6 +25,24 @@ def derain(source: Path, output: Path, latency_ms: float = 10.0, **options: Any)
     bags.PART_BYTES = PART_BYTES
     with Derainer(backend="fake", fake={"latency_ms": latency_ms}) as derainer:
         derain_bag(derainer, source, output, BagOptions(**options), resume=True)
+
+
+def derain_until_signal(source: Path, output: Path, number: int) -> None:
+    """Run ``sapnet bag``, which a signal interrupts after ten frames."""
+    heed_ctrl_c()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    derain_bag = bags.derain_bag
+
+    def interrupted(*args: Any, progress: bags.Progress, **options: Any) -> Any:
+        def tell(messages: int, total: int, frames: int) -> None:
+            if frames == 10:
+                os.kill(os.getpid(), number)
+            progress(messages, total, frames)
+
+        return derain_bag(*args, progress=tell, **options)
+
+    bags.derain_bag = interrupted  # type: ignore[assignment]
+    sys.exit(main(["bag", str(source), "-o", str(output), "--backend", "fake"]))
 
 
 def derain_and_tell_peak(source: Path, output: Path) -> None:

@@ -122,25 +122,27 @@ class _Run:
     def _write(self, job: Job, writer: BagWriter, done: int, progress: Progress) -> None:
         """Write the rest in parts. done: messages of the recording that earlier runs have dealt with."""
         numbers = {topic: writer.add(topic) for topic in self._outputs.topics}
-        part, began_s, size = self._empty_report(), 0.0, 0
+        part, began_s, size = self._empty_report(), time.monotonic(), 0
         frames, newest_ns, is_whole = 0, FIRST_NS, False
 
         def begin_part() -> None:
-            nonlocal part, began_s, size, is_whole
-            writer.begin(f"{self._output.name}_{len(writer.files)}")
-            part, began_s, size, is_whole = self._empty_report(), time.monotonic(), 0, True
+            if not writer.is_open:
+                writer.begin(f"{self._output.name}_{len(writer.files)}")
 
         def end_part() -> None:
             # An interrupted part is written again: it may be incomplete.
-            nonlocal is_whole
+            nonlocal part, began_s, size, is_whole
             is_whole = False
             part.seconds = time.monotonic() - began_s
             job.enter(writer.end(), {"done": done, "report": asdict(part)})
             self.report.add(part)
+            part, began_s, size = self._empty_report(), time.monotonic(), 0
 
         is_first = not writer.files
-        begin_part()
+        if is_first:  # records need a file, and an output without messages has one, too
+            begin_part()
         self._copy_records(writer if is_first else None)
+        is_whole = is_first
         expected = expected_messages(self._bag, self._options)
         try:
             with closing(derained_items(self._derainer, self._bag, self._cameras, self._options, done)) as items:
@@ -148,8 +150,8 @@ class _Run:
                     # Readers sort within a file: where the input's next file goes back in time, so does ours.
                     if item.recorded.time_ns < newest_ns and part.messages:
                         end_part()
-                        begin_part()
                     is_whole = False
+                    begin_part()
                     for message in self._outputs.messages(item):
                         writer.write(numbers[message.topic], *message[1:])
                         part.messages += 1
@@ -159,13 +161,13 @@ class _Run:
                     frames += item.derained is not None
                     if size >= PART_BYTES or time.monotonic() - began_s >= PART_SECONDS:
                         end_part()
-                        begin_part()
                     progress(done, expected, frames)
         except (BackendError, InputError, KeyboardInterrupt, SystemExit):
             if is_whole:
                 end_part()
             raise
-        end_part()
+        if is_whole:
+            end_part()
 
     def _copy_records(self, writer: BagWriter | None) -> None:
         """Copy attachments and metadata records; that of rosbag2 is written anew.

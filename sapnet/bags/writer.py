@@ -70,6 +70,11 @@ class BagWriter:
         self._topics: list[Topic] = []
         self._storage: _Mcap | _Sqlite3 | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a file was begun and has not ended."""
+        return self._storage is not None
+
     def begin(self, name: str) -> None:
         """Begin a file. name: without suffix. Raises OSError, sqlite3.Error."""
         self._file = self._path / f"{name}{_SUFFIX[self._storage_name]}"

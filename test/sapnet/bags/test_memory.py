@@ -13,7 +13,7 @@ import pytest
 from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, write_bag
 
 ROOT = Path(__file__).resolve().parents[3]
-SHORT, LONG = 100, 1000
+SHORT, LONG = 200, 2000
 PROGRAM = (
     "import sys; from pathlib import Path; import bag_worker; bag_worker.derain_and_tell_peak(*map(Path, sys.argv[1:]))"
 )

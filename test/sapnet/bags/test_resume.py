@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
 import signal
@@ -10,13 +11,16 @@ import time
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest.mock import Mock
 
 import bag_worker
 import pytest
 from filelock import FileLock
 
+import sapnet.bags.derain
 from bag_builders import Sent, drive, read_bag, write_bag
 from sapnet.bags.derain import derain_bag
+from sapnet.bags.journal import Job
 from sapnet.bags.options import BagOptions
 from sapnet.derainer import Derainer
 from sapnet.errors import BagError, SapnetError
@@ -145,18 +149,49 @@ def test_two_processes_do_not_write_one_output(source: Path, tmp_path: Path) -> 
         derain_bag(derainer, source, tmp_path / "out", resume=True)
 
 
-def test_an_interrupt_keeps_what_was_written(source: Path, whole: list[Sent], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_was_written(
+    number: signal.Signals, processes: ForkServerContext, source: Path, whole: list[Sent], tmp_path: Path
+) -> None:
     """Also of the part that was being written: a Ctrl-C loses nothing that was derained."""
+    process = processes.Process(target=bag_worker.derain_until_signal, args=(source, tmp_path / "out", number))
+    process.start()
+    process.join(WAIT_S)
+    assert process.exitcode == 128 + number
+    assert not (tmp_path / "out").exists()
     seen: list[int] = []
-
-    def interrupt(messages: int, total: int, frames: int) -> None:
-        if frames == 10:
-            raise KeyboardInterrupt
-
     with Derainer(backend="fake") as derainer:
-        with pytest.raises(KeyboardInterrupt):
-            derain_bag(derainer, source, tmp_path / "out", progress=interrupt)
-        assert not (tmp_path / "out").exists()
         derain_bag(derainer, source, tmp_path / "out", resume=True, progress=lambda *counts: seen.append(counts[2]))
     assert read_bag(tmp_path / "out") == whole
     assert seen[-1] == FRAMES - 10
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+def test_an_interrupt_while_a_part_is_made_safe_loses_nothing(
+    nth: int, source: Path, whole: list[Sent], derainer: Derainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sapnet.bags.derain, "PART_BYTES", bag_worker.PART_BYTES)
+    real, calls = os.fsync, iter(range(1, 10**6))
+
+    def interrupted(handle: int) -> None:
+        if next(calls) == nth:
+            raise KeyboardInterrupt
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        derain_bag(derainer, source, tmp_path / "out")
+    derain_bag(derainer, source, tmp_path / "out", resume=True)
+    assert read_bag(tmp_path / "out") == whole
+
+
+def test_a_run_that_was_killed_after_its_last_part_writes_no_empty_one(
+    source: Path, whole: list[Sent], derainer: Derainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "end", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            derain_bag(derainer, source, tmp_path / "out")
+    derain_bag(derainer, source, tmp_path / "out", resume=True)
+    assert read_bag(tmp_path / "out") == whole
+    assert len(list((tmp_path / "out").glob("*.mcap"))) == 1
