@@ -42,4 +42,9 @@ def is_recording(path: Path) -> bool:
     """Whether a path is a recording by its name or, for a folder, by what is in it: also an unfinished one."""
     if path.is_dir():
         return (path / METADATA).is_file() or any(storage_of(file) for file in path.iterdir())
+    return is_recording_file(path)
+
+
+def is_recording_file(path: Path) -> bool:
+    """Whether a file is a recording, or one file of it, by its name alone."""
     return bool(storage_of(path)) or path.name.endswith(ROS1_SUFFIXES)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sapnet.bags.derain import REPORT
 from sapnet.bags.metadata import METADATA
-from sapnet.bags.open import is_recording
+from sapnet.bags.open import is_recording_file
 from sapnet.errors import SapnetError
 
 PARTIAL_SUFFIX = ".partial"
@@ -77,7 +77,7 @@ def _recordings(match: Path, base: Path, seen: set[Path]) -> Iterator[Path]:
     seen: folders that were searched, none of them again, however many matches of a pattern or links lead to it.
     """
     if match.is_file() and (match == base or not _is_whole(match.parent, os.listdir(match.parent))):
-        if is_recording(match):
+        if is_recording_file(match):
             yield match
         return
     # A file of a recording stands for all of it.
@@ -92,12 +92,12 @@ def _recordings(match: Path, base: Path, seen: set[Path]) -> Iterator[Path]:
             yield here
         else:
             folders.sort()
-            yield from (here / name for name in sorted(files) if is_recording(here / name))
+            yield from (here / name for name in sorted(files) if is_recording_file(here / name))
 
 
 def _is_whole(folder: Path, files: Collection[str]) -> bool:
     """Whether a folder is one recording: by its metadata or, without, as rosbag2 numbers its files NAME_0, NAME_1."""
-    names = [name for name in files if is_recording(folder / name)]
+    names = [name for name in files if is_recording_file(folder / name)]
     stems = {name.rpartition("_")[0] for name in names}
     return METADATA in files or (len(stems) == 1 and any(name.startswith(f"{min(stems)}_0.") for name in names))
 
