@@ -78,7 +78,8 @@ def test_a_run_that_is_stopped_stops_all(
 @pytest.mark.parametrize(
     ("term", "message"),
     [
-        ("beauty=1", "got 'beauty=1', expected NAME=WEIGHT"),
+        ("beauty=1", "unknown term 'beauty'"),
+        ("first_stage=1", "unknown term 'first_stage'"),
         ("edge", "expected NAME=WEIGHT"),
         ("distill=1", "needs loss.teacher"),
     ],
