@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -80,7 +81,8 @@ def synthesize(folder: Path, kind: str, seed: int, copies: int = 1) -> Iterator[
     """
     photographs = find_photographs(folder)
     names = ["_".join(path.relative_to(folder).with_suffix("").parts) for path in photographs]
-    twice = [str(path) for path, name in zip(photographs, names, strict=True) if names.count(name) > 1]
+    number_of = Counter(names)
+    twice = [str(path) for path, name in zip(photographs, names, strict=True) if number_of[name] > 1]
     refuse("photographs whose rainy images would have one name; rename or move away", twice)
     for number, (stem, path) in enumerate(zip(names, photographs, strict=True)):
         clean = read_image(path)

@@ -146,7 +146,7 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     from rich.table import Table
 
     entries = cache.entries()
-    files = [(entry.path.stat().st_size, entry.path.stat().st_mtime) for entry in entries]
+    files = [(status.st_size, status.st_mtime) for status in (entry.path.stat() for entry in entries)]
     if as_json:
         rows = [
             {"path": str(entry.path), "bytes": size, "used": used, "key": entry.key, "about": entry.about}
