@@ -6,9 +6,7 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
@@ -19,6 +17,8 @@ from sapnet.commands.common import add_command
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sapnet.commands.common import Subparsers
 
 _EXAMPLES = """\
@@ -136,25 +136,39 @@ def _version(package: str) -> str | None:
 
 def _print(facts: Mapping[str, Any], verbose: bool) -> None:
     """For people: a table of weights, then sections of names and what is to be said of them."""
-    print(f"sapnet {facts['sapnet']}\n")
-    print(f"{'weights':11}  parameters  stages    MB  {'PSNR, dB':24}  licence")
-    for name, entry in facts["weights"].items():
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # What is piped is not wrapped, so that a search finds whole lines.
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    with console.capture() as capture:
+        console.print(f"sapnet {facts['sapnet']}", "", _weights_table(facts["weights"]), sep="\n", highlight=False)
+        for title, rows in _sections(facts, verbose):
+            table = Table.grid(padding=(0, 2, 0, 0))
+            table.add_column(no_wrap=True, min_width=14)
+            for name, text in rows:
+                table.add_row(f"  {name}", Text(text))
+            console.print("", Text(title), table, sep="\n")
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def _weights_table(weights: Mapping[str, Any]) -> Table | str:
+    from rich.table import Table
+
+    if not weights:
+        return "weights\n  cannot be read without torch: pip install torch"
+    table = Table("weights", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    for heading in ("parameters", "stages", "MB"):
+        table.add_column(heading, justify="right")
+    table.add_column("PSNR, dB")
+    table.add_column("licence")
+    for name, entry in weights.items():
         psnr = " ".join(f"{data} {decibels:.1f}" for data, decibels in list(entry["psnr"].items())[:2])
         licences = ", ".join(licence for licence in _LICENCES if licence in entry["licence"])
-        figures = f"{entry['parameters']:10,}  {entry['stages']:6}  {entry['bytes'] / 1e6:4.2f}"
-        print(f"{name:11}  {figures}  {psnr:24}  {licences}")
-    if not facts["weights"]:
-        print("  cannot be read without torch: pip install torch")
-    # What is piped is not wrapped, so that a search finds whole lines.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
-    for title, rows in _sections(facts, verbose):
-        print(f"\n{title}")
-        for name, text in rows:
-            print(
-                textwrap.fill(
-                    " ".join(text.split()), width, initial_indent=f"  {name:12}  ", subsequent_indent=" " * 16
-                )
-            )
+        figures = f"{entry['parameters']:,}", str(entry["stages"]), f"{entry['bytes'] / 1e6:.2f}"
+        table.add_row(name, *figures, psnr, licences)
+    return table
 
 
 def _sections(facts: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:

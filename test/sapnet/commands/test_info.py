@@ -51,7 +51,11 @@ def test_the_real_thing(run_json: Info) -> None:
     assert facts["auto"]["weights"] == "sapnet_fast"
     assert facts["hardware"]["cores"] >= 1
     assert facts["hardware"]["cpu"]
-    shipped = facts["weights"]["sapnet_fast"]
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_shipped_weights_have_their_numbers_and_provenance(run_json: Info) -> None:
+    shipped = run_json()["weights"]["sapnet_fast"]
     network = SAPNet(PRESETS["sapnet_fast"])
     assert shipped["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     assert shipped["stages"] == PRESETS["sapnet_fast"].stages
@@ -62,6 +66,17 @@ def test_the_real_thing(run_json: Info) -> None:
     assert shipped["licence"].startswith("Apache-2.0")
     assert shipped["provenance"]["training"]
     assert "model_config" not in shipped["provenance"]
+
+
+@pytest.mark.usefixtures("few_backends")
+def test_one_line_for_each_weights_file_in_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info"])
+    heading, *rows = [line for line in capsys.readouterr().out.splitlines()[2:] if line][:3]
+    assert [row.split()[0] for row in rows] == ["sapnet", "sapnet_fast"]
+    assert rows[1].split()[1:5] == ["188,268", "4", "0.76", "rain100l"]
+    assert {row.index("rain100l") for row in rows} == {heading.index("PSNR")}
+    assert rows[0].endswith("Apache-2.0, MIT")
+    assert all(len(line) <= 80 for line in [heading, *rows])
 
 
 @pytest.mark.usefixtures("few_backends")
@@ -85,22 +100,18 @@ def test_what_is_not_installed_is_said(
 
 
 @pytest.mark.usefixtures("few_backends")
-def test_text_is_aligned_fits_a_terminal_and_is_whole_in_a_pipe(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_text_fits_a_terminal_and_is_whole_in_a_pipe(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     why = {"tensorrt": "it is missing " * 20}
     monkeypatch.setattr(backends, "available_backends", lambda: why)
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", columns)
     main(["info"])
     piped = capsys.readouterr().out
     assert f"  tensorrt      {why['tensorrt'].strip()}\n" in piped
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     main(["info"])
     shown = capsys.readouterr().out
-    assert [line for line in shown.splitlines() if len(line) > 80] == []
+    assert [line for line in shown.splitlines() if len(line) > int(columns)] == []
     assert shown.split() == piped.split()
-    heading, *rows = shown.splitlines()[2:5]
-    assert [row.split()[0] for row in rows] == ["sapnet", "sapnet_fast"]
-    assert rows[1].split()[1:5] == ["188,268", "4", "0.76", "rain100l"]
-    assert {row.index("rain100l") for row in rows} == {heading.index("PSNR")}
-    assert rows[0].endswith("Apache-2.0, MIT")
