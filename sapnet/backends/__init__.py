@@ -8,10 +8,11 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import Any
 
 from sapnet.backends.base import Backend, BackendSpec, BuildStatus
-from sapnet.backends.standby import Meanwhile, Standby
+from sapnet.backends.sized import SizedBackend
+from sapnet.backends.standby import Standby
 from sapnet.errors import BackendError, EngineCacheError, SapnetError
 
 __all__ = ["BACKENDS", "Backend", "BackendSpec", "BuildStatus", "available_backends", "create_backend"]
@@ -60,7 +61,7 @@ def _why_not(name: str) -> str:
     return ""
 
 
-def _create(name: str, spec: BackendSpec) -> Backend:
+def _create(name: str, spec: BackendSpec) -> SizedBackend[Any]:
     path, install = _CLASSES[name]
     module_name, _, class_name = path.rpartition(".")
     try:
@@ -68,7 +69,7 @@ def _create(name: str, spec: BackendSpec) -> Backend:
     # A broken installation raises OSError from its shared objects.
     except (ImportError, OSError) as err:
         raise BackendError(f"backend {name!r} cannot be loaded ({err}); install it: {install}") from err
-    backend: Backend = getattr(module, class_name)(spec)
+    backend: SizedBackend[Any] = getattr(module, class_name)(spec)
     return backend
 
 
@@ -76,10 +77,9 @@ def _create_fastest(spec: BackendSpec) -> Backend:
     missed: list[tuple[str, SapnetError]] = []
     for name, device in _by_speed(spec.device):
         try:
-            backend = _create(name, replace(spec, device=device))
+            backend: Backend = _create(name, replace(spec, device=device))
             if name == "tensorrt" and spec.stand_in:
-                meanwhile = _create("torch", replace(spec, device=device, engine=""))
-                backend = Standby(backend, cast(Meanwhile, meanwhile))
+                backend = Standby(backend, _create("torch", replace(spec, device=device, engine="")))
         except (BackendError, EngineCacheError) as err:
             missed.append((device, err))
             continue

@@ -142,27 +142,15 @@ def _is_whole(value: object) -> bool:
 
 
 class Backend(Protocol):
-    """Runs the deploy network. Its class takes a BackendSpec, and raises BackendError if it cannot run.
+    """Runs the deploy network. Raises BackendError if it cannot run.
 
     ``prepare``, ``infer`` and ``close`` may be called from different threads at the same time.
     """
 
+    name: str
+    precision: str  # fp32, bf16 or fp16
+    device: str  # the processor's or GPU's name, for people
     stages: int  # recurrences that are run
-
-    @property
-    def name(self) -> str:
-        """The name of the backend that runs."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """``fp32``, ``bf16`` or ``fp16``."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """The processor's or GPU's name, for people."""
-        ...
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Whether ``infer`` on this shape would run at once, with nothing left to compile."""

@@ -39,6 +39,10 @@ _DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "ide
 class _FakeEngine:
     shape: EngineShape
 
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        """A copy of ``frames`` and all-zero streaks."""
+        return frames.copy(), np.zeros(frames.shape[:3], np.uint8)
+
     def close(self) -> None:
         """Nothing to free."""
 
@@ -79,11 +83,10 @@ class FakeBackend(EngineBackend[_FakeEngine]):
         """Always, unless there is an engine to be built."""
         return not self._builds or super().is_ready(batch, height, width)
 
-    def prepare(self, batch: int, height: int, width: int) -> None:
-        """Build an engine that does nothing, where that was asked for. Raises BackendError, also once closed."""
-        self._require_open()
+    def _find(self, batch: int, height: int, width: int) -> _FakeEngine | None:
         if self._builds:
-            super().prepare(batch, height, width)
+            return super()._find(batch, height, width)
+        return _FakeEngine(self._shape(batch, height, width))
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""
@@ -97,22 +100,15 @@ class FakeBackend(EngineBackend[_FakeEngine]):
         number = next(self._numbers)
         if self._fail_every and number % self._fail_every == 0:
             raise BackendError(f"fake failure: inference {number}, fail_every is {self._fail_every}")
-        streaks = np.zeros(frames.shape[:3], np.uint8)
         if self._mode == "oom":
             raise BackendError("fake failure: out of memory") from MemoryError()
+        derained, streaks = super().infer(frames)
         if self._mode == "nan":
             # What a broken network gives; that the type is wrong is the point.
             return np.full(frames.shape, np.nan, np.float32), streaks
         if self._mode == "wrong_shape":
-            return frames[:, :, 1:].copy(), streaks[:, :, 1:].copy()
-        return frames.copy(), streaks
-
-    def forget(self, height: int, width: int) -> None:
-        """Nothing is held for a size."""
-
-    def _require_open(self) -> None:
-        if self._closed.is_set():
-            raise BackendError("this fake backend is closed; create another")
+            return derained[:, :, 1:], streaks[:, :, 1:]
+        return derained, streaks
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 
-from sapnet.backends.base import BackendSpec, Frames
+from sapnet.backends.base import BackendSpec, EngineShape, Frames
 from sapnet.backends.devices import processor_name
-from sapnet.backends.lru import LruCache
+from sapnet.backends.sized import SizedBackend
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet
 from sapnet.model.deploy import Form, load_deploy_network
@@ -26,21 +27,30 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
 _EXAMPLE_SHAPE = (2, 17, 19, 3)
 
-Shape = tuple[int, int, int]
-
 
 @dataclass(frozen=True)
 class _Compiled:
     """A network compiled for one shape. Its one request serves one caller at a time: it has all cores anyway."""
 
+    shape: EngineShape  # its batch is exact
     request: ov.InferRequest
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        """As ``Backend.infer``."""
+        try:
+            with self.lock:
+                outputs = self.request.infer([frames], share_inputs=True, share_outputs=False)
+        except (RuntimeError, MemoryError) as err:
+            size = f"{self.shape.height}x{self.shape.width}"
+            raise BackendError(f"OpenVINO failed on {len(frames)} frame(s) of {size}: {err}") from err
+        return outputs[0], outputs[1]
 
     def close(self) -> None:
         """Nothing to do: OpenVINO frees it with its last reference, after a call under way."""
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(SizedBackend[_Compiled]):
     """The deploy network compiled for each shape (batch, height, width), the last ``max_shapes`` of them kept.
 
     The conversion from torch takes seconds and is done once, with free sizes; a shape is a copy with sizes set.
@@ -50,67 +60,27 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, spec: BackendSpec) -> None:
+        super().__init__(spec)
         self.precision = choose_precision(spec)
         self.device = processor_name()
         network = load_deploy_network(spec.weights, spec.stages, Form.OPENVINO)
         self.stages = network.network.config.stages
-        self._network: DeployNet | None = network  # None once closed
+        self._network = network
         self._model: ov.Model | None = None
-        self._compiled: LruCache[Shape, _Compiled] = LruCache(spec.max_shapes)
-        self._threads = spec.threads
-        self._compile_lock = threading.Lock()  # held for the seconds that a compilation takes
 
-    def is_ready(self, batch: int, height: int, width: int) -> bool:
-        """Whether this shape is compiled."""
-        return self._network is not None and self._compiled.get((batch, height, width)) is not None
+    def _key(self, batch: int, height: int, width: int) -> Hashable:
+        return batch, height, width
 
-    def prepare(self, batch: int, height: int, width: int) -> None:
-        """Compile for a shape. Raises BackendError."""
-        self._get((batch, height, width))
-
-    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
-        """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
-        batch, height, width, _ = frames.shape
-        compiled = self._get((batch, height, width))
+    def _make(self, batch: int, height: int, width: int) -> _Compiled:
         try:
-            with compiled.lock:
-                outputs = compiled.request.infer([frames], share_inputs=True, share_outputs=False)
-        except (RuntimeError, MemoryError) as err:
-            raise BackendError(f"OpenVINO failed on {batch} frame(s) of {height}x{width}: {err}") from err
-        return outputs[0], outputs[1]
-
-    def close(self) -> None:
-        """Free the network and what was compiled; does not wait for a compilation under way."""
-        self._compiled.close()
-        self._network = self._model = None
-
-    def _get(self, shape: Shape) -> _Compiled:
-        compiled = self._compiled.get(shape)
-        if compiled:
-            return compiled
-        with self._compile_lock:
-            # Another thread may have compiled it meanwhile.
-            compiled = self._compiled.get(shape) or self._compile(shape)
-            self._compiled.put(shape, compiled)
-        return compiled
-
-    def _compile(self, shape: Shape) -> _Compiled:
-        batch, height, width = shape
-        try:
-            model = self._convert_once().clone()
+            if self._model is None:
+                self._model = convert(self._network)
+            model = self._model.clone()
             model.reshape([batch, height, width, 3])
-            return _Compiled(compile_model(model, self.precision, self._threads).create_infer_request())
+            request = compile_model(model, self.precision, self._spec.threads).create_infer_request()
         except (RuntimeError, MemoryError) as err:
             raise BackendError(f"OpenVINO cannot compile for {batch} frame(s) of {height}x{width}: {err}") from err
-
-    def _convert_once(self) -> ov.Model:
-        """The converted network, its batch, height and width free. Only under the compile lock."""
-        network, model = self._network, self._model
-        if network is None:
-            raise BackendError("this backend is closed; create another")
-        if model is None:
-            model = self._model = convert(network)
-        return model
+        return _Compiled(EngineShape(height, width, batch), request)
 
 
 @cache

@@ -6,9 +6,10 @@ import logging
 import math
 import threading
 import time
-from typing import Protocol
+from typing import Any
 
 from sapnet.backends.base import Backend, Frames
+from sapnet.backends.sized import SizedBackend
 from sapnet.errors import BackendError, SapnetError
 
 # Time until a failed engine is tried again: there may be free memory by then.
@@ -19,14 +20,6 @@ Shape = tuple[int, int, int]
 log = logging.getLogger("sapnet")
 
 
-class Meanwhile(Backend, Protocol):
-    """A backend that serves for a while."""
-
-    def forget(self, height: int, width: int) -> None:
-        """Free what is held for frames of this size; it is made again when needed."""
-        ...
-
-
 class Standby:
     """``wanted`` where it is ready, else ``meanwhile``. Both run the same weights and stages.
 
@@ -35,30 +28,15 @@ class Standby:
     try comes later. Once an engine is ready, ``meanwhile`` forgets its size.
     """
 
-    def __init__(self, wanted: Backend, meanwhile: Meanwhile) -> None:
+    def __init__(self, wanted: Backend, meanwhile: SizedBackend[Any]) -> None:
         self._wanted = wanted
         self._meanwhile = meanwhile
-        self._running: Backend = meanwhile  # what ran the last frame
         self._building: set[Shape] = set()
         self._not_before: dict[Shape, float] = {}  # steady time of the next try
         self._closed = False
         self._lock = threading.Lock()
         self.stages = wanted.stages
-
-    @property
-    def name(self) -> str:
-        """Of what runs now."""
-        return self._running.name
-
-    @property
-    def precision(self) -> str:
-        """Of what runs now."""
-        return self._running.precision
-
-    @property
-    def device(self) -> str:
-        """Of what runs now."""
-        return self._running.device
+        self._change_over(meanwhile)
 
     @property
     def building(self) -> bool:
@@ -103,9 +81,13 @@ class Standby:
 
     def _run(self, backend: Backend, frames: Frames) -> tuple[Frames, Frames]:
         if backend is not self._running:
+            self._change_over(backend)
             log.info("backend %s, %s, on %s", backend.name, backend.precision, backend.device)
-            self._running = backend
         return backend.infer(frames)
+
+    def _change_over(self, backend: Backend) -> None:
+        self._running = backend  # what ran the last frame
+        self.name, self.precision, self.device = backend.name, backend.precision, backend.device
 
     def _want(self, shape: Shape, at_once: bool = False) -> None:
         """Prepare an engine in the background, unless it is being built or, without ``at_once``, failed recently."""

@@ -9,13 +9,13 @@ from torch import Tensor
 from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, Frames
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.lru import LruCache
+from sapnet.backends.sized import SizedBackend
 from sapnet.errors import BackendError, first_line
 from sapnet.model import DeployNet
 from sapnet.model.deploy import DTYPES, Form, load_deploy_network
 
 
-class TorchBackend:
+class TorchBackend(SizedBackend[CudaRunner]):
     """The deploy network run by torch. Nothing is compiled; on a GPU each size has its memory and CUDA graphs.
 
     Raises BackendError, CheckpointError.
@@ -24,6 +24,7 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, spec: BackendSpec) -> None:
+        super().__init__(spec)
         self._device = devices.find_device(spec.device)
         self.device = (
             devices.processor_name() if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
@@ -38,37 +39,33 @@ class TorchBackend:
             self._network: DeployNet | None = network.to(self._device)
         except RuntimeError as err:
             raise BackendError(f"torch cannot put the network on {self.device}: {first_line(err)}") from err
-        self._max_batch = spec.max_batch
-        self._on_gpu: LruCache[tuple[int, int], CudaRunner] = LruCache(spec.max_shapes)
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Always on a CPU; on a GPU once the size has its memory and graph."""
-        return self._device.type == "cpu" or self._get(batch, height, width) is not None
+        return self._device.type == "cpu" or super().is_ready(batch, height, width)
 
     def prepare(self, batch: int, height: int, width: int) -> None:
-        """Run the shape once where that makes the next run faster. Raises BackendError."""
-        if not self.is_ready(batch, height, width):
-            self._make_runner(batch, height, width)
+        """Take the memory and capture the CUDA graphs of a size; nothing on a CPU. Raises BackendError."""
+        if self._device.type != "cpu":
+            super().prepare(batch, height, width)
 
-    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
-        """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
-        if self._device.type == "cpu":
-            return self._infer_on_cpu(frames)
-        shape = frames.shape[:3]
-        return (self._get(*shape) or self._make_runner(*shape)).infer(frames)
-
-    def forget(self, height: int, width: int) -> None:
-        """Free what a GPU holds for frames of this size; it is made again when needed."""
-        if self._on_gpu.drop((height, width)):
+    def forget(self, height: int, width: int) -> bool:
+        """Free what a GPU holds for frames of this size; returns whether it was any."""
+        forgotten = super().forget(height, width)
+        if forgotten:
             with devices.PREPARING:
                 torch.cuda.empty_cache()
+        return forgotten
 
     def close(self) -> None:
         """Free the network."""
         self._network = None
-        self._on_gpu.close()
+        super().close()
 
-    def _infer_on_cpu(self, frames: Frames) -> tuple[Frames, Frames]:
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
+        if self._device.type != "cpu":
+            return super().infer(frames)
         network = self._require_network()
         try:
             with torch.inference_mode():
@@ -81,11 +78,7 @@ class TorchBackend:
                 "if memory ran out, take smaller frames or fewer at once"
             ) from err
 
-    def _get(self, batch: int, height: int, width: int) -> CudaRunner | None:
-        runner = self._on_gpu.get((height, width))
-        return runner if runner is not None and batch <= runner.shape.max_batch else None
-
-    def _make_runner(self, batch: int, height: int, width: int) -> CudaRunner:
+    def _make(self, batch: int, height: int, width: int) -> CudaRunner:
         network = self._require_network()
 
         def enqueue(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
@@ -93,10 +86,9 @@ class TorchBackend:
                 for result, output in zip(network(frames), (derained, streaks), strict=True):
                     output.copy_(result)
 
-        shape = EngineShape(height, width, max(batch, self._max_batch))
+        shape = EngineShape(height, width, max(batch, self._spec.max_batch))
         runner = CudaRunner(self._device, shape, enqueue, use_graphs=True)
         runner.warm_up()
-        self._on_gpu.put((height, width), runner)
         return runner
 
     def _require_network(self) -> DeployNet:

@@ -251,11 +251,6 @@ class TensorRtBackend(EngineBackend[EngineRunner]):
         if given:
             self._put(self._load(given, self._shape_of_given(given)))
 
-    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
-        """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
-        batch, height, width, _ = frames.shape
-        return self._get(batch, height, width).infer(frames)
-
     def _requests(self, shape: EngineShape) -> list[OnnxRequest]:
         """What serves here: built for this GPU, and of TensorRT-RTX also what was built to be portable."""
         asked = self._spec.weights, shape, self.precision, self.stages

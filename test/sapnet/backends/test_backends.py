@@ -3,14 +3,17 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
+from waiting import eventually
 
 from sapnet import backends
 from sapnet.backends import BackendSpec, create_backend
+from sapnet.backends.base import EngineShape
 from sapnet.backends.devices import processor_name
-from sapnet.backends.lru import LruCache
+from sapnet.backends.sized import SizedBackend
 from sapnet.errors import BackendError
 
 torch = pytest.importorskip("torch")
@@ -167,32 +170,66 @@ class TestAuto:
         assert (backend is made["tensorrt"]) != stand_in
 
 
-class Ready:
-    closed = False
+class Runner:
+    """Notes whether it is closed."""
 
-    def close(self) -> None:
+    def __init__(self, *shape):
+        self.shape = EngineShape(*shape)
+        self.closed = False
+
+    def close(self):
         self.closed = True
 
 
-class TestLruCache:
+class Sized(SizedBackend):
+    """Makes runners for up to three frames at once, each as slow as ``seconds`` says."""
+
+    name = "sized"
+    seconds = 0.0
+
+    def __init__(self):
+        super().__init__(BackendSpec(max_shapes=2, max_batch=3))
+        self.made = []
+
+    def _make(self, batch, height, width):
+        time.sleep(self.seconds)
+        self.made.append(Runner(height, width, 3))
+        return self.made[-1]
+
+
+class TestSizedBackend:
     def test_the_least_recently_used_is_closed_first(self):
-        cache, items = LruCache(2), {key: Ready() for key in "abc"}
-        cache.put("a", items["a"])
-        cache.put("b", items["b"])
-        assert cache.get("a") is items["a"]
-        cache.put("c", items["c"])
-        assert [item.closed for item in items.values()] == [False, True, False]
-        assert cache.get("b") is None
-        assert cache.drop("a")
-        assert not cache.drop("a")
-        assert items["a"].closed
+        sized = Sized()
+        sized.prepare(1, 16, 16)
+        sized.prepare(1, 16, 18)
+        assert sized.is_ready(3, 16, 16)
+        assert not sized.is_ready(4, 16, 16)
+        sized.prepare(1, 16, 20)
+        assert [runner.closed for runner in sized.made] == [False, True, False]
+        assert not sized.is_ready(1, 16, 18)
+        assert sized.forget(16, 16)
+        assert not sized.forget(16, 16)
+        assert sized.made[0].closed
 
     def test_closed_it_keeps_nothing(self):
-        cache, early, late = LruCache(2), Ready(), Ready()
-        cache.put("a", early)
-        cache.close()
-        cache.put("b", late)
-        assert early.closed
-        assert late.closed
+        sized = Sized()
+        sized.prepare(1, 16, 16)
+        sized.seconds = 0.2
+        thread = threading.Thread(target=sized.prepare, args=(1, 16, 18))
+        thread.start()
+        eventually(sized._making.locked)
+        sized.close()
+        thread.join()
+        assert [runner.closed for runner in sized.made] == [True, True]
         with pytest.raises(BackendError, match="closed"):
-            cache.get("a")
+            sized.is_ready(1, 16, 16)
+
+    def test_threads_share_what_one_of_them_makes(self):
+        sized = Sized()
+        sized.seconds = 0.1
+        threads = [threading.Thread(target=sized.prepare, args=(1, 16, 16)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [runner.closed for runner in sized.made] == [False]

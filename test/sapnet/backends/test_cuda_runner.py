@@ -175,7 +175,7 @@ class TestTorch:
 
         assert backend._network is not None
         backend._network.register_forward_hook(note)
-        runner = backend._make_runner(1, 16, 18)
+        runner = backend._get(1, 16, 18)
         assert set(seen) == {(2, "ieee", True), (1, "ieee", True)}
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
         assert runner.infer(noise(1))[0].shape == (1, 16, 18, 3)
@@ -183,7 +183,7 @@ class TestTorch:
     def test_forgets_a_size(self, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         emptied: list[bool] = []
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(held()))
-        runner = backend._make_runner(1, 16, 18)
+        runner = backend._get(1, 16, 18)
         backend.forget(16, 20)
         assert not emptied
         backend.forget(16, 18)
