@@ -62,8 +62,8 @@ def write_json(path: Path, values: dict[str, Any], indent: int | None = 2) -> No
         temporary.write_text(json.dumps(values, indent=indent) + "\n")
 
 
-def append_line(path: Path, values: dict[str, Any]) -> None:
-    """Append an object as one line and sync it to the disk. Raises OSError."""
+def append_line(path: Path, values: dict[str, Any] | list[Any]) -> None:
+    """Append JSON as one line and sync it to the disk. Raises OSError."""
     with path.open("a") as file:
         file.write(json.dumps(values) + "\n")
         file.flush()

@@ -173,8 +173,8 @@ def split_bag(
     writer = BagWriter(path, storage, compression, {"vehicle": "7"})
     topics = dict.fromkeys((sent.topic, sent.type) for group in groups for sent in group)
     numbers = {key: writer.add(described_topic(*key, qos, TYPES)) for key in topics}
-    for number, group in enumerate(groups):
-        writer.begin(f"{path.name}_{number}")
+    for group in groups:
+        writer.begin()
         for sent in group:
             writer.write(numbers[sent.topic, sent.type], sent.time_ns, sent.data)
         writer.end()

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from ctrl_c import heed_ctrl_c
 
@@ -22,8 +23,8 @@ PART_BYTES = 100_000
 
 def derain(source: Path, output: Path, latency_ms: float = 10.0, **options: Any) -> None:
     """Derain with the fake backend, a part at a time; resumes an interrupted run."""
-    bags.PART_BYTES = PART_BYTES
-    with Derainer(backend="fake", fake={"latency_ms": latency_ms}) as derainer:
+    slow_network = Derainer(backend="fake", fake={"latency_ms": latency_ms})
+    with patch.object(bags, "PART_BYTES", PART_BYTES), slow_network as derainer:
         derain_bag(derainer, source, output, BagOptions(**options), resume=True)
 
 

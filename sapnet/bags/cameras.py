@@ -94,7 +94,7 @@ class Item:
 
     number: of the message among all that are selected. camera: set for images of a camera.
     frame, derained: set if it is to be derained. info: CDR of the matching camera_info, if there is one.
-    latency_ms: its share of the network's time. backend: that ran. skipped: left out by the stride.
+    latency_ms: its share of the network's time. skipped: left out by the stride.
     unreadable: why its frame could not be decoded.
     """
 
@@ -107,7 +107,6 @@ class Item:
     info: bytes | None = None
     derained: Derained | None = None
     latency_ms: float = 0.0
-    backend: str = ""
 
 
 class Outputs:

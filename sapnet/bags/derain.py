@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.bags.cameras import Item, Outputs, contents, find_cameras
-from sapnet.bags.journal import Job, require_same, workplace
+from sapnet.bags.journal import Job, Part, require_same, workplace
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.metadata import METADATA
 from sapnet.bags.open import open_recording
@@ -22,7 +22,7 @@ from sapnet.bags.recording import CDR, FIRST_NS, InputError, Recording, Topic, r
 from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
-from sapnet.errors import BackendError, BagError
+from sapnet.errors import BagError
 from sapnet.files import sync
 
 REPORT = "sapnet_report.json"
@@ -99,12 +99,12 @@ class _Run:
         """Do the rest of the job."""
         bag = self._bag
         compression = "none" if bag.compression == "chunk" and self._storage != "mcap" else bag.compression
-        writer = BagWriter(job.bag, self._storage, compression, bag.custom, bag.profile)
+        writer = BagWriter(job.bag, self._storage, compression, bag.custom, bag.profile, self._output.name)
         done = 0
-        for written, said in job.recover():
-            writer.files.append(written)
-            done = said["done"]
-            self.report.add(BagReport.from_json(said["report"]))
+        for part in job.recover():
+            writer.files.append(part.file)
+            done = part.done
+            self.report.add(part.report)
         try:
             self._write(job, writer, done, progress)
         except InputError as err:
@@ -125,33 +125,29 @@ class _Run:
         part, began_s, size = self._empty_report(), time.monotonic(), 0
         frames, newest_ns, is_whole = 0, FIRST_NS, False
 
-        def begin_part() -> None:
-            if not writer.is_open:
-                writer.begin(f"{self._output.name}_{len(writer.files)}")
-
         def end_part() -> None:
-            # An interrupted part is written again: it may be incomplete.
             nonlocal part, began_s, size, is_whole
             is_whole = False
             part.seconds = time.monotonic() - began_s
-            job.enter(writer.end(), {"done": done, "report": asdict(part)})
+            job.enter(Part(writer.end(), done, part))
             self.report.add(part)
             part, began_s, size = self._empty_report(), time.monotonic(), 0
 
         is_first = not writer.files
         if is_first:  # records need a file, and an output without messages has one, too
-            begin_part()
+            writer.begin()
         self._copy_records(writer if is_first else None)
+        # A part that is broken off within a message, or while it ends, may be incomplete: it is written again.
         is_whole = is_first
         expected = expected_messages(self._bag, self._options)
         try:
             with closing(derained_items(self._derainer, self._bag, self._cameras, self._options, done)) as items:
                 for item in items:
+                    is_full = size >= PART_BYTES or time.monotonic() - began_s >= PART_SECONDS
                     # Readers sort within a file: where the input's next file goes back in time, so does ours.
-                    if item.recorded.time_ns < newest_ns and part.messages:
+                    if part.messages and (is_full or item.recorded.time_ns < newest_ns):
                         end_part()
                     is_whole = False
-                    begin_part()
                     for message in self._outputs.messages(item):
                         writer.write(numbers[message.topic], *message[1:])
                         part.messages += 1
@@ -159,15 +155,10 @@ class _Run:
                     self._count(item, part)
                     done, newest_ns, is_whole = item.number + 1, item.recorded.time_ns, True
                     frames += item.derained is not None
-                    if size >= PART_BYTES or time.monotonic() - began_s >= PART_SECONDS:
-                        end_part()
                     progress(done, expected, frames)
-        except (BackendError, InputError, KeyboardInterrupt, SystemExit):
+        finally:
             if is_whole:
                 end_part()
-            raise
-        if is_whole:
-            end_part()
 
     def _copy_records(self, writer: BagWriter | None) -> None:
         """Copy attachments and metadata records; that of rosbag2 is written anew.
@@ -199,7 +190,6 @@ class _Run:
             counts.times_ns.append(item.recorded.time_ns)
             counts.rain_scores.append(round(item.derained.rain_score, 6))
             counts.latencies_ms.append(round(item.latency_ms, 3))
-            part.note_backend(item.recorded.time_ns, item.backend)
 
     def _empty_report(self) -> BagReport:
         cameras = [CameraReport(*self._outputs.names(camera)) for camera in self._cameras]

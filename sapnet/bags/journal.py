@@ -8,11 +8,13 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from sapnet.bags.report import BagReport
 from sapnet.bags.writer import Written
 from sapnet.errors import BagError
 from sapnet.files import append_line, read_json, sync, whole_lines, write_json
@@ -20,11 +22,19 @@ from sapnet.files import append_line, read_json, sync, whole_lines, write_json
 _BAG, _JOB, _JOURNAL, _LOCK, _REPLACED = "bag", "job.json", "journal.jsonl", "lock", "replaced"
 
 
+class Part(NamedTuple):
+    """A complete file of the output. done: messages of the input up to its end. report: on what is in it."""
+
+    file: Written
+    done: int
+    report: BagReport
+
+
 class Job:
     """The folder ``<output>.partial`` of a run, which the next run resumes. See ``workplace``.
 
     It holds the recording, whose files are the parts of the run, and a journal of those that are complete: a line for
-    each, with the caller's notes on it, entered once the file is synced.
+    each, entered once the file is synced.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,25 +61,25 @@ class Job:
         write_json(self._folder / _JOB, job)
         self.bag.mkdir()
 
-    def recover(self) -> list[tuple[Written, dict[str, Any]]]:
-        """The complete parts, in order, with the caller's notes. All other files are removed. Raises BagError."""
+    def recover(self) -> list[Part]:
+        """The complete parts, in order. All other files are removed. Raises BagError."""
         try:
             entries = [json.loads(line) for line in whole_lines(self._journal)]
-            parts = [(Written(*entry["file"]), entry["said"]) for entry in entries]
+            parts = [Part(Written(*file), done, BagReport.from_json(report)) for file, done, report in entries]
         except (ValueError, TypeError, KeyError) as err:
             raise BagError(f"{self._journal} is damaged ({err}); start over with --overwrite") from err
-        known, there = {written.name for written, _ in parts}, {file.name for file in self.bag.iterdir()}
+        known, there = {part.file.name for part in parts}, {file.name for file in self.bag.iterdir()}
         if missing := sorted(known - there):
             raise BagError(f"{self.bag} lacks {', '.join(missing)}, which were complete; start over with --overwrite")
         for name in there - known:
             (self.bag / name).unlink()
         return parts
 
-    def enter(self, written: Written, said: dict[str, Any]) -> None:
-        """Sync a complete part, and enter it in the journal with the caller's notes."""
-        sync(self.bag / written.name)
+    def enter(self, part: Part) -> None:
+        """Sync a complete part, and enter it in the journal."""
+        sync(self.bag / part.file.name)
         sync(self.bag)
-        append_line(self._journal, {"file": written, "said": said})
+        append_line(self._journal, [part.file, part.done, asdict(part.report)])
 
     def end(self, output: Path) -> None:
         """Rename the recording to ``output``, which is replaced."""

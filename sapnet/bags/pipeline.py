@@ -123,10 +123,9 @@ def _derain(derainer: Derainer, groups: Groups) -> Groups:
             if due:
                 began = time.perf_counter()
                 results = derainer([frame for _, frame in due])
-                backend = f"{derainer.backend_name} {derainer.precision}"
                 each_ms = (time.perf_counter() - began) * 1e3 / len(due)
                 for (item, _), result in zip(due, results, strict=True):
-                    item.derained, item.latency_ms, item.backend = result, each_ms, backend
+                    item.derained, item.latency_ms = result, each_ms
             yield group
 
 

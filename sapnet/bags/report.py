@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ QUANTILES = (50, 95, 99)
 _MASK_BGR = (32, 160, 255)
 _MAX_POINTS = 300
 _PAGE = Path(__file__).parent / "page"
+_Report = TypeVar("_Report", "CameraReport", "BagReport")
 
 
 @dataclass
@@ -79,7 +80,6 @@ class BagReport:
     notes: problems found in the recording or its images, a sentence each.
     is_partial: only a part of the recording could be read, and the output holds that part.
     network: weights, backend, precision, stages and device. job: input files, options and network.
-    backends: what ran, from which log time on: more than one entry if it changed.
     """
 
     input: str
@@ -91,7 +91,6 @@ class BagReport:
     network: dict[str, str | int] = field(default_factory=dict)
     job: dict[str, Any] = field(default_factory=dict)
     is_partial: bool = False
-    backends: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
@@ -105,25 +104,26 @@ class BagReport:
         self.messages += other.messages
         self.seconds += other.seconds
         self.notes += other.notes
-        for time_ns, backend in other.backends:
-            self.note_backend(time_ns, backend)
-
-    def note_backend(self, time_ns: int, backend: str) -> None:
-        """Record which backend derained a frame, if it is another one than before."""
-        if not self.backends or self.backends[-1][1] != backend:
-            self.backends.append((time_ns, backend))
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> BagReport:
-        """The inverse of ``dataclasses.asdict``."""
-        cameras = [CameraReport(**camera) for camera in values["cameras"]]
-        backends = [(time_ns, backend) for time_ns, backend in values["backends"]]
-        return BagReport(**{**values, "cameras": cameras, "backends": backends})
+        """The inverse of ``dataclasses.asdict``. Raises KeyError or TypeError if the values are of something else."""
+        cameras = [_from_json(CameraReport, camera) for camera in values["cameras"]]
+        return _from_json(BagReport, {**values, "cameras": cameras})
+
+
+def _from_json(kind: type[_Report], values: dict[str, Any]) -> _Report:
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def read_report(path: Path) -> BagReport:
     """Read a report. Raises SapnetError if it is damaged, OSError."""
-    return BagReport.from_json(read_json(path, "derain the recording again with --overwrite"))
+    advice = "derain the recording again with --overwrite"
+    values = read_json(path, advice)
+    try:
+        return BagReport.from_json(values)
+    except (KeyError, TypeError) as err:
+        raise BagError(f"{path} is damaged (it holds no report: {err!r}); {advice}") from err
 
 
 def write_html(report: BagReport, path: Path) -> None:

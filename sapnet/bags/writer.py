@@ -48,9 +48,9 @@ class Written(NamedTuple):
 class BagWriter:
     """A rosbag2 recording to write, in one file or several; metadata.yaml is written at its end.
 
-    As a ``with`` statement it is a recording in one file, named as its folder.
+    As a ``with`` statement it is a recording in one file. A file begins with its first message, if not before.
     path: its folder. storage: ``mcap`` or ``sqlite3``. compression: as in Recording. profile: of mcap.
-    files: the complete ones.
+    name: of its files, to which their numbers are added; by default that of the folder. files: the complete ones.
     """
 
     def __init__(
@@ -60,8 +60,10 @@ class BagWriter:
         compression: str = "none",
         custom: Mapping[str, str] | None = None,
         profile: str = "ros2",
+        name: str = "",
     ) -> None:
         self.files: list[Written] = []
+        self._name = name or path.name
         self._path = path
         self._storage_name = storage
         self._compression = compression
@@ -70,14 +72,9 @@ class BagWriter:
         self._topics: list[Topic] = []
         self._storage: _Mcap | _Sqlite3 | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a file was begun and has not ended."""
-        return self._storage is not None
-
-    def begin(self, name: str) -> None:
-        """Begin a file. name: without suffix. Raises OSError, sqlite3.Error."""
-        self._file = self._path / f"{name}{_SUFFIX[self._storage_name]}"
+    def begin(self) -> _Mcap | _Sqlite3:
+        """Begin a file. Raises OSError, sqlite3.Error."""
+        self._file = self._path / f"{self._name}_{len(self.files)}{_SUFFIX[self._storage_name]}"
         if self._storage_name == "mcap":
             self._storage = _Mcap(self._file, self._compression == "chunk", self._profile)
         else:
@@ -85,6 +82,7 @@ class BagWriter:
         self._numbers = [self._storage.add(topic) for topic in self._topics]
         self._counts = [0] * len(self._topics)
         self._span: tuple[int, int] | None = None
+        return self._storage
 
     def add(self, topic: Topic) -> int:
         """Add a topic to this file and all later ones, and return the number to write its messages under."""
@@ -102,11 +100,14 @@ class BagWriter:
     def write(
         self, number: int, time_ns: int, data: bytes | memoryview, publish_ns: int | None = None, sequence: int = 0
     ) -> None:
-        """Write a message. time_ns: log time, which also stands for a publish time that is None."""
-        assert self._storage is not None
+        """Write a message. time_ns: log time, which also stands for a publish time that is None.
+
+        Raises OSError, sqlite3.Error.
+        """
+        storage = self._storage or self.begin()
         packed = zstd.compress(data) if self._compression == "message" else bytes(data)
         publish_ns = time_ns if publish_ns is None else publish_ns
-        self._storage.write(self._numbers[number], time_ns, packed, publish_ns, sequence)
+        storage.write(self._numbers[number], time_ns, packed, publish_ns, sequence)
         self._counts[number] += 1
         first, last = self._span or (time_ns, time_ns)
         self._span = min(first, time_ns), max(last, time_ns)
@@ -138,7 +139,7 @@ class BagWriter:
 
     def __enter__(self) -> BagWriter:
         self._path.mkdir(parents=True)
-        self.begin(self._path.name)
+        self.begin()
         return self
 
     def __exit__(

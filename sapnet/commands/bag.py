@@ -155,13 +155,12 @@ def as_json(report: BagReport) -> dict[str, Any]:
 
 def _summary(report: BagReport, page: Path | None) -> str:
     speed = report.frames / report.seconds if report.seconds else 0.0
-    network = ", then ".join(backend for _, backend in report.backends) or "no network"
     lines = [
         f"{camera.topic}: {_counts(camera)} -> {camera.derained}, {camera.streak_mask}" for camera in report.cameras
     ]
     lines.append(
         f"{report.messages} messages, {report.frames} frames derained in {report.seconds:.1f} s "
-        f"({speed:.1f} frames/s, {network}): {report.output}"
+        f"({speed:.1f} frames/s, {report.network['backend']} {report.network['precision']}): {report.output}"
     )
     return "\n".join(lines + ([f"report: {page}"] if page else []))
 

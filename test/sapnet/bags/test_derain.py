@@ -363,24 +363,3 @@ def test_a_run_that_is_to_replace_an_output_resumes(
     assert derain_bag(derainer, tmp_path / "in", tmp_path / "out", **arguments).frames == 6
     assert (seen[-1], read_bag(tmp_path / "out")) == (3, before)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
-
-
-def test_the_report_names_the_backends_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one from the third frame on, over parts of a message each."""
-
-    class Switching(Derainer):
-        frames = 0
-
-        def __call__(self, frames: Any) -> Any:
-            self.frames += len(frames)
-            return super().__call__(frames)
-
-        @property
-        def backend_name(self) -> str:
-            return "other" if self.frames > 2 else super().backend_name
-
-    monkeypatch.setattr("sapnet.bags.derain.PART_BYTES", 1)
-    sent = [message for message in drive(4) if message.topic == CAMERA]
-    with Switching(backend="fake") as derainer:
-        report = derain_bag(derainer, write_bag(tmp_path / "in", sent), tmp_path / "out")
-    assert report.backends == [(sent[0].time_ns, "fake fp32"), (sent[2].time_ns, "other fp32")]

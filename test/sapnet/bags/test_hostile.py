@@ -73,10 +73,10 @@ def test_sizes_in_mcap_that_no_memory_holds(tmp_path: Path, indexed: bool, field
     assert missing or read
 
 
-def test_a_report_that_is_nested_too_deeply(tmp_path: Path) -> None:
+def test_a_report_of_another_shape(tmp_path: Path, derainer: Derainer) -> None:
     source = write_bag(tmp_path / "in", [image("/cam/image_raw", START_NS, smooth_frames(1)[0])])
-    with Derainer(backend="fake") as derainer:
-        derain_bag(derainer, source, tmp_path / "out")
-        (tmp_path / "out" / "sapnet_report.json").write_text("[" * 100_000)
-        with pytest.raises(SapnetError, match=r"sapnet_report\.json is damaged"):
+    derain_bag(derainer, source, tmp_path / "out")
+    for content in ("[" * 100_000, "[]", "{}", '{"cameras": 1}', '{"cameras": [1]}', '{"cameras": []}'):
+        (tmp_path / "out" / "sapnet_report.json").write_text(content)
+        with pytest.raises(SapnetError, match=r"sapnet_report\.json is damaged \(.*\); derain .* with --overwrite"):
             derain_bag(derainer, source, tmp_path / "out", resume=True)

@@ -76,7 +76,7 @@ def test_metadata_is_what_rosbag2_parses(tmp_path: Path, compression: str) -> No
     """Each field that rosbag2_storage/yaml.hpp reads of version 8, of the type that it converts to."""
     write(tmp_path / "bag", compression=compression)
     (root,) = YAML(typ="safe").load(tmp_path / "bag" / "metadata.yaml").items()
-    name = "bag.mcap" if compression == "none" else "bag.mcap.zstd"
+    name = "bag_0.mcap" if compression == "none" else "bag_0.mcap.zstd"
     first, *others = root[1]["topics_with_message_count"]
     qos = first["topic_metadata"].pop("offered_qos_profiles")
     assert isinstance(qos, str)  # until version 8, with numbers in it
