@@ -139,7 +139,8 @@ def test_pixel_aspect_ratio_colour_and_metadata_are_kept(tmp_path: Path, colorsp
         assert pixels_of(path).mean(axis=(0, 1, 2)) == pytest.approx([30, 60, 200], abs=2.5)
         with read_video(path) as video:
             list(video.frames())
-            assert (video.color, video.aspect_ratio) == (colour, Fraction(4, 3))
+            assert {name: int(getattr(video.stream.codec_context, name)) for name in colour} == colour
+            assert video.stream.sample_aspect_ratio == Fraction(4, 3)
             assert video.container.metadata["title"] == "Drive in the rain"
 
 
@@ -173,7 +174,7 @@ def test_rotated_videos_come_out_upright(tmp_path: Path, rotation: int) -> None:
     assert np.abs(pixels_of(tmp_path / "b.mp4") - expected).mean() < 3
     with read_video(tmp_path / "b.mp4") as video:
         list(video.frames())
-        assert video.aspect_ratio == (Fraction(4, 3) if rotation == 180 else Fraction(3, 4))
+        assert video.stream.sample_aspect_ratio == (Fraction(4, 3) if rotation == 180 else Fraction(3, 4))
 
 
 def test_streams_that_a_format_cannot_hold_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
