@@ -19,7 +19,7 @@ _FONT = cv2.FONT_HERSHEY_DUPLEX
 _PAPER = (24, 22, 20)
 _INK = (235, 232, 228)
 _DIM_INK = (150, 145, 140)
-# Contact sheets: a cell's longer side, space between cells, heights of titles and labels, in pixels.
+# Contact sheets: a cell's longer side, space around cells, heights of titles and labels, in pixels.
 _CELL = 320
 _GAP = 10
 _TITLE = 40
@@ -37,15 +37,14 @@ def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Seque
     for row, label in zip(rows, chain(labels, repeat("")), strict=False):
         scale = _CELL / max(max(picture.shape[:2]) for picture in row.values())
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        pictures = [
-            cast(Frame, cv2.resize(row[title], None, fx=scale, fy=scale, interpolation=method))
-            if title in row
-            else None
-            for title in titles
-        ]
-        height = max(picture.shape[0] for picture in pictures if picture is not None)
-        strips += [_side_by_side(pictures, height, _CELL), _paper(_LABEL, strips[0].shape[1])]
-        _write(strips[-1], label, _GAP, 0.45, _DIM_INK)
+        pictures = {
+            name: cast(Frame, cv2.resize(picture, None, fx=scale, fy=scale, interpolation=method))
+            for name, picture in row.items()
+        }
+        height = max(picture.shape[0] for picture in pictures.values())
+        strips.append(_row([pictures.get(title, _paper(1, 1)) for title in titles], height, _CELL))
+        width = strips[0].shape[1] - 2 * _GAP
+        strips.append(_row([_text(label, _LABEL, width, 0.45, _DIM_INK)], _LABEL, width))
     write_image(path, np.vstack(strips))
 
 
@@ -59,34 +58,31 @@ def side_by_side_video(path: Path, fps: float, height: int, width: int) -> Itera
     height, width = height + height % 2, width + width % 2  # videos have even sides
     titles = _titles(("rainy", "derained"), width)
     with write_video(path, fps) as video:
-        yield lambda rainy, derained: video.write(np.vstack([titles, _side_by_side((rainy, derained), height, width)]))
+        yield lambda rainy, derained: video.write(np.vstack([titles, _row((rainy, derained), height, width)]))
 
 
 def _titles(titles: Sequence[str], width: int) -> Frame:
-    """A bar with a title above each of a row's cells."""
-    bar = _paper(_TITLE, len(titles) * (width + _GAP))
-    for index, title in enumerate(titles):
-        _write(bar, title, index * (width + _GAP) + _GAP, 0.62, _INK)
-    return bar
+    """A title above each of a row's cells."""
+    return _row([_text(title, _TITLE, width, 0.62, _INK) for title in titles], _TITLE, width)
 
 
-def _side_by_side(pictures: Sequence[Frame | None], height: int, width: int) -> Frame:
-    """Pictures, BGR or gray, in the middle of cells of one size; None leaves a cell blank."""
-    row = _paper(height, len(pictures) * (width + _GAP))
+def _row(pictures: Sequence[Frame], height: int, width: int) -> Frame:
+    """Pictures, BGR or gray, in the middle of cells of one size, with a gap before, between and after them."""
+    row = _paper(height, len(pictures) * (width + _GAP) + _GAP)
     for index, picture in enumerate(pictures):
-        if picture is not None:
-            tall, wide = picture.shape[:2]
-            top, left = (height - tall) // 2, index * (width + _GAP) + (width - wide) // 2
-            row[top : top + tall, left : left + wide] = picture if picture.ndim == 3 else picture[..., None]
+        tall, wide = picture.shape[:2]
+        top, left = (height - tall) // 2, _GAP + index * (width + _GAP) + (width - wide) // 2
+        row[top : top + tall, left : left + wide] = picture if picture.ndim == 3 else picture[..., None]
     return row
+
+
+def _text(text: str, height: int, width: int, scale: float, ink: tuple[int, int, int]) -> Frame:
+    """A strip of paper with one line of text in the middle of its height; OpenCV's fonts hold ASCII alone."""
+    strip, printable = _paper(height, width), text.encode("ascii", "replace").decode()
+    (_, tall), _ = cv2.getTextSize(printable, _FONT, scale, 1)
+    cv2.putText(strip, printable, (0, (height + tall) // 2), _FONT, scale, ink, 1, cv2.LINE_AA)
+    return strip
 
 
 def _paper(height: int, width: int) -> Frame:
     return np.full((height, width, 3), _PAPER, np.uint8)
-
-
-def _write(strip: Frame, text: str, left: int, scale: float, ink: tuple[int, int, int]) -> None:
-    """One line of text in the middle of a strip's height; OpenCV's fonts hold ASCII alone."""
-    printable = text.encode("ascii", "replace").decode()
-    (_, height), _ = cv2.getTextSize(printable, _FONT, scale, 1)
-    cv2.putText(strip, printable, (left, (strip.shape[0] + height) // 2), _FONT, scale, ink, 1, cv2.LINE_AA)

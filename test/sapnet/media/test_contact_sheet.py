@@ -29,7 +29,8 @@ def test_contact_sheet_scales_rows_and_leaves_gaps_blank(tmp_path: Path) -> None
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert (count(sheet, RED), count(sheet, BLUE)) == (320 * 160, 240 * 320)
     assert count(sheet, (255, 255, 255)) >= 240 * 320
-    assert sheet.shape[1] > 2 * 320
+    assert sheet.shape[1] == 2 * 320 + 3 * 10
+    assert (sheet[:, [*range(10), *range(-10, 0)]] == sheet[0, 0]).all()
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
