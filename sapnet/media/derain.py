@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
+from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import require_frame
-from sapnet.media.pictures import PictureFile, read_pictures, write_pictures
+from sapnet.media.pictures import Picture, PictureFile, read_pictures, write_pictures
 from sapnet.media.plan import Job
 from sapnet.media.tiles import Tiler
 from sapnet.media.videos import read_video, write_video
@@ -36,7 +37,7 @@ class FileReport:
     streak_mask: str | None
     frames: int
     rain_score: float
-    damage: str = ""
+    damage: str
 
 
 @dataclass
@@ -62,6 +63,11 @@ class Report:
         """Frames per second."""
         return self.frames / self.seconds if self.seconds else 0.0
 
+    def add(self, job: Job, scores: Sequence[float], damage: str = "") -> None:
+        """Record a job that is done, with the rain score of each frame."""
+        mask = str(job.mask) if job.mask else None
+        self.files.append(FileReport(str(job.source), str(job.output), mask, len(scores), fmean(scores), damage))
+
     @contextmanager
     def failures(self, job: Job) -> Iterator[None]:
         """Record what stops this job alone. Raises ImageFormatError where it is the only one."""
@@ -69,13 +75,13 @@ class Report:
             yield
         except (ImageFormatError, OSError) as err:
             if isinstance(err, OSError):
-                failed = ImageFormatError(f"{job.source} cannot be read ({err.strerror}); check its permissions")
+                said = f"{job.source} cannot be read ({err.strerror}); check its permissions"
             else:
-                failed = err if str(job.source) in str(err) else ImageFormatError(f"{job.source}: {err}", err.kind)
+                said = str(err) if str(job.source) in str(err) else f"{job.source}: {err}"
             if self.asked == 1:
-                raise failed from err
-            self.failed[str(job.source)] = str(failed)
-            log.warning("skipped: %s", failed)
+                raise ImageFormatError(said) from err
+            self.failed[str(job.source)] = said
+            log.warning("skipped: %s", said)
 
 
 def derain_files(derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progress, quality: int, crf: int) -> Report:
@@ -93,7 +99,7 @@ def derain_files(derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progr
         progress.advance(task, len(some))
     for job in (job for job in jobs if job.is_video):
         with report.failures(job):
-            report.files.append(_derain_video(derain, job, batch, progress, crf))
+            _derain_video(derain, job, batch, progress, report, crf)
         progress.advance(task)
     report.seconds = time.monotonic() - started
     return report
@@ -115,12 +121,12 @@ def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality
             pictures = [picture.with_frame(result.image) for picture, result in pairs]
             write_pictures(job.output, PictureFile(pictures, file.info), quality)
             if job.mask:
-                masks = [replace(picture, pixels=result.streak_mask, alpha=None) for picture, result in pairs]
-                write_pictures(job.mask, PictureFile(masks))
-            report.files.append(_file_report(job, [result.rain_score for result in derained]))
+                masks = [Picture(result.streak_mask) for result in derained]
+                write_pictures(job.mask, PictureFile(masks, {"duration": file.info.get("duration", 0)}))
+            report.add(job, [result.rain_score for result in derained])
 
 
-def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, crf: int) -> FileReport:
+def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, report: Report, crf: int) -> None:
     scores: list[float] = []
     with ExitStack() as stack:
         video = stack.enter_context(read_video(job.source))
@@ -136,21 +142,10 @@ def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, crf: 
                     mask.write(derained.streak_mask, frame.pts, frame.duration)
                 scores.append(derained.rain_score)
             progress.advance(task, len(frames))
-    return _file_report(job, scores, video.damage)
+    report.add(job, scores, video.damage)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while some := list(islice(iterator, size)):
         yield some
-
-
-def _file_report(job: Job, scores: Sequence[float], damage: str = "") -> FileReport:
-    return FileReport(
-        input=str(job.source),
-        output=str(job.output),
-        streak_mask=str(job.mask) if job.mask else None,
-        frames=len(scores),
-        rain_score=sum(scores) / len(scores),
-        damage=damage,
-    )

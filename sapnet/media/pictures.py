@@ -7,8 +7,7 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from sapnet.errors import ImageFormatError
 from sapnet.files import replacing
@@ -27,12 +26,11 @@ from sapnet.images.pixel_formats import to_8_bit
 from sapnet.media.formats import MAX_PIXELS, PICTURE_FORMATS
 
 _READ_FORMATS = sorted(set(PICTURE_FORMATS.values()))
-_ANIMATED = ("PNG", "WEBP", "GIF", "TIFF")
-_WITH_ALPHA = ("PNG", "WEBP", "GIF", "TIFF")
+_WITH_ALPHA = _WITH_SEVERAL = ("PNG", "WEBP", "GIF", "TIFF")
 _DEEP = ("PNG", "TIFF", "PPM")
-# Every picture of an animation is whole: nothing of the one before shows through.
-_ANIMATION: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {"PNG": {"disposal": 0, "blend": 0}, "WEBP": {}, "GIF": {"disposal": 2}, "TIFF": {}}
+# How Pillow writes a format. Every picture of an animation is whole: nothing of the one before shows through.
+_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {"PNG": {"disposal": 0, "blend": 0}, "GIF": {"disposal": 2}, "TIFF": {"compression": "tiff_lzw"}}
 )
 _OTHER_SAMPLES = ("I", "F")  # Pillow's modes of signed, 32-bit and floating-point samples
 _AFTER_IHDR = 33  # bytes of a PNG: its signature and its first chunk
@@ -53,12 +51,10 @@ class Picture:
     """One picture of a file, upright.
 
     pixels: uint8 or uint16, (H, W) gray or (H, W, 3) BGR. alpha: uint8 or uint16 (H, W), None if opaque.
-    milliseconds: how long an animation shows it.
     """
 
     pixels: Pixels
     alpha: Pixels | None = None
-    milliseconds: float = 0
 
     @property
     def frame(self) -> Frame:
@@ -78,7 +74,11 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class PictureFile:
-    """What a picture file holds. info: colour profile, EXIF and the like, by the names that Pillow saves them by."""
+    """What a picture file holds.
+
+    info: ``icc_profile`` and ``exif``, and of an animation ``duration``, milliseconds of each picture, and ``loop``,
+    by the names that Pillow saves them by.
+    """
 
     pictures: list[Picture]
     info: dict[str, Any] = field(default_factory=dict)
@@ -86,23 +86,22 @@ class PictureFile:
 
 def read_image(path: Path) -> Frame:
     """The first picture in a file, uint8 (H, W, 3) BGR, upright; alpha is dropped. Raises ImageFormatError, OSError."""
-    with _opened(path) as (image, content):
-        return next(_pictures(path, image, content)).frame
+    return read_pictures(path).pictures[0].frame
 
 
 def read_pictures(path: Path) -> PictureFile:
     """All pictures in a file. Raises ImageFormatError, OSError."""
-    with _opened(path) as (image, content):
-        info = {name: image.info[name] for name in ("icc_profile", "loop") if image.info.get(name) is not None}
-        # A profile for other colours than those that are written would be wrong.
-        if image.mode not in ("L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"):
-            info.pop("icc_profile", None)
-        pictures = list(_pictures(path, image, content))
-        # After the pictures: a PNG is read to its end for it.
-        if image.format in ("JPEG", "MPO", "PNG", "WEBP") and (exif := image.getexif()):
-            exif.pop(0x0112, None)  # orientation
-            info["exif"] = exif.tobytes()
-    return PictureFile(pictures, info)
+    content = path.read_bytes()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is in our error
+            return _decode_file(path, content)
+    except _DAMAGE as err:
+        # Without the text of this one, which names an object in memory.
+        said = "" if isinstance(err, UnidentifiedImageError) else f" ({err})"
+        raise ImageFormatError(
+            f"{path} is not a picture that can be read; it may be damaged, or not of 8 or 16 bits{said}", "decode"
+        ) from err
 
 
 def write_image(path: Path, image: Frame, quality: int = JPEG_QUALITY) -> None:
@@ -119,7 +118,7 @@ def write_pictures(path: Path, file: PictureFile, quality: int = JPEG_QUALITY) -
     suffix = path.suffix.lower()
     kind = PICTURE_FORMATS.get(suffix, "")
     first = file.pictures[0]
-    if not kind or (len(file.pictures) > 1 and kind not in _ANIMATED):
+    if not kind or (len(file.pictures) > 1 and kind not in _WITH_SEVERAL):
         what = f"{len(file.pictures)} pictures" if kind else "pictures"
         raise ImageFormatError(f"{path}: {suffix} cannot hold {what}; name the output .png or .tif", "encoding")
     if any(picture.alpha is not None for picture in file.pictures) and kind not in _WITH_ALPHA:
@@ -143,57 +142,48 @@ def write_pictures(path: Path, file: PictureFile, quality: int = JPEG_QUALITY) -
         temporary.write_bytes(content)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Image.Image, bytes]]:
-    """The file with nothing decoded, its size checked, and its content. Raises ImageFormatError, OSError."""
-    content = path.read_bytes()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong is in our error
-            image = Image.open(io.BytesIO(content), formats=_READ_FORMATS)
-            count = getattr(image, "n_frames", 1)
-            if image.width * image.height * count > MAX_PIXELS:
-                raise ImageFormatError(
-                    f"{path} unpacks to {count} x {image.height}x{image.width} pixels; at most {MAX_PIXELS} are read; "
-                    "make it smaller, or a video of an animation",
-                    "limit",
-                )
-            yield image, content
-    except UnidentifiedImageError as err:  # whose text names an object in memory
-        raise ImageFormatError(
-            f"{path} is not a picture that can be read; it may be damaged, or not of 8 or 16 bits", "decode"
-        ) from err
-    except _DAMAGE as err:
-        raise ImageFormatError(
-            f"{path} is not a picture that can be read; it may be damaged ({err})", "decode"
-        ) from err
-
-
-def _pictures(path: Path, image: Image.Image, content: bytes) -> Iterator[Picture]:
+def _decode_file(path: Path, content: bytes) -> PictureFile:
+    image = Image.open(io.BytesIO(content), formats=_READ_FORMATS)
     count = getattr(image, "n_frames", 1)
-    if _is_deep(image, content):
-        if count > 1:
-            raise ImageFormatError(f"{path} holds {count} pictures of 16 bits; split it into single ones", "encoding")
-        yield _decode_deep(path, content)
-        return
-    if image.mode in _OTHER_SAMPLES:
-        raise ImageFormatError(f"{path} has samples that are not supported; convert it to 8 or 16 bits", "encoding")
+    if image.width * image.height * count > MAX_PIXELS:
+        raise ImageFormatError(
+            f"{path} unpacks to {count} x {image.height}x{image.width} pixels; at most {MAX_PIXELS} are read; "
+            "make it smaller, or a video of an animation",
+            "limit",
+        )
     if image.format == "MPO" and count > 1:  # a JPEG with more pictures behind the first: what phones write
         log.warning("%s: only its first picture is read, not the %d previews or views behind it", path, count - 1)
         count = 1
+    is_deep = _is_deep(image, content)
+    if is_deep and count > 1:
+        raise ImageFormatError(f"{path} holds {count} pictures of 16 bits; split it into single ones", "encoding")
+    if image.mode in _OTHER_SAMPLES and not is_deep:
+        raise ImageFormatError(f"{path} has samples that are not supported; convert it to 8 or 16 bits", "encoding")
+    info: dict[str, Any] = {}
+    # A profile for other colours than those that are written would be wrong.
+    if image.mode in ("L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B") and image.info.get("icc_profile"):
+        info["icc_profile"] = image.info["icc_profile"]
+    if count > 1:
+        info |= {"duration": [], "loop": image.info.get("loop", 1)}
+    pictures = []
     for index in range(count):
         image.seek(index)
-        yield _decode(image)
+        pictures.append(_decode_deep(path, content) if is_deep else _decode(image))
+        if count > 1:
+            info["duration"].append(round(image.info.get("duration") or 0))
+    # After the pictures: a PNG is read to its end for it.
+    if image.format in ("JPEG", "MPO", "PNG", "WEBP") and (exif := image.getexif()):
+        exif.pop(ExifTags.Base.Orientation, None)
+        info["exif"] = exif.tobytes()
+    return PictureFile(pictures, info)
 
 
 def _decode(image: Image.Image) -> Picture:
     upright = ImageOps.exif_transpose(image)
     alpha = np.asarray(upright.convert("RGBA"))[..., 3] if upright.has_transparency_data else None
     if upright.mode in ("1", "L", "LA"):
-        pixels = np.array(upright.convert("L"))
-    else:
-        pixels = np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
-    return Picture(pixels, alpha, float(image.info.get("duration") or 0))
+        return Picture(np.array(upright.convert("L")), alpha)
+    return Picture(np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1]), alpha)
 
 
 def _is_deep(image: Image.Image, content: bytes) -> bool:
@@ -216,20 +206,16 @@ def _decode_deep(path: Path, content: bytes) -> Picture:
 
 
 def _encode(kind: str, suffix: str, file: PictureFile, quality: int) -> bytes:
-    images = [_to_pillow(picture, kind, suffix) for picture in file.pictures]
-    kept = ("icc_profile", "exif") if kind in ("JPEG", "PNG", "WEBP") else ("icc_profile",)
-    options: dict[str, Any] = {name: file.info[name] for name in kept if name in file.info}
+    first, *others = [_to_pillow(picture, kind, suffix) for picture in file.pictures]
+    options = file.info | _OPTIONS.get(kind, {})
     if kind in ("JPEG", "WEBP"):
         options["quality"] = quality
     if kind == "TIFF":
-        options["compression"] = "tiff_lzw"
-    if len(images) > 1:
-        options |= {"save_all": True, "append_images": images[1:]} | _ANIMATION[kind]
-        if kind != "TIFF":
-            options["duration"] = [round(picture.milliseconds) for picture in file.pictures]
-            options["loop"] = file.info.get("loop", 1)
+        options.pop("exif", None)
+    if others:
+        options |= {"save_all": True, "append_images": others}
     content = io.BytesIO()
-    images[0].save(content, kind, **options)
+    first.save(content, kind, **options)
     return content.getvalue()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sapnet.errors import SapnetError
 from sapnet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
+
+_SUFFIXES = " ".join(sorted((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)))
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,23 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
     Raises SapnetError where an input is missing or of no known type, where two would be written to one
     file, where an input would be overwritten and, without ``overwrite``, where an output exists.
     """
-    to_file = _is_known(out) and not out.is_dir()
+    to_file = _is_media(out) and not out.is_dir()
     if to_file and (len(inputs) > 1 or inputs[0].is_dir()):
         raise SapnetError(f"{out} names a file, which takes one image or one video; give a folder for the output")
     if out.is_file() and not to_file:
         raise SapnetError(f"{out} is a file of no known type; give a folder for the output")
-    pairs = dict.fromkeys(pair for path in inputs for pair in _pairs(path, out, to_file))
-    jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in pairs]
+    outputs: dict[tuple[Path, Path], None] = {}
+    for path in inputs:
+        found = _media_in(path, skip=out) if path.is_dir() else [_require_media(path)]
+        base = path if path.is_dir() else path.parent
+        outputs |= {(source, out if to_file else out / source.relative_to(base)): None for source in found}
+    if to_file and is_video(inputs[0]) != is_video(out):
+        raise SapnetError(f"an image is written as an image and a video as a video, got {inputs[0]} and {out}")
+    jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in outputs]
     sources = {job.source.resolve(): job.source for job in jobs}
     writers: dict[Path, Path] = {}
     for job in jobs:
-        for path in (job.output, job.mask) if job.mask else (job.output,):
+        for path in filter(None, (job.output, job.mask)):
             other = writers.setdefault(path, job.source)
             if other != job.source:
                 raise SapnetError(
@@ -49,26 +57,19 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
                 )
             if source := sources.get(path.resolve()):
                 raise SapnetError(f"{source} is an input and would be overwritten; give another output")
-    present = [] if overwrite else [path for path in writers if path.exists()]
+    present = [path for path in writers if path.exists() and not overwrite]
     if present:
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise SapnetError(f"{present[0]} exists{more}; give another output, or --overwrite to replace")
     return jobs
 
 
-def _pairs(path: Path, out: Path, to_file: bool) -> Iterator[tuple[Path, Path]]:
-    """The files that an input is or contains, with their outputs. to_file: ``out`` is the output itself."""
-    if path.is_dir():
-        for source in _media_in(path, skip=out):
-            yield source, out / source.relative_to(path)
-        return
+def _require_media(path: Path) -> Path:
     if not path.exists():
         raise SapnetError(f"{path} does not exist; check the path")
-    if not _is_known(path):
-        raise SapnetError(f"{path} is neither an image nor a video by its name; expected a folder or {_known()}")
-    if to_file and is_video(path) != is_video(out):
-        raise SapnetError(f"an image is written as an image and a video as a video, got {path} and {out}")
-    yield path, out if to_file else out / path.name
+    if not _is_media(path):
+        raise SapnetError(f"{path} is neither an image nor a video by its name; expected a folder or {_SUFFIXES}")
+    return path
 
 
 def _media_in(folder: Path, skip: Path) -> list[Path]:
@@ -77,22 +78,18 @@ def _media_in(folder: Path, skip: Path) -> list[Path]:
     found = [
         path
         for path in sorted(folder.rglob("*"))
-        if _is_known(path)
+        if _is_media(path)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (left_out == whole or left_out not in path.resolve().parents)
     ]
     if not found:
-        raise SapnetError(f"{folder} holds no image or video; looked for {_known()}")
+        raise SapnetError(f"{folder} holds no image or video; looked for {_SUFFIXES}")
     return found
 
 
-def _is_known(path: Path) -> bool:
+def _is_media(path: Path) -> bool:
     return is_image(path) or is_video(path)
-
-
-def _known() -> str:
-    return " ".join(sorted((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)))
 
 
 def _mask_path(output: Path) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import cache
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -55,16 +56,13 @@ class RainySequence:
 
     def __iter__(self) -> Iterator[RainyFrame]:
         frames = builtin_frames(self.limit) if self.source is None else self.reader(self.source)
-        rains: dict[tuple[int, int], RainSynthesizer] = {}
+        rain_of = cache(lambda height, width: RainSynthesizer(self.rain, height, width, _SEED))
         for index, (name, frame) in enumerate(islice(frames, self.limit)):
             shown = limit_width(frame, self.max_width)
             if self.rain == NO_RAIN:
                 yield RainyFrame(name, shown, None)
-                continue
-            height, width = shown.shape[:2]
-            if (height, width) not in rains:
-                rains[height, width] = RainSynthesizer(self.rain, height, width, _SEED)
-            yield RainyFrame(name, rains[height, width].add(shown, index)[0], shown)
+            else:
+                yield RainyFrame(name, rain_of(*shown.shape[:2]).add(shown, index)[0], shown)
 
 
 def limit_width(frame: Frame, max_width: int) -> Frame:
@@ -78,12 +76,12 @@ def limit_width(frame: Frame, max_width: int) -> Frame:
 
 def builtin_frames(count: int = BUILTIN_FRAMES) -> Iterator[tuple[str, Frame]]:
     """Photographs that come with scikit-image, each panned for an equal share of ``count`` frames of 240x320."""
-    found = find_spec("skimage")
-    if found is None or not found.submodule_search_locations:
+    try:
+        folder = Path(str(files("skimage"))) / "data"
+    except ModuleNotFoundError as err:
         raise SapnetError(
             "the built-in sequence uses photographs of scikit-image: pip install scikit-image, or give an input"
-        )
-    folder = Path(found.submodule_search_locations[0]) / "data"
+        ) from err
     for name, share in zip(_PHOTOGRAPHS, np.array_split(np.arange(count), len(_PHOTOGRAPHS)), strict=True):
         photograph = read_image(folder / name)
         scale = _ZOOM * max(BUILTIN_HEIGHT / photograph.shape[0], BUILTIN_WIDTH / photograph.shape[1])

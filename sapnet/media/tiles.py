@@ -41,18 +41,16 @@ class Tiler:
 
     def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
         """As ``Derainer.__call__``."""
-        if not any(self._is_large(frame) for frame in frames):
+        large = [0 < self._side**2 < frame.shape[0] * frame.shape[1] for frame in frames]
+        if not any(large):
             return self._derainer(frames)
         if not self._told:
             self._told = True
             log.warning("memory is short: larger frames are derained in tiles of at most %dx%d", self._side, self._side)
         return [
-            derain_in_tiles(self._derainer, frame, self._side) if self._is_large(frame) else self._derainer([frame])[0]
-            for frame in frames
+            derain_in_tiles(self._derainer, frame, self._side) if is_large else self._derainer([frame])[0]
+            for frame, is_large in zip(frames, large, strict=True)
         ]
-
-    def _is_large(self, frame: Frame) -> bool:
-        return 0 < self._side**2 < frame.shape[0] * frame.shape[1]
 
 
 def derain_in_tiles(derainer: Derainer, frame: Frame, side: int) -> Derained:
