@@ -47,15 +47,14 @@ class Call:
 class Inference:
     """Runs calls of the network on its own thread, so that one that hangs blocks nothing else.
 
-    on_end: called on that thread after each call. keep_thread: receives the thread.
+    on_end: called on that thread after each call.
     """
 
-    def __init__(self, on_end: Callable[[], None], keep_thread: Callable[[Thread], None]) -> None:
+    def __init__(self, on_end: Callable[[], None]) -> None:
         self._on_end = on_end
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self.thread = Thread(target=self._run, name="inference", daemon=True)
         self.thread.start()
-        keep_thread(self.thread)
 
     def start(self, call: Call) -> None:
         """Run a call after the earlier ones."""

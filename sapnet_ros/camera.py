@@ -44,7 +44,7 @@ from sapnet.streaks import streak_mask
 from sapnet_ros.fate import RainGate
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams, ParameterError
-from sapnet_ros.qos import CameraSubscription, ReliabilityOverrides, frames_profile, overridable
+from sapnet_ros.qos import CameraSubscription, frames_profile, overridable
 from sapnet_ros.stats import CameraStats
 
 REMEMBERED_INFOS = 32
@@ -189,9 +189,9 @@ class Camera:
         params: NodeParams,
         on_image: Callable[[Any], None],
         on_info: Callable[[CameraInfo], None],
-        overrides: ReliabilityOverrides,
+        reliability_chosen: Callable[[str], bool],
     ) -> None:
-        """Start receiving."""
+        """Start receiving. reliability_chosen: whether the user has chosen that of the subscription to a topic."""
 
         def keep_info(info: CameraInfo) -> None:
             with self._infos_lock:
@@ -206,16 +206,14 @@ class Camera:
                 self._stamps.append(_stamp(message.header))
             on_image(message)
 
-        message_type = CompressedImage if params.image_transport == "compressed" else Image
+        image_type = CompressedImage if params.image_transport == "compressed" else Image
         # Callbacks run in this order, so that a frame finds the camera_info that came with it.
-        self._subscriptions.append(
-            CameraSubscription(self._node, CameraInfo, self.topics.camera_info, keep_info, overrides)
-        )
-        self._subscriptions.append(
-            CameraSubscription(
-                self._node, message_type, self.topics.image, keep_stamp, overrides, self.stats.count_lost
-            )
-        )
+        for kind, topic, callback, on_lost in (
+            (CameraInfo, self.topics.camera_info, keep_info, lambda messages: None),
+            (image_type, self.topics.image, keep_stamp, self.stats.count_lost),
+        ):
+            adaptive = not reliability_chosen(self.topics.final(topic))
+            self._subscriptions.append(CameraSubscription(self._node, kind, topic, callback, adaptive, on_lost))
 
     def look_around(self) -> None:
         """Check durability and types of the other endpoints on the topics: call it periodically while subscribed."""

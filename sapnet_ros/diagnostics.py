@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -120,8 +120,8 @@ class Statuses:
         if derainer is not None:
             values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
         values |= {"build_progress": loader.building, "restarts": loader.restarts}
-        if loader.stages_said:
-            values["stages_choice"] = loader.stages_said
+        if loader.choice.said:
+            values["stages_choice"] = loader.choice.said
         # Not before there is a network: torch may be half imported.
         if derainer is not None and (memory_mb := _gpu_memory_mb(params.device)) is not None:
             values["gpu_memory_mb"] = memory_mb
@@ -131,9 +131,9 @@ class Statuses:
         level, message = _backend_level(loader, backend, params)
         return self._status("backend", level, message, values, self._hardware_id)
 
-    def process(self, state: str, problems: Sequence[str], usage: ProcessUsage) -> DiagnosticStatus:
-        """Lifecycle state and resources of the process, and why it cannot be configured."""
-        level, message = (ERROR, "; ".join(problems)) if problems else (OK, state)
+    def process(self, state: str, problem: str, usage: ProcessUsage) -> DiagnosticStatus:
+        """Lifecycle state and resources of the process. problem: why it cannot be configured; empty if it can."""
+        level, message = (ERROR, problem) if problem else (OK, state)
         values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__, **usage.values()}
         return self._status("process", level, message, values, processor_name())
 

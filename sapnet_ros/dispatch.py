@@ -41,9 +41,8 @@ class Dispatch:
     A camera has at most one frame in hand, so that none can overtake another. Frames that have reached their deadline,
     and those that need no network, do not wait for it. One thread dispatches and publishes, another runs the network.
 
-    params: returns the current parameters. log_error: receives a kind of error and its text. keep_thread: receives
-    every thread that is started. make_inference: makes an Inference, another one when a call hangs. clock: steady
-    seconds.
+    params: returns the current parameters. log_error: receives a kind of error and its text. make_inference: makes an
+    Inference, another one when a call hangs. clock: steady seconds.
     """
 
     def __init__(
@@ -52,8 +51,7 @@ class Dispatch:
         loader: Loader,
         params: Callable[[], NodeParams],
         log_error: Callable[[str, str], None],
-        keep_thread: Callable[[Thread], None],
-        make_inference: Callable[[Callable[[], None], Callable[[Thread], None]], Inference] = Inference,
+        make_inference: Callable[[Callable[[], None]], Inference] = Inference,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cameras = cameras
@@ -64,8 +62,7 @@ class Dispatch:
         decode = decode_compressed if now.image_transport == "compressed" else decode_image
         self._decode = functools.partial(decode, max_pixels=now.max_pixels, input_bits=now.input_bits)
         self._log_error = log_error
-        self._keep_thread = keep_thread
-        self._make_inference = lambda: make_inference(self._mailbox.wake, keep_thread)
+        self._make_inference = functools.partial(make_inference, self._mailbox.wake)
         self._clock = clock
         self._batching = Batching(cameras, clock)
         self._in_hand: dict[str, Received] = {}
@@ -80,7 +77,6 @@ class Dispatch:
     def start(self) -> None:
         """Dispatch frames on a thread, until ``close``."""
         self._thread.start()
-        self._keep_thread(self._thread)
 
     def put(self, frame: Received) -> None:
         """Queue a frame, which was counted as received."""
@@ -141,8 +137,6 @@ class Dispatch:
         self._batching.note_ended(call_s)
         if call.error:
             self._loader.note_failure(call.error)
-        else:
-            self._loader.note_working()
         for index, held in enumerate(call.batch):
             camera = self._cameras[held.camera]
             derained = None if call.error else call.results[index]

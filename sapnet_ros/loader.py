@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import operator
@@ -35,6 +36,8 @@ MAX_LEFT_BEHIND = 5
 # A rate counts as held if the network takes at most this share of the time.
 BUSY_SHARE = 0.8
 MEASURED_CALLS = 3
+# Between two looks at whether an engine that is to be measured is ready.
+REVIEW_POLL_S = 1.0
 
 # What loading, compiling or running a network raises: our own errors, RuntimeError of torch, OpenVINO and TensorRT, and
 # what a library that cannot be loaded, a full disk or too little memory lead to.
@@ -44,54 +47,38 @@ log = logging.getLogger("sapnet")
 
 
 class Restarts:
-    """The restarts of one backend. clock: steady seconds."""
+    """Plans the restarts of one backend. clock: steady seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.count = 0
+        self.in_a_row = 0
         self._clock = clock
-        self._tries = 0  # in a row
-        self._working_since_s: float | None = None  # since the last restart
         self._not_before_s = -math.inf
-        self._left_behind: list[Thread] = []
+        self._left_behind: list[Thread] = []  # threads in which a call hangs
 
     @property
     def pause_s(self) -> float:
         """Seconds to wait before loading."""
         return max(0.0, self._not_before_s - self._clock())
 
-    @property
-    def trying(self) -> bool:
-        """Whether the backend was restarted and has not worked for FORGIVEN_AFTER_S since."""
-        return self._tries > 0
-
-    def leave_behind(self, thread: Thread) -> None:
-        """Note a thread in which a call hangs."""
-        self._left_behind.append(thread)
-
-    def plan(self, error: str) -> tuple[bool, str]:
-        """Whether to reload after ``error``, and the text to report."""
-        self._working_since_s = None
-        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+    def plan(self, error: str, hangs: Thread | None = None) -> tuple[bool, str]:
+        """Whether to reload after ``error``, and the text to report. hangs: the thread whose call never returned."""
+        now_s = self._clock()
+        if now_s - self._not_before_s > FORGIVEN_AFTER_S:
+            self.in_a_row = 0
+        self._left_behind = [thread for thread in (*self._left_behind, hangs) if thread and thread.is_alive()]
         why_not = ""
-        if self._tries == MAX_RESTARTS:
+        if self.in_a_row == MAX_RESTARTS:
             why_not = f"after {MAX_RESTARTS} restarts"
         elif len(self._left_behind) >= MAX_LEFT_BEHIND:
             why_not = f"{len(self._left_behind)} calls have never returned"
         if why_not:
             return False, f"{error}, {why_not}: given up; clean up and configure to try again"
-        delay_s = FIRST_PAUSE_S * 2**self._tries
-        self._not_before_s = self._clock() + delay_s
-        self._tries += 1
+        delay_s = FIRST_PAUSE_S * 2**self.in_a_row
+        self._not_before_s = now_s + delay_s
+        self.in_a_row += 1
         self.count += 1
-        return True, f"{error}; restarting it in {delay_s:g} s (try {self._tries} of {MAX_RESTARTS})"
-
-    def note_working(self) -> None:
-        """Note that the backend has derained frames."""
-        now_s = self._clock()
-        if self._working_since_s is None:
-            self._working_since_s = now_s
-        elif self._tries and now_s - self._working_since_s > FORGIVEN_AFTER_S:
-            self._tries = 0
+        return True, f"{error}; restarting it in {delay_s:g} s (try {self.in_a_row} of {MAX_RESTARTS})"
 
 
 class StageChoice:
@@ -103,12 +90,12 @@ class StageChoice:
     def __init__(self, most: int, hz: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.stages = most
         self.hz = hz
-        self.said = ""  # the choice, for people
+        self.said = ""  # the choice, for people; empty without a rate
         self._most = most
         self._clock = clock
 
-    def review(self, derainer: Derainer, size: Size, may_rise: bool) -> bool:
-        """Measure calls on frames of a size; returns whether another number of stages must be loaded."""
+    def review(self, derainer: Derainer, size: Size, may_rise: bool) -> None:
+        """Measure calls on frames of a size, and choose anew."""
         self._most = self._most or derainer.stages
         frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         times_s = [self._clock()]
@@ -119,14 +106,11 @@ class StageChoice:
         held = call_s <= budget_s
         what = f"{derainer.stages} of {self._most} stages take {1e3 * call_s:.1f} ms at {size[0]}x{size[1]}"
         self.said = f"{what}: they {'hold' if held else 'do not hold'} {self.hz:g} frames a second"
-        if held and not may_rise:
-            return False
+        log.info(self.said)
         # All stages take about the same time.
         fitting = min(self._most, max(1, int(derainer.stages * budget_s / call_s)))
-        if fitting == derainer.stages:
-            return False
-        self.stages = fitting
-        return True
+        if fitting != derainer.stages and (may_rise or not held):
+            self.stages = fitting
 
 
 class Loader:
@@ -150,40 +134,34 @@ class Loader:
         on_error: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.choice = choice
+        self.derainer: Derainer | None = None  # once loaded
+        self.last_error: tuple[str, float] | None = None  # the text and the steady time
         self._load = load
-        self._choice = choice
         self._to_review: tuple[Size, bool] | None = None  # a size to measure, and whether the stages may rise
         self._on_change = on_change
         self._on_error = on_error
         self._clock = clock
         self._changed = Condition()
         self._closed = False
-        self._derainer: Derainer | None = None
         self._loaded_stages: int | None = None
         self._error = ""
         self._sizes: OrderedDict[Size, None] = OrderedDict.fromkeys(sizes)
         self._max_sizes = max_sizes
         self._failed: dict[Size, str] = {}
+        self._doing = "loading the network"  # for display; empty while nothing is loaded or compiled
         self._build: BuildStatus | None = None
-        self._busy = False  # at loading or compiling
-        self._news_s = 0.0  # when that began, or a build last told how it goes
+        self._news_s = clock()  # when what is being done began, or a build last reported progress
         self._restarts = Restarts(clock)
         self._replaced: list[Derainer] = []  # a call may still be in them
-        self.last_error: tuple[str, float] | None = None  # the text and the steady time
         self.thread = Thread(target=self._run, name="loader", daemon=True)
         self.thread.start()
-
-    @property
-    def derainer(self) -> Derainer | None:
-        """The Derainer, once loaded."""
-        return self._derainer
 
     @property
     def ready(self) -> bool:
         """Whether at least one size is known, and frames of every known size would be derained at once."""
         with self._changed:
-            sizes = list(self._sizes)
-        return bool(sizes) and all(self.ready_for(size) for size in sizes)
+            return bool(self._sizes) and all(map(self.ready_for, self._sizes))
 
     @property
     def error(self) -> str:
@@ -193,20 +171,14 @@ class Loader:
     @property
     def building(self) -> str:
         """What is being loaded or compiled, for display; empty if nothing is."""
-        if self._error:
-            return ""
-        if (build := self._build) is not None and self._clock() - self._news_s < BUILD_SILENCE_S:
-            return str(build)
-        if self._derainer is None or self._loaded_stages != self._choice.stages:
-            return "loading the network"
-        with self._changed:
-            missing = self._next_size()
-        return f"compiling for {missing[0]}x{missing[1]}" if missing else ""
+        build = self._build
+        # An engine that the stand-in replaces is built while nothing else is done.
+        return str(build) if build and self._clock() - self._news_s < BUILD_SILENCE_S else self._doing
 
     @property
     def quiet_s(self) -> float:
         """Seconds without progress in loading or compiling; 0 if neither is under way."""
-        return self._clock() - self._news_s if self._busy else 0.0
+        return self._clock() - self._news_s if self._doing else 0.0
 
     @property
     def restarts(self) -> int:
@@ -215,7 +187,7 @@ class Loader:
 
     def ready_for(self, size: Size) -> bool:
         """Whether a frame of this size would be derained at once."""
-        derainer = self._derainer
+        derainer = self.derainer
         return derainer is not None and not self._closed and derainer.is_ready(*size)
 
     def error_for(self, size: Size) -> str:
@@ -225,6 +197,10 @@ class Loader:
     def note_build(self, status: BuildStatus) -> None:
         """Note the progress of an engine build."""
         self._build, self._news_s = status, self._clock()
+
+    def note_failure(self, error: str) -> None:
+        """Note an error of the network."""
+        self.last_error = error, self._clock()
 
     def request(self, size: Size) -> None:
         """Request a size, unless it is smaller than the network takes. Cheap if it is known already."""
@@ -245,22 +221,15 @@ class Loader:
     def choose_stages(self, choice: StageChoice) -> None:
         """Load another number of stages; the current network serves until then."""
         with self._changed:
-            self._choice, self._to_review = choice, None
-            if choice.hz and self._loaded_stages == choice.stages and self._sizes:
-                self._to_review = next(reversed(self._sizes)), True
-            self._changed.notify()
+            self.choice, self._to_review = choice, None
+        self.review_stages(may_rise=True)
 
-    def review_stages(self) -> None:
-        """Measure whether fewer stages are needed, after missed deadlines."""
+    def review_stages(self, may_rise: bool = False) -> None:
+        """Measure which number of stages holds the rate; after missed deadlines, whether fewer are needed."""
         with self._changed:
-            if self._sizes and self._choice.hz and self._to_review is None:
-                self._to_review = next(reversed(self._sizes)), False
-                self._changed.notify()
-
-    @property
-    def stages_said(self) -> str:
-        """The choice of stages, for display; empty without a rate."""
-        return self._choice.said
+            if self._sizes and self.choice.hz and self._to_review is None:
+                self._to_review = next(reversed(self._sizes)), may_rise
+            self._changed.notify()
 
     def restart(self, derainer: Derainer, error: str, thread: Thread) -> None:
         """Abandon ``derainer``, which hangs in ``thread``, and reload with back-off, up to a limit.
@@ -268,10 +237,10 @@ class Loader:
         ``error`` is reported until then.
         """
         with self._changed:
-            self._restarts.leave_behind(thread)
-            if self._derainer is derainer:  # else another has taken its place already
-                self._derainer = None
-                error = self._error = self._plan_restart(error)
+            if self.derainer is derainer:  # else another has taken its place already
+                self.derainer = None
+                self._plan_restart(error, thread)
+                error = self._error
                 self._changed.notify()
         self._tell_error(error)
         _close(derainer)
@@ -282,124 +251,100 @@ class Loader:
         while self._replaced:
             _close(self._replaced.pop())
 
-    def note_working(self) -> None:
-        """Note that the network has derained frames."""
-        self._restarts.note_working()
-        if self._to_review is not None:
-            with self._changed:
-                self._changed.notify()  # an engine may be ready now
-
-    def note_failure(self, error: str) -> None:
-        """Note an error of the network."""
-        self.last_error = error, self._clock()
-
     def close(self) -> None:
         """Stop. The thread ends after the current compilation, which is not waited for."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self.close_replaced()
-        if self._derainer is not None:
-            _close(self._derainer).join(CLOSE_TIMEOUT_S)
+        if self.derainer is not None:
+            _close(self.derainer).join(CLOSE_TIMEOUT_S)
 
-    def _plan_restart(self, error: str) -> str:
-        """Schedule a reload after ``error``; returns the text to report. Call it under the lock."""
-        again, said = self._restarts.plan(error)
-        if again:
-            self._loaded_stages = None
-        return said
+    def _plan_restart(self, error: str, hangs: Thread | None = None) -> None:
+        again, self._error = self._restarts.plan(error, hangs)
+        self._loaded_stages = None if again else self.choice.stages
 
     def _tell_error(self, error: str) -> None:
         self.note_failure(error)
         self._on_error(error)
 
-    def _next_size(self) -> Size | None:
-        if self._derainer is None:
-            return None
-        for size in reversed(self._sizes):
-            if size not in self._failed and not self.ready_for(size):
-                return size
+    def _run(self) -> None:
+        while (work := self._next_work()) is not None:
+            work()
+            self._doing, self._build = "", None
+            self._on_change()
+
+    def _next_work(self) -> Callable[[], None] | None:
+        """What is to be done, once there is something; None once closed."""
+        with self._changed:
+            while not self._closed:
+                timeout_s, stages, derainer = None, self.choice.stages, self.derainer
+                if self._loaded_stages != stages:
+                    timeout_s = self._restarts.pause_s
+                    if timeout_s == 0:
+                        self._note_doing("loading the network")
+                        return functools.partial(self._reload, stages)
+                elif derainer is not None:
+                    sizes = [size for size in reversed(self._sizes) if size not in self._failed]
+                    if missing := [size for size in sizes if not derainer.is_ready(*size)]:
+                        height, width = missing[0]
+                        self._note_doing(f"compiling for {height}x{width}")
+                        return functools.partial(self._compile, derainer, missing[0])
+                    # The network that stands in for an engine is slower than the engine: do not measure it.
+                    if self._to_review is not None and derainer.building:
+                        timeout_s = REVIEW_POLL_S
+                    elif self._to_review is not None:
+                        review, self._to_review = self._to_review, None
+                        return functools.partial(self._review, derainer, *review)
+                self._changed.wait(timeout_s)
         return None
 
-    def _has_work(self) -> bool:
-        # The network that stands in for an engine is slower than the engine: do not measure it.
-        may_review = self._to_review is not None and self._derainer is not None and not self._derainer.building
-        return self._pause_s() == 0 or self._next_size() is not None or may_review
-
-    def _pause_s(self) -> float | None:
-        """Seconds to wait before loading; None if nothing must be loaded."""
-        return None if self._loaded_stages == self._choice.stages else self._restarts.pause_s
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._closed and not self._has_work():
-                    self._changed.wait(self._pause_s())
-                if self._closed:
-                    return
-                stages, size, review = self._choice.stages, self._next_size(), self._to_review
-            self._news_s, self._busy = self._clock(), True
-            if self._loaded_stages != stages:
-                self._reload(stages)
-            elif size is not None:
-                self._compile(size)
-            elif review is not None:
-                self._to_review = None
-                self._review(*review)
-            self._busy, self._build = False, None
-            try:
-                self._on_change()
-            except RuntimeError as err:  # of rclpy, whose context may have been shut down
-                self._tell_error(describe(err))
+    def _note_doing(self, doing: str) -> None:
+        self._news_s, self._doing = self._clock(), doing
 
     def _reload(self, stages: int) -> None:
         try:
             derainer = self._load(stages)
         except FAILURES as err:
-            error = describe(err)
             with self._changed:
-                # Another try would fail too, until the stages change ...
-                self._loaded_stages = stages
-                if self._restarts.trying:  # ... unless it has worked before
-                    error = self._plan_restart(error)
-                self._error = error
-            self._tell_error(error)
-        else:
-            # The current network serves until the new one is ready for all sizes.
-            with self._changed:
-                sizes = list(self._sizes) if self._derainer is not None else []
-            failed = {size: reason for size in sizes if not self._closed and (reason := self._prepare(derainer, size))}
-            with self._changed:
-                if self._closed:
-                    derainer.close()
-                    return
-                if self._derainer is not None:
-                    self._replaced.append(self._derainer)
-                # A size that has left the cache is no error.
-                self._failed = {size: reason for size, reason in failed.items() if size in self._sizes}
-                self._derainer, self._error, self._loaded_stages = derainer, "", stages
+                # Another try would fail too, until the stages change, unless the network has worked before.
+                self._error, self._loaded_stages = describe(err), stages
+                if self._restarts.in_a_row:
+                    self._plan_restart(self._error)
+            self._tell_error(self._error)
+            return
+        # The current network serves until the new one is ready for all sizes.
+        with self._changed:
+            sizes = list(self._sizes) if self.derainer is not None else []
+        failed = {size: reason for size in sizes if not self._closed and (reason := self._prepare(derainer, size))}
+        with self._changed:
+            if self._closed:
+                derainer.close()
+                return
+            if self.derainer is not None:
+                self._replaced.append(self.derainer)
+            # A size that has left the cache is no error.
+            self._failed = {size: reason for size, reason in failed.items() if size in self._sizes}
+            self.derainer, self._error, self._loaded_stages = derainer, "", stages
 
-    def _compile(self, size: Size) -> None:
-        derainer = self._derainer  # which a restart takes away, on another thread
-        reason = self._prepare(derainer, size) if derainer is not None else ""
+    def _compile(self, derainer: Derainer, size: Size) -> None:
+        reason = self._prepare(derainer, size)
         with self._changed:
             if reason and size in self._sizes:  # a size that has left the cache is no error
                 self._failed[size] = reason
-            elif self._choice.hz and self._to_review is None:
+            elif self.choice.hz and self._to_review is None:
                 self._to_review = size, True
 
-    def _review(self, size: Size, may_rise: bool) -> None:
-        derainer, choice = self._derainer, self._choice
-        if derainer is None or not self.ready_for(size):
+    def _review(self, derainer: Derainer, size: Size, may_rise: bool) -> None:
+        choice, before = self.choice, self.choice.stages
+        if not derainer.is_ready(*size):
             return
         try:
-            changed = choice.review(derainer, size, may_rise)
+            choice.review(derainer, size, may_rise)
         except FAILURES as err:
             self._tell_error(describe(err))
-            return
-        log.info(choice.said)
         with self._changed:
-            if changed and choice is self._choice:
+            if choice is self.choice and choice.stages != before:
                 self._to_review = size, False  # measure again once they are loaded
 
     def _prepare(self, derainer: Derainer, size: Size) -> str:

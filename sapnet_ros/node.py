@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -28,7 +28,7 @@ from sapnet_ros.dispatch import Dispatch
 from sapnet_ros.loader import Loader, StageChoice, load_derainer
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams, ParameterError
-from sapnet_ros.qos import ReliabilityOverrides, latched_profile
+from sapnet_ros.qos import latched_profile, reliability_chosen
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
 BUILD_LOG_S = 5.0  # between two lines on a build
@@ -43,8 +43,7 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 def transition_to(label: str) -> Callable[[Transition], Transition]:
     """For a transition method: keeps the node's ``state``, and logs exceptions, which rclpy swallows.
 
-    If configure or activate raises, it is undone by ``stop`` and, for configure, ``free``, and is a FAILURE. If another
-    transition raises, it is an ERROR, after which rclpy calls ``on_error``: the previous state is gone.
+    A transition that raises is an ERROR, after which rclpy calls ``on_error``: the node is unconfigured then.
     """
 
     def decorate(method: Transition) -> Transition:
@@ -54,12 +53,7 @@ def transition_to(label: str) -> Callable[[Transition], Transition]:
                 result = method(self, state)
             except Exception:
                 self.get_logger().error(f"{method.__name__} failed:\n{traceback.format_exc()}")
-                if method.__name__ not in ("on_configure", "on_activate"):
-                    return TransitionCallbackReturn.ERROR
-                self.stop()
-                if method.__name__ == "on_configure":
-                    self.free()
-                return TransitionCallbackReturn.FAILURE
+                return TransitionCallbackReturn.ERROR
             if result == TransitionCallbackReturn.SUCCESS:
                 self.state = label
             return result
@@ -76,12 +70,11 @@ class DerainNode(LifecycleNode):
         """on_end: receives the exit status when the process should end. options: passed to rclpy's Node."""
         super().__init__("derain_node", **options)
         self.state = UNCONFIGURED
-        self.threads: list[Thread] = []  # every worker and loader that may still run
         self.on_end = on_end
-        self._refused = params.declare(self)
+        params.declare(self)
         self.params: NodeParams | None = None
         self._cameras: dict[str, Camera] = {}
-        self._overrides = ReliabilityOverrides(self)
+        self._reliability_chosen = functools.cache(functools.partial(reliability_chosen, self))
         self.loader: Loader | None = None
         self._dispatch: Dispatch | None = None
         self._ready_publisher: Any = None
@@ -104,10 +97,6 @@ class DerainNode(LifecycleNode):
     @transition_to(INACTIVE)
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, create the publishers and start to load the network, without waiting for it."""
-        for reason in self._refused.values():
-            self.get_logger().error(reason)
-        if self._refused:
-            return TransitionCallbackReturn.FAILURE
         try:
             self.params = current = self.read_params()
             self._cameras = {name: Camera(self, name, current) for name in current.cameras or ("",)}
@@ -134,7 +123,6 @@ class DerainNode(LifecycleNode):
             on_change=self._publish_ready,
             on_error=lambda text: self.get_logger().error(text),
         )
-        self._keep_thread(self.loader.thread)
         self._publish_ready()
         return super().on_configure(state)
 
@@ -144,17 +132,15 @@ class DerainNode(LifecycleNode):
         assert self.params is not None
         assert self.loader is not None
         result = super().on_activate(state)
-        dispatch = Dispatch(self._cameras, self.loader, self._current, self._log_error, self._keep_thread)
-        dispatch.start()
-        self._dispatch = dispatch
+        self._dispatch = Dispatch(self._cameras, self.loader, self._current, self._log_error)
+        self._dispatch.start()
         self._active_since_s = time.monotonic()
         for camera in self._cameras.values():
             on_image = functools.partial(self._receive, camera)
             on_info = functools.partial(self._receive_info, camera)
-            camera.subscribe(self.params, on_image, on_info, self._overrides)
-            topics = camera.topics
-            derained = topics.final(topics.outputs[DERAINED])
-            self.get_logger().info(f"deraining {topics.final(topics.image)} to {derained}")
+            camera.subscribe(self.params, on_image, on_info, self._reliability_chosen)
+            image, derained = map(camera.topics.final, (camera.topics.image, camera.topics.outputs[DERAINED]))
+            self.get_logger().info(f"deraining {image} to {derained}")
         return result
 
     @transition_to(INACTIVE)
@@ -241,9 +227,6 @@ class DerainNode(LifecycleNode):
         group.entities = {entity for entity in group.entities if entity() is not None}
         self.params = None
 
-    def _keep_thread(self, thread: Thread) -> None:
-        self.threads = [*(old for old in self.threads if old.is_alive()), thread]
-
     def _current(self) -> NodeParams:
         assert self.params is not None
         return self.params
@@ -270,12 +253,13 @@ class DerainNode(LifecycleNode):
             self.get_logger().error(text + more)
 
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        reason = params.refusal(self, changes, configured=self.params is not None)
-        return SetParametersResult(successful=not reason, reason=reason)
+        try:
+            params.require_allowed(self, changes, configured=self.params is not None)
+        except ParameterError as err:
+            return SetParametersResult(successful=False, reason=str(err))
+        return SetParametersResult(successful=True)
 
     def _apply_parameters(self, changes: list[Parameter]) -> None:
-        for change in changes:
-            self._refused.pop(change.name, None)
         if self.params is None:
             return
         old, self.params = self.params, params.current(self)
@@ -319,7 +303,13 @@ class DerainNode(LifecycleNode):
             message.status = [status.camera(camera, active_for_s, current) for camera in self._cameras.values()]
             if self.loader is not None:
                 message.status.append(status.backend(self.loader, current))
-        message.status.append(status.process(self.state, list(self._refused.values()), self._usage))
+        problem = ""
+        if current is None:
+            try:
+                self.read_params()
+            except ParameterError as err:
+                problem = str(err)
+        message.status.append(status.process(self.state, problem, self._usage))
         self._diagnostics.publish(message)
 
 

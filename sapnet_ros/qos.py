@@ -38,25 +38,16 @@ def overridable() -> QoSOverridingOptions:
     return QoSOverridingOptions.with_default_policies()
 
 
-class ReliabilityOverrides:
-    """Knows for which subscriptions the user has set ``qos_overrides`` reliability.
+def reliability_chosen(node: Node, topic: str) -> bool:
+    """Whether the user has set ``qos_overrides`` reliability for the subscription to a resolved topic.
 
-    Once rclpy has declared that parameter, a user's choice cannot be told from the default, so each topic is asked
-    about before its first subscription, and the answer kept.
+    Once rclpy has declared that parameter, a user's choice cannot be told from the default: ask before the first
+    subscription, and keep the answer.
     """
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._overridden: dict[str, bool] = {}
-
-    def chosen_by_user(self, topic: str) -> bool:
-        """For a fully resolved topic, before or after its first subscription."""
-        if topic not in self._overridden:
-            name = f"qos_overrides.{topic}.subscription.reliability"
-            value = self._node.declare_parameter(name, Parameter.Type.STRING).value
-            self._node.undeclare_parameter(name)
-            self._overridden[topic] = value is not None
-        return self._overridden[topic]
+    name = f"qos_overrides.{topic}.subscription.reliability"
+    value = node.declare_parameter(name, Parameter.Type.STRING).value
+    node.undeclare_parameter(name)
+    return value is not None
 
 
 class Losses:
@@ -68,29 +59,24 @@ class Losses:
     """
 
     def __init__(self) -> None:
-        self._reported = self._missing = 0
+        self.reported = self.missing = 0
         self._last: int | None = None
+        self._counted = 0
 
-    def note_reported(self, messages: int) -> int:
-        """Note a report of lost messages; returns how many were not counted before."""
-        before = self._total
-        self._reported += messages
-        return self._total - before
-
-    def note_number(self, number: int | None, one_publisher: Callable[[], bool]) -> int:
-        """Note a message; returns how many lost messages it newly reveals.
+    def note_number(self, number: int | None, one_publisher: Callable[[], bool]) -> None:
+        """Note a message, whose gap to the one before may reveal lost messages.
 
         number: the publisher's sequence number; None if the middleware gives none. one_publisher: called at a gap, as
         the numbers of several publishers mix, and those of a restarted one start over.
         """
-        before, last, self._last = self._total, self._last, number
+        last, self._last = self._last, number
         if number is not None and last is not None and number > last + 1 and one_publisher():
-            self._missing += number - last - 1
-        return self._total - before
+            self.missing += number - last - 1
 
-    @property
-    def _total(self) -> int:
-        return max(self._reported, self._missing)
+    def take_new(self) -> int:
+        """How many lost messages were revealed since the last call."""
+        before, self._counted = self._counted, max(self.reported, self.missing)
+        return self._counted - before
 
 
 class CameraSubscription:
@@ -100,7 +86,7 @@ class CameraSubscription:
     publishers are, so that a message published before the node started is received too.
 
     topic: as given to rcl, which applies the remap rules; the attribute is the resolved name.
-    on_lost: called with the number of newly lost messages.
+    may_fall_back: whether it may become best effort. on_lost: called with the number of newly lost messages.
     """
 
     def __init__(
@@ -109,8 +95,8 @@ class CameraSubscription:
         message_type: type,
         topic: str,
         callback: Callable[[Any], None],
-        overrides: ReliabilityOverrides,
-        on_lost: Callable[[int], None] = lambda messages: None,
+        may_fall_back: bool,
+        on_lost: Callable[[int], None],
     ) -> None:
         self._node = node
         self.type_name = f"sensor_msgs/msg/{message_type.__name__}"
@@ -118,7 +104,7 @@ class CameraSubscription:
         self._name = topic
         self.topic = str(node.resolve_topic_name(topic))
         self._callback = callback
-        self._may_fall_back = not overrides.chosen_by_user(self.topic)
+        self._may_fall_back = may_fall_back
         self._on_lost = on_lost
         self.best_effort = False
         self._latched = False
@@ -140,11 +126,9 @@ class CameraSubscription:
         self._losses = Losses()
         profile, overrides = frames_profile(), overridable()
         if self.best_effort:
-            prefix = f"qos_overrides.{self.topic}.subscription"
-            profile.history = HistoryPolicy.get_from_short_key(self._node.get_parameter(f"{prefix}.history").value)
-            profile.depth = self._node.get_parameter(f"{prefix}.depth").value
             profile.reliability = ReliabilityPolicy.BEST_EFFORT
-            overrides = None  # the declared reliability would win over this profile
+            # Without reliability: the one that is declared already would win over this profile.
+            overrides = QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH])
         if self._latched:
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
         self._subscription = self._node.create_subscription(
@@ -154,7 +138,7 @@ class CameraSubscription:
             profile,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_incompatible,
-                message_lost=lambda event: self._tell(self._losses.note_reported(event.total_count_change)),
+                message_lost=self._on_message_lost,
                 matched=lambda event: self.look_for_latched(),
             ),
             qos_overriding_options=overrides,
@@ -166,12 +150,13 @@ class CameraSubscription:
 
     def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
         number = info.get("publication_sequence_number")
-        self._tell(self._losses.note_number(number, lambda: self._node.count_publishers(self.topic) == 1))
+        self._losses.note_number(number, lambda: self._node.count_publishers(self.topic) == 1)
+        self._on_lost(self._losses.take_new())
         self._callback(message)
 
-    def _tell(self, lost: int) -> None:
-        if lost:
-            self._on_lost(lost)
+    def _on_message_lost(self, event: Any) -> None:
+        self._losses.reported += event.total_count_change
+        self._on_lost(self._losses.take_new())
 
     def _on_incompatible(self, event: Any) -> None:
         policy = QoSPolicyKind(event.last_policy_kind)

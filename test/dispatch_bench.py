@@ -85,7 +85,6 @@ class Surroundings:
         self.cameras: dict[str, Any] = {name: NotingCamera(name, self.clock) for name in names}
         self.errors: list[str] = []
         self.batches: list[int] = []
-        self.threads: list[Thread] = []
         self.options = options or {}
         self.loader = Loader(self._load, StageChoice(0, 0.0), [SMALL, LARGE], 4, lambda: None, self.errors.append)
         wait_for(lambda: self.loader.ready, "the fake backend")
@@ -98,7 +97,7 @@ class Surroundings:
         self.dispatch.put(Received(name, message, now_s))
 
     def make_dispatch(self, **more: Any) -> Dispatch:
-        return Dispatch(self.cameras, self.loader, lambda: self.params, self.log, self.threads.append, **more)
+        return Dispatch(self.cameras, self.loader, lambda: self.params, self.log, **more)
 
     def figures(self, camera: int = 0) -> Snapshot:
         return self.cameras[f"camera{camera}"].stats.snapshot()
@@ -179,7 +178,7 @@ class Simulation(Surroundings):
             assert self.time.now_s < end_s, "frames have no fate"
             self.advance(0.001)
 
-    def _make_inference(self, on_end: Callable[[], None], keep_thread: Callable[[Thread], None]) -> HeldInference:
+    def _make_inference(self, on_end: Callable[[], None]) -> HeldInference:
         self.running.append(HeldInference())
         return self.running[-1]
 

@@ -25,9 +25,10 @@ def loader(**more: Any) -> Any:
         "restarts": 0,
         "last_error": None,
         "error": "",
-        "stages_said": "",
+        "choice": SimpleNamespace(said=""),
+        "quiet_s": 0.0,
     }
-    return SimpleNamespace(**(fields | {"quiet_s": 0.0} | more))
+    return SimpleNamespace(**(fields | more))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_how_a_backend_is(state: dict[str, Any], level: bytes, said: str) -> Non
 def test_no_text_is_long(said: str) -> None:
     made = loader(error=said, last_error=(said, 0.0))
     statuses = Statuses("node", made)
-    for status in (statuses.backend(made, PARAMS), statuses.process("active", [said], ProcessUsage())):
+    for status in (statuses.backend(made, PARAMS), statuses.process("active", said, ProcessUsage())):
         texts = [status.message, *(pair.value for pair in status.values)]
         assert max(map(len, texts)) <= MAX_CHARACTERS
         assert status.message == said or status.message.endswith("...")

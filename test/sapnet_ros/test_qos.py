@@ -16,7 +16,6 @@ from live import NodeProcess, Peer, image, status_values, wait_for
 from sapnet_ros.qos import Losses
 
 CAME, OVERWRITTEN, REPORTED = "came", "overwritten in a queue", "lost and reported"
-ALWAYS = {True: lambda: True, False: lambda: False}
 
 
 @given(st.lists(st.sampled_from([CAME, OVERWRITTEN, REPORTED])), st.integers(0, 1000), st.integers(0, 3))
@@ -26,12 +25,13 @@ def test_what_came_and_what_was_lost_is_what_was_sent(fates: list[str], first: i
     losses, lost, reports = Losses(), 0, [0] * (len(fates) + delay)
     for number, fate in enumerate(fates):
         reports[number + delay] += fate is REPORTED
-        if reports[number]:
-            lost += losses.note_reported(reports[number])
+        losses.reported += reports[number]
         if fate is CAME:
-            lost += losses.note_number(first + number, ALWAYS[True])
-    for late in filter(None, reports[len(fates) :]):
-        lost += losses.note_reported(late)
+            losses.note_number(first + number, lambda: True)
+        lost += losses.take_new()
+    for late in reports[len(fates) :]:
+        losses.reported += late
+        lost += losses.take_new()
     assert fates.count(CAME) + lost == len(fates)
 
 
