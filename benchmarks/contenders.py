@@ -9,7 +9,7 @@ import torch
 
 from sapnet.backends.base import BackendSpec, Frames
 from sapnet.backends.devices import without_tf32
-from sapnet.commands.bench import Ready, Subject
+from sapnet.commands.bench import Ready, Timing
 from sapnet.model import DeployNet
 from sapnet.model.deploy import DTYPES
 
@@ -19,7 +19,7 @@ Infer = Callable[[Frames], Frames]
 @contextmanager
 def plain(noise: Frames, name: str, infer: Infer) -> Iterator[Ready]:
     """A contender: a network as it was published. infer: derains frames, uint8 (B, H, W, 3)."""
-    yield lambda: infer(noise), Subject(name, "", "", "")
+    yield lambda: infer(noise), Timing(name, "", "", "")
 
 
 def eager(deploy: DeployNet, device: str = "cpu", precision: str = "fp32", is_compiled: bool = False) -> Infer:

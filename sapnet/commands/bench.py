@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -62,8 +62,13 @@ _REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What runs. stages: None for other networks. bound_ms: lower bound of a call's time here; None if unknown."""
+class Timing:
+    """A contender and, once it is measured, its times.
+
+    stages: None for other networks. bound_ms: lower bound of a call's time here; None if unknown.
+    p5_ms, p50_ms, p95_ms: of a call with a whole batch. fps: frames per second at p50. ratio: how many times as fast as
+    the first contender, the median over turns. of_bound: the share of bound_ms in p50_ms; None where unknown.
+    """
 
     weights: str
     backend: str
@@ -71,16 +76,6 @@ class Subject:
     device: str
     stages: int | None = None
     bound_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Timing(Subject):
-    """The timing of one contender.
-
-    p5_ms, p50_ms, p95_ms: of a call with a whole batch. fps: frames per second at p50. ratio: how many times as fast as
-    the first contender, the median over turns. of_bound: the share of bound_ms in p50_ms; None where unknown.
-    """
-
     p5_ms: float = 0.0
     p50_ms: float = 0.0
     p95_ms: float = 0.0
@@ -89,8 +84,8 @@ class Timing(Subject):
     of_bound: float | None = None
 
 
-# What runs a contender once, and what it is.
-Ready = tuple[Callable[[], object], Subject]
+# What runs a contender once, and what it is, without its times.
+Ready = tuple[Callable[[], object], Timing]
 # Makes something ready for uint8 (B, H, W, 3) noise. Raises SapnetError.
 Contender = Callable[[Frames], AbstractContextManager[Ready]]
 
@@ -102,7 +97,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add("--shape", type=parse_shape, default=(240, 320), metavar="HxW", help="height x width (default: 240x320)")
     add("--batch", type=parse_positive, default=1, metavar="N", help="frames per call (default: %(default)s)")
     add("--frames", type=parse_positive, default=20, metavar="N", help="calls timed of each (default: %(default)s)")
-    onnx = "other models to time, on OpenVINO and onnxruntime"
+    onnx = "other models to time, on OpenVINO"
     add("--onnx", nargs="+", type=Path, default=[], metavar="MODEL", help=onnx)
     add("--layout", choices=("nchw", "nhwc"), default="nchw", help="image layout of --onnx (default: %(default)s)")
     add("--json", action="store_true", help="print the figures as JSON")
@@ -127,10 +122,7 @@ def run(args: argparse.Namespace) -> int:
         partial(network, weights=weights, backend=backend, precision=precision or args.precision, **options)
         for weights, (backend, precision) in product(args.weights, args.backend)
     ]
-    contenders += [
-        partial(onnx_model, path=path, runtime=runtime, layout=args.layout, precision=args.precision)
-        for path, runtime in product(args.onnx, ("openvino", "onnxruntime"))
-    ]
+    contenders += [partial(onnx_model, path=path, layout=args.layout, precision=args.precision) for path in args.onnx]
     height, width = args.shape
     with progress_bar() as progress:
         task = progress.add_task("measuring", total=len(contenders) * (1 + args.frames))
@@ -210,16 +202,16 @@ def measure(
     percentiles = np.percentile(seconds * 1000.0, (5, 50, 95), axis=0).T.tolist()
     ratios = np.median(seconds[:, :1] / seconds, axis=0).tolist()
     return [
-        Timing(
-            **vars(subject),
+        replace(
+            timing,
             p5_ms=round(p5, 3),
             p50_ms=round(p50, 3),
             p95_ms=round(p95, 3),
             fps=round(batch * 1000.0 / p50, 2),
             ratio=round(ratio, 3),
-            of_bound=None if subject.bound_ms is None else round(subject.bound_ms / p50, 3),
+            of_bound=None if timing.bound_ms is None else round(timing.bound_ms / p50, 3),
         )
-        for (_, subject), (p5, p50, p95), ratio in zip(ready, percentiles, ratios, strict=True)
+        for (_, timing), (p5, p50, p95), ratio in zip(ready, percentiles, ratios, strict=True)
     ]
 
 
@@ -232,57 +224,34 @@ def network(noise: Frames, weights: str, backend: str, **options: Any) -> Iterat
         derainer.prepare(height, width, batch)
         what = derainer.weights, derainer.backend_name, derainer.precision, derainer.device, derainer.stages
         bound_ms = None if backend == "fake" else _bound_ms(derainer, batch, height, width)
-        yield lambda: derainer(frames), Subject(*what, bound_ms)
+        yield lambda: derainer(frames), Timing(*what, bound_ms)
 
 
 @contextmanager
-def onnx_model(
-    noise: Frames, path: Path, runtime: str, layout: str = "nchw", precision: str = "auto"
-) -> Iterator[Ready]:
-    """A contender: any ONNX model of one image input, as OpenVINO or onnxruntime runs it on the CPU.
+def onnx_model(noise: Frames, path: Path, layout: str = "nchw", precision: str = "auto") -> Iterator[Ready]:
+    """A contender: any ONNX model of one image input, as OpenVINO runs it on the CPU.
 
-    A floating-point input gets values in [0, 1]. precision: as of backend ``openvino``; onnxruntime runs the model as
-    it is.
+    A floating-point input gets values in [0, 1]. precision: as of backend ``openvino``.
     """
+    try:
+        from sapnet.backends import openvino
+    except ImportError as err:
+        raise BackendError("OpenVINO, which runs ONNX models, is not installed: pip install openvino") from err
+    precision = openvino.choose_precision(BackendSpec(device="cpu", precision=precision))
     pixels = np.ascontiguousarray(noise.transpose(0, 3, 1, 2) if layout == "nchw" else noise)
     try:
-        load = {"openvino": _load_openvino, "onnxruntime": _load_onnxruntime}[runtime]
-        call, precision = load(path, pixels, precision)
-        call()
-    except ImportError as err:
-        raise BackendError(f"{runtime} is not installed: pip install {runtime}") from err
+        model = openvino.core().read_model(path)
+        (image,) = model.inputs
+        model.reshape(list(pixels.shape))
+        data = pixels / np.float32(255) if image.get_element_type().is_real() else pixels
+        request = openvino.compile_model(model, precision).create_infer_request()
+        request.infer([data], share_inputs=True)
     except (RuntimeError, ValueError) as err:
         raise BackendError(
-            f"{path}: {runtime} cannot run it on {layout} {pixels.shape}: {first_line(err)}; "
+            f"{path}: OpenVINO cannot run it on {layout} {pixels.shape}: {first_line(err)}; "
             "give the --shape and --layout that the model was exported for"
         ) from err
-    yield call, Subject(str(path), runtime, precision, processor_name())
-
-
-def _load_openvino(path: Path, pixels: Frames, precision: str) -> tuple[Callable[[], object], str]:
-    from sapnet.backends import openvino
-
-    precision = openvino.choose_precision(BackendSpec(device="cpu", precision=precision))
-    model = openvino.core().read_model(path)
-    (image,) = model.inputs
-    model.reshape(list(pixels.shape))
-    data = pixels / np.float32(255) if image.get_element_type().is_real() else pixels
-    request = openvino.compile_model(model, precision).create_infer_request()
-    return lambda: request.infer([data], share_inputs=True), precision
-
-
-def _load_onnxruntime(path: Path, pixels: Frames, precision: str) -> tuple[Callable[[], object], str]:
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
-    try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        (image,) = session.get_inputs()
-        inputs = {image.name: pixels / np.float32(255) if image.type == "tensor(float)" else pixels}
-        session.run(None, inputs)
-    except (errors.Fail, errors.InvalidArgument, errors.InvalidProtobuf, errors.NoSuchFile) as err:
-        raise RuntimeError(err) from err
-    return lambda: session.run(None, inputs), "fp32"
+    yield lambda: request.infer([data], share_inputs=True), Timing(str(path), "openvino", precision, processor_name())
 
 
 @dataclass(frozen=True)
