@@ -12,8 +12,8 @@ from unittest.mock import patch
 from ctrl_c import heed_ctrl_c
 
 from sapnet.bags import derain as bags
+from sapnet.bags.cameras import BagOptions
 from sapnet.bags.derain import derain_bag
-from sapnet.bags.options import BagOptions
 from sapnet.cli import main
 from sapnet.derainer import Derainer
 

@@ -1,4 +1,4 @@
-"""Finds the cameras of a recording; names their output topics, and makes the messages that are written to them."""
+"""The cameras of a recording, what to make of them, and the topics and messages of their outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sapnet.bags.options import BagOptions
 from sapnet.bags.recording import CDR, Message, Recording, Topic
 from sapnet.bags.types import (
     CAMERA_INFO,
@@ -22,6 +21,7 @@ from sapnet.bags.types import (
     encode_info,
 )
 from sapnet.errors import BagError, ImageFormatError
+from sapnet.images.codecs import JPEG_QUALITY
 from sapnet.images.messages import output_encoding
 from sapnet.images.topics import COMPARISON, DERAINED, DERAINED_INFO, STREAK_MASK
 
@@ -32,9 +32,36 @@ if TYPE_CHECKING:
 _LOOKED_AT = 20
 _GRAY = ("mono", "8UC1", "8SC1", "16UC1", "16SC1", "32FC1", "32SC1", "64FC1")
 
+STORAGES = ("mcap", "sqlite3")
+CODECS = ("jpeg", "png")
+
 _OUTPUTS = tuple(
     f"/{output.name}{transport}" for output in (DERAINED, STREAK_MASK, COMPARISON) for transport in ("", "/compressed")
 )
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """How to derain a recording.
+
+    topics: image topics to derain; empty for every color camera. replace: write derained frames under the source's
+    topic. only_derained: write derained topics only. compressed: ``jpeg`` or ``png``; empty to keep the source's
+    format. quality: of JPEG, 1 to 100. stride: derain every Nth frame of a camera.
+    start_s, duration_s: seconds from the recording's start; a duration of 0 reaches to the end. What latched topics
+    published before the start is written at the start. storage: ``mcap`` or ``sqlite3``; empty for the source's, or
+    mcap for ROS 1. batch: frames per batch.
+    """
+
+    topics: tuple[str, ...] = ()
+    replace: bool = False
+    only_derained: bool = False
+    compressed: str = ""
+    quality: int = JPEG_QUALITY
+    stride: int = 1
+    start_s: float = 0.0
+    duration_s: float = 0.0
+    storage: str = ""
+    batch: int = 1
 
 
 @dataclass(frozen=True, eq=False)

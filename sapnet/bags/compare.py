@@ -16,12 +16,11 @@ import cv2
 import numpy as np
 from mcap.records import Attachment
 
-from sapnet.bags.definitions import definition_of, digest_of
 from sapnet.bags.matching import Entry, pair_up
 from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import CDR, QOS_KEY, Message, Recording, Topic
-from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode, deserialize
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode, definition_of, deserialize, digest_of
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.messages import image_size
 

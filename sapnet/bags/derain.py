@@ -11,14 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sapnet.bags.cameras import Item, Outputs, contents, find_cameras
+from sapnet.bags.cameras import BagOptions, Item, Outputs, contents, find_cameras
 from sapnet.bags.journal import Job, Part, require_same, workplace
 from sapnet.bags.mcap import ROSBAG2_RECORD
-from sapnet.bags.metadata import METADATA
 from sapnet.bags.open import open_recording
-from sapnet.bags.options import BagOptions
 from sapnet.bags.pipeline import derained_items, expected_messages
-from sapnet.bags.recording import CDR, FIRST_NS, InputError, Recording, Topic, reading
+from sapnet.bags.recording import CDR, FIRST_NS, METADATA, InputError, Recording, Topic, reading
 from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
-from sapnet.bags.definitions import digest_of, stamp_of
 from sapnet.bags.recording import Message, Recording, Topic
+from sapnet.bags.types import digest_of, stamp_of
 
 # Messages that wait for the other recording may take so many bytes per topic and side, but at least so many may wait.
 MAX_WAITING_BYTES = 32 * 2**20

@@ -29,8 +29,8 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.summary import Summary
 from zstandard import ZstdError
 
-from sapnet.bags.metadata import parse_qos
 from sapnet.bags.recording import QOS_KEY, Findings, Message, Records, Schema, Topic
+from sapnet.bags.types import parse_qos
 from sapnet.errors import BagError, first_line
 
 # The metadata record in which rosbag2 repeats metadata.yaml.

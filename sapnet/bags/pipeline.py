@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 
-from sapnet.bags.cameras import Camera, Item
-from sapnet.bags.options import BagOptions
+from sapnet.bags.cameras import BagOptions, Camera, Item
 from sapnet.bags.recording import Message, Recording, Topic
 from sapnet.bags.types import decode
 from sapnet.derainer import Derainer

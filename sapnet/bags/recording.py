@@ -14,6 +14,8 @@ from rosbags.interfaces import Qos
 from sapnet.errors import BagError
 
 CDR = "cdr"
+METADATA = "metadata.yaml"
+METADATA_ROOT = "rosbag2_bagfile_information"
 # In the metadata of an mcap channel, and in metadata.yaml.
 QOS_KEY = "offered_qos_profiles"
 
@@ -74,21 +76,17 @@ class Message(NamedTuple):
 
 @dataclass
 class Findings:
-    """What was wrong with a recording, one sentence each. missing: those notes that mean lost messages."""
+    """What was wrong with a recording. are_losses: whether messages are lost by it, for each problem, a sentence."""
 
-    notes: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    are_losses: dict[str, bool] = field(default_factory=dict)
 
     def note(self, what: str) -> None:
-        """Note something without loss, once however often it is found."""
-        if what not in self.notes:
-            self.notes.append(what)
+        """Note a problem without loss, once however often it is found."""
+        self.are_losses.setdefault(what, False)
 
     def lose(self, what: str) -> None:
         """Note a loss."""
-        self.note(what)
-        if what not in self.missing:
-            self.missing.append(what)
+        self.are_losses[what] = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +114,12 @@ class Recording:
     @property
     def notes(self) -> list[str]:
         """What was wrong with it so far, one sentence each."""
-        return self.findings.notes
+        return list(self.findings.are_losses)
 
     @property
     def missing(self) -> list[str]:
         """Which parts could not be read so far, one sentence each."""
-        return self.findings.missing
+        return [what for what, is_loss in self.findings.are_losses.items() if is_loss]
 
     @property
     def count(self) -> int:

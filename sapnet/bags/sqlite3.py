@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sapnet.bags.metadata import parse_qos
 from sapnet.bags.recording import Findings, Message, Schema, Topic
+from sapnet.bags.types import parse_qos
 from sapnet.errors import BagError, first_line
 
 # What a killed writer leaves beside the database: changes to apply, or to roll back.
@@ -21,7 +20,7 @@ _STORAGE_ERRORS = ("disk I/O error", "database or disk is full", "unable to open
 
 
 class Sqlite3File:
-    """A database of a recording. topics: those in it. find: returns where to read it.
+    """A database of a recording. topics: those in it. find: returns where to read it: a copy, if it has logs.
 
     span_ns: log times of its first message and of the last, plus one; equal if there are none.
     Raises BagError if nothing can be read, OSError.
@@ -64,7 +63,9 @@ class Sqlite3File:
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """Read without a trace: no lock, no file beside it. Raises OSError if the storage fails."""
-        uri = f"{self._find().absolute().as_uri()}?mode=ro&immutable=1"
+        path = self._find().absolute()
+        # With logs it is a copy of ours, to which SQLite applies them.
+        uri = f"{path.as_uri()}?{'mode=rw' if logs_of(path) else 'mode=ro&immutable=1'}"
         try:
             with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as database:
                 yield database
@@ -78,20 +79,6 @@ def logs_of(path: Path) -> list[Path]:
     """The logs beside a database that was not closed."""
     logs = [path.with_name(path.name + end) for end in _LOGS]
     return [log for log in logs if log.is_file() and log.stat().st_size > 0]
-
-
-def merged(path: Path, logs: list[Path], folder: Path) -> Path:
-    """A copy of a database in an empty folder, with its logs applied. Raises BagError, OSError."""
-    copy = folder / path.name
-    try:
-        for file in (path, *logs):
-            shutil.copyfile(file, folder / file.name)
-        with closing(sqlite3.connect(copy)) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            database.execute("PRAGMA journal_mode=DELETE").fetchall()
-    except sqlite3.DatabaseError as err:
-        raise BagError(f"the database and its log cannot be merged ({err}); {_advice(path.name)}") from err
-    return copy
 
 
 def _advice(name: str) -> str:

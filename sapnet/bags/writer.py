@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ from typing import Any, NamedTuple
 from mcap.records import Attachment, Metadata
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
+from rosbags.rosbag2.metadata import dump_qos_v8
+from ruamel.yaml import YAML
 
 from sapnet.bags.mcap import ROSBAG2_RECORD
-from sapnet.bags.metadata import dump, dump_qos, parse_qos, write_metadata
-from sapnet.bags.recording import CDR, QOS_KEY, Schema, Topic
-from sapnet.bags.types import zstd
+from sapnet.bags.recording import CDR, METADATA, METADATA_ROOT, QOS_KEY, Schema, Topic
+from sapnet.bags.types import parse_qos, zstd
+from sapnet.files import sync
 
 # Read by ROS 2 from Humble on: version 9 writes profiles as a list, which Humble does not accept.
 VERSION = 8
@@ -117,7 +120,7 @@ class BagWriter:
         assert self._storage is not None
         name = f"{self._file.name}.zstd" if self._compression == "file" else self._file.name
         written = Written(name, *(self._span or (0, 0)), self._counts)
-        self._storage.close(dump(self._metadata([written])))
+        self._storage.close(_dump(self._metadata([written])))
         self._storage = None
         if name != self._file.name:
             with self._file.open("rb") as plain, zstd.open(self._path / name, "wb") as packed:
@@ -134,8 +137,10 @@ class BagWriter:
             self._storage = None
 
     def finish(self) -> None:
-        """Write metadata.yaml. Raises OSError."""
-        write_metadata(self._path, self._metadata(self.files))
+        """Write metadata.yaml and sync it to the disk. Raises OSError."""
+        path = self._path / METADATA
+        path.write_text(_dump({METADATA_ROOT: self._metadata(self.files)}), encoding="utf-8")
+        sync(path)
 
     def __enter__(self) -> BagWriter:
         self._path.mkdir(parents=True)
@@ -167,7 +172,7 @@ class BagWriter:
                         "name": topic.name,
                         "type": topic.type,
                         "serialization_format": topic.encoding,
-                        "offered_qos_profiles": dump_qos(topic.qos),
+                        "offered_qos_profiles": dump_qos_v8([*topic.qos]),
                         "type_description_hash": topic.digest,
                     },
                     "message_count": count,
@@ -180,6 +185,15 @@ class BagWriter:
             "custom_data": self._custom or None,
             "ros_distro": "rosbags",
         }
+
+
+def _dump(values: Any) -> str:
+    """Values as YAML, without a line break at the end."""
+    yaml, text = YAML(typ="safe"), StringIO()
+    yaml.default_flow_style = False
+    yaml.representer.ignore_aliases = lambda *_: True
+    yaml.dump(values, text)
+    return text.getvalue().strip()
 
 
 def _extent(files: Sequence[Written]) -> dict[str, Any]:
@@ -208,7 +222,7 @@ class _Mcap:
         metadata = {QOS_KEY: "", "topic_type_hash": topic.digest} if topic.metadata is None else dict(topic.metadata)
         # Corrected in metadata.yaml, merged from several publishers, or not from mcap: both places must agree.
         if topic.encoding == CDR and parse_qos(metadata.get(QOS_KEY)) != topic.qos:
-            metadata[QOS_KEY] = dump_qos(topic.qos)
+            metadata[QOS_KEY] = dump_qos_v8([*topic.qos])
         return self._writer.register_channel(topic.name, topic.encoding, self._schemas[key], metadata)
 
     def add_record(self, record: Attachment | Metadata) -> None:
@@ -243,7 +257,7 @@ class _Sqlite3:
             definition = topic.schema.data.decode(errors="replace")
             values = topic.type, topic.schema.encoding, definition, topic.digest
             self._database.execute("INSERT INTO message_definitions VALUES (NULL, ?, ?, ?, ?)", values)
-        row = topic.name, topic.type, topic.encoding, dump_qos(topic.qos), topic.digest
+        row = topic.name, topic.type, topic.encoding, dump_qos_v8([*topic.qos]), topic.digest
         return self._database.execute("INSERT INTO topics VALUES (NULL, ?, ?, ?, ?, ?)", row).lastrowid or 0
 
     def write(self, number: int, time_ns: int, data: bytes, publish_ns: int, sequence: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sapnet.bags.options import CODECS, STORAGES, BagOptions
+from sapnet.bags.cameras import CODECS, STORAGES, BagOptions
 from sapnet.commands.common import (
     EXIT_PARTIAL,
     add_command,

@@ -11,8 +11,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from sapnet.bags.derain import REPORT
-from sapnet.bags.metadata import METADATA
 from sapnet.bags.open import is_recording_file
+from sapnet.bags.recording import METADATA
 from sapnet.errors import SapnetError
 
 PARTIAL_SUFFIX = ".partial"

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from rich.progress import Progress as ProgressBar
 
 import sapnet
-from sapnet.bags.options import BagOptions
+from sapnet.bags.cameras import BagOptions
 from sapnet.errors import BagError, SapnetError, describe, first_line
 from sapnet.files import append_line, read_json, write_json
 from sapnet.fleet.ledger import FAILED, KEPT, PARTIAL, FleetReport, Row, read_ledger, utc_now

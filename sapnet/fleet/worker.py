@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sapnet
+from sapnet.bags.cameras import BagOptions
 from sapnet.bags.derain import derain_bag
-from sapnet.bags.options import BagOptions
 from sapnet.errors import BackendError, SapnetError
 from sapnet.fleet.ledger import DONE, PARTIAL, Row, utc_now
 from sapnet.fleet.plan import Bag

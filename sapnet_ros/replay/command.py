@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sapnet.bags import open_recording
-from sapnet.bags.metadata import METADATA
+from sapnet.bags.recording import METADATA
 from sapnet.commands.common import NETWORK, add_command, add_network_arguments, counting_bar
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments

@@ -32,8 +32,8 @@ from bag_builders import (
     write_bag,
 )
 from sapnet.bags import Recording, Topic, open_recording
+from sapnet.bags.cameras import BagOptions
 from sapnet.bags.derain import derain_bag
-from sapnet.bags.options import BagOptions
 from sapnet.bags.report import BagReport
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer

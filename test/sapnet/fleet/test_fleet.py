@@ -25,8 +25,8 @@ from waiting import eventually
 from bag_builders import FRAME_NS, START_NS, image, smooth_frames, split_bag, text, write_bag
 from sapnet import Derainer
 from sapnet.bags import open_recording
+from sapnet.bags.cameras import BagOptions
 from sapnet.bags.derain import derain_bag
-from sapnet.bags.options import BagOptions
 from sapnet.cli import main
 from sapnet.errors import SapnetError
 from sapnet.fleet import FleetOptions, FleetReport, derain_fleet, plan_bags
