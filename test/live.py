@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,12 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r require
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
     """The first true value of ``condition``; fails with ``what`` was waited for."""
-    end = time.monotonic() + timeout_s
+    end, pause_s = time.monotonic() + timeout_s, 0.001
     while time.monotonic() < end:
         if value := condition():
             return value
-        time.sleep(0.01)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, 0.02)
     pytest.fail(f"waited {timeout_s:g} s for {what}")
 
 
@@ -209,14 +211,12 @@ class Peer:
         client = self._clients[name]
         assert client.wait_for_service(TIMEOUT_S), f"no service {name}"
         # The graph still shows services of nodes that have just ended, to which a request is lost: send it again.
-        futures = [client.call_async(request)]
-        end = time.monotonic() + TIMEOUT_S
-        while not (done := [future for future in futures if future.done()]):
-            assert time.monotonic() < end, f"waited {TIMEOUT_S:g} s for an answer of {name}"
-            time.sleep(0.01)
-            if time.monotonic() > end - TIMEOUT_S + RESEND_S * len(futures):
-                futures.append(client.call_async(request))
-        return done[0].result()
+        answers: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(int(TIMEOUT_S / RESEND_S)):
+            client.call_async(request).add_done_callback(answers.put)
+            with contextlib.suppress(Empty):
+                return answers.get(timeout=RESEND_S).result()
+        pytest.fail(f"waited {TIMEOUT_S:g} s for an answer of {name}")
 
     def _spin(self) -> None:
         while self._running:

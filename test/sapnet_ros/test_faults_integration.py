@@ -66,23 +66,24 @@ def test_a_backend_that_is_broken(rig: Rig, mode: str, error: str, on_failure: s
 
 def test_a_backend_that_hangs_once_derains_again(tmp_path: Path) -> None:
     with running(tmp_path / "node.log") as rig:  # for it hangs once in a process
-        rig.configure(fake__mode="hang_once", hang_timeout_s=2)
+        rig.configure(fake__mode="hang_once", hang_timeout_s=1)
         with rig.streaming(20):
             wait_for(lambda: int(rig.status("camera")["derained"]) > 10, "derained frames")
         fates = rig.one()
         assert failures(fates, "passthrough") > 0
         assert max(fates.latencies_ms) < 5000
-        assert "hangs: no result after 2 s" in fates.values["last_error"] + str(rig.status("backend")["last_error"])
-        assert rig.status("backend")["restarts"] == "1"
+        backend = rig.status("backend")
+        assert "hangs: no result after 1 s" in fates.values["last_error"] + str(backend["last_error"])
+        assert backend["restarts"] == "1"
         first = fates.kinds.index("derained")
         assert "failure" in fates.kinds[:first]
         assert "failure" not in fates.kinds[first:]
 
 
-@pytest.mark.parametrize("on_failure", POLICIES)
-def test_a_backend_slower_than_the_deadline(rig: Rig, on_failure: str) -> None:
+@pytest.mark.parametrize(("on_failure", "latency_ms"), [("passthrough", 3000), ("drop", 1000)])
+def test_a_backend_slower_than_the_deadline(rig: Rig, on_failure: str, latency_ms: int) -> None:
     rig.configure(
-        fake__latency_ms=3000, deadline_ms=400, on_failure=on_failure, diagnostics__missed_in_row=8, **PATIENT
+        fake__latency_ms=latency_ms, deadline_ms=400, on_failure=on_failure, diagnostics__missed_in_row=8, **PATIENT
     )
     rig.stream({"": 2}, 5.0)
     fates = rig.one()
@@ -365,7 +366,7 @@ def test_subscribers_that_never_read_stall_nothing(rig: Rig) -> None:
         wait_for(lambda: rig.status("backend")["build_progress"] == "", "the size to be ready")
         frozen.send_signal(signal.SIGSTOP)
         outputs = rig.feeds[""].outputs.values()
-        for number in range(1, 101):
+        for number in range(1, 61):  # of 1.2 MB each, which fills the node's segment
             rig.send(size=size)
             wait_for(lambda n=number: all(len(messages) > n for messages in outputs), f"frame {number}")
         fates = rig.one()
@@ -376,7 +377,7 @@ def test_subscribers_that_never_read_stall_nothing(rig: Rig) -> None:
         rclpy.shutdown(context=context)
     assert fates.out == fates.sent
     latencies_ms = sorted(fates.latencies_ms)
-    assert latencies_ms[25] < 100, "a writer that waits for a reader takes about that long for every frame"
+    assert latencies_ms[15] < 100, "a writer that waits for a reader takes about that long for every frame"
     assert latencies_ms[-1] < 5000
 
 

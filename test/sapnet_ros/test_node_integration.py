@@ -87,12 +87,6 @@ def test_an_impossible_transition_does_not_kill_it_and_a_signal_ends_it_with_cod
     assert node.stop(signal.SIGINT) == 0
 
 
-def test_a_signal_ends_an_active_node_with_code_0(peer: Peer, start_process: Start) -> None:
-    node = start_process()
-    wait_for(lambda: state(peer) == "active", "the node to be active")
-    assert node.stop(signal.SIGTERM) == 0
-
-
 def test_an_error_that_nobody_expects_ends_it_with_code_1(tmp_path: Path) -> None:
     program = "import sys; from sapnet_ros import derain_node, dispatch; dispatch.Dispatch.step = lambda self: 1 / 0;"
     command = [sys.executable, "-c", f"{program} sys.exit(derain_node.main())"]

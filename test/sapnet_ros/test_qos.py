@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from live import NodeProcess, Peer, image, status_values, wait_for
+from live import LocalNode, Peer, image, status_values, wait_for
 from sapnet_ros.qos import Losses
 
 CAME, OVERWRITTEN, REPORTED = "came", "overwritten in a queue", "lost and reported"
@@ -36,9 +36,9 @@ def test_what_came_and_what_was_lost_is_what_was_sent(fates: list[str], first: i
 
 
 def test_frames_overwritten_in_the_nodes_own_queue_are_counted(
-    peer: Peer, start_process: Callable[..., NodeProcess]
+    peer: Peer, start_node: Callable[..., LocalNode]
 ) -> None:
-    start_process("-p", "qos_overrides./image.subscription.depth:=1", warmup_sizes="[48x64]")
+    start_node("-p", "qos_overrides./image.subscription.depth:=1", warmup_sizes="[48x64]")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera: Any = peer.node.create_publisher(Image, "/image", QoSProfile(depth=1000))
     wait_for(lambda: camera.get_subscription_count() == 1, "the node's subscription")

@@ -14,17 +14,20 @@ from live import ROOT
 
 pytestmark = pytest.mark.once
 
-MINUTES = 0.3
+# The last two loads, one of either kind, for three seconds each.
+PROGRAM = "import soak; soak.LOADS = soak.LOADS[1:]; soak.main()"
 
 
 def test_four_cameras_are_carried_whole_and_accounted_for(tmp_path: Path) -> None:
     picture = tmp_path / "soak.png"
-    command = [sys.executable, "benchmarks/soak.py", "--minutes", str(MINUTES), "--picture", str(picture)]
+    command = [sys.executable, "-c", PROGRAM, "--minutes", "0.1", "--picture", str(picture)]
     # In the domain of these tests, which the benchmark would choose anew.
-    result = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=240, check=False)
+    result = subprocess.run(
+        command, cwd=ROOT / "benchmarks", env=os.environ, capture_output=True, text=True, timeout=240, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     rows = re.findall(r"^\| 4 x .*$", result.stdout, re.MULTILINE)
-    assert len(rows) == 3
+    assert len(rows) == 2
     assert picture.stat().st_size > 0
 
 
