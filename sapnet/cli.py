@@ -9,12 +9,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module, metadata
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import sapnet
 from sapnet.commands.common import add_verbose
@@ -37,18 +37,6 @@ examples:
   sapnet info
   sapnet derain --help
 """
-
-
-class Command(Protocol):
-    """What a module of ``sapnet.commands``, or what an entry point of that group names, must have."""
-
-    def add_parser(self, subparsers: Subparsers) -> argparse.ArgumentParser:
-        """Describe the arguments, under the command's own name."""
-        ...
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Do the work and return the exit status. Raises SapnetError."""
-        ...
 
 
 class _Unavailable:
@@ -116,7 +104,7 @@ def _dispatch(argv: list[str]) -> int:
     # The one that is named is loaded alone: the others' imports would only take time.
     named = next((word for word in argv if not word.startswith("-")), "")
     names = [named] if named in loaders else list(loaders)
-    commands: dict[str, Command] = {name: loaders[name]() for name in names}
+    commands = {name: loaders[name]() for name in names}
     parser = _parser(commands)
     if not argv:
         parser.print_help(sys.stderr)
@@ -126,11 +114,15 @@ def _dispatch(argv: list[str]) -> int:
     except SystemExit as stop:  # how argparse ends --help and wrong usage
         return int(stop.code or 0)
     with _logging(logging.INFO if args.verbose else logging.WARNING):
-        return commands[args.command].run(args)
+        status: int = commands[args.command].run(args)
+        return status
 
 
 def _loaders() -> dict[str, Callable[[], Any]]:
-    """For each command's name, what imports it: this package's own, then those of entry points."""
+    """For each command's name, what imports it: this package's own, then those of entry points.
+
+    ``sapnet.commands`` says what a command must have.
+    """
     loaders: dict[str, Callable[[], Any]] = {
         name: partial(import_module, f"sapnet.commands.{name}") for name in COMMANDS
     }
@@ -139,15 +131,14 @@ def _loaders() -> dict[str, Callable[[], Any]]:
     return loaders
 
 
-def _load_entry(entry: metadata.EntryPoint) -> Command:
+def _load_entry(entry: metadata.EntryPoint) -> Any:
     try:
-        command: Command = entry.load()
+        return entry.load()
     except ImportError as err:
         return _Unavailable(entry.name, f"{err}; {ROS_INSTALL}")
-    return command
 
 
-def _parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
+def _parser(commands: Mapping[str, Any]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="sapnet",
         description="Takes rain out of camera images.",

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sapnet.backends.base import Backend, BackendSpec, BuildStatus
+from sapnet.backends.base import Backend, BackendSpec, BuildStatus, import_installed
 from sapnet.backends.sized import SizedBackend
 from sapnet.backends.standby import Standby
 from sapnet.errors import BackendError, EngineCacheError, SapnetError
@@ -64,11 +63,7 @@ def _why_not(name: str) -> str:
 def _create(name: str, spec: BackendSpec) -> SizedBackend[Any]:
     path, install = _CLASSES[name]
     module_name, _, class_name = path.rpartition(".")
-    try:
-        module = import_module(f"{__name__}.{module_name}")
-    # A broken installation raises OSError from its shared objects.
-    except (ImportError, OSError) as err:
-        raise BackendError(f"backend {name!r} cannot be loaded ({err}); install it: {install}") from err
+    module = import_installed(f"{__name__}.{module_name}", f"backend {name!r}", install)
     backend: SizedBackend[Any] = getattr(module, class_name)(spec)
     return backend
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -139,6 +140,15 @@ class BackendSpec:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def import_installed(module: str, what: str, install: str) -> Any:
+    """Import a module. Raises BackendError with the install line where it, or what it imports, is missing or broken."""
+    try:
+        return import_module(module)
+    # A broken installation raises OSError from its shared objects.
+    except (ImportError, OSError) as err:
+        raise BackendError(f"{what} cannot be loaded ({err}); install it: {install}") from err
 
 
 class Backend(Protocol):

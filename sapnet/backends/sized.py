@@ -54,7 +54,7 @@ class SizedBackend(Backend, Generic[R]):
         return self._ready(batch, height, width) is not None
 
     def prepare(self, batch: int, height: int, width: int) -> None:
-        """Make a runner for such frames, if there is none. Raises BackendError, also if closed meanwhile."""
+        """Make a runner for such frames, if there is none. Raises BackendError."""
         self._get(batch, height, width)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:

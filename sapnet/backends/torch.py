@@ -26,11 +26,11 @@ class TorchBackend(SizedBackend[CudaRunner]):
     def __init__(self, spec: BackendSpec) -> None:
         super().__init__(spec)
         self._device = devices.find_device(spec.device)
-        self.device = (
-            devices.processor_name() if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
-        )
-        self.precision = _default_precision(self._device) if spec.precision == "auto" else spec.precision
-        form = Form.CUDA if self._device.type == "cuda" else Form.CPU
+        is_cpu = self._device.type == "cpu"
+        self.device = devices.processor_name() if is_cpu else torch.cuda.get_device_name(self._device)
+        fastest = "fp16" if not is_cpu else "bf16" if devices.has_bf16() else "fp32"
+        self.precision = fastest if spec.precision == "auto" else spec.precision
+        form = Form.CPU if is_cpu else Form.CUDA
         network = load_deploy_network(spec.weights, spec.stages, form)
         self.stages = network.network.config.stages
         network.network.to(DTYPES[self.precision])
@@ -95,9 +95,3 @@ class TorchBackend(SizedBackend[CudaRunner]):
         if self._network is None:
             raise BackendError("this torch backend is closed; create another")
         return self._network
-
-
-def _default_precision(device: torch.device) -> str:
-    if device.type == "cuda":
-        return "fp16"
-    return "bf16" if devices.has_bf16() else "fp32"

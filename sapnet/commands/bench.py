@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sapnet.backends import BACKENDS, BackendSpec
-from sapnet.backends.base import PRECISIONS, Frames
+from sapnet.backends.base import PRECISIONS, Frames, import_installed
 from sapnet.backends.devices import processor_name
 from sapnet.commands.common import (
     add_command,
@@ -233,10 +233,7 @@ def onnx_model(noise: Frames, path: Path, layout: str = "nchw", precision: str =
 
     A floating-point input gets values in [0, 1]. precision: as of backend ``openvino``.
     """
-    try:
-        from sapnet.backends import openvino
-    except ImportError as err:
-        raise BackendError("OpenVINO, which runs ONNX models, is not installed: pip install openvino") from err
+    openvino = import_installed("sapnet.backends.openvino", "OpenVINO", "pip install openvino")
     precision = openvino.choose_precision(BackendSpec(device="cpu", precision=precision))
     pixels = np.ascontiguousarray(noise.transpose(0, 3, 1, 2) if layout == "nchw" else noise)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from sapnet.commands.common import (
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
-    from sapnet.backends.base import BuildStatus, EngineShape
+    from sapnet.backends.base import BuildStatus, EngineShape, OnBuild
     from sapnet.backends.engines.cache import EngineCache
     from sapnet.commands.common import Subparsers
 
@@ -41,8 +41,6 @@ sapnet compile --shape 720x1280 --batch 4 --precision fp32
 sapnet compile --ahead-of-time --shape 720x1280 --target sm89 -o my.engine
 sapnet compile --list
 """
-
-Tell = Callable[["BuildStatus"], None]
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -95,7 +93,7 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
 
 
 def _build_ahead(
-    args: argparse.Namespace, cache: EngineCache, shapes: list[EngineShape], tell: Tell
+    args: argparse.Namespace, cache: EngineCache, shapes: list[EngineShape], tell: OnBuild
 ) -> Iterator[dict[str, Any]]:
     from sapnet.backends.base import BuildWatch
     from sapnet.backends.engines.build import build
@@ -113,7 +111,7 @@ def _build_ahead(
         yield {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about}
 
 
-def _build_here(args: argparse.Namespace, shapes: list[EngineShape], tell: Tell) -> Iterator[dict[str, Any]]:
+def _build_here(args: argparse.Namespace, shapes: list[EngineShape], tell: OnBuild) -> Iterator[dict[str, Any]]:
     with derainer_from(args, max_shapes=len(shapes), cache_dir=args.cache_dir, on_build=tell) as derainer:
         for shape in shapes:
             began = time.monotonic()
@@ -123,7 +121,7 @@ def _build_here(args: argparse.Namespace, shapes: list[EngineShape], tell: Tell)
 
 
 @contextmanager
-def _telling(as_json: bool) -> Iterator[Tell]:
+def _telling(as_json: bool) -> Iterator[OnBuild]:
     """Yield a callback that shows progress: as JSON, as a bar on a terminal, else as a line every few seconds."""
     with progress_bar() as bar:
         task = bar.add_task("", total=1.0)

@@ -72,7 +72,8 @@ def load_weights(weights: str | Path) -> SAPNet:
     Raises CheckpointError, which names the file and the first tensors that are wrong.
     """
     path = find_weights(weights)
-    state, config = _read_state(path), _read_config(path)
+    state, metadata = _read(path)
+    config = _config_in(metadata, path)
     refusals = []
     for choice in [config] if config else PRESETS.values():
         # Made without memory and without drawing random numbers: every tensor comes from the file.
@@ -111,14 +112,7 @@ def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str
 
 def read_metadata(weights: str | Path) -> dict[str, str]:
     """Metadata of a preset's or path's weights: ``model_config`` as JSON and the provenance; empty for a .pth."""
-    path = find_weights(weights)
-    if path.suffix != ".safetensors":
-        return {}
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as err:
-        raise _unreadable(path, err) from err
+    return _read(find_weights(weights))[1]
 
 
 def _by_our_names(state: State, network: SAPNet) -> State:
@@ -157,36 +151,35 @@ def find_weights(weights: str | Path) -> Path:
     return path
 
 
-def _read_state(path: Path) -> State:
+def _read(path: Path) -> tuple[State, dict[str, str]]:
+    """Tensors and metadata; a .pth has none of the latter."""
+    metadata: dict[str, str] = {}
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                metadata = file.metadata() or {}
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as err:
-        raise _unreadable(path, err) from err
+        raise CheckpointError(
+            f"{path}: cannot be read as {path.suffix} weights ({first_line(err)}); copy the file again, "
+            "and if it holds more than tensors save its state dict alone"
+        ) from err
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a state dict of named tensors")
     # DataParallel, which the official files were saved from, puts "module." before every name. Copied, as tensors of
     # safetensors are mapped from the file, which somebody may write over while the network runs.
-    return {str(name).removeprefix("module."): tensor.to(torch.float32, copy=True) for name, tensor in content.items()}
+    state = {str(name).removeprefix("module."): tensor.to(torch.float32, copy=True) for name, tensor in content.items()}
+    return state, metadata
 
 
-def _unreadable(path: Path, err: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: cannot be read as {path.suffix} weights ({first_line(err)}); copy the file again, "
-        "and if it holds more than tensors save its state dict alone"
-    )
-
-
-def _read_config(path: Path) -> ModelConfig | None:
+def _config_in(metadata: Mapping[str, str], path: Path) -> ModelConfig | None:
     """The ModelConfig of a file that says it."""
-    text = read_metadata(path).get(CONFIG_KEY)
-    if text is None:
+    if CONFIG_KEY not in metadata:
         return None
     try:
-        return ModelConfig.from_dict(json.loads(text))
+        return ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
     except (ValueError, TypeError) as err:
         raise CheckpointError(
             f"{path}: metadata {CONFIG_KEY!r} is no ModelConfig ({err}); save the weights again"

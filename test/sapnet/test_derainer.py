@@ -43,8 +43,8 @@ class TestCall:
         assert np.abs(together[18].image.astype(int) - tiny([frames[18]])[0].image).max() <= 1
 
     @pytest.mark.parametrize("backend", ["torch", "openvino"])
-    def test_a_network_that_overflows_is_an_error_not_a_black_frame(self, backend, make_frame, tmp_path):
-        network = load_weights("sapnet_fast")
+    def test_a_network_that_overflows_is_an_error_not_a_black_frame(self, backend, make_frame, tiny_weights, tmp_path):
+        network = load_weights(tiny_weights)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.mul_(1e30)

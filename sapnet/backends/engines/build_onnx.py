@@ -12,7 +12,6 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from torch.export import Dim
 
 from sapnet.backends import devices
-from sapnet.backends.base import EngineShape, OnStep
+from sapnet.backends.base import EngineShape, OnStep, import_installed
 from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Key
 from sapnet.errors import BackendError, UnfitEngineError, first_line
@@ -120,11 +119,7 @@ def model_code_version() -> str:
 
 def load_library(name: str) -> Any:
     """The module TENSORRT or RTX. Raises BackendError if it is not installed or broken."""
-    try:
-        library = import_module(name)
-    # A broken installation raises OSError from its shared objects.
-    except (ImportError, OSError) as err:
-        raise BackendError(f"{name} cannot be loaded ({err}); install it: {_INSTALL[name]}") from err
+    library = import_installed(name, name, _INSTALL[name])
     # Once a program has imported torch-tensorrt-rtx, the name of TensorRT stands for TensorRT-RTX.
     if library.__name__ != name:
         raise BackendError(f"got {library.__name__} under the name {name}; pip uninstall torch-tensorrt-rtx")
@@ -240,10 +235,7 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
     precision: ``fp32``, ``bf16`` or ``fp16``, the type of the network's tensors between the casts. Takes some ten
     seconds of Python. Raises BackendError.
     """
-    try:
-        from onnxscript import optimizer
-    except ImportError as err:
-        raise BackendError(f"the network cannot be exported ({err}); install it: pip install onnx onnxscript") from err
+    optimizer = import_installed("onnxscript.optimizer", "the exporter", "pip install onnx onnxscript")
     # It prints advice for the exporter's maintainers.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     network = copy.deepcopy(network).requires_grad_(False)

@@ -171,30 +171,33 @@ class TestAuto:
 
 
 class Runner:
-    """Notes whether it is closed."""
-
-    def __init__(self, *shape):
-        self.shape = EngineShape(*shape)
-        self.closed = False
+    shape = EngineShape(16, 16, 3)
+    closed = False
 
     def close(self):
         self.closed = True
 
 
 class Sized(SizedBackend):
-    """Makes runners for up to three frames at once, each as slow as ``seconds`` says."""
+    """Keeps two runners, each for up to three frames at once, and takes its time to make them."""
 
     name = "sized"
-    seconds = 0.0
 
     def __init__(self):
-        super().__init__(BackendSpec(max_shapes=2, max_batch=3))
+        super().__init__(BackendSpec(max_shapes=2))
         self.made = []
 
     def _make(self, batch, height, width):
-        time.sleep(self.seconds)
-        self.made.append(Runner(height, width, 3))
+        time.sleep(0.1)
+        self.made.append(Runner())
+        self.made[-1].shape = EngineShape(height, width, 3)
         return self.made[-1]
+
+    def prepare_in_threads(self, *widths):
+        threads = [threading.Thread(target=self.prepare, args=(1, 16, width)) for width in widths]
+        for thread in threads:
+            thread.start()
+        return threads
 
 
 class TestSizedBackend:
@@ -211,25 +214,19 @@ class TestSizedBackend:
         assert not sized.forget(16, 16)
         assert sized.made[0].closed
 
+    def test_threads_share_what_one_of_them_makes(self):
+        sized = Sized()
+        for thread in sized.prepare_in_threads(16, 16, 16):
+            thread.join()
+        assert [runner.closed for runner in sized.made] == [False]
+
     def test_closed_it_keeps_nothing(self):
         sized = Sized()
         sized.prepare(1, 16, 16)
-        sized.seconds = 0.2
-        thread = threading.Thread(target=sized.prepare, args=(1, 16, 18))
-        thread.start()
+        (thread,) = sized.prepare_in_threads(18)
         eventually(sized._making.locked)
         sized.close()
         thread.join()
         assert [runner.closed for runner in sized.made] == [True, True]
         with pytest.raises(BackendError, match="closed"):
             sized.is_ready(1, 16, 16)
-
-    def test_threads_share_what_one_of_them_makes(self):
-        sized = Sized()
-        sized.seconds = 0.1
-        threads = [threading.Thread(target=sized.prepare, args=(1, 16, 16)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert [runner.closed for runner in sized.made] == [False]
