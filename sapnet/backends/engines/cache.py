@@ -13,7 +13,7 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,15 +122,15 @@ class EngineCache:
         self._make_folder()
         path = self._path(key)
         lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s, mode=0o600, poll_interval=0.1)
-        with ExitStack() as stack:
-            try:
-                with _using(path):
-                    stack.enter_context(lock)
-            except Timeout as err:
-                raise EngineCacheError(
-                    f"{lock.lock_file} was held for more than {timeout_s:g} s by another process that builds "
-                    f"{path.name}; wait for it, or end it"
-                ) from err
+        try:
+            with _using(path):
+                held = lock.acquire()
+        except Timeout as err:
+            raise EngineCacheError(
+                f"{lock.lock_file} was held for more than {timeout_s:g} s by another process that builds "
+                f"{path.name}; wait for it, or end it"
+            ) from err
+        with held:
             return self.load(key) or self.store(key, *build())
 
     def remove(self, key: Key) -> None:
