@@ -46,7 +46,7 @@ sapnet fleet drives/ -o derained/ --workers 8 --cpus-per-worker 2
 sapnet fleet /nfs/drives -o /nfs/out --address auto --gpus-per-worker 0.5
 sapnet fleet drives/ -o derained/ --json > summary.json
 """
-# Recordings that are named one by one on the terminal; the ledger names all.
+# Failed and partial recordings that are named on the terminal; the ledger names all.
 _MAX_NAMED = 20
 
 
@@ -104,26 +104,26 @@ def _network(args: argparse.Namespace) -> dict[str, str | int]:
 def _summary(report: FleetReport) -> str:
     from sapnet.fleet.ledger import DONE, FAILED, KEPT, PARTIAL
 
-    failed = [f"failed: {row.input}: {row.error}" for row in report.rows if row.state == FAILED]
-    partial = [f"partial: {row.input}: {'; '.join(row.notes)}" for row in report.rows if row.state == PARTIAL]
-    lines = [*_first(failed), *_first(partial)]
-    counts = [f"{report.count(state)} {state}" for state in (DONE, PARTIAL, KEPT, FAILED)]
+    lines = [
+        f"{row.state}: {row.input}: {row.error or '; '.join(row.notes)}"
+        for state in (FAILED, PARTIAL)
+        for row in report.rows
+        if row.state == state
+    ]
+    if more := len(lines[_MAX_NAMED:]):
+        lines[_MAX_NAMED:] = [f"... and {more} more, see ledger.jsonl"]
+    counts = ", ".join(f"{report.count(state)} {state}" for state in (DONE, PARTIAL, KEPT, FAILED))
     nodes = len({row.node for row in report.rows if row.node})
     workers = counted(report.workers, "worker") + (f" on {nodes} nodes" if nodes > 1 else "")
     speed = report.frames / report.seconds if report.seconds else 0.0
     return "\n".join(
         [
             *lines,
-            f"{counted(len(report.rows), 'recording')}: {', '.join(counts)}",
+            f"{counted(len(report.rows), 'recording')}: {counts}",
             f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s ({speed:.1f} frames/s, {workers}): "
             f"{report.output}",
         ]
     )
-
-
-def _first(lines: list[str]) -> list[str]:
-    more = len(lines) - _MAX_NAMED
-    return [*lines[:_MAX_NAMED], *([f"... and {more} more, see ledger.jsonl"] if more > 0 else [])]
 
 
 def _parse_share(text: str) -> float:

@@ -49,7 +49,7 @@ def plan_bags(inputs: Sequence[str], out: Path) -> list[Bag]:
                 raise SapnetError(f"{given} does not exist; give recordings, folders or a pattern such as 'drives/**'")
             base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
             matches = [Path(match) for match in sorted(glob.iglob(str(path), recursive=True))]
-        if out.resolve() in (base.resolve(), *base.resolve().parents):
+        if base.resolve().is_relative_to(out.resolve()):
             raise SapnetError(f"{base} is inside the output folder {out}; choose another output")
         seen: set[Path] = set()
         for source in (found for match in matches for found in _recordings(match, base, seen)):
@@ -104,11 +104,10 @@ def _is_whole(folder: Path, files: Collection[str]) -> bool:
 
 def _is_input(source: Path, base: Path, out: Path) -> bool:
     """Whether a recording is neither hidden, nor derained, nor part of the output or of an unfinished one."""
-    below, whole = source.relative_to(base).parts, source.resolve()
-    return (
-        not any(part.startswith(".") or part.endswith(PARTIAL_SUFFIX) for part in below)
-        and out not in (whole, *whole.parents)
-        and not (source / REPORT).is_file()
+    return not (
+        any(part.startswith(".") or part.endswith(PARTIAL_SUFFIX) for part in source.relative_to(base).parts)
+        or source.resolve().is_relative_to(out)
+        or (source / REPORT).is_file()
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -14,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -65,15 +65,15 @@ def derain_fleet(
 ) -> FleetReport:
     """Derain recordings that ``plan_bags`` has paired with outputs in ``out``; complete outputs are kept.
 
-    network: arguments of Derainer. ``out`` gets ledger.jsonl, with a Row for each recording as it ends, and
-    summary.json. A recording that fails or loses its worker is retried; after the last attempt the others go on.
-    bar: gets a task that counts bytes of recordings.
+    network: arguments of Derainer that JSON can hold. ``out`` gets ledger.jsonl, with a Row for each recording as it
+    ends, and summary.json. A recording that fails or loses its worker is retried; after the last attempt the others go
+    on. bar: gets a task that counts bytes of recordings.
     Raises SapnetError if nothing can be done: another process uses ``out``, an earlier run had other options, Ray is
     missing, no node has room for a worker, or a node cannot derain at all.
     """
     options, fleet, bar = options or BagOptions(), fleet or FleetOptions(), bar or ProgressBar(disable=True)
     began_s = time.monotonic()
-    with _workplace(out, {"options": asdict(options), "network": _plain(network)}):
+    with _workplace(out, {"options": asdict(options), "network": dict(network)}):
         newest, report, left = read_ledger(out / LEDGER), FleetReport(str(out)), []
         for bag in bags:
             row = newest.get(str(bag.output))
@@ -82,12 +82,10 @@ def derain_fleet(
             else:
                 report.rows.append(replace(row, input=str(bag.source), state=PARTIAL if row.state == PARTIAL else KEPT))
         if left:
-            work = Work(
-                _placed(network, fleet), options, max(1, int(fleet.cpus)), (out / JOB).absolute(), sapnet.__version__
-            )
-            shown = bar.add_task("starting Ray", total=None)
+            work = Work(_placed(network, fleet), options, (out / JOB).absolute(), sapnet.__version__)
+            show = partial(bar.update, bar.add_task("starting Ray", total=None))
             with connected(fleet.address, fleet.workers * fleet.cpus or len(os.sched_getaffinity(0))):
-                _derain(left, work, fleet, report, partial(bar.update, shown))
+                _derain(left, work, fleet, report, show)
         report.rows.sort(key=lambda row: row.input)
         report.seconds = round(time.monotonic() - began_s, 3)
         write_json(out / SUMMARY, report.as_json())
@@ -95,11 +93,7 @@ def derain_fleet(
 
 
 def _derain(
-    bags: Sequence[Bag],
-    work: Work,
-    fleet: FleetOptions,
-    report: FleetReport,
-    show: Callable[..., None],
+    bags: Sequence[Bag], work: Work, fleet: FleetOptions, report: FleetReport, show: Callable[..., None]
 ) -> None:
     """Run the tasks, and add a row to ledger and report as each one ends. show: updates the bar's task."""
     ray: Any = import_module("ray")
@@ -145,8 +139,7 @@ def _derain(
 def connected(address: str, cpus: float) -> Iterator[None]:
     """Connect to the Ray cluster at ``address`` or, if that is empty, start Ray on this machine with so many CPUs.
 
-    A connection that this process already has is used and left open. For the main thread, as it handles SIGTERM.
-    Raises SapnetError.
+    A connection that this process already has is used and left open. Raises SapnetError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -156,36 +149,24 @@ def connected(address: str, cpus: float) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    settings: dict[str, Any] = {"address": address}
+    if not address:
+        settings = {"address": "local", "num_cpus": max(1, math.ceil(cpus)), "include_dashboard": False}
+        settings["object_store_memory"] = _OBJECT_STORE_BYTES
     before = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address:
-            _require_reachable(address)
-            ray.init(address=address, **quiet)
-        else:
-            cores, store = max(1, -int(-cpus // 1)), _OBJECT_STORE_BYTES
-            ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
+        _require_reachable(address)
+        ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as err:  # Ray raises that itself, where the machine is too busy to start it in time
         where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
         raise SapnetError(f"cannot {where}: {first_line(err)}; see docs/fleet.md") from err
-    terminated = False
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = True
-        raise KeyboardInterrupt
-
-    # Ray's handler exits at once, and its calls turn SystemExit into status 1.
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, before)  # Ray's handler exits at once
     try:
         yield
-    except KeyboardInterrupt:
-        if terminated:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
+    except SystemExit:  # from a handler of SIGTERM, whose status Ray's calls turn into 1
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
 
 
 def _require_reachable(address: str) -> None:
@@ -193,16 +174,14 @@ def _require_reachable(address: str) -> None:
     host, separator, port = address.rpartition(":")
     if separator and port.isdecimal():
         socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
-    elif address != "auto":
+    elif address not in ("", "auto"):
         raise ValueError(f"got {address!r}, expected HOST:PORT of the head node, or auto")
 
 
 def _require_room(nodes: Sequence[Mapping[str, Any]], fleet: FleetOptions) -> None:
-    for node in nodes:
-        has = node["Resources"]
-        if node["Alive"] and has.get("CPU", 0) >= fleet.cpus and has.get("GPU", 0) >= fleet.gpus:
-            return
-    raise SapnetError(f"no node has {fleet.cpus:g} CPUs and {fleet.gpus:g} GPUs for a worker; ask for less")
+    free = [node["Resources"] for node in nodes if node["Alive"]]
+    if not any(has.get("CPU", 0) >= fleet.cpus and has.get("GPU", 0) >= fleet.gpus for has in free):
+        raise SapnetError(f"no node has {fleet.cpus:g} CPUs and {fleet.gpus:g} GPUs for a worker; ask for less")
 
 
 def _failed(bag: Bag, err: Exception, tries: int, report: FleetReport) -> Row:
@@ -215,13 +194,13 @@ def _failed(bag: Bag, err: Exception, tries: int, report: FleetReport) -> Row:
 
 
 def _placed(network: Mapping[str, Any], fleet: FleetOptions) -> dict[str, Any]:
-    """Keep workers without a share of a GPU off it: all of a machine would use its first one."""
+    """The network of a worker on its cores, and off the GPU without a share of it: all would use the first one."""
     chosen = network.get("device", "auto") == "auto" and network.get("backend", "auto") in ("auto", "torch")
-    return {**network, "device": "cpu"} if chosen and not fleet.gpus else dict(network)
+    return {**network, "threads": max(1, int(fleet.cpus)), **({"device": "cpu"} if chosen and not fleet.gpus else {})}
 
 
 @contextmanager
-def _workplace(out: Path, job: dict[str, Any]) -> Iterator[None]:
+def _workplace(out: Path, job: dict[str, dict[str, Any]]) -> Iterator[None]:
     """Lock the output folder, and check that it belongs to this job. Raises SapnetError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -234,18 +213,18 @@ def _workplace(out: Path, job: dict[str, Any]) -> Iterator[None]:
         raise BagError(f"{out} cannot be written ({err.strerror or err}); check its permissions and space") from err
 
 
-def _check_job(path: Path, job: dict[str, Any]) -> None:
+def _check_job(path: Path, job: dict[str, dict[str, Any]]) -> None:
     if not path.is_file():
         write_json(path, job)
         return
     before = read_json(path, f"choose another output, or move the file away to continue in {path.parent}")
-    was, now = ({**values.get("options", {}), **values.get("network", {})} for values in (before, job))
-    changed = [f"{key} was {was.get(key)!r}, now {now[key]!r}" for key in now if was.get(key) != now[key]]
+    changed = [
+        f"{key} was {was!r}, now {now!r}"
+        for part, values in job.items()
+        for key, now in values.items()
+        if (was := before.get(part, {}).get(key)) != now
+    ]
     if changed:
         raise SapnetError(
             f"{path.parent} was derained with other options: {', '.join(changed)}; use them, or choose another output"
         )
-
-
-def _plain(network: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in network.items() if isinstance(value, (str, int, float))}

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,6 @@ from sapnet.fleet.plan import Bag
 if TYPE_CHECKING:
     from sapnet.derainer import Derainer
 
-# Network storage may show a new file late.
-_VISIBLE_WITHIN_S = 10.0
 # Before an attempt that is not the first, doubled each time: storage that is away, or a lock that is held, comes back.
 _BACKOFF_S, _MAX_BACKOFF_S = 1.0, 60.0
 
@@ -32,13 +31,12 @@ _BACKOFF_S, _MAX_BACKOFF_S = 1.0, 60.0
 class Work:
     """What all tasks of a fleet share.
 
-    network: arguments of Derainer. threads: CPU threads per worker. marker: a file in the output folder, which every
-    node must see. version: of sapnet on the machine that submits the tasks.
+    network: arguments of Derainer. marker: a file in the output folder, which every node must see. version: of sapnet
+    on the machine that submits the tasks.
     """
 
     network: Mapping[str, Any]
     options: BagOptions
-    threads: int
     marker: Path
     version: str
 
@@ -68,16 +66,15 @@ def derain_recording(bag: Bag, work: Work, attempt: int) -> tuple[Row, str]:
     node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
     if attempt > 1:
         time.sleep(min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** (attempt - 2)))
-    _require_same_version(work, node)
-    _require_visible(work.marker, node)
+    derainer = _load(work, node)
     # What the first attempt left may be why the second one failed. Never replace what this package did not write.
     anew = attempt > 2 and not bag.output.exists()
     bag.output.parent.mkdir(parents=True, exist_ok=True)
-    derainer = _network(work, node)
     try:
         report = derain_bag(derainer, bag.source, bag.output, work.options, resume=not anew, overwrite=anew)
     except BackendError:
-        _close_network()  # a device that has failed may go on failing until it is opened again
+        derainer.close()  # a device that has failed may go on failing until it is opened again
+        _network.cache_clear()
         raise
     row = Row(
         input=str(bag.source),
@@ -97,39 +94,21 @@ def derain_recording(bag: Bag, work: Work, attempt: int) -> tuple[Row, str]:
     return row, f"{node}/{os.getpid()}"
 
 
-# The network of this process by its arguments, kept from one task to the next.
-_loaded: dict[str, Derainer] = {}
-
-
-def _network(work: Work, node: str) -> Derainer:
-    """Return the Derainer for this work. Raises WorkerError."""
-    from sapnet.derainer import Derainer
-
-    arguments = {**work.network, "threads": work.threads}
-    key = json.dumps(arguments, sort_keys=True, default=str)
-    if key not in _loaded:
-        _close_network()
-        try:
-            _loaded[key] = Derainer(**arguments)
-        except SapnetError as err:
-            raise WorkerError(node, str(err)) from err
-    return _loaded[key]
-
-
-def _close_network() -> None:
-    """Free the network; the next task loads it again."""
-    while _loaded:
-        _loaded.popitem()[1].close()
-
-
-def _require_same_version(work: Work, node: str) -> None:
+def _load(work: Work, node: str) -> Derainer:
+    """The network for this work. Raises WorkerError."""
     if work.version != sapnet.__version__:
         raise WorkerError(node, f"it has sapnet {sapnet.__version__}, expected {work.version}; install that there")
+    if not work.marker.is_file():
+        raise WorkerError(node, f"{work.marker} is not visible there; put inputs and output on storage that all share")
+    try:
+        return _network(json.dumps(work.network))
+    except SapnetError as err:
+        raise WorkerError(node, str(err)) from err
 
 
-def _require_visible(marker: Path, node: str) -> None:
-    until_s = time.monotonic() + _VISIBLE_WITHIN_S
-    while not marker.is_file():
-        if time.monotonic() > until_s:
-            raise WorkerError(node, f"{marker} is not visible there; put inputs and output on storage that all share")
-        time.sleep(0.2)
+@lru_cache(maxsize=1)
+def _network(arguments: str) -> Derainer:
+    """The Derainer for these arguments as JSON, kept from one task to the next."""
+    from sapnet.derainer import Derainer
+
+    return Derainer(**json.loads(arguments))
