@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from sapnet.media.formats import DEFAULT_CRF
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
     from sapnet.derainer import Derainer
-    from sapnet.media.derain import Report
+    from sapnet.media.derain import FileReport
 
 _DESCRIPTION = """\
 Derain images and videos.
@@ -110,18 +110,26 @@ def run(args: argparse.Namespace) -> int:
 
     jobs = plan_jobs(args.inputs, args.output, masks=args.masks, overwrite=args.overwrite)
     with derainer_from(args) as derainer, counting_bar() as progress:
-        tiler = Tiler(derainer, args.tile)
-        report = derain_files(tiler, jobs, args.batch, progress, args.quality, args.crf)
+        tiler, started = Tiler(derainer, args.tile), time.monotonic()
+        reports = derain_files(tiler, jobs, args.batch, progress, args.quality, args.crf)
+        seconds = time.monotonic() - started
+    failed = [report for report in reports if report.error]
+    if failed and len(jobs) == 1:
+        raise SapnetError(failed[0].error)
     if args.json:
-        print(json.dumps(_as_json(report, derainer), indent=2))
-    elif report.files:
-        print(_summary(report, derainer, args.output))
-    damaged = [file for file in report.files if file.damage]
-    for file in damaged:
-        print(f"sapnet: warning: {file.input} is derained only in part: {file.damage}", file=sys.stderr)
-    if report.failed:
-        names = ", ".join([*report.failed][:3]) + (", ..." if len(report.failed) > 3 else "")
-        raise SapnetError(f"{len(report.failed)} of {counted(report.asked, 'input')} could not be derained: {names}")
+        print(json.dumps(_as_json(reports, seconds, derainer), indent=2))
+    elif len(failed) < len(jobs):
+        frames = sum(report.frames for report in reports)
+        print(
+            f"derained {counted(len(jobs) - len(failed), 'file')}, {counted(frames, 'frame')} in {seconds:.1f} s "
+            f"({frames / seconds:.1f} frames/s, {derainer.backend_name} {derainer.precision}): {args.output}"
+        )
+    damaged = [report for report in reports if report.damage]
+    for report in damaged:
+        print(f"sapnet: warning: {report.job.source} is derained only in part: {report.damage}", file=sys.stderr)
+    if failed:
+        names = ", ".join(str(report.job.source) for report in failed[:3]) + (", ..." if len(failed) > 3 else "")
+        raise SapnetError(f"{len(failed)} of {counted(len(jobs), 'input')} could not be derained: {names}")
     return EXIT_PARTIAL if damaged else 0
 
 
@@ -133,23 +141,28 @@ def _parse_tile(text: str) -> int:
     return int(text)
 
 
-def _as_json(report: Report, derainer: Derainer) -> dict[str, object]:
+def _as_json(reports: list[FileReport], seconds: float, derainer: Derainer) -> dict[str, object]:
+    frames = sum(report.frames for report in reports)
     return {
-        "files": [asdict(file) for file in report.files],
-        "failed": [{"input": name, "error": error} for name, error in report.failed.items()],
-        "frames": report.frames,
-        "seconds": round(report.seconds, 3),
-        "fps": round(report.fps, 2),
+        "files": [
+            {
+                "input": str(report.job.source),
+                "output": str(report.job.output),
+                "streak_mask": str(report.job.mask) if report.job.mask else None,
+                "frames": report.frames,
+                "rain_score": report.rain_score,
+                "damage": report.damage,
+            }
+            for report in reports
+            if not report.error
+        ],
+        "failed": [{"input": str(report.job.source), "error": report.error} for report in reports if report.error],
+        "frames": frames,
+        "seconds": round(seconds, 3),
+        "fps": round(frames / seconds, 2),
         "weights": derainer.weights,
         "stages": derainer.stages,
         "backend": derainer.backend_name,
         "precision": derainer.precision,
         "device": derainer.device,
     }
-
-
-def _summary(report: Report, derainer: Derainer, output: Path) -> str:
-    return (
-        f"derained {counted(len(report.files), 'file')}, {counted(report.frames, 'frame')} in {report.seconds:.1f} s "
-        f"({report.fps:.1f} frames/s, {derainer.backend_name} {derainer.precision}): {output}"
-    )

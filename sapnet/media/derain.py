@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
@@ -25,124 +24,100 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FileReport:
     """The result for one input.
 
     rain_score: mean over its frames, 0 to 1. damage: what of the input could not be read; empty if all was.
+    error: why it has no output; empty if it has one.
     """
 
-    input: str
-    output: str
-    streak_mask: str | None
-    frames: int
-    rain_score: float
-    damage: str
-
-
-@dataclass
-class Report:
-    """The results for ``asked`` inputs.
-
-    failed: for each input that has no output, why. seconds: reading, deraining and writing, without loading the
-    network.
-    """
-
-    asked: int
-    files: list[FileReport] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def frames(self) -> int:
-        """Frames of all files."""
-        return sum(file.frames for file in self.files)
-
-    @property
-    def fps(self) -> float:
-        """Frames per second."""
-        return self.frames / self.seconds if self.seconds else 0.0
-
-    def add(self, job: Job, scores: Sequence[float], damage: str = "") -> None:
-        """Record a job that is done, with the rain score of each frame."""
-        mask = str(job.mask) if job.mask else None
-        self.files.append(FileReport(str(job.source), str(job.output), mask, len(scores), fmean(scores), damage))
+    job: Job
+    frames: int = 0
+    rain_score: float = 0.0
+    damage: str = ""
+    error: str = ""
 
     @contextmanager
-    def failures(self, job: Job) -> Iterator[None]:
-        """Record what stops this job alone. Raises ImageFormatError where it is the only one."""
+    def errors(self) -> Iterator[None]:
+        """Record what stops this job alone."""
         try:
             yield
-        except (ImageFormatError, OSError) as err:
-            if isinstance(err, OSError):
-                said = f"{job.source} cannot be read ({err.strerror}); check its permissions"
-            else:
-                said = str(err) if str(job.source) in str(err) else f"{job.source}: {err}"
-            if self.asked == 1:
-                raise ImageFormatError(said) from err
-            self.failed[str(job.source)] = said
-            log.warning("skipped: %s", said)
+        except OSError as err:
+            self.error = f"{self.job.source} cannot be read ({err.strerror}); check its permissions"
+        except ImageFormatError as err:
+            self.error = str(err) if str(self.job.source) in str(err) else f"{self.job.source}: {err}"
 
 
-def derain_files(derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progress, quality: int, crf: int) -> Report:
+def derain_files(
+    derain: Tiler, jobs: Sequence[Job], batch: int, progress: Progress, quality: int, crf: int
+) -> list[FileReport]:
     """Do all jobs, pictures first, ``batch`` files or frames in memory at a time.
 
     quality: of JPEG and WebP, 1 to 100. crf: of videos, 0 (best) to 51.
-    An input that cannot be read is recorded, and the others go on. Raises SapnetError where the backend fails
-    or an output cannot be written, ImageFormatError for the only input.
+    An input that cannot be read is reported, and the others go on. Raises SapnetError where the backend fails
+    or an output cannot be written.
     """
-    report = Report(len(jobs))
+    reports: list[FileReport] = []
     task = progress.add_task("files", total=len(jobs))
-    started = time.monotonic()
+
+    def add(done: Sequence[FileReport]) -> None:
+        reports.extend(done)
+        progress.advance(task, len(done))
+        for report in done:
+            if report.error and len(jobs) > 1:
+                log.warning("skipped: %s", report.error)
+
     for some in _batches((job for job in jobs if not job.is_video), batch):
-        _derain_pictures(derain, some, report, quality)
-        progress.advance(task, len(some))
-    for job in (job for job in jobs if job.is_video):
-        with report.failures(job):
-            _derain_video(derain, job, batch, progress, report, crf)
-        progress.advance(task)
-    report.seconds = time.monotonic() - started
-    return report
-
-
-def _derain_pictures(derain: Tiler, jobs: Sequence[Job], report: Report, quality: int) -> None:
-    files: dict[Job, PictureFile] = {}
+        add(_derain_pictures(derain, some, quality))
     for job in jobs:
-        with report.failures(job):
-            file = read_pictures(job.source)
+        if job.is_video:
+            add([_derain_video(derain, job, batch, progress, crf)])
+    return reports
+
+
+def _derain_pictures(derain: Tiler, jobs: Sequence[Job], quality: int) -> list[FileReport]:
+    reports = [FileReport(job) for job in jobs]
+    read: list[tuple[FileReport, PictureFile]] = []
+    for report in reports:
+        with report.errors():
+            file = read_pictures(report.job.source)
             for picture in file.pictures:
                 require_frame(picture.frame)
-            files[job] = file
-    results = iter(derain([picture.frame for file in files.values() for picture in file.pictures]))
-    for job, file in files.items():
-        derained = list(islice(results, len(file.pictures)))
-        pairs = list(zip(file.pictures, derained, strict=True))
-        with report.failures(job):  # where the output's format cannot hold it
+            read.append((report, file))
+    results = iter(derain([picture.frame for _, file in read for picture in file.pictures]))
+    for report, file in read:
+        job, derained = report.job, list(islice(results, len(file.pictures)))
+        with report.errors():  # where the output's format cannot hold it
+            pairs = zip(file.pictures, derained, strict=True)
             pictures = [picture.with_frame(result.image) for picture, result in pairs]
             write_pictures(job.output, PictureFile(pictures, file.info), quality)
             if job.mask:
                 masks = [Picture(result.streak_mask) for result in derained]
                 write_pictures(job.mask, PictureFile(masks, {"duration": file.info.get("duration", 0)}))
-            report.add(job, [result.rain_score for result in derained])
+            report.frames, report.rain_score = len(derained), fmean(result.rain_score for result in derained)
+    return reports
 
 
-def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, report: Report, crf: int) -> None:
-    scores: list[float] = []
-    with ExitStack() as stack:
-        video = stack.enter_context(read_video(job.source))
-        task = progress.add_task(job.source.name, total=video.count)
-        stack.callback(progress.remove_task, task)
-        output = stack.enter_context(write_video(job.output, like=video, crf=crf))
-        mask = stack.enter_context(write_video(job.mask, like=video, lossless=True)) if job.mask else None
-        for frames in _batches(video.frames(output.copy), batch):
-            results = derain([require_frame(frame.pixels) for frame in frames])
-            for frame, derained in zip(frames, results, strict=True):
-                output.write(derained.image, frame.pts, frame.duration)
-                if mask:
-                    mask.write(derained.streak_mask, frame.pts, frame.duration)
-                scores.append(derained.rain_score)
-            progress.advance(task, len(frames))
-    report.add(job, scores, video.damage)
+def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, crf: int) -> FileReport:
+    report, scores = FileReport(job), list[float]()
+    with report.errors():
+        with ExitStack() as stack:
+            video = stack.enter_context(read_video(job.source))
+            task = progress.add_task(job.source.name, total=video.count)
+            stack.callback(progress.remove_task, task)
+            output = stack.enter_context(write_video(job.output, like=video, crf=crf))
+            mask = stack.enter_context(write_video(job.mask, like=video, lossless=True)) if job.mask else None
+            for frames in _batches(video.frames(output.copy), batch):
+                results = derain([require_frame(frame.pixels) for frame in frames])
+                for frame, derained in zip(frames, results, strict=True):
+                    output.write(derained.image, frame.pts, frame.duration)
+                    if mask:
+                        mask.write(derained.streak_mask, frame.pts, frame.duration)
+                    scores.append(derained.rain_score)
+                progress.advance(task, len(frames))
+        report.frames, report.rain_score, report.damage = len(scores), fmean(scores), video.damage
+    return report
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
