@@ -126,11 +126,10 @@ def _check(pairs: dict[Path, Path]) -> None:
                 "name a folder above both, quote the pattern, or use two output folders"
             )
     for output, source in writers.items():
-        for folder in output.parents:
-            if folder in writers:
-                raise SapnetError(
-                    f"{source} would be written to {output}, inside the output of {writers[folder]}; rename one of them"
-                )
+        for outer in writers.keys() & set(output.parents):
+            raise SapnetError(
+                f"{source} would be written to {output}, inside the output of {writers[outer]}; rename one of them"
+            )
 
 
 def _size(source: Path) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from sapnet.errors import ImageFormatError
 from sapnet.files import replacing
@@ -168,7 +168,7 @@ def _decode_file(path: Path, content: bytes) -> PictureFile:
     pictures = []
     for index in range(count):
         image.seek(index)
-        pictures.append(_decode_deep(path, content) if is_deep else _decode(image))
+        pictures.append(_decode_deep(content) if is_deep else _decode(image))
         if count > 1:
             info["duration"].append(round(image.info.get("duration") or 0))
     # After the pictures: a PNG is read to its end for it.
@@ -196,10 +196,10 @@ def _is_deep(image: Image.Image, content: bytes) -> bool:
     return image.format == "PPM"  # which has no metadata that OpenCV would lose
 
 
-def _decode_deep(path: Path, content: bytes) -> Picture:
+def _decode_deep(content: bytes) -> Picture:
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise ImageFormatError(f"{path} is not a picture that can be read; it may be damaged", "decode")
+        raise ValueError("OpenCV cannot decode it")
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         return Picture(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]))
     return Picture(pixels)
@@ -210,7 +210,7 @@ def _encode(kind: str, suffix: str, file: PictureFile, quality: int) -> bytes:
     options = file.info | _OPTIONS.get(kind, {})
     if kind in ("JPEG", "WEBP"):
         options["quality"] = quality
-    if kind == "TIFF":
+    if kind == "TIFF":  # libtiff cannot write the tables that EXIF refers to
         options.pop("exif", None)
     if others:
         options |= {"save_all": True, "append_images": others}
@@ -239,7 +239,7 @@ def _encode_deep(kind: str, suffix: str, picture: Picture, profile: bytes | None
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     encoded = cv2.imencode(suffix, pixels)[1].tobytes()
     if kind == "PNG" and profile:
-        body = b"iCCP" + b"ICC profile\0\0" + zlib.compress(profile)
-        chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-        encoded = encoded[:_AFTER_IHDR] + chunk + encoded[_AFTER_IHDR:]
+        chunk = io.BytesIO()
+        PngImagePlugin.putchunk(chunk, b"iCCP", b"ICC profile\0\0", zlib.compress(profile))
+        encoded = encoded[:_AFTER_IHDR] + chunk.getvalue() + encoded[_AFTER_IHDR:]
     return encoded
