@@ -46,10 +46,10 @@ def derain_until_signal(source: Path, output: Path, number: int) -> None:
     sys.exit(main(["bag", str(source), "-o", str(output), "--backend", "fake"]))
 
 
-def derain_and_tell_peak(source: Path, output: Path) -> None:
-    """Derain, and print the peak of this process's memory in kB."""
+def peak_kb(source: Path, output: Path) -> int:
+    """Derain, and return the peak of this process's memory."""
     with Derainer(backend="fake") as derainer:
         derain_bag(derainer, source, output)
     status = Path("/proc/self/status").read_text()
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-    print(peak)
+    return int(peak)

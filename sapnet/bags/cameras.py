@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _LOOKED_AT = 20
 _GRAY = ("mono", "8UC1", "8SC1", "16UC1", "16SC1", "32FC1", "32SC1", "64FC1")
 
-STORAGES = ("mcap", "sqlite3")
 CODECS = ("jpeg", "png")
 
 _OUTPUTS = tuple(

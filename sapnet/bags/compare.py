@@ -17,7 +17,6 @@ import numpy as np
 from mcap.records import Attachment
 
 from sapnet.bags.matching import Entry, pair_up
-from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import CDR, QOS_KEY, Message, Recording, Topic
 from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode, definition_of, deserialize, digest_of
@@ -133,24 +132,23 @@ def _matching(names: set[str], patterns: Sequence[str]) -> set[str]:
 
 
 def _compare_records(a: Recording, b: Recording) -> dict[str, str]:
-    counts_a, counts_b = _records(a), _records(b)
-    only_a = {name for name, _ in counts_a - counts_b}
-    only_b = {name for name, _ in counts_b - counts_a}
+    in_a, in_b = _records(a), _records(b)
     return {
-        name: "differs" if name in only_a & only_b else "only in A" if name in only_a else "only in B"
-        for name in sorted(only_a | only_b)
+        name: "only in A" if name not in in_b else "only in B" if name not in in_a else "differs"
+        for name in sorted(in_a.keys() | in_b.keys())
+        if in_a.get(name) != in_b.get(name)
     }
 
 
-def _records(recording: Recording) -> Counter[tuple[str, bytes]]:
-    """Attachments and metadata records, by name and a digest of their content. rosbag2 writes one of its own."""
-    found: Counter[tuple[str, bytes]] = Counter()
+def _records(recording: Recording) -> dict[str, Counter[bytes]]:
+    """Digests of attachments and metadata records by their names."""
+    found: dict[str, Counter[bytes]] = {}
     for record in recording.records():
         if isinstance(record, Attachment):
-            content = record.media_type.encode() + b"\0" + record.data
-            found[f"attachment {record.name}", blake2b(content).digest()] += 1
-        elif record.name != ROSBAG2_RECORD:
-            found[f"metadata record {record.name}", repr(sorted(record.metadata.items())).encode()] += 1
+            name, content = f"attachment {record.name}", record.media_type.encode() + b"\0" + record.data
+        else:
+            name, content = f"metadata record {record.name}", repr(sorted(record.metadata.items())).encode()
+        found.setdefault(name, Counter())[blake2b(content).digest()] += 1
     return found
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from sapnet.bags.cameras import BagOptions, Item, Outputs, contents, find_cameras
 from sapnet.bags.journal import Job, Part, require_same, workplace
-from sapnet.bags.mcap import ROSBAG2_RECORD
 from sapnet.bags.open import open_recording
 from sapnet.bags.pipeline import derained_items, expected_messages
 from sapnet.bags.recording import CDR, FIRST_NS, METADATA, InputError, Recording, Topic, reading
@@ -127,7 +126,8 @@ class _Run:
             nonlocal part, began_s, size, is_whole
             is_whole = False
             part.seconds = time.monotonic() - began_s
-            job.enter(Part(writer.end(), done, part))
+            if writer.is_open:  # messages of the input may come to nothing
+                job.enter(Part(writer.end(), done, part))
             self.report.add(part)
             part, began_s, size = self._empty_report(), time.monotonic(), 0
 
@@ -159,12 +159,9 @@ class _Run:
                 end_part()
 
     def _copy_records(self, writer: BagWriter | None) -> None:
-        """Copy attachments and metadata records; that of rosbag2 is written anew.
-
-        A run that resumes reads them only, for what is found to be lost.
-        """
+        """Copy attachments and metadata records. A run that resumes reads them only, for what is found to be lost."""
         for record in self._bag.records():
-            if self._options.only_derained or record.name == ROSBAG2_RECORD:
+            if self._options.only_derained:
                 continue
             if self._storage != "mcap":
                 self._bag.findings.note(f"sqlite3 has no place for {record.name!r}, an attachment or metadata record")

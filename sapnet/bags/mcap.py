@@ -89,21 +89,21 @@ class McapFile:
                     yield Message(topic, found.log_time, found.data, found.publish_time, found.sequence)
 
     def records(self) -> Records:
-        """Read its attachments and metadata records."""
+        """Read its attachments and metadata records, but for that of rosbag2, which follows from the messages."""
         if not self._has_records:
             return
         with _Stream(self._find()) as stream:
-            if not self._is_indexed:
-                yield from (
-                    record for record in self._front_to_back(stream) if isinstance(record, Attachment | Metadata)
-                )
-                return
-            reader = _seeking(stream)
-            try:
-                yield from reader.iter_metadata()
-                yield from reader.iter_attachments()
-            except _DAMAGE as err:
-                self._findings.lose(f"{self._name} has a damaged attachment or metadata record ({_said(err)})")
+            for record in self._indexed_records(stream) if self._is_indexed else self._front_to_back(stream):
+                if isinstance(record, Attachment) or (isinstance(record, Metadata) and record.name != ROSBAG2_RECORD):
+                    yield record
+
+    def _indexed_records(self, stream: _Stream) -> Records:
+        reader = _seeking(stream)
+        try:
+            yield from reader.iter_metadata()
+            yield from reader.iter_attachments()
+        except _DAMAGE as err:
+            self._findings.lose(f"{self._name} has a damaged attachment or metadata record ({_said(err)})")
 
     def _index(self, stream: _Stream) -> Summary | None:
         """The summary at the end of the file, if it has one that describes all of it."""

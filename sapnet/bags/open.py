@@ -20,6 +20,7 @@ from sapnet.bags.recording import (
     METADATA,
     METADATA_ROOT,
     QOS_KEY,
+    STORAGES,
     Findings,
     Message,
     Recording,
@@ -34,7 +35,6 @@ from sapnet.errors import BagError, first_line
 from sapnet.files import natural_key
 
 ROS1_SUFFIXES = (".bag", ".bag.active")
-STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 PACKED = (".zstd", ".zst")
 # The first bytes of a compressed message; CDR begins with 00.
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -129,7 +129,8 @@ def _open_rosbag2(path: Path, scratch: Path) -> Recording:
 
 def _storage_of(path: Path) -> str:
     """``mcap`` or ``sqlite3`` by a file's name, which may end in that of a compression; empty for other files."""
-    return STORAGES.get(path.with_suffix("").suffix if path.suffix in PACKED else path.suffix, "")
+    suffix = path.with_suffix("").suffix if path.suffix in PACKED else path.suffix
+    return next((storage for storage in STORAGES if STORAGES[storage] == suffix), "")
 
 
 def _describe(path: Path, findings: Findings) -> _Described:

@@ -10,7 +10,7 @@ from contextlib import closing
 from itertools import islice
 
 from sapnet.bags.cameras import BagOptions, Camera, Item
-from sapnet.bags.recording import Message, Recording, Topic
+from sapnet.bags.recording import FIRST_NS, LAST_NS, Message, Recording, Topic
 from sapnet.bags.types import decode
 from sapnet.derainer import Derainer
 from sapnet.errors import ImageFormatError
@@ -36,13 +36,15 @@ def derained_items(
 def expected_messages(bag: Recording, options: BagOptions) -> int:
     """Estimated number of selected messages, in proportion to the selected time."""
     start_ns, stop_ns = _span(bag, options)
-    share = (min(stop_ns, bag.end_ns) - start_ns) / max(1, bag.end_ns - bag.start_ns)
+    share = (min(stop_ns, bag.end_ns) - max(start_ns, bag.start_ns)) / max(1, bag.end_ns - bag.start_ns)
     return round(bag.count * max(0.0, share))
 
 
 def _span(bag: Recording, options: BagOptions) -> tuple[int, int]:
+    """Log times of what is selected. Without limits that is everything, whatever times the recording claims."""
     start_ns = bag.start_ns + round(options.start_s * 1e9)
-    return start_ns, start_ns + round(options.duration_s * 1e9) if options.duration_s else bag.end_ns
+    stop_ns = start_ns + round(options.duration_s * 1e9)
+    return start_ns if options.start_s else FIRST_NS, stop_ns if options.duration_s else LAST_NS
 
 
 def _read(bag: Recording, cameras: Sequence[Camera], options: BagOptions, done: int) -> Iterator[Item]:
@@ -73,16 +75,12 @@ def _read(bag: Recording, cameras: Sequence[Camera], options: BagOptions, done: 
 def _selected(bag: Recording, options: BagOptions) -> Iterator[Message]:
     """The selected messages in order, preceded by what latched topics had published before the start."""
     start_ns, stop_ns = _span(bag, options)
-    if options.start_s:
-        kept = {topic: deque[Message](maxlen=_latched(topic)) for topic in bag.topics if _latched(topic)}
-        for recorded in bag.messages(list(kept), stop_ns=start_ns):
-            kept[recorded.topic].append(recorded._replace(time_ns=start_ns))
-        for messages in kept.values():
-            yield from messages
-    # Without limits all is read, whatever times the recording claims.
-    yield from bag.messages(
-        start_ns=start_ns if options.start_s else None, stop_ns=stop_ns if options.duration_s else None
-    )
+    kept = {topic: deque[Message](maxlen=_latched(topic)) for topic in bag.topics if _latched(topic)}
+    for recorded in bag.messages(list(kept), stop_ns=start_ns):
+        kept[recorded.topic].append(recorded._replace(time_ns=start_ns))
+    for messages in kept.values():
+        yield from messages
+    yield from bag.messages(None, start_ns, stop_ns)
 
 
 def _latched(topic: Topic) -> int:
@@ -94,9 +92,8 @@ def _first_infos(bag: Recording, cameras: Sequence[Camera], options: BagOptions)
     """For frames before the first camera_info: the newest before the start, else the first of the recording."""
     infos = [camera.info for camera in cameras if camera.info is not None]
     newest = {topic: recorded.data for topic in infos for recorded in islice(bag.messages([topic]), 1)}
-    if options.start_s:
-        for recorded in bag.messages(infos, stop_ns=_span(bag, options)[0]):
-            newest[recorded.topic] = recorded.data
+    for recorded in bag.messages(infos, stop_ns=_span(bag, options)[0]):
+        newest[recorded.topic] = recorded.data
     return newest
 
 

@@ -14,6 +14,8 @@ from rosbags.interfaces import Qos
 from sapnet.errors import BagError
 
 CDR = "cdr"
+STORAGES = {"mcap": ".mcap", "sqlite3": ".db3"}
+"""Of rosbag2, with the suffixes of their files."""
 METADATA = "metadata.yaml"
 METADATA_ROOT = "rosbag2_bagfile_information"
 # In the metadata of an mcap channel, and in metadata.yaml.
@@ -127,7 +129,7 @@ class Recording:
         return sum(topic.count for topic in self.topics)
 
     def messages(
-        self, topics: Collection[Topic] | None = None, start_ns: int | None = None, stop_ns: int | None = None
+        self, topics: Collection[Topic] | None = None, start_ns: int = FIRST_NS, stop_ns: int = LAST_NS
     ) -> Messages:
         """Iterate over messages of all or some topics, ordered by log time within each file of the recording.
 
@@ -135,14 +137,15 @@ class Recording:
         says so. Raises InputError if the storage fails.
         """
         wanted = self.topics if topics is None else topics
-        start_ns = FIRST_NS if start_ns is None else start_ns
-        stop_ns = LAST_NS if stop_ns is None else stop_ns
         if wanted and start_ns < stop_ns:
             with reading(self.path):
                 yield from self.read(wanted, start_ns, stop_ns)
 
     def records(self) -> Records:
-        """Iterate over the attachments and metadata records of mcap. Raises InputError if the storage fails."""
+        """Iterate over the attachments and metadata records of mcap, but for that of rosbag2 itself.
+
+        Raises InputError if the storage fails.
+        """
         with reading(self.path):
             yield from self.read_records()
 

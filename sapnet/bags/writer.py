@@ -18,13 +18,12 @@ from rosbags.rosbag2.metadata import dump_qos_v8
 from ruamel.yaml import YAML
 
 from sapnet.bags.mcap import ROSBAG2_RECORD
-from sapnet.bags.recording import CDR, METADATA, METADATA_ROOT, QOS_KEY, Schema, Topic
+from sapnet.bags.recording import CDR, METADATA, METADATA_ROOT, QOS_KEY, STORAGES, Schema, Topic
 from sapnet.bags.types import parse_qos, zstd
 from sapnet.files import sync
 
 # Read by ROS 2 from Humble on: version 9 writes profiles as a list, which Humble does not accept.
 VERSION = 8
-_SUFFIX = {"mcap": ".mcap", "sqlite3": ".db3"}
 _SQLITE3_TABLES = """
 CREATE TABLE schema(schema_version INTEGER PRIMARY KEY, ros_distro TEXT NOT NULL);
 CREATE TABLE metadata(id INTEGER PRIMARY KEY, metadata_version INTEGER NOT NULL, metadata TEXT NOT NULL);
@@ -75,9 +74,14 @@ class BagWriter:
         self._topics: list[Topic] = []
         self._storage: _Mcap | _Sqlite3 | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a file was begun and has not ended."""
+        return self._storage is not None
+
     def begin(self) -> _Mcap | _Sqlite3:
         """Begin a file. Raises OSError, sqlite3.Error."""
-        self._file = self._path / f"{self._name}_{len(self.files)}{_SUFFIX[self._storage_name]}"
+        self._file = self._path / f"{self._name}_{len(self.files)}{STORAGES[self._storage_name]}"
         if self._storage_name == "mcap":
             self._storage = _Mcap(self._file, self._compression == "chunk", self._profile)
         else:

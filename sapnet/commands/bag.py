@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sapnet.bags.cameras import CODECS, STORAGES, BagOptions
+from sapnet.bags.cameras import CODECS, BagOptions
+from sapnet.bags.recording import STORAGES
 from sapnet.commands.common import (
     EXIT_PARTIAL,
     add_command,
@@ -23,7 +24,6 @@ from sapnet.commands.common import (
     parse_whole,
     progress_bar,
 )
-from sapnet.images.codecs import JPEG_QUALITY
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -88,7 +88,7 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality",
         type=partial(parse_whole, lowest=1, highest=100),
-        default=JPEG_QUALITY,
+        default=BagOptions.quality,
         metavar="Q",
         help="JPEG quality (default: %(default)s)",
     )
@@ -145,8 +145,8 @@ def as_json(report: BagReport) -> dict[str, Any]:
     for camera, shown in zip(report.cameras, values["cameras"], strict=True):
         for name in ("times_ns", "rain_scores", "latencies_ms"):
             del shown[name]
-        shown["rain_score"] = _mean(camera.rain_scores)
-        shown["latency_ms"] = _mean(camera.latencies_ms)
+        shown["rain_score"] = camera.rain_score
+        shown["latency_ms"] = fmean(camera.latencies_ms) if camera.latencies_ms else None
     return values | {
         "frames": report.frames,
         "fps": round(report.frames / report.seconds, 2) if report.seconds else 0.0,
@@ -170,10 +170,6 @@ def _counts(camera: CameraReport) -> str:
     parts += [f"{camera.skipped} skipped"] if camera.skipped else []
     parts += [f"{camera.unreadable} unreadable"] if camera.unreadable else []
     return ", ".join(parts)
-
-
-def _mean(values: list[float]) -> float | None:
-    return round(fmean(values), 4) if values else None
 
 
 def _progress() -> Progress:

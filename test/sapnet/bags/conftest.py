@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
 
 import pytest
 
@@ -14,3 +16,11 @@ def derainer() -> Iterator[Derainer]:
     """Returns frames as they are, and no streaks."""
     with Derainer(backend="fake") as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def processes() -> ForkServerContext:
+    """Starts processes that have everything imported, so that a kill finds them at work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bag_worker", "sapnet.backends.fake"])
+    return context

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
+import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +20,6 @@ from sapnet.bags.recording import InputError
 from sapnet.errors import BagError
 
 STORAGES = ("mcap", "sqlite3")
-# A writer in the mode that rosbag2 calls resilient, killed with some of its messages in the log only.
-KILLED_WRITER = """
-import os, sqlite3, sys
-database = sqlite3.connect(sys.argv[1])
-database.execute("PRAGMA journal_mode=WAL")
-database.execute("PRAGMA wal_autocheckpoint=0")
-for number in range(50, 60):
-    row = (1, number, database.execute("SELECT data FROM messages WHERE id = 1").fetchone()[0])
-    database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", row)
-    database.commit()
-os._exit(0)
-"""
-# A writer that is killed within a transaction, which the journal says how to roll back.
-KILLED_TRANSACTION = """
-import os, sqlite3, sys
-database = sqlite3.connect(sys.argv[1])
-database.execute("PRAGMA cache_size=1")
-database.execute("UPDATE messages SET timestamp = timestamp + 1000000, data = zeroblob(length(data))")
-os._exit(0)
-"""
 
 
 def messages(count: int = 40, first: int = 0) -> list[Sent]:
@@ -137,16 +118,28 @@ def test_a_database_that_is_cut_off_names_what_recovers_it(tmp_path: Path) -> No
     assert "`sqlite3 bag_1.db3 .recover" in missing
 
 
+def killed(bag: Path, *statements: str) -> Path:
+    """What a writer leaves of a recording that is killed after some statements: a copy, made before it closes."""
+    (file,) = bag.glob("*.db3")
+    with closing(sqlite3.connect(file)) as database:
+        for statement in statements:
+            database.execute(statement)
+        return shutil.copytree(bag, bag.with_name(f"{bag.name}_killed"))
+
+
 def test_databases_that_were_not_closed(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", messages(20), "sqlite3")
-    subprocess.run([sys.executable, "-c", KILLED_WRITER, str(bag / "bag.db3")], check=True)
+    # In the mode that rosbag2 calls resilient, with some of the messages in the log only.
+    resilient = "PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0"
+    more = "INSERT INTO messages (topic_id, timestamp, data) SELECT 1, timestamp + 50, data FROM messages LIMIT 10"
+    bag = killed(write_bag(tmp_path / "bag", messages(20), "sqlite3"), *resilient, more, "COMMIT")
     assert (bag / "bag.db3-wal").stat().st_size > 0
     read, notes, missing = damaged(bag)
     assert read[:20] == messages(20)
-    assert [(sent.time_ns, sent.data) for sent in read[20:]] == [(n, messages(1)[0].data) for n in range(50, 60)]
+    assert [(sent.time_ns, sent.data) for sent in read[20:]] == [(m.time_ns + 50, m.data) for m in messages(10)]
     assert (notes, missing) == (["bag.db3 was not closed: the log beside it is read too"], [])
-    bag = write_bag(tmp_path / "other", messages(), "sqlite3")
-    subprocess.run([sys.executable, "-c", KILLED_TRANSACTION, str(bag / "other.db3")], check=True)
+    # Within a transaction, which the journal says how to roll back.
+    change = "UPDATE messages SET timestamp = timestamp + 1000000, data = zeroblob(length(data))"
+    bag = killed(write_bag(tmp_path / "other", messages(), "sqlite3"), "PRAGMA cache_size=1", change)
     assert (bag / "other.db3-journal").stat().st_size > 0
     assert damaged(bag)[0] == messages()
 

@@ -141,8 +141,11 @@ def test_derained_frames_in_place_of_the_source(derain: Derain, tmp_path: Path) 
     assert [m for m in got if m[0] != "/cam/streak_mask/image"] == sent
 
 
-def test_nothing_but_what_was_derained(derain: Derain, tmp_path: Path) -> None:
-    derain([*drive(4), camera_info("/cam/camera_info", START_NS, 64)], only_derained=True)
+def test_nothing_but_what_was_derained(derain: Derain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts of a frame each; what follows the last frame comes to nothing."""
+    monkeypatch.setattr("sapnet.bags.derain.PART_BYTES", 1)
+    report = derain([*drive(4), camera_info("/cam/camera_info", START_NS, 64)], only_derained=True)
+    assert (report.messages, len(list((tmp_path / "out").glob("*.mcap")))) == (12, 4)
     with Reader(tmp_path / "out") as reader:
         assert {connection.topic: connection.msgcount for connection in reader.connections} == {
             f"/cam/{name}": 4 for name in ("derained/image", "derained/camera_info", "streak_mask/image")
