@@ -81,7 +81,7 @@ def detector_parameters(given: Mapping[str, str]) -> list[Any]:
             values["threshold"] = float(given["threshold"])
         except ValueError as err:
             raise ValueError(f"threshold:={given['threshold']} must be a number") from err
-    return [*parameters, launching.override_file(values)] if values else parameters
+    return [*parameters, launching.parameter_file(values)] if values else parameters
 
 
 def derained_topic(context: LaunchContext, given: Mapping[str, str]) -> str:

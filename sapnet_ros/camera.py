@@ -53,11 +53,8 @@ PAIRS = 8  # recent frames that show whether the camera sends a camera_info with
 TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 TINT = (0, 0, 255)  # of streaks in the comparison, BGR
 TYPES = {
-    "diagnostic_msgs/msg/DiagnosticArray": DiagnosticArray,
-    "sensor_msgs/msg/CameraInfo": CameraInfo,
-    "sensor_msgs/msg/CompressedImage": CompressedImage,
-    "sensor_msgs/msg/Image": Image,
-    "std_msgs/msg/Float32": Float32,
+    f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}": kind
+    for kind in (CameraInfo, CompressedImage, DiagnosticArray, Float32, Image)
 }
 
 

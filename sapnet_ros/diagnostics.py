@@ -1,4 +1,8 @@
-"""The statuses on /diagnostics: one for each camera, one for the backend, one for the process."""
+"""The statuses on /diagnostics: one for each camera, one for the backend, one for the process.
+
+node: its fully qualified name, so that an aggregator tells several apart. ``hardware_id`` is a camera's frame_id, the
+backend's device and the process's CPU.
+"""
 
 from __future__ import annotations
 
@@ -67,82 +71,77 @@ class ProcessUsage:
         }
 
 
-class Statuses:
-    """The statuses of one node. node: its fully qualified name, so that an aggregator tells several apart.
+def camera_status(node: str, camera: Camera, active_for_s: float | None, params: NodeParams) -> DiagnosticStatus:
+    """Counts and latency of one camera. A camera that is silent while the node is active is an ERROR.
 
-    ``hardware_id`` is a camera's frame_id, the backend's device and the process's CPU.
+    active_for_s: how long the node has been active, which bounds the silence; None while it is not.
     """
+    figures, topic = camera.stats.snapshot(), camera.topics.final(camera.topics.image)
+    values: dict[str, Any] = {
+        "topic": topic,
+        "enabled": params.enabled and camera.enabled,
+        "gate": camera.gate.state(params),
+        "rate_in_hz": figures.rate_in_hz,
+        "rate_out_hz": figures.rate_out_hz,
+        "received": figures.received,
+        "derained": figures.derained,
+        "passed_through": figures.passed_through.total(),
+        "dropped": figures.dropped.total(),
+        "in_flight": figures.in_flight,
+        "lost_in_transport": figures.lost_in_transport,
+        "missed_in_row": figures.missed_in_row,
+        "best_effort_fallback": camera.best_effort,
+        "late_camera_infos": camera.late_infos,
+    }
+    values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
+    values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
+    values |= figures.millis
+    if figures.rain_score is not None:
+        values["rain_score"] = figures.rain_score
+    if figures.silent_s is not None:
+        values["silent_s"] = figures.silent_s
+    if figures.error:
+        values |= {"last_error": figures.error, "last_error_age_s": figures.error_age_s}
+    level, message = _camera_level(camera, figures, active_for_s, params)
+    return _status(f"{node}: {camera.label}", level, message, values, camera.frame_id or topic)
 
-    def __init__(self, node: str, loader: Loader | None) -> None:
-        self._node = node
-        derainer = loader.derainer if loader is not None else None
-        self._hardware_id = derainer.device if derainer is not None else processor_name()
 
-    def camera(self, camera: Camera, active_for_s: float | None, params: NodeParams) -> DiagnosticStatus:
-        """Counts and latency of one camera. A camera that is silent while the node is active is an ERROR.
+def backend_status(node: str, loader: Loader, params: NodeParams) -> DiagnosticStatus:
+    """State of the backend. ``fake`` is never OK, so that no vehicle drives with it unnoticed."""
+    derainer = loader.derainer
+    backend = derainer.backend_name if derainer is not None else params.backend
+    values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
+    if derainer is not None:
+        values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
+    values |= {"build_progress": loader.building, "restarts": loader.restarts}
+    if loader.choice.said:
+        values["stages_choice"] = loader.choice.said
+    # Not before there is a network: torch may be half imported.
+    if derainer is not None and (memory_mb := _gpu_memory_mb(params.device)) is not None:
+        values["gpu_memory_mb"] = memory_mb
+    if loader.last_error is not None:
+        error, at_s = loader.last_error
+        values |= {"last_error": error, "last_error_age_s": time.monotonic() - at_s}
+    level, message = _backend_level(loader, backend, params)
+    device = derainer.device if derainer is not None else processor_name()
+    return _status(f"{node}: backend", level, message, values, device)
 
-        active_for_s: how long the node has been active, which bounds the silence; None while it is not.
-        """
-        figures, topic = camera.stats.snapshot(), camera.topics.final(camera.topics.image)
-        values: dict[str, Any] = {
-            "topic": topic,
-            "enabled": params.enabled and camera.enabled,
-            "gate": camera.gate.state(params),
-            "rate_in_hz": figures.rate_in_hz,
-            "rate_out_hz": figures.rate_out_hz,
-            "received": figures.received,
-            "derained": figures.derained,
-            "passed_through": figures.passed_through.total(),
-            "dropped": figures.dropped.total(),
-            "in_flight": figures.in_flight,
-            "lost_in_transport": figures.lost_in_transport,
-            "missed_in_row": figures.missed_in_row,
-            "best_effort_fallback": camera.best_effort,
-            "late_camera_infos": camera.late_infos,
-        }
-        values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
-        values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
-        values |= figures.millis
-        if figures.rain_score is not None:
-            values["rain_score"] = figures.rain_score
-        if figures.silent_s is not None:
-            values["silent_s"] = figures.silent_s
-        if figures.error:
-            values |= {"last_error": figures.error, "last_error_age_s": figures.error_age_s}
-        level, message = _camera_level(camera, figures, active_for_s, params)
-        return self._status(camera.label, level, message, values, camera.frame_id or topic)
 
-    def backend(self, loader: Loader, params: NodeParams) -> DiagnosticStatus:
-        """State of the backend. ``fake`` is never OK, so that no vehicle drives with it unnoticed."""
-        derainer = loader.derainer
-        backend = derainer.backend_name if derainer is not None else params.backend
-        values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
-        if derainer is not None:
-            values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
-        values |= {"build_progress": loader.building, "restarts": loader.restarts}
-        if loader.choice.said:
-            values["stages_choice"] = loader.choice.said
-        # Not before there is a network: torch may be half imported.
-        if derainer is not None and (memory_mb := _gpu_memory_mb(params.device)) is not None:
-            values["gpu_memory_mb"] = memory_mb
-        if loader.last_error is not None:
-            error, at_s = loader.last_error
-            values |= {"last_error": error, "last_error_age_s": time.monotonic() - at_s}
-        level, message = _backend_level(loader, backend, params)
-        return self._status("backend", level, message, values, self._hardware_id)
+def process_status(node: str, state: str, problem: str, usage: ProcessUsage) -> DiagnosticStatus:
+    """Lifecycle state and resources of the process. problem: why it cannot be configured; empty if it can."""
+    level, message = (ERROR, problem) if problem else (OK, state)
+    values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__, **usage.values()}
+    return _status(f"{node}: process", level, message, values, processor_name())
 
-    def process(self, state: str, problem: str, usage: ProcessUsage) -> DiagnosticStatus:
-        """Lifecycle state and resources of the process. problem: why it cannot be configured; empty if it can."""
-        level, message = (ERROR, problem) if problem else (OK, state)
-        values = {"state": state, "pid": os.getpid(), "version": sapnet.__version__, **usage.values()}
-        return self._status("process", level, message, values, processor_name())
 
-    def _status(
-        self, what: str, level: bytes, message: str, values: Mapping[str, Any], hardware_id: str
-    ) -> DiagnosticStatus:
-        pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
-        name, message, hardware_id = f"{self._node}: {what}", _text(message), _text(hardware_id)
-        return DiagnosticStatus(name=name, level=level, message=message, hardware_id=hardware_id, values=pairs)
+def _status(name: str, level: bytes, message: str, values: Mapping[str, Any], hardware_id: str) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        name=name,
+        level=level,
+        message=_text(message),
+        hardware_id=_text(hardware_id),
+        values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
+    )
 
 
 def _backend_level(loader: Loader, backend: str, params: NodeParams) -> tuple[bytes, str]:

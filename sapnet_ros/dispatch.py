@@ -184,16 +184,7 @@ class Dispatch:
         if name in self._in_hand or name in self._settled or (head := self._mailbox.head(name)) is None:
             return False
         camera, now_s = self._cameras[head.camera], self._clock()
-        fate = fates.decide(
-            head,
-            self._loader,
-            params,
-            now_s,
-            self._due_s(head, params),
-            watched=not params.lazy or camera.watched,
-            enabled=camera.enabled,
-            gate=camera.gate,
-        )
+        fate = fates.decide(head, camera, self._loader, params, now_s, self._due_s(head, params))
         waits = self._call is not None
         if fate is None and (waits or not self._batching.may_join(head, self._in_hand.values(), self._loader.derainer)):
             return False
@@ -267,19 +258,14 @@ class Dispatch:
             camera.stats.count_dropped(fate.reason, fate.error)
             return
         until_s = min(frame.received_s + INFO_WAIT_S, self._due_s(frame, self._params()))
-        settled = Settled(frame, fate, derained, until_s)
-        if self._must_wait(settled):
-            self._settled[frame.camera] = settled
-        else:
-            self._publish(settled)
-
-    def _must_wait(self, settled: Settled) -> bool:
-        camera = self._cameras[settled.frame.camera]
-        return self._clock() < settled.until_s and camera.awaits_info(settled.frame.message.header)
+        self._settled[frame.camera] = Settled(frame, fate, derained, until_s)
+        self._publish_settled()
 
     def _publish_settled(self) -> None:
+        """Publish the frames that wait for no camera_info any more."""
         for name, settled in list(self._settled.items()):
-            if not self._must_wait(settled):
+            waits = self._clock() < settled.until_s
+            if not (waits and self._cameras[name].awaits_info(settled.frame.message.header)):
                 del self._settled[name]
                 self._publish(settled)
 

@@ -99,7 +99,7 @@ def derain_node(
         executable="derain_node",
         name=given["name"] or None,
         namespace=given["namespace"] or None,
-        parameters=[*([defaults_file(defaults)] if defaults else []), *parameter_files(given, values or {})],
+        parameters=[*([parameter_file(defaults, "/**")] if defaults else []), *parameter_files(given, values or {})],
         remappings=list(remappings),
         arguments=["--build-only"] if build_only else None,
         ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
@@ -118,9 +118,7 @@ def parameter_files(given: Mapping[str, str], values: Mapping[str, Any]) -> list
     overrides = dict(values)
     overrides |= {name: given[name] for name in TEXT_PARAMETERS if given[name]}
     overrides |= {name: switch(given, name) for name in SWITCH_PARAMETERS if given[name]}
-    if overrides:
-        files.append(override_file(overrides))
-    return files
+    return [*files, parameter_file(overrides)] if overrides else files
 
 
 def existing_file(given: Mapping[str, str], name: str) -> str:
@@ -131,23 +129,14 @@ def existing_file(given: Mapping[str, str], name: str) -> str:
     return str(path)
 
 
-def override_file(values: Mapping[str, Any]) -> str:
-    """A parameter file that overrides every other.
+def parameter_file(values: Mapping[str, Any], key: str = "/**/*") -> str:
+    """A parameter file; with this key one that overrides every other, with ``/**`` one to be given first.
 
     The node takes the sections that match its name in the order of their first appearance. What a dictionary given to
     the Node action becomes, '/**' or the full name, may have appeared before another section of the params_file; this
     key matches every node as well and stands in no such file. JSON is YAML in which every text is quoted: the node's
     parser takes a bare 1e5 or nan for a number.
     """
-    return _parameter_file("/**/*", values)
-
-
-def defaults_file(values: Mapping[str, Any]) -> str:
-    """A parameter file to be given first, which every other overrides."""
-    return _parameter_file("/**", values)
-
-
-def _parameter_file(key: str, values: Mapping[str, Any]) -> str:
     with tempfile.NamedTemporaryFile("w", prefix="derain_", suffix=".yaml", delete=False) as file:
         json.dump({key: {"ros__parameters": dict(values)}}, file)
     return file.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from threading import Condition
+from threading import Event, Lock
 from typing import Any
 
 from sapnet.images.messages import Decoded
@@ -65,8 +65,8 @@ class Mailbox:
 
     def __init__(self, cameras: Sequence[str]) -> None:
         self._queues: dict[str, deque[Received]] = {camera: deque() for camera in cameras}
-        self._changed = Condition()
-        self._news = False
+        self._lock = Lock()
+        self._news = Event()
         self.closed = False
 
     def put(self, frame: Received, keep_overtaken: bool) -> list[Received]:
@@ -75,7 +75,7 @@ class Mailbox:
         keep_overtaken: the frame that it overtakes stays queued, to pass through, in order, as long as the queue
         is within MAX_WAITING_BYTES and MAX_WAITING_FRAMES; two frames always are.
         """
-        with self._changed:
+        with self._lock:
             if self.closed:
                 return [frame]
             queue, lost = self._queues[frame.camera], []
@@ -88,18 +88,18 @@ class Mailbox:
             elif queue:
                 lost.append(queue.pop())
             queue.append(frame)
-            self._tell()
+            self._news.set()
             return lost
 
     def head(self, camera: str) -> Received | None:
         """The oldest frame that waits; a newer one may take its place before it is taken."""
-        with self._changed:
+        with self._lock:
             queue = self._queues[camera]
             return queue[0] if queue else None
 
     def take(self, frame: Received) -> bool:
         """Take a frame out of its queue; False where it is no longer the oldest there."""
-        with self._changed:
+        with self._lock:
             queue = self._queues[frame.camera]
             if not queue or queue[0] is not frame:
                 return False
@@ -108,24 +108,18 @@ class Mailbox:
 
     def wait(self, timeout_s: float | None) -> None:
         """Return once a frame has come or ``wake`` was called since the last wait ended, or after ``timeout_s``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._news, timeout_s)
-            self._news = False
+        self._news.wait(timeout_s)
+        self._news.clear()
 
     def wake(self) -> None:
         """End the wait."""
-        with self._changed:
-            self._tell()
+        self._news.set()
 
     def close(self) -> list[Received]:
         """Accept no more frames, and end the wait. Returns the frames that nobody took."""
-        with self._changed:
+        with self._lock:
             self.closed = True
             left = [frame for queue in self._queues.values() for frame in queue]
             self._queues = {camera: deque() for camera in self._queues}
-            self._tell()
+            self._news.set()
             return left
-
-    def _tell(self) -> None:
-        self._news = True
-        self._changed.notify_all()

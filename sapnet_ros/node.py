@@ -294,22 +294,20 @@ class DerainNode(LifecycleNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         active_for_s = time.monotonic() - self._active_since_s if self.state == ACTIVE else None
-        status = diagnostics.Statuses(self.get_fully_qualified_name(), self.loader)
-        current = self.params
-        if self.state == ACTIVE:
-            for camera in self._cameras.values():
-                camera.look_around()
+        name, current, problem = self.get_fully_qualified_name(), self.params, ""
         if current is not None:
-            message.status = [status.camera(camera, active_for_s, current) for camera in self._cameras.values()]
+            for camera in self._cameras.values():
+                if active_for_s is not None:
+                    camera.look_around()
+                message.status.append(diagnostics.camera_status(name, camera, active_for_s, current))
             if self.loader is not None:
-                message.status.append(status.backend(self.loader, current))
-        problem = ""
-        if current is None:
+                message.status.append(diagnostics.backend_status(name, self.loader, current))
+        else:
             try:
                 self.read_params()
             except ParameterError as err:
                 problem = str(err)
-        message.status.append(status.process(self.state, problem, self._usage))
+        message.status.append(diagnostics.process_status(name, self.state, problem, self._usage))
         self._diagnostics.publish(message)
 
 

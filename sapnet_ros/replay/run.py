@@ -25,7 +25,7 @@ POLL_S = 0.1
 # Diagnostics come every second.
 DIAGNOSTICS_TIMEOUT_S = 5.0
 # The least specific key, which a file of the user's overrides, and one that overrides every file; see
-# launching.override_file.
+# launching.parameter_file.
 BELOW, ABOVE = "/**", "/**/*"
 PERCENTILES = (50, 95, 99)
 _ERROR = 2

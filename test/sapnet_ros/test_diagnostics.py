@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from sapnet_ros.diagnostics import ERROR, MAX_CHARACTERS, OK, WARN, ProcessUsage, Statuses
+from sapnet_ros.diagnostics import ERROR, MAX_CHARACTERS, OK, WARN, ProcessUsage, backend_status, process_status
 from sapnet_ros.params import PARAMETERS, NodeParams
 
 PARAMS = NodeParams.check({declaration.name: declaration.default for declaration in PARAMETERS})
@@ -43,17 +43,15 @@ def loader(**more: Any) -> Any:
     ],
 )
 def test_how_a_backend_is(state: dict[str, Any], level: bytes, said: str) -> None:
-    made = loader(**state)
-    status = Statuses("node", made).backend(made, PARAMS)
+    status = backend_status("node", loader(**state), PARAMS)
     assert status.level == level
     assert status.message.startswith(said)
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).map(lambda t: t * 1000))
 def test_no_text_is_long(said: str) -> None:
-    made = loader(error=said, last_error=(said, 0.0))
-    statuses = Statuses("node", made)
-    for status in (statuses.backend(made, PARAMS), statuses.process("active", said, ProcessUsage())):
+    backend = backend_status("node", loader(error=said, last_error=(said, 0.0)), PARAMS)
+    for status in (backend, process_status("node", "active", said, ProcessUsage())):
         texts = [status.message, *(pair.value for pair in status.values)]
         assert max(map(len, texts)) <= MAX_CHARACTERS
         assert status.message == said or status.message.endswith("...")
