@@ -49,8 +49,6 @@ from sapnet_ros.stats import CameraStats
 
 REMEMBERED_INFOS = 32
 PAIRS = 8  # recent frames that show whether the camera sends a camera_info with each
-# Transports of image_transport; a topic that ends with one is not a raw image.
-TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 TINT = (0, 0, 255)  # of streaks in the comparison, BGR
 TYPES = {
     f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}": kind
@@ -86,21 +84,6 @@ class Topics:
             self.final(self.image): f"{self._prefix}image",
             self.final(self.camera_info): f"{self._prefix}camera_info",
         }
-
-    def advice(self) -> list[str]:
-        """A sentence for each name that ends with a transport, with the correct one."""
-        sentences = []
-        for name, what in ((f"{self._prefix}image", "image"), (self.outputs[DERAINED], "derained/image")):
-            base, _, transport = self.final(name).rpartition("/")
-            if transport not in TRANSPORTS:
-                continue
-            instead = f"remap {self._prefix}{what} to {base}"
-            if what == "image" and transport == "compressed":
-                instead += " and set image_transport to compressed"
-            elif what == "image":
-                instead += f", made by `ros2 run image_transport republish {transport} raw`"
-            sentences.append(f"{self._prefix}{what} is {self.final(name)}, which names a transport: {instead}")
-        return sentences
 
     def published(self, params: NodeParams) -> dict[Output, str]:
         """The ``outputs`` that are published with these parameters."""
@@ -174,8 +157,6 @@ class Camera:
 
     def advertise(self, params: NodeParams) -> None:
         """Make the publishers."""
-        for sentence in self.topics.advice():
-            self._node.get_logger().warning(sentence)
         for output, topic in self.topics.published(params).items():
             self._publishers[output] = self._node.create_lifecycle_publisher(
                 TYPES[output.type], topic, frames_profile(), qos_overriding_options=overridable()
@@ -220,7 +201,7 @@ class Camera:
         expected |= {publisher.topic_name: output.type for output, publisher in self._publishers.items()}
         in_use = dict(self._node.get_topic_names_and_types())
         wrong_types = "; ".join(
-            f"{topic} is used with type {', '.join(others)} elsewhere, expected {ours}"
+            f"{topic} is used with type {', '.join(others)} elsewhere, expected {ours}: remap or set image_transport"
             for topic, ours in expected.items()
             if (others := sorted({*in_use.get(topic, ())} - {ours}))
         )

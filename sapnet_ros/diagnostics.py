@@ -6,6 +6,7 @@ backend's device and the process's CPU.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -38,17 +39,15 @@ class Throttle:
         self._interval_s = interval_s
         self._lock = Lock()
         self._last_s: dict[str, float] = {}
-        self._suppressed: dict[str, int] = {}
 
-    def allow(self, kind: str) -> int | None:
-        """The number of lines of this kind suppressed since the last one, or None to suppress this one too."""
+    def allow(self, kind: str) -> bool:
+        """Whether a line of this kind may be logged now."""
         with self._lock:
             now_s = time.monotonic()
-            if now_s - self._last_s.get(kind, -self._interval_s) < self._interval_s:
-                self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
-                return None
-            self._last_s[kind] = now_s
-            return self._suppressed.pop(kind, 0)
+            may_pass = now_s - self._last_s.get(kind, -math.inf) >= self._interval_s
+            if may_pass:
+                self._last_s[kind] = now_s
+            return may_pass
 
 
 class ProcessUsage:
@@ -88,16 +87,16 @@ def camera_status(node: str, camera: Camera, active_for_s: float | None, params:
         "passed_through": figures.passed_through.total(),
         "dropped": figures.dropped.total(),
         "in_flight": figures.in_flight,
-        "lost_in_transport": figures.lost_in_transport,
-        "missed_in_row": figures.missed_in_row,
+        "lost_in_transport": camera.stats.lost_in_transport,
+        "missed_in_row": camera.stats.missed_in_row,
         "best_effort_fallback": camera.best_effort,
         "late_camera_infos": camera.late_infos,
     }
     values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
     values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
     values |= figures.millis
-    if figures.rain_score is not None:
-        values["rain_score"] = figures.rain_score
+    if camera.stats.rain_score is not None:
+        values["rain_score"] = camera.stats.rain_score
     if figures.silent_s is not None:
         values["silent_s"] = figures.silent_s
     if figures.error:
@@ -172,11 +171,11 @@ def _camera_level(
         return ERROR, f"no frame on {topic} for {silent_s:.0f} s"
     if figures.silent_s is None:
         return WARN, f"waiting for the first frame on {topic}"
-    runs = params.enabled and camera.enabled
-    if runs and params.deadline_ms and figures.missed_in_row >= params.diagnostics_missed_in_row:
+    runs, missed = params.enabled and camera.enabled, camera.stats.missed_in_row
+    if runs and params.deadline_ms and missed >= params.diagnostics_missed_in_row:
         return ERROR, (
             f"the backend is slower than the deadline of {params.deadline_ms} ms: "
-            f"{figures.missed_in_row} frames in a row have missed it"
+            f"{missed} frames in a row have missed it"
         )
     if figures.last_error:
         return ERROR, figures.last_error

@@ -143,7 +143,7 @@ class Dispatch:
             # Also for a late frame: the gate must not stay shut because every result is late.
             dry = False
             if derained is not None:
-                camera.stats.note_score(derained.rain_score)
+                camera.stats.rain_score = derained.rain_score
                 dry = camera.gate.note_score(derained.rain_score, ended_s, params)
             if self._in_hand.get(held.camera) is not held:
                 continue  # settled when its deadline came
@@ -151,7 +151,7 @@ class Dispatch:
             if ended_s >= self._due_s(held, params):
                 self._settle(held, fates.missed(params))
                 continue
-            camera.stats.count_kept()
+            camera.stats.missed_in_row = 0
             if derained is None:
                 self._settle(held, fates.failed(call.error, params))
             elif dry:
@@ -249,8 +249,8 @@ class Dispatch:
         if derained is None:
             camera.steadier.forget()
         if fate.kind == fates.DEADLINE:
-            in_row = camera.stats.count_missed()
-            if in_row % self._params().diagnostics_missed_in_row == 0:
+            camera.stats.missed_in_row += 1
+            if camera.stats.missed_in_row % self._params().diagnostics_missed_in_row == 0:
                 self._loader.review_stages()
         if fate.error:
             self._log_error(f"{camera.label}:{fate.kind}", f"{camera.label}: {fate.error}")

@@ -194,7 +194,7 @@ class DerainNode(LifecycleNode):
     def _on_build(self, status: BuildStatus) -> None:
         if self.loader is not None:
             self.loader.note_build(status)
-        if self._build_throttle.allow(str(status.shape)) is not None:
+        if self._build_throttle.allow(str(status.shape)):
             self.get_logger().info(str(status))
 
     def stop(self) -> None:
@@ -248,9 +248,8 @@ class DerainNode(LifecycleNode):
             self.loader.request((height, width))
 
     def _log_error(self, kind: str, text: str) -> None:
-        if (suppressed := self._throttle.allow(kind)) is not None:
-            more = f" ({suppressed} more like it since the last time)" if suppressed else ""
-            self.get_logger().error(text + more)
+        if self._throttle.allow(kind):
+            self.get_logger().error(text)
 
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         try:

@@ -29,24 +29,20 @@ class Snapshot:
     millis: of derained frames, by name of the part and percentile: ``inference_ms_p95``.
     last_reason, last_error: why the last frame was not derained, and its error; empty if it was derained.
     error, error_age_s: the last error of any frame.
-    missed_in_row: frames that missed their deadline since the last one that did not.
     """
 
     received: int = 0
     derained: int = 0
     passed_through: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    lost_in_transport: int = 0
     rate_in_hz: float = 0.0
     rate_out_hz: float = 0.0
     millis: Mapping[str, float] = field(default_factory=dict)
-    rain_score: float | None = None
     silent_s: float | None = None
     last_reason: str = ""
     last_error: str = ""
     error: str = ""
     error_age_s: float = math.inf
-    missed_in_row: int = 0
 
     @property
     def in_flight(self) -> int:
@@ -55,9 +51,15 @@ class Snapshot:
 
 
 class CameraStats:
-    """Counts of one camera; every method may be called from any thread. clock: steady seconds."""
+    """Counts of one camera; every method may be called from any thread. clock: steady seconds.
+
+    The attributes are written by one thread each. rain_score: of the last frame that has one, whatever its outcome.
+    missed_in_row: frames that missed their deadline since the last one that did not.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lost_in_transport = self.missed_in_row = 0
+        self.rain_score: float | None = None
         self._clock = clock
         self._lock = Lock()
         self._now = Snapshot()
@@ -109,26 +111,9 @@ class CameraStats:
             self._now.dropped[reason] += 1
             self._note_fate(reason, error)
 
-    def count_missed(self) -> int:
-        """Count a missed deadline, beside the frame's outcome. Returns the number in a row."""
-        with self._lock:
-            self._now.missed_in_row += 1
-            return self._now.missed_in_row
-
-    def count_kept(self) -> None:
-        """Note a result before its deadline."""
-        with self._lock:
-            self._now.missed_in_row = 0
-
     def count_lost(self, frames: int) -> None:
-        """Count frames lost in transport."""
-        with self._lock:
-            self._now.lost_in_transport += frames
-
-    def note_score(self, rain_score: float) -> None:
-        """Note the rain score of a frame, whatever its outcome."""
-        with self._lock:
-            self._now.rain_score = rain_score
+        """Count frames lost in transport. Call it from one thread."""
+        self.lost_in_transport += frames
 
     def snapshot(self) -> Snapshot:
         """The figures now."""

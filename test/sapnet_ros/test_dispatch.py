@@ -75,7 +75,7 @@ def test_the_original_goes_out_by_the_deadline_and_the_late_result_does_not(make
     assert simulation.sent() == [(number, "deadline") for number in range(4)]
     # A frame that waits behind a call which is late has its own deadline.
     assert max(latencies_s(simulation)) == pytest.approx(0.05)
-    assert simulation.figures().missed_in_row == 4
+    assert simulation.cameras["camera0"].stats.missed_in_row == 4
     simulation.advance(1.0)
     assert len(simulation.sent()) == 4
 
@@ -91,7 +91,7 @@ def test_a_result_is_late_by_when_it_came_not_by_when_it_is_looked_at(
     simulation.send(2)
     simulation.advance(1.0)
     assert simulation.sent() == [(1, "deadline"), (2, fate)]
-    assert simulation.figures().missed_in_row == missed
+    assert simulation.cameras["camera0"].stats.missed_in_row == missed
 
 
 def test_equal_sizes_share_a_batch_and_others_stand_beside(make: Make) -> None:
@@ -137,7 +137,7 @@ def test_a_frame_in_a_hurry_waits_for_no_batch(make: Make, calls_s: list[float])
     simulation.settle()
     assert simulation.sent(0)[-1] == (3, "derained")
     assert 0.25 < latencies_s(simulation)[-1] < 0.3
-    assert simulation.figures().missed_in_row == 0
+    assert simulation.cameras["camera0"].stats.missed_in_row == 0
 
 
 def test_the_gate_opens_also_when_every_look_is_late(make: Make) -> None:
