@@ -71,22 +71,20 @@ class Inference:
 
 
 class Batching:
-    """Groups frames of equal size; the least recently derained camera goes first. clock: steady seconds."""
+    """Groups frames of equal size; the least recently derained camera goes first. clock: steady seconds.
+
+    turns: camera names, the next one first. calls_s: durations of the last calls.
+    """
 
     def __init__(self, cameras: Mapping[str, Camera], clock: Callable[[], float] = time.monotonic) -> None:
         self._cameras = cameras
         self._clock = clock
-        self._turns = list(cameras)
-        self._calls_s: deque[float] = deque([0.0], maxlen=CALLS)
-
-    @property
-    def turns(self) -> tuple[str, ...]:
-        """Camera names, the next one first."""
-        return tuple(self._turns)
+        self.turns = list(cameras)
+        self.calls_s: deque[float] = deque([0.0], maxlen=CALLS)
 
     def group(self, in_hand: Mapping[str, Received]) -> list[Received]:
         """The frames in hand that would share the next call."""
-        held = [in_hand[name] for name in self._turns if name in in_hand]
+        held = [in_hand[name] for name in self.turns if name in in_hand]
         return [one for one in held if one.size == held[0].size]
 
     def may_join(self, frame: Received, in_hand: Iterable[Received], derainer: Derainer | None) -> bool:
@@ -110,7 +108,7 @@ class Batching:
         """
         now_s = self._clock()
         names = {held.camera for held in group}
-        call_s = MARGIN * max(self._calls_s) + MARGIN_S
+        call_s = MARGIN * max(self.calls_s) + MARGIN_S
         until_s = min(held.received_s for held in group) + params.batch_wait_ms / 1000
         until_s = min(until_s, *(due_s(held) - call_s for held in group))
         others = [camera for name, camera in self._cameras.items() if name not in names]
@@ -130,13 +128,9 @@ class Batching:
         for held in group:
             held.parts.wait_s = call.started_s - held.received_s - held.parts.preprocess_s
             self._cameras[held.camera].gate.note_look(call.started_s)
-            self._turns.remove(held.camera)
-            self._turns.append(held.camera)
+            self.turns.remove(held.camera)
+            self.turns.append(held.camera)
         return call
-
-    def note_ended(self, call_s: float) -> None:
-        """Note the duration of a call."""
-        self._calls_s.append(call_s)
 
 
 def _may_come(camera: Camera, size: tuple[int, int], until_s: float, now_s: float, params: NodeParams) -> bool:

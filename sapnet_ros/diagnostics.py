@@ -112,7 +112,7 @@ def backend_status(node: str, loader: Loader, params: NodeParams) -> DiagnosticS
     values: dict[str, Any] = {"backend": backend, "weights": params.weights, "ready": loader.ready}
     if derainer is not None:
         values |= {"precision": derainer.precision, "stages": derainer.stages, "device": derainer.device}
-    values |= {"build_progress": loader.building, "restarts": loader.restarts}
+    values |= {"build_progress": loader.building, "restarts": loader.restarts.count}
     if loader.choice.said:
         values["stages_choice"] = loader.choice.said
     # Not before there is a network: torch may be half imported.

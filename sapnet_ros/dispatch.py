@@ -134,7 +134,7 @@ class Dispatch:
     def _end_call(self, call: Call, ended_s: float, params: NodeParams) -> None:
         self._call = None
         call_s = ended_s - call.started_s
-        self._batching.note_ended(call_s)
+        self._batching.calls_s.append(call_s)
         if call.error:
             self._loader.note_failure(call.error)
         for index, held in enumerate(call.batch):

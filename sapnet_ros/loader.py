@@ -152,7 +152,7 @@ class Loader:
         self._doing = "loading the network"  # for display; empty while nothing is loaded or compiled
         self._build: BuildStatus | None = None
         self._news_s = clock()  # when what is being done began, or a build last reported progress
-        self._restarts = Restarts(clock)
+        self.restarts = Restarts(clock)
         self._replaced: list[Derainer] = []  # a call may still be in them
         self.thread = Thread(target=self._run, name="loader", daemon=True)
         self.thread.start()
@@ -179,11 +179,6 @@ class Loader:
     def quiet_s(self) -> float:
         """Seconds without progress in loading or compiling; 0 if neither is under way."""
         return self._clock() - self._news_s if self._doing else 0.0
-
-    @property
-    def restarts(self) -> int:
-        """How often the backend was restarted."""
-        return self._restarts.count
 
     def ready_for(self, size: Size) -> bool:
         """Whether a frame of this size would be derained at once."""
@@ -261,7 +256,7 @@ class Loader:
             _close(self.derainer).join(CLOSE_TIMEOUT_S)
 
     def _plan_restart(self, error: str, hangs: Thread | None = None) -> None:
-        again, self._error = self._restarts.plan(error, hangs)
+        again, self._error = self.restarts.plan(error, hangs)
         self._loaded_stages = None if again else self.choice.stages
 
     def _tell_error(self, error: str) -> None:
@@ -280,7 +275,7 @@ class Loader:
             while not self._closed:
                 timeout_s, stages, derainer = None, self.choice.stages, self.derainer
                 if self._loaded_stages != stages:
-                    timeout_s = self._restarts.pause_s
+                    timeout_s = self.restarts.pause_s
                     if timeout_s == 0:
                         self._note_doing("loading the network")
                         return functools.partial(self._reload, stages)
@@ -309,7 +304,7 @@ class Loader:
             with self._changed:
                 # Another try would fail too, until the stages change, unless the network has worked before.
                 self._error, self._loaded_stages = describe(err), stages
-                if self._restarts.in_a_row:
+                if self.restarts.in_a_row:
                     self._plan_restart(self._error)
             self._tell_error(self._error)
             return

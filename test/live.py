@@ -218,6 +218,28 @@ class Peer:
                 return answers.get(timeout=RESEND_S).result()
         pytest.fail(f"waited {TIMEOUT_S:g} s for an answer of {name}")
 
+    def state(self, node: str = "/derain_node") -> str:
+        """The lifecycle state of a node."""
+        from lifecycle_msgs.srv import GetState
+
+        return str(self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
+
+    def change(self, transition: int, node: str = "/derain_node") -> bool:
+        """Trigger a lifecycle transition; returns whether it succeeded."""
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self.call(ChangeState, f"{node}/change_state", request).success)
+
+    def set_parameter(self, name: str, value: Any) -> Any:
+        """Set a parameter of derain_node, or delete it by None; returns the result."""
+        from rcl_interfaces.srv import SetParameters
+        from rclpy.parameter import Parameter
+
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, "/derain_node/set_parameters", request).results[0]
+
     def _spin(self) -> None:
         while self._running:
             self.executor.spin_once(timeout_sec=0.2)

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -181,7 +180,7 @@ class Rig:
         wait_for(lambda: self._ready and self._ready[-1].data, "ready")
 
     def change(self, transition: int) -> bool:
-        return bool(self._call(ChangeState, "change_state", transition=Transition(id=transition)).success)
+        return self.peer.change(transition, f"/{self.name}/{self.name}")
 
     def set(self, **values: Any) -> None:
         """Set parameters atomically, which must succeed."""

@@ -104,8 +104,6 @@ def test_the_installed_node_runs(
     options: tuple[str, ...], colcon_install: Path, colcon_build: Callable[..., Path], tmp_path: Path
 ) -> None:
     live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
-    from lifecycle_msgs.srv import GetState
-
     install = colcon_build(*options) if options else colcon_install
     in_workspace = [*IN_WORKSPACE, str(install / "setup.bash")]
     where = [*in_workspace, sys.executable, "-c", "import sapnet_ros; print(sapnet_ros.__file__)"]
@@ -117,11 +115,7 @@ def test_the_installed_node_runs(
     node = live.NodeProcess(*namespace, command=[*in_workspace, str(executable)], log=tmp_path / "log", backend="fake")
     peer = live.Peer()
     try:
-        states = (
-            peer.call(GetState, "/installed/derain_node/get_state", GetState.Request()).current_state.label
-            for _ in range(1000)
-        )
-        live.wait_for(lambda: next(states) == "active", "the installed node to become active")
+        live.wait_for(lambda: peer.state("/installed/derain_node") == "active", "the installed node to become active")
         assert node.stop() == 0
     finally:
         peer.close()

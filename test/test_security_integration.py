@@ -97,19 +97,11 @@ def start_active(peer: Any, tmp_path: Path) -> Iterator[Callable[..., None]]:
 
     In a process of its own: what an earlier node of this process left in the graph would have the same name.
     """
-    from lifecycle_msgs.msg import State
-    from lifecycle_msgs.srv import GetState
-
     started = []
 
     def start(**params: str) -> None:
         started.append(live.NodeProcess(log=tmp_path / "node.log", backend="fake", **params))
-
-        def is_active() -> bool:
-            state = peer.call(GetState, "/derain_node/get_state", GetState.Request()).current_state
-            return bool(state.id == State.PRIMARY_STATE_ACTIVE)
-
-        live.wait_for(is_active, "the node to be active")
+        live.wait_for(lambda: peer.state() == "active", "the node to be active")
 
     yield start
     for node in started:

@@ -17,7 +17,6 @@ pytest.importorskip("launch.actions", reason=REASON)
 pytest.importorskip("launch_ros.actions", reason=REASON)
 live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from lifecycle_msgs.srv import GetState  # noqa: E402
 from rcl_interfaces.srv import GetParameters  # noqa: E402
 
 from sapnet_ros import launching  # noqa: E402
@@ -34,10 +33,7 @@ def parameters(peer: Any, node: str, *names: str) -> list[Any]:
 
 
 def wait_for_state(peer: Any, node: str, label: str) -> None:
-    def state() -> str:
-        return str(peer.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
-
-    live.wait_for(lambda: state() == label, f"{node} to be {label}")
+    live.wait_for(lambda: peer.state(node) == label, f"{node} to be {label}")
 
 
 def test_arguments_reach_the_node(launch: Launch, peer: Any) -> None:

@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
@@ -111,8 +108,6 @@ def test_the_old_engine_serves_while_one_for_other_stages_is_built(
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     fates = peer.collect(DiagnosticArray, "/frame_status")
     wait_for(is_ready(peer), "the first engine")
-    value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=2)
-    request = SetParameters.Request(parameters=[ParameterMessage(name="stages", value=value)])
 
     def second_build() -> dict[str, str]:
         status = status_values(list(diagnostics), BACKEND)
@@ -120,7 +115,7 @@ def test_the_old_engine_serves_while_one_for_other_stages_is_built(
 
     with frames(peer):
         wait_for(lambda: "fake" in status_values(list(diagnostics), BACKEND).get("message", ""), "no build under way")
-        assert peer.call(SetParameters, "/derain_node/set_parameters", request).results[0].successful
+        assert peer.set_parameter("stages", 2).successful
         status = wait_for(second_build, "the second build")
         assert status["stages"] == "4", "the first engine serves"
         assert status["level"] == DiagnosticStatus.WARN

@@ -22,7 +22,7 @@ def loader(**more: Any) -> Any:
         "derainer": None,
         "ready": False,
         "building": "",
-        "restarts": 0,
+        "restarts": SimpleNamespace(count=0),
         "last_error": None,
         "error": "",
         "choice": SimpleNamespace(said=""),

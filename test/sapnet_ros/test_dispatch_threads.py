@@ -82,7 +82,7 @@ def test_a_backend_that_cannot_be_loaded_at_once_is_tried_again(
 
     monkeypatch.setattr(bench.loader, "_load", fails_once)
     bench.send(1)
-    wait_for(lambda: bench.loader.restarts == 2 and bench.loader.ready, "another try")
+    wait_for(lambda: bench.loader.restarts.count == 2 and bench.loader.ready, "another try")
     assert any("not back yet; restarting it" in error for error in bench.errors)
 
 

@@ -14,10 +14,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
@@ -30,60 +27,43 @@ NUMERIC = [declaration.name for declaration in PARAMETERS if type(declaration.de
 GRAY = np.full((48, 64, 3), 90, np.uint8)
 
 
-def state(peer: Peer) -> str:
-    return str(peer.call(GetState, "/derain_node/get_state", GetState.Request()).current_state.label)
-
-
-def change(peer: Peer, transition: int) -> bool:
-    request = ChangeState.Request(transition=Transition(id=transition))
-    return bool(peer.call(ChangeState, "/derain_node/change_state", request).success)
-
-
-def set_parameter(peer: Peer, name: str, **value: Any) -> Any:
-    kinds = {"integer_value": ParameterType.PARAMETER_INTEGER, "string_value": ParameterType.PARAMETER_STRING}
-    (field,) = value
-    message = ParameterMessage(name=name, value=ParameterValue(type=kinds[field], **value))
-    request = SetParameters.Request(parameters=[message])
-    return peer.call(SetParameters, "/derain_node/set_parameters", request).results[0]
-
-
 def test_lifecycle_by_hand(peer: Peer, start_node: Start) -> None:
     start_node(autostart="false", warmup_sizes="[48x64]")
-    assert state(peer) == "unconfigured"
+    assert peer.state() == "unconfigured"
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     process = "/derain_node: process"
     wait_for(lambda: status_values(diagnostics, process).get("state") == "unconfigured", "diagnostics in every state")
-    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    assert peer.change(Transition.TRANSITION_CONFIGURE)
     ready = peer.collect(Bool, "/derain_node/ready", latched=True)
     wait_for(lambda: ready and ready[-1].data, "~/ready before the node is active")
     for _ in range(2):
-        assert change(peer, Transition.TRANSITION_ACTIVATE)
+        assert peer.change(Transition.TRANSITION_ACTIVATE)
         derained = peer.collect(Image, "/derained/image")
         camera = peer.publisher(Image, "/image")
         camera.publish(image(GRAY, 5))
         wait_for(lambda found=derained: found, "a derained frame")
         peer.destroy_publisher(camera)
-        assert change(peer, Transition.TRANSITION_DEACTIVATE)
-        assert state(peer) == "inactive"
+        assert peer.change(Transition.TRANSITION_DEACTIVATE)
+        assert peer.state() == "inactive"
         wait_for(lambda: peer.node.count_subscribers("/image") == 0, "the subscription to go")
-    assert change(peer, Transition.TRANSITION_CLEANUP)
-    assert state(peer) == "unconfigured"
+    assert peer.change(Transition.TRANSITION_CLEANUP)
+    assert peer.state() == "unconfigured"
     wait_for(lambda: not ready[-1].data, "~/ready to be taken back")
     wait_for(lambda: peer.node.count_publishers("/derained/image") == 0, "the publisher to go")
-    assert change(peer, Transition.TRANSITION_CONFIGURE)
-    assert change(peer, Transition.TRANSITION_ACTIVATE)
-    assert state(peer) == "active"
+    assert peer.change(Transition.TRANSITION_CONFIGURE)
+    assert peer.change(Transition.TRANSITION_ACTIVATE)
+    assert peer.state() == "active"
 
 
 def test_an_impossible_transition_does_not_kill_it_and_a_signal_ends_it_with_code_0(peer: Peer, tmp_path: Path) -> None:
     # Not by the fixture: Jazzy's rclpy raises in the service, and the traceback is in the log.
     node = NodeProcess(log=tmp_path / "node.log", backend="fake", autostart="false")
-    assert state(peer) == "unconfigured"
+    assert peer.state() == "unconfigured"
     client = peer.node.create_client(ChangeState, "/derain_node/change_state")
     assert client.wait_for_service(10)
     client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))
     time.sleep(0.2)
-    assert state(peer) == "unconfigured"
+    assert peer.state() == "unconfigured"
     assert node.stop(signal.SIGINT) == 0
 
 
@@ -115,45 +95,44 @@ def test_a_wrong_parameter_ends_an_autostarted_node_with_code_1(start_node: Star
 
 def test_a_wrong_parameter_fails_configure_until_it_is_mended(peer: Peer, start_node: Start) -> None:
     start_node(autostart="false", mask_mode="shiny")
-    assert not change(peer, Transition.TRANSITION_CONFIGURE)
-    assert state(peer) == "unconfigured"
-    assert set_parameter(peer, "mask_mode", string_value="soft").successful
-    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    assert not peer.change(Transition.TRANSITION_CONFIGURE)
+    assert peer.state() == "unconfigured"
+    assert peer.set_parameter("mask_mode", "soft").successful
+    assert peer.change(Transition.TRANSITION_CONFIGURE)
 
 
 def test_every_numeric_parameter_may_be_given_as_1(peer: Peer, start_node: Start) -> None:
     largest = {name: BY_NAME[name].bounds[1] for name in NUMERIC}
     start_node(**{name: min(1, int(largest[name])) for name in NUMERIC if name != "max_pixels"})
-    wait_for(lambda: state(peer) == "active", "the node to be active")
+    wait_for(lambda: peer.state() == "active", "the node to be active")
 
 
 def test_live_parameters_change_and_others_are_refused(peer: Peer, start_node: Start) -> None:
     start_node()
-    wait_for(lambda: state(peer) == "active", "the node to be active")
-    assert set_parameter(peer, "mask_threshold", integer_value=20).successful
-    assert set_parameter(peer, "hang_timeout_s", integer_value=3).successful
-    refused = set_parameter(peer, "mask_threshold", integer_value=400)
+    wait_for(lambda: peer.state() == "active", "the node to be active")
+    assert peer.set_parameter("mask_threshold", 20).successful
+    assert peer.set_parameter("hang_timeout_s", 3).successful
+    refused = peer.set_parameter("mask_threshold", 400)
     assert not refused.successful
-    refused = set_parameter(peer, "on_failure", string_value="explode")
+    refused = peer.set_parameter("on_failure", "explode")
     assert not refused.successful
     assert "passthrough, drop" in refused.reason
-    refused = set_parameter(peer, "weights", string_value="sapnet")
+    refused = peer.set_parameter("weights", "sapnet")
     assert not refused.successful
     assert "next configure" in refused.reason
-    request = SetParameters.Request(parameters=[ParameterMessage(name="warmup_sizes")])
-    refused = peer.call(SetParameters, "/derain_node/set_parameters", request).results[0]
+    refused = peer.set_parameter("warmup_sizes", None)
     assert not refused.successful
     assert "cannot be deleted" in refused.reason
-    assert set_parameter(peer, "mask_threshold", integer_value=30).successful
+    assert peer.set_parameter("mask_threshold", 30).successful
 
 
 def test_a_wrong_qos_override_fails_activate_and_leaves_nothing_behind(peer: Peer) -> None:
     # Not by the fixture: rclpy's reason is logged with its traceback.
     name = "qos_overrides./camera_info.subscription.reliability"
     node = LocalNode(peer, "-p", f"{name}:=sometimes", backend="fake", autostart="false")
-    assert change(peer, Transition.TRANSITION_CONFIGURE)
-    assert not change(peer, Transition.TRANSITION_ACTIVATE)
-    assert state(peer) == "unconfigured"
+    assert peer.change(Transition.TRANSITION_CONFIGURE)
+    assert not peer.change(Transition.TRANSITION_ACTIVATE)
+    assert peer.state() == "unconfigured"
     wait_for(lambda: peer.node.count_subscribers("/image") == 0, "no subscription to be left")
     node.close()
 
