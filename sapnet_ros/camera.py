@@ -49,6 +49,8 @@ from sapnet_ros.stats import CameraStats
 
 REMEMBERED_INFOS = 32
 PAIRS = 8  # recent frames that show whether the camera sends a camera_info with each
+# Transports of image_transport; a topic that ends with one is not a raw image.
+TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 TINT = (0, 0, 255)  # of streaks in the comparison, BGR
 TYPES = {
     f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}": kind
@@ -84,6 +86,17 @@ class Topics:
             self.final(self.image): f"{self._prefix}image",
             self.final(self.camera_info): f"{self._prefix}camera_info",
         }
+
+    def advice(self) -> str:
+        """What to remap instead where the image's name ends with a transport; empty where it does not."""
+        name = f"{self._prefix}image"
+        base, _, transport = self.final(name).rpartition("/")
+        if transport not in TRANSPORTS:
+            return ""
+        instead = f", made by `ros2 run image_transport republish {transport} raw`"
+        if transport == "compressed":
+            instead = " and set image_transport to compressed"
+        return f"{name} is {base}/{transport}, which names a transport: remap {name} to {base}{instead}"
 
     def published(self, params: NodeParams) -> dict[Output, str]:
         """The ``outputs`` that are published with these parameters."""
@@ -157,6 +170,8 @@ class Camera:
 
     def advertise(self, params: NodeParams) -> None:
         """Make the publishers."""
+        if advice := self.topics.advice():
+            self._node.get_logger().warning(advice)
         for output, topic in self.topics.published(params).items():
             self._publishers[output] = self._node.create_lifecycle_publisher(
                 TYPES[output.type], topic, frames_profile(), qos_overriding_options=overridable()
@@ -201,7 +216,7 @@ class Camera:
         expected |= {publisher.topic_name: output.type for output, publisher in self._publishers.items()}
         in_use = dict(self._node.get_topic_names_and_types())
         wrong_types = "; ".join(
-            f"{topic} is used with type {', '.join(others)} elsewhere, expected {ours}: remap or set image_transport"
+            f"{topic} is used with type {', '.join(others)} elsewhere, expected {ours}"
             for topic, ours in expected.items()
             if (others := sorted({*in_use.get(topic, ())} - {ours}))
         )

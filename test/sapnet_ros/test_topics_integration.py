@@ -216,6 +216,22 @@ def test_nothing_is_run_while_nobody_subscribes(peer: Peer, start_node: Start) -
     assert int(status(diagnostics)["derained"]) >= 3
 
 
+@pytest.mark.parametrize(
+    ("topic", "transport", "instead"),
+    [
+        ("/cam/image_raw/compressed", "raw", "remap image to /cam/image_raw and set image_transport to compressed"),
+        ("/cam/image_raw/theora", "raw", "republish theora raw"),
+    ],
+)
+def test_a_transport_in_the_name_is_told_once_with_what_to_write(
+    peer: Peer, start_node: Start, topic: str, transport: str, instead: str
+) -> None:
+    node = start_node(*remaps(image=topic), image_transport=transport)
+    wait_for(lambda: "deraining" in node.log, "the node to be active")
+    warnings = [line for line in node.lines if "names a transport" in line]
+    assert [instead in line and topic in line for line in warnings] == [True]
+
+
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_a_topic_of_another_type_is_an_error(peer: Peer, stranger: Peer, start_node: Start, side: str) -> None:
     node = start_node()
