@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import rclpy
@@ -26,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sapnet.commands.common import add_command, clean, parse_above_zero
+from sapnet_ros.reports import MAX_CELL, Report, Status, number, read
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
@@ -35,7 +34,6 @@ REDRAW_HZ = 2.0
 # Other nodes speak on /diagnostics too, and all at once.
 DEPTH = 100
 
-LEVELS = {b"\0": "OK", b"\1": "WARN", b"\2": "ERROR", b"\3": "STALE"}
 STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
 QUANTILES = ("p50", "p95", "p99")
 # Of a frame's time, with headings so short that three percentiles of each fit 80 columns.
@@ -50,12 +48,9 @@ PARTS = {
 COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport")
 # Values that stay text in JSON, although they may look like a number.
 TEXTS = ("topic", "weights", "version", "device", "build_progress", "last_error")
-# A status that has these values is derain_node's, whatever the node is called.
-SIGNATURES = {"camera": {"received", "derained"}, "backend": {"backend", "weights"}, "process": {"state", "pid"}}
 
 SILENT_AFTER_S = 3.0  # three messages that did not come
 PIPED_WIDTH = 1000
-MAX_CELL = 40
 MAX_NOTE = 240
 
 _EXAMPLES = """\
@@ -82,17 +77,34 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Watch until Ctrl-C: 0. With ``--once`` 1 where nothing came in time."""
-    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    monitor = Monitor(args.node)
-    with _listening(monitor) as spin:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    redrawn = console.is_terminal and not console.is_dumb_terminal and not args.json and not args.once
+    monitor, told_s = Monitor(args.node), 0.0
+    screen = Live(get_renderable=monitor.screen, console=console, screen=True, refresh_per_second=REDRAW_HZ)
+    try:
+        with _listening(monitor) as spin, screen if redrawn else nullcontext():
+            while True:
+                spin()
+                while monitor.fresh:
+                    report = monitor.fresh.pop(0)
+                    if args.json:
+                        print(json.dumps(plain(report)), flush=True)
+                    elif not redrawn:
+                        console.print(render(report), "")
+                        sys.stdout.flush()
+                    if args.once:
+                        return 0
+                silent_s = time.monotonic() - monitor.last_s
+                if args.once and silent_s > args.timeout:
+                    print(f"sapnet: error: {monitor.silence()}", file=sys.stderr)
+                    return 1
+                if not (redrawn or args.once) and silent_s >= SILENT_AFTER_S and told_s != monitor.last_s:
+                    told_s = monitor.last_s
+                    print(monitor.silence(), file=sys.stderr)
+    except KeyboardInterrupt:  # the way to leave the display
         if args.once:
-            return _once(monitor, spin, args)
-        with suppress(KeyboardInterrupt):  # the way to leave the display
-            if terminal and not args.json:
-                _redraw(monitor, spin)
-            else:
-                _print(monitor, spin, args.json)
-    return 0
+            raise
+        return 0
 
 
 class Monitor:
@@ -131,44 +143,6 @@ class Monitor:
         return Group(*(Padding(report, (0, 0, 1, 0)) for report in shown))
 
 
-def _once(monitor: Monitor, spin: Callable[[], None], args: argparse.Namespace) -> int:
-    while not monitor.fresh:
-        if time.monotonic() - monitor.last_s > args.timeout:
-            print(f"sapnet: error: {monitor.silence()}", file=sys.stderr)
-            return 1
-        spin()
-    _show(monitor.fresh[0], args.json)
-    return 0
-
-
-def _redraw(monitor: Monitor, spin: Callable[[], None]) -> None:
-    console = Console(highlight=False)
-    with Live(get_renderable=monitor.screen, console=console, screen=True, refresh_per_second=REDRAW_HZ):
-        while True:
-            spin()
-            monitor.fresh.clear()
-
-
-def _print(monitor: Monitor, spin: Callable[[], None], as_json: bool) -> None:
-    told_s = 0.0
-    while True:
-        spin()
-        for report in monitor.fresh:
-            _show(report, as_json)
-        monitor.fresh.clear()
-        if time.monotonic() - monitor.last_s >= SILENT_AFTER_S and told_s != monitor.last_s:
-            told_s = monitor.last_s
-            print(monitor.silence(), file=sys.stderr)
-
-
-def _show(report: Report, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(plain(report)), flush=True)
-    else:
-        Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH).print(render(report), "")
-        sys.stdout.flush()
-
-
 @contextmanager
 def _listening(monitor: Monitor) -> Iterator[Callable[[], None]]:
     """Subscribe; gives what waits a moment for messages and takes them."""
@@ -188,66 +162,6 @@ def _listening(monitor: Monitor) -> Iterator[Callable[[], None]]:
         rclpy.shutdown(context=context)
 
 
-@dataclass(frozen=True)
-class Status:
-    """One diagnostic status. The values come from the network and may be any text."""
-
-    level: str
-    message: str
-    values: dict[str, str]
-
-    def text(self, key: str, longest: int = MAX_CELL) -> str:
-        """A value for display; empty if missing."""
-        return clean(self.values.get(key, ""), longest)
-
-    def figure(self, key: str, form: str = ".0f") -> str:
-        """A number for display, from 10 on without decimals; empty if missing, ``?`` if it is not a finite number."""
-        value = _number(self.values.get(key, ""))
-        if value is None:
-            return "?" if self.values.get(key) else ""
-        return f"{value:{form if abs(value) < 9.95 else '.0f'}}"
-
-    def figures(self, keys: Iterable[str], form: str) -> str:
-        """Several numbers, separated by slashes; empty if all are missing."""
-        found = [self.figure(key, form) for key in keys]
-        return "/".join(figure or "-" for figure in found) if any(found) else ""
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one derain_node said in one message. parts: ``backend`` and ``process``, as far as they came."""
-
-    node: str
-    cameras: dict[str, Status] = field(default_factory=dict)
-    parts: dict[str, Status] = field(default_factory=dict)
-
-
-def read(message: Any) -> list[Report]:
-    """The reports of derain nodes in a DiagnosticArray; of other nodes nothing."""
-    reports: dict[str, Report] = {}
-    for status in message.status:
-        node, colon, label = status.name.partition(": ")
-        values = {pair.key: pair.value for pair in status.values}
-        kind = next((kind for kind, keys in SIGNATURES.items() if keys <= values.keys()), None)
-        if kind is None or not colon:
-            continue
-        report = reports.setdefault(node, Report(node))
-        shown = Status(LEVELS.get(status.level, "?"), status.message, values)
-        if kind == "camera":
-            report.cameras[label] = shown
-        else:
-            report.parts[kind] = shown
-    return list(reports.values())
-
-
 def plain(report: Report) -> dict[str, Any]:
     """For programs: ``node``, ``cameras`` by name, ``backend``, ``process``; numbers and booleans as such."""
     cameras = {name: _plain(status) for name, status in report.cameras.items()}
@@ -262,7 +176,7 @@ def _plain(status: Status) -> dict[str, Any]:
 def _value(text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"
-    value = _number(text)
+    value = number(text)
     if value is None:
         return text
     return int(value) if value.is_integer() and abs(value) < 2**53 else value

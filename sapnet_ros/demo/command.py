@@ -31,8 +31,8 @@ NATIVE = "native"
 _DESCRIPTION = """\
 Play rainy frames to a derain_node over DDS and record what comes back.
 
-Player, node and recorder are processes of their own under /sapnet_demo, on this host, in a ROS domain that nothing else
-uses. The player waits until the node is ready, and sends each frame when the one before it has come back.
+This command plays; node and recorder are processes of their own under /sapnet_demo, on this host, in a ROS domain that
+nothing else uses. It waits until the node is ready, and sends each frame when the one before it has come back.
 """
 
 _EXAMPLES = """\
@@ -100,11 +100,11 @@ def _demonstrate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
     with folder_beside(args.output) as folder:
         played = folder / "played"
         sizes = write_recording(sequence, args.rate, played)
+        node = {name: value for name in NETWORK if (value := getattr(args, name))}
         with open_recording(played) as source:
             plan = make_plan(source, [TOPIC], lockstep=not args.open_loop)
-        node = {name: value for name in NETWORK if (value := getattr(args, name))}
-        settings = ReplaySettings(played, plan, Path(BAG), status=True, inputs=True, node_parameters=node)
-        replay, figures = perform(settings, folder, len(sizes))
+            settings = ReplaySettings(plan, Path(BAG), record=["--status", "--input"], node_parameters=node)
+            replay, figures = perform(source, settings, folder, len(sizes))
         quality = write_pictures(replay.bag, sizes, replay.outcomes(), sequence, args.rate, folder)
         summary = summarize(figures, quality)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 import rclpy
 from rclpy.qos import QoSProfile
@@ -19,22 +18,21 @@ from rclpy.utilities import remove_ros_args
 
 from sapnet.bags import Message, Recording, Topic, open_recording
 from sapnet.bags.cameras import Camera, find_cameras
-from sapnet.bags.types import header_stamp
 from sapnet.commands.common import parse_above_zero, parse_seconds
 from sapnet.errors import BagError, SapnetError
 from sapnet_ros.replay.lockstep import SETTLE_S, STATUS, Answers, Lockstep
 from sapnet_ros.replay.plan import EXIT_FAILED, EXIT_INPUT, READY
 from sapnet_ros.replay.publisher_node import (
     CLOCK,
+    CLOCK_DEPTH,
     CLOCK_HZ,
     BagPlayer,
     PlayerError,
     PlayerStopped,
+    is_latched,
     offered_profile,
-    play_once,
 )
 
-READY_TIMEOUT_S = 180.0
 ANSWER_TIMEOUT_S = 60.0
 # With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
 LOCKSTEP_DEPTH = 1
@@ -50,21 +48,108 @@ examples:
 
 def main(argv: list[str] | None = None) -> int:
     """Play: 0 at the end, or when a signal ends a loop; 1 if an answer is missing; 2 on wrong input."""
-    words = remove_ros_args(sys.argv if argv is None else ["bag_player", *argv])[1:]
-    args = _parser().parse_args(words)
+    args = parse(remove_ros_args(sys.argv if argv is None else ["bag_player", *argv])[1:])
+
+    def say(text: object) -> None:
+        print(f"bag_player: {text}", file=sys.stderr)
+
     try:
-        with open_recording(args.bag) as source:
-            notes_said = _say_notes(source, 0)
-            between = span(source, args.start, args.duration)
-            with _player(source, args, argv) as (player, cameras):
-                _play(source, player, cameras, between, args)
-            _say_notes(source, notes_said)
+        with open_recording(args.bag) as source, open_playback(source, args, say, argv) as playback:
+            playback.run()
     except PlayerStopped:
         return 0 if args.loop else EXIT_FAILED
     except SapnetError as err:
-        print(f"bag_player: {err}", file=sys.stderr)
+        say(err)
         return EXIT_FAILED if isinstance(err, PlayerError) else EXIT_INPUT
     return 0
+
+
+@dataclass(frozen=True)
+class Playback:
+    """A recording, and what plays it to whom. args: of ``parse``. warn: receives what is unusual, a sentence each."""
+
+    source: Recording
+    args: argparse.Namespace
+    warn: Callable[[str], None]
+    player: BagPlayer
+    cameras: Sequence[Camera]
+    answers: Answers
+
+    def run(self, on_frame: Callable[[Message], None] = lambda frame: None) -> None:
+        """Play the chosen span, repeatedly with ``--loop``. on_frame: receives each frame before it is sent.
+
+        Raises PlayerError, PlayerStopped, and what ``on_frame`` raises.
+        """
+        source, args, player, answers = self.source, self.args, self.player, self.answers
+        start_ns, stop_ns = span(source, args.start, args.duration)
+        notes = list(source.notes)
+        for note in notes:
+            self.warn(note)
+        player.begin(start_ns)
+        send = player.send
+        if args.lockstep:
+            lockstep = Lockstep(player, answers, self.cameras, args.answer_timeout)
+            lockstep.begin(source, start_ns, sizes_known=bool(args.ready))
+            send = lockstep.send
+        else:
+            answers.wait_ready()
+            answers.wait_connected()
+        frames = {camera.topic for camera in self.cameras}.intersection(player.topics)
+        while True:
+            player.begin(start_ns)
+            for message in source.messages([topic for topic in player.topics if is_latched(topic)], None, start_ns):
+                player.publish(message)
+            for message in source.messages(player.topics, start_ns, stop_ns):
+                player.wait_until(message.time_ns)
+                if message.topic in frames:
+                    on_frame(message)
+                send(message)
+            if not args.loop:
+                break
+        # Messages in transit are lost when their publisher ends. In lockstep, the frames have been answered.
+        for topic in () if args.lockstep else frames:
+            player.wait_taken(topic, args.answer_timeout)
+        player.spin_until(lambda: False, SETTLE_S)
+        for note in source.notes[len(notes) :]:
+            self.warn(note)
+
+
+@contextmanager
+def open_playback(
+    source: Recording, args: argparse.Namespace, warn: Callable[[str], None], ros_args: list[str] | None
+) -> Iterator[Playback]:
+    """What plays a recording, in the main thread, whose signals it obeys. ros_args: of rclpy. Raises BagError."""
+    topics = chosen_topics(source, args.topic, args.exclude)
+    cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
+    if args.lockstep and not cameras:
+        raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
+    with ExitStack() as stack:
+        context = rclpy.Context()
+        rclpy.init(args=ros_args, context=context, signal_handler_options=SignalHandlerOptions.NO)
+        stack.callback(rclpy.try_shutdown, context=context)
+        player = BagPlayer(
+            topics,
+            args.rate,
+            warn,
+            _profiles(cameras, args.lockstep),
+            args.clock_rate,
+            LOCKSTEP_DEPTH if args.lockstep else CLOCK_DEPTH,
+            args.max_gap,
+            context=context,
+        )
+        stack.callback(player.destroy_node)
+        for camera in cameras:
+            if camera.topic in player.skipped:
+                raise BagError(f"{camera.topic.name} cannot be published: {player.skipped[camera.topic]}")
+        if player.skipped:
+            reasons = "; ".join(f"{topic.name} ({topic.type}): {why}" for topic, why in player.skipped.items())
+            warn(f"not played: {reasons}")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            before = signal.signal(number, lambda number, _: player.signals.append(number))
+            stack.callback(signal.signal, number, before)
+        ready = args.ready or ([READY] if args.lockstep else [])
+        answers = Answers(player, ready, (args.status or [STATUS]) if args.lockstep else [])
+        yield Playback(source, args, warn, player, cameras, answers)
 
 
 def chosen_topics(source: Recording, only: Sequence[str], excluded: Sequence[str]) -> list[Topic]:
@@ -85,34 +170,6 @@ def span(source: Recording, start_s: float, duration_s: float) -> tuple[int, int
     return start_ns, stop_ns
 
 
-@contextmanager
-def _player(
-    source: Recording, args: argparse.Namespace, argv: list[str] | None
-) -> Iterator[tuple[BagPlayer, list[Camera]]]:
-    """The player's node, and the cameras that it plays."""
-    topics = chosen_topics(source, args.topic, args.exclude)
-    cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
-    if args.lockstep and not cameras:
-        raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    depths = {"clock_depth": LOCKSTEP_DEPTH} if args.lockstep else {}
-    player = BagPlayer(
-        topics, args.rate, _profiles(cameras, args.lockstep), args.clock_rate, max_gap_s=args.max_gap, **depths
-    )
-    try:
-        for camera in cameras:
-            if camera.topic in player.skipped:
-                raise BagError(f"{camera.topic.name} cannot be published: {player.skipped[camera.topic]}")
-        _heed_signals(player)
-        if player.skipped:
-            reasons = "; ".join(f"{topic.name} ({topic.type}): {why}" for topic, why in player.skipped.items())
-            player.get_logger().warning(f"not played: {reasons}")
-        yield player, cameras
-    finally:
-        player.destroy_node()
-        rclpy.try_shutdown()
-
-
 def _profiles(cameras: Sequence[Camera], lockstep: bool) -> dict[Topic, QoSProfile]:
     """Reliable QoS for cameras, so that no frame is lost, whatever was recorded."""
     topics = [topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
@@ -123,66 +180,8 @@ def _profiles(cameras: Sequence[Camera], lockstep: bool) -> dict[Topic, QoSProfi
     return profiles
 
 
-def _heed_signals(player: BagPlayer) -> None:
-    def stop(*_: object) -> None:
-        player.stop_asked = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    signal.signal(signal.SIGUSR1, lambda *_: player.toggle_pause())
-
-
-def _play(
-    source: Recording, player: BagPlayer, cameras: list[Camera], between: tuple[int, int], args: argparse.Namespace
-) -> None:
-    """Play a span, repeatedly with --loop. Raises PlayerError, PlayerStopped."""
-    start_ns, stop_ns = between
-    ready = args.ready or ([READY] if args.lockstep else [])
-    answers = Answers(player, ready, (args.status or [STATUS]) if args.lockstep else [])
-    player.begin(start_ns)
-    send: Callable[[Message], None] = player.send
-    if args.lockstep:
-        lockstep = Lockstep(player, answers, cameras, args.ready_timeout, args.answer_timeout)
-        lockstep.begin(lambda topics: source.messages(topics, start_ns, stop_ns), sizes_known=bool(args.ready))
-        send = lockstep.send
-    elif ready:
-        answers.wait_ready(args.ready_timeout)
-        answers.wait_connected(args.ready_timeout)
-    frames = {camera.topic for camera in cameras}.intersection(player.topics)
-    with args.sent.open("w", buffering=1) if args.sent else nullcontext() as log:
-
-        def send_and_note(message: Message) -> None:
-            if message.topic in frames:
-                _note(message, log)
-            send(message)
-
-        while True:
-            play_once(player, source.messages, between, send_and_note)
-            if not args.loop:
-                break
-    # Messages in transit are lost when their publisher ends. In lockstep, the frames have been answered.
-    for topic in () if args.lockstep else frames:
-        player.wait_taken(topic, args.answer_timeout)
-    player.spin_until(lambda: False, SETTLE_S)
-
-
-def _note(message: Message, log: TextIO | None) -> None:
-    if log is None:
-        return
-    try:
-        stamp = header_stamp(message.data)
-    except ValueError:  # truncated
-        stamp = message.time_ns
-    print(message.topic.name, stamp, time.monotonic_ns(), file=log)
-
-
-def _say_notes(source: Recording, said: int) -> int:
-    for note in source.notes[said:]:
-        print(f"bag_player: {note}", file=sys.stderr)
-    return len(source.notes)
-
-
-def _parser() -> argparse.ArgumentParser:
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a playback."""
     parser = argparse.ArgumentParser(
         "bag_player",
         description="Publish the messages of a recording, with /clock.",
@@ -202,10 +201,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clock-rate", type=parse_above_zero, default=CLOCK_HZ, metavar="HZ", help="minimum rate of /clock"
     )
-    parser.add_argument("--ready-timeout", type=parse_seconds, default=READY_TIMEOUT_S, metavar="S")
-    parser.add_argument("--answer-timeout", type=parse_seconds, default=ANSWER_TIMEOUT_S, metavar="S")
-    parser.add_argument("--sent", type=Path, help="log topic, stamp and steady time (ns) of each frame")
-    return parser
+    parser.add_argument(
+        "--answer-timeout", type=parse_seconds, default=ANSWER_TIMEOUT_S, metavar="S", help="wait so long for an answer"
+    )
+    return parser.parse_args(words)
 
 
 def add_play_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sapnet.bags import open_recording
+from sapnet.bags import Recording, open_recording
 from sapnet.bags.recording import METADATA
 from sapnet.commands.common import NETWORK, add_command, add_network_arguments, counting_bar
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
-from sapnet_ros.replay.plan import Plan, make_plan, plain
-from sapnet_ros.replay.processes import RunError, free_domain
+from sapnet_ros.replay.plan import Plan, each, make_plan, plain
+from sapnet_ros.replay.processes import RunError, own_domain
 from sapnet_ros.replay.run import ReplayRun, ReplaySettings
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ PIPED_WIDTH = 1000
 _DESCRIPTION = """\
 Play a recording to a derain_node over DDS, under simulated time, and record the node's outputs.
 
-Player, node and recorder are processes of their own, on this host, in a ROS domain that nothing else uses. All topics
-are played; OUT holds derained/image, derained/camera_info, streak_mask/image and rain_score of each camera, beside its
-topic.
+This command plays; node and recorder are processes of their own, on this host, in a ROS domain that nothing else uses.
+All topics are played; OUT holds derained/image, derained/camera_info, streak_mask/image and rain_score of each camera,
+beside its topic.
 
 With --lockstep the player waits for the node's answer to each frame, and two replays of a recording give equal outputs.
 """
@@ -80,10 +80,10 @@ def run(args: argparse.Namespace) -> int:
         if args.plan:
             print(json.dumps(plain(plan, source, recorder=args.output is not None), indent=2))
             return 0
-    try:
-        summary = _replay(args, plan)
-    except RunError as err:
-        return tell(err)
+        try:
+            summary = _replay(args, source, plan)
+        except RunError as err:
+            return tell(err)
     if args.json:
         print(json.dumps(summary, indent=2))
     else:
@@ -97,23 +97,24 @@ def tell(err: RunError) -> int:
     return 1
 
 
-def perform(settings: ReplaySettings, folder: Path, total: int | None) -> tuple[ReplayRun, dict[str, Any]]:
-    """Run in a free domain, with a progress bar of ``total`` frames and the player's warnings on stderr."""
-    with free_domain() as domain, counting_bar() as progress:
-        replay = ReplayRun(settings, folder, domain)
+def perform(
+    source: Recording, settings: ReplaySettings, folder: Path, total: int | None
+) -> tuple[ReplayRun, dict[str, Any]]:
+    """Run in a ROS domain of its own, with a progress bar of ``total`` frames and the player's warnings on stderr."""
+    with own_domain(folder / "ros") as domain, counting_bar() as progress:
         watched = settings.plan.cameras[0].source.output("derained/image")
         watch = f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic hz {watched}"
         print(f"To watch it, in another terminal:\n  {watch}", file=sys.stderr)
-        task, said = progress.add_task("starting", total=total), set[str]()
+        task = progress.add_task("starting", total=total)
 
         def show(done: int, phase: str) -> None:
             progress.update(task, completed=done, description=phase)
-            for warning in dict.fromkeys(replay.warnings()):
-                if warning not in said:
-                    said.add(warning)
-                    progress.console.print(f"sapnet: warning: {warning}", markup=False, soft_wrap=True)
 
-        return replay, replay.perform(show)
+        def warn(text: str) -> None:
+            progress.console.print(f"sapnet: warning: {text}", markup=False, soft_wrap=True)
+
+        replay = ReplayRun(source, settings, folder, show, warn)
+        return replay, replay.perform()
 
 
 @contextmanager
@@ -134,27 +135,22 @@ def folder_beside(output: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _replay(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+def _replay(args: argparse.Namespace, source: Recording, plan: Plan) -> dict[str, Any]:
+    cameras = [camera.source for camera in plan.cameras]
+    alone = [topic.name for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
+    play = ["--rate", args.rate, "--start", args.start, "--duration", args.duration, "--max-gap", args.max_gap]
     settings = ReplaySettings(
-        bag=args.bag,
-        plan=plan,
-        output=args.output,
-        rate=args.rate,
-        play_arguments=[
-            *("--start", str(args.start), "--duration", str(args.duration), "--max-gap", str(args.max_gap)),
-        ],
-        loop=args.loop,
-        cameras_alone=bool(args.topic),
-        storage=args.storage,
-        status=args.status,
+        plan,
+        args.output,
+        play=[*map(str, play), *(["--loop"] if args.loop else []), *each("--topic", alone if args.topic else ())],
+        record=["--storage", args.storage, *(["--status"] if args.status else [])],
         # An option that was not given is left to the params_file, and then to the node's default.
         node_parameters={name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]},
         params_file=args.params_file,
     )
-    partial = args.loop or args.start or args.duration
-    total = None if partial else sum(camera.source.topic.count for camera in plan.cameras)
+    total = None if args.loop or args.start or args.duration else sum(camera.topic.count for camera in cameras)
     with folder_beside(args.output) as folder:
-        replay, summary = perform(settings, folder, total)
+        replay, summary = perform(source, settings, folder, total)
         if args.output is not None:
             _put(replay.bag, args.output, folder)
     return summary

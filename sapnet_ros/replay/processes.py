@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,33 +24,33 @@ class RunError(SapnetError):
 
 
 @contextmanager
-def free_domain() -> Iterator[int]:
-    """Claim a ROS domain that no other run on this machine uses."""
+def own_domain(folder: Path) -> Iterator[int]:
+    """Keep this process and those that it starts on this host, in a ROS domain that no other run here uses.
+
+    folder: for ROS's log files.
+    """
+    environment = dict(os.environ)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
         for domain in DOMAINS:
             try:
                 # An abstract address disappears with this process, whatever ends it.
                 claim.bind(f"\0sapnet_demo_domain_{domain}")
+                break
             except OSError:
                 continue
+        else:
+            raise RunError(
+                f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use by other demos and replays; end one"
+            )
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ["ROS_LOG_DIR"] = str(folder)
+        os.environ.pop("ROS_DISCOVERY_SERVER", None)
+        try:
             yield domain
-            return
-    raise RunError(f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use by other demos and replays; end one")
-
-
-def environment(domain: int, folder: Path) -> dict[str, str]:
-    """Environment variables that keep the processes on this host and in ``domain``."""
-    package = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    inherited = {name: value for name, value in os.environ.items() if name != "ROS_DISCOVERY_SERVER"}
-    return inherited | {
-        "ROS_DOMAIN_ID": str(domain),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_LOG_DIR": str(folder / "ros"),
-        "RCUTILS_COLORIZED_OUTPUT": "0",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": path,
-    }
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 class Process:
@@ -59,7 +59,8 @@ class Process:
     It has a session of its own, so that Ctrl-C reaches it only through us, in order.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+        self._name = module.rpartition(".")[2]
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -67,20 +68,20 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
                 start_new_session=True,
             )
 
-    @property
-    def exit_code(self) -> int | None:
-        """None while it runs."""
-        return self._process.poll()
+    def check(self) -> None:
+        """Raises RunError if it has ended."""
+        if self._process.poll() is not None:
+            raise RunError(str(self))
 
-    @property
-    def last_lines(self) -> str:
-        """The end of what it wrote to stdout and stderr."""
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return "\n".join(lines[-TAIL_LINES:])
+    def __str__(self) -> str:
+        """What became of it, with the end of what it wrote to stdout and stderr."""
+        code = self._process.poll()
+        happened = "is still running" if code is None else f"ended with exit status {code}"
+        lines = self._log.read_text(errors="replace").strip().splitlines()[-TAIL_LINES:]
+        return f"{self._name} {happened}; its last lines:\n" + ("\n".join(lines) or "(none)")
 
     def stop(self) -> int:
         """Interrupt it, as Ctrl-C would; kill it where that does not help. Returns its exit status."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +28,7 @@ from sapnet_ros.replay.clock import PlayClock
 
 CLOCK = "/clock"
 CLOCK_HZ = 40.0
+CLOCK_DEPTH = 10
 LONG_GAP_S = 60.0
 # Discovery and signals wake no executor.
 SLICE_S = 0.05
@@ -43,26 +45,30 @@ class PlayerError(SapnetError):
     """Nobody listens, or what was sent does not come back."""
 
 
-class PlayerStopped(SapnetError):
+class PlayerStopped(KeyboardInterrupt):
     """A signal asked the player to end."""
 
 
 class BagPlayer(Node):
     """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
 
-    profiles: QoS that replaces the recorded one. clock_depth: queue depth of /clock. skipped: topics that cannot be
-    published here, and why. max_gap_s: longer gaps between messages are shortened to it, in seconds of the recording; 0
-    keeps all gaps. /clock carries the recording's time: with each message, and ``clock_hz`` times per steady second.
-    ``~/pause`` stops and resumes time. Not thread-safe: it spins itself, in the thread that waits.
+    warn: receives what is unusual, a sentence each. profiles: QoS that replaces the recorded one. clock_depth: queue
+    depth of /clock. skipped: topics that cannot be published here, and why. max_gap_s: longer gaps between messages are
+    shortened to it, in seconds of the recording; 0 keeps all gaps. signals: those that came and wait to be obeyed;
+    SIGUSR1 pauses or resumes, others end playback.
+
+    /clock carries the recording's time: with each message, and ``clock_hz`` times per steady second. ``~/pause`` stops
+    and resumes time. Not thread-safe: it spins itself, in the thread that waits.
     """
 
     def __init__(
         self,
         topics: Iterable[Topic],
         rate: float,
+        warn: Callable[[str], None],
         profiles: Mapping[Topic, QoSProfile] = MappingProxyType({}),
         clock_hz: float = CLOCK_HZ,
-        clock_depth: int = 10,
+        clock_depth: int = CLOCK_DEPTH,
         max_gap_s: float = 0.0,
         **node_options: Any,
     ) -> None:
@@ -71,8 +77,8 @@ class BagPlayer(Node):
         self._executor.add_node(self)
         self.time = PlayClock(rate)
         self.skipped: dict[Topic, str] = {}
-        self.stop_asked = False
-        self._toggles = 0  # of the pause, that signals have asked for
+        self.signals: list[int] = []
+        self._warn = warn
         self._told_ns: int | None = None  # until ``begin``
         self._next_ns = 0
         self._served_ns = 0
@@ -82,13 +88,17 @@ class BagPlayer(Node):
         # Those with a profile first: of two topics of one name and different types the first alone can be published.
         for topic in sorted(topics, key=lambda topic: topic not in profiles):
             self._advertise(topic, profiles.get(topic) or offered_profile(topic))
-        self.create_timer(1 / clock_hz, self._tick, clock=RosClock(clock_type=ClockType.STEADY_TIME))
+        self.call_every(1 / clock_hz, self._tick)
         self.create_service(SetBool, "~/pause", self._on_pause)
 
     @property
     def topics(self) -> list[Topic]:
         """The topics that are played."""
         return list(self._publishers_of)
+
+    def call_every(self, period_s: float, call: Callable[[], None]) -> None:
+        """Call something again and again, in steady time, while the player waits; it raises what that raises."""
+        self.create_timer(period_s, call, clock=RosClock(clock_type=ClockType.STEADY_TIME))
 
     def begin(self, time_ns: int) -> None:
         """Set the recording's time, which may go back."""
@@ -97,20 +107,13 @@ class BagPlayer(Node):
         self._tell_time(time_ns)
 
     def wait_until(self, time_ns: int) -> None:
-        """Wait for a time of the recording. Raises PlayerStopped."""
+        """Wait for a time of the recording; a gap before it may be shortened. Raises PlayerStopped."""
+        self._shorten_gap(time_ns)
         self._next_ns = time_ns
-        while (left_s := self.time.seconds_until(time_ns)) > 0 or self._is_due():
+        # Callbacks have their turn also while messages are late.
+        while (left_s := self.time.seconds_until(time_ns)) > 0 or time.monotonic_ns() - self._served_ns > SERVE_NS:
             self.serve(max(0.0, left_s))
             self._obey()
-
-    def shorten_gap(self, time_ns: int) -> None:
-        """Shorten the gap before this time to the longest allowed; warn before a long one."""
-        gap_s = (time_ns - self.time.now_ns()) / 1e9
-        if 0 < self._max_gap_s < gap_s:
-            self.time.set(time_ns - round(self._max_gap_s * 1e9))
-            self.get_logger().warning(f"a gap of {gap_s:.0f} s is shortened to {self._max_gap_s:g} s")
-        elif gap_s > LONG_GAP_S:
-            self.get_logger().warning(f"nothing was recorded for {gap_s:.0f} s: waiting; --max-gap S skips such gaps")
 
     def send(self, message: Message) -> None:
         """Publish its time, then the message."""
@@ -133,6 +136,11 @@ class BagPlayer(Node):
                 return False
             self.serve(left_s)
 
+    def serve(self, at_most_s: float) -> None:
+        """Wait briefly for a callback, and run it."""
+        self._executor.spin_once(timeout_sec=min(at_most_s, SLICE_S))
+        self._served_ns = time.monotonic_ns()
+
     def subscribers(self, topic: Topic) -> int:
         """The number of subscribers of a topic."""
         return int(self._publishers_of[topic].get_subscription_count())
@@ -146,51 +154,46 @@ class BagPlayer(Node):
         """Whether all reliable subscribers of a topic acknowledge what was sent in time. Raises PlayerStopped."""
         return self._wait_acknowledged(self._publishers_of[topic], timeout_s)
 
-    def _wait_acknowledged(self, publisher: Any, timeout_s: float) -> bool:
-        return self.spin_until(lambda: bool(publisher.wait_for_all_acked(ACKNOWLEDGED)), timeout_s)
-
-    def toggle_pause(self) -> None:
-        """Pause or resume soon. Safe in a signal handler."""
-        self._toggles += 1
-
     def pause(self, paused: bool) -> None:
         """Stop or resume time."""
         if paused != self.time.paused:
             self.time.pause(paused)
             self.get_logger().info("paused" if paused else "resumed")
 
-    def _advertise(self, topic: Topic, profile: QoSProfile) -> None:
-        kind = message_class(topic.type) if topic.encoding == "cdr" else None
-        if kind is None:
-            self.skipped[topic] = "its type is not installed here"
-            return
-        try:
-            self._publishers_of[topic] = self.create_publisher(
-                kind, topic.name, profile, qos_overriding_options=overridable()
-            )
-        except (InvalidTopicNameException, RuntimeError) as err:  # a name of ROS 1's, or of two types
-            self.skipped[topic] = first_line(err)
-
-    def _is_due(self) -> bool:
-        """Whether callbacks have waited for too long."""
-        return time.monotonic_ns() - self._served_ns > SERVE_NS
-
-    def serve(self, at_most_s: float) -> None:
-        """Wait briefly for a callback, and run it."""
-        self._executor.spin_once(timeout_sec=min(at_most_s, SLICE_S))
-        self._served_ns = time.monotonic_ns()
-
     def destroy_node(self) -> None:
         """Free everything."""
         self._executor.shutdown()
         super().destroy_node()
 
+    def _advertise(self, topic: Topic, profile: QoSProfile) -> None:
+        kind = message_class(topic.type) if topic.encoding == "cdr" else None
+        if kind is None:
+            self.skipped[topic] = "its type is not installed here"
+            return
+        kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+        try:
+            self._publishers_of[topic] = self.create_publisher(
+                kind, topic.name, profile, qos_overriding_options=QoSOverridingOptions(kinds)
+            )
+        except (InvalidTopicNameException, RuntimeError) as err:  # a name of ROS 1's, or of two types
+            self.skipped[topic] = first_line(err)
+
+    def _shorten_gap(self, time_ns: int) -> None:
+        gap_s = (time_ns - self.time.now_ns()) / 1e9
+        if 0 < self._max_gap_s < gap_s:
+            self.time.set(time_ns - round(self._max_gap_s * 1e9))
+            self._warn(f"a gap of {gap_s:.0f} s is shortened to {self._max_gap_s:g} s")
+        elif gap_s > LONG_GAP_S:
+            self._warn(f"nothing was recorded for {gap_s:.0f} s: waiting; --max-gap S skips such gaps")
+
+    def _wait_acknowledged(self, publisher: Any, timeout_s: float) -> bool:
+        return self.spin_until(lambda: bool(publisher.wait_for_all_acked(ACKNOWLEDGED)), timeout_s)
+
     def _obey(self) -> None:
         """Do what signals have asked for."""
-        if self.stop_asked:
-            raise PlayerStopped("stopped by a signal")
-        while self._toggles:
-            self._toggles -= 1
+        while self.signals:
+            if self.signals.pop(0) != signal.SIGUSR1:
+                raise PlayerStopped
             self.pause(not self.time.paused)
 
     def _tick(self) -> None:
@@ -209,26 +212,6 @@ class BagPlayer(Node):
         self.pause(request.data)
         response.success = True
         return response
-
-
-def play_once(
-    player: BagPlayer,
-    messages: Callable[[Collection[Topic], int | None, int | None], Iterable[Message]],
-    span_ns: tuple[int, int],
-    send: Callable[[Message], None],
-) -> None:
-    """Play a span of a recording, after the latched messages before it. Raises PlayerStopped, and what ``send`` raises.
-
-    messages: like Recording.messages. send: called for each message at its time.
-    """
-    start_ns, stop_ns = span_ns
-    player.begin(start_ns)
-    for message in messages([topic for topic in player.topics if is_latched(topic)], None, start_ns):
-        player.publish(message)
-    for message in messages(player.topics, start_ns, stop_ns):
-        player.shorten_gap(message.time_ns)
-        player.wait_until(message.time_ns)
-        send(message)
 
 
 def message_class(type_name: str) -> type | None:
@@ -260,9 +243,3 @@ def offered_profile(topic: Topic, reliable: bool = False) -> QoSProfile:
         reliability=ReliabilityPolicy.BEST_EFFORT if best_effort and not reliable else ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if is_latched(topic) else DurabilityPolicy.VOLATILE,
     )
-
-
-def overridable() -> QoSOverridingOptions:
-    """The standard ``qos_overrides`` parameters of a publisher, durability among them."""
-    kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
-    return QoSOverridingOptions(kinds)

@@ -1,9 +1,8 @@
-"""Records what a derain_node publishes as rosbag2, and logs when each message came."""
+"""Records what a derain_node publishes as rosbag2, and logs when each frame's status came."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sqlite3
@@ -29,10 +28,9 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
-from sapnet.bags.types import described_topic, header_stamp
+from sapnet.bags.types import IMAGE, described_topic, header_stamp
 from sapnet.bags.writer import BagWriter
 from sapnet.errors import BagError
 from sapnet.images.topics import DERAINED_INFO, FRAME_STATUS, RAIN_SCORE, RECORDED, Output
@@ -49,9 +47,8 @@ class Recorder(Node):
     """Writes the outputs of a derain_node's cameras to ``bag``, if there is one, at the times of the node's clock.
 
     cameras: their names; empty for a single camera. without_info: cameras whose camera_info nobody publishes.
-    status, frames_in: also record frame_status, and the input frames. log: receives a line for each message with a
-    header: topic, header stamp, time of receipt on CLOCK_MONOTONIC (both in nanoseconds), and the outcome of a
-    frame_status. on_diagnostics: receives each message of /diagnostics as plain values.
+    status, frames_in: also record frame_status, and the input frames. log: receives a line for each frame_status:
+    camera, header stamp, time of receipt on CLOCK_MONOTONIC (both in nanoseconds), and the outcome.
 
     The subscription of simulated time is reliable: a player that waits until /clock is acknowledged, as it does in
     lockstep, determines the log time of what it sends next.
@@ -64,14 +61,12 @@ class Recorder(Node):
         self,
         bag: BagWriter | None,
         log: TextIO | None,
-        on_diagnostics: Callable[[dict[str, Any]], None],
-        cameras: Sequence[str] = ("",),
-        without_info: Sequence[str] = (),
-        status: bool = False,
-        frames_in: bool = False,
-        **node_options: Any,
+        cameras: Sequence[str],
+        without_info: Sequence[str],
+        status: bool,
+        frames_in: bool,
     ) -> None:
-        super().__init__("recorder", **node_options)
+        super().__init__("recorder")
         self._bag = bag
         self._log = log
         self._simulated_ns: int | None = None  # before the first message of /clock
@@ -82,42 +77,32 @@ class Recorder(Node):
             self.create_subscription(Clock, "/clock", self._note_time, QoSProfile(depth=1))
         self._ready = self.create_publisher(Bool, "~/ready", latched_profile())
         self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
-        self.create_subscription(DiagnosticArray, "/diagnostics", lambda message: on_diagnostics(plain(message)), 10)
-        self._inputs = cameras if frames_in and bag is not None else ()
-        self._outputs: list[Any] = []  # subscriptions
+        self._subscribed: list[Any] = []
         for camera in cameras:
-            self._record_camera(camera, camera not in without_info, status)
+            topics = Topics(self, camera, "raw")
+            outputs = [output for output in RECORDED if output is not DERAINED_INFO or camera not in without_info]
+            outputs = [*(outputs if bag is not None else ()), FRAME_STATUS]
+            frames = _Frames(camera or "camera", dict.fromkeys(outputs, 0))
+            for output in outputs:
+                written = status or output is not FRAME_STATUS
+                self._record(topics.outputs[output], output.type, partial(self._take_output, frames, output), written)
+            if frames_in:
+                self._record(topics.image, IMAGE, lambda data, came_ns: None)
         # Steady: simulated time may not start before we are ready.
         steady = RosClock(clock_type=ClockType.STEADY_TIME)
         self._discovery = self.create_timer(0.1, self._look_for_publishers, clock=steady)
 
-    def _record_camera(self, camera: str, has_info: bool, status: bool) -> None:
-        topics, prefix = Topics(self, camera, "raw"), f"{camera}/" if camera else ""
-        outputs = [output for output in RECORDED if output is not DERAINED_INFO or has_info]
-        outputs = [*(outputs if self._bag is not None else ()), FRAME_STATUS]
-        frames = _Frames(dict.fromkeys(outputs, 0))
-        for output in outputs:
-            on_message = partial(self._take_output, frames, output, prefix + output.name)
-            written = status or output is not FRAME_STATUS
-            self._outputs.append(self._record(topics.outputs[output], TYPES[output.type], on_message, written))
-
     def _look_for_publishers(self) -> None:
         has_time = self._simulated_ns is not None or not self._is_simulated
-        if has_time and all(subscription.get_publisher_count() for subscription in self._outputs):
+        if has_time and all(subscription.get_publisher_count() for subscription in self._subscribed):
             self._discovery.cancel()
-            # The input comes last: its subscription tells a publisher that the outputs are connected.
-            for camera in self._inputs:
-                self._record(Topics(self, camera, "raw").image, Image, lambda data, came_ns: None)
             self._ready.publish(Bool(data=True))
 
-    def _record(
-        self, topic: str, message_type: type, on_message: Callable[[bytes, int], None], written: bool = True
-    ) -> Any:
+    def _record(self, topic: str, kind: str, on_message: Callable[[bytes, int], None], written: bool = True) -> None:
         """Subscribe. on_message: called with each message once it is written, and with the steady time of receipt."""
         bag, connection = self._bag if written else None, 0
         if bag is not None:
-            type_name = message_type.__module__.split(".")[0] + f"/msg/{message_type.__name__}"
-            connection = bag.add(described_topic(self.resolve_topic_name(topic), type_name, ()))
+            connection = bag.add(described_topic(self.resolve_topic_name(topic), kind, ()))
 
         def take(data: bytes) -> None:
             came_ns = time.monotonic_ns()
@@ -125,17 +110,16 @@ class Recorder(Node):
                 bag.write(connection, self._now_ns(), data)
             on_message(data, came_ns)
 
-        return self.create_subscription(message_type, topic, take, QoSProfile(depth=DEPTH), raw=True)
+        self._subscribed.append(self.create_subscription(TYPES[kind], topic, take, QoSProfile(depth=DEPTH), raw=True))
 
-    def _take_output(self, frames: _Frames, output: Output, name: str, data: bytes, came_ns: int) -> None:
-        outcome = "-"
+    def _take_output(self, frames: _Frames, output: Output, data: bytes, came_ns: int) -> None:
+        frames.counts[output] += 1
         if output is FRAME_STATUS:
             outcome = deserialize_message(data, DiagnosticArray).status[0].message
             frames.status = data
             frames.derained += outcome == DERAINED
-        frames.counts[output] += 1
-        if self._log is not None and output is not RAIN_SCORE:
-            print(name, header_stamp(data), came_ns, outcome, file=self._log)
+            if self._log is not None:
+                self._log.write(f"{frames.camera} {header_stamp(data)} {came_ns} {outcome}\n")
         if frames.complete():
             self._recorded.publish(frames.status)
             frames.status = None
@@ -151,6 +135,7 @@ class Recorder(Node):
 class _Frames:
     """What has come of a camera's frames. status: that of the last frame, until all outputs of the frame have come."""
 
+    camera: str
     counts: dict[Output, int]
     derained: int = 0
     status: bytes | None = None
@@ -160,24 +145,6 @@ class _Frames:
         frames = self.counts[FRAME_STATUS]
         expected = {output: self.derained if output is RAIN_SCORE else frames for output in self.counts}
         return self.status is not None and self.counts == expected
-
-
-def plain(message: DiagnosticArray) -> dict[str, Any]:
-    """Diagnostics as plain values: status name -> level, message and values."""
-    return {
-        status.name: {
-            "level": status.level[0],
-            "message": status.message,
-            "values": {pair.key: pair.value for pair in status.values},
-        }
-        for status in message.status
-    }
-
-
-def _save(path: Path, statuses: dict[str, Any]) -> None:
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({"steady_ns": time.monotonic_ns(), "statuses": statuses}))
-    os.replace(unfinished, path)
 
 
 @contextmanager
@@ -206,14 +173,11 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    save = partial(_save, args.diagnostics) if args.diagnostics else lambda statuses: None
     made = new_bag(args.bag, args.storage) if args.bag else nullcontext()
     noted = args.received.open("w", buffering=1) if args.received else nullcontext()
     try:
         with made as bag, noted as log:
-            recorder = Recorder(
-                bag, log, save, args.camera or [""], args.without_info, status=args.status, frames_in=args.input
-            )
+            recorder = Recorder(bag, log, args.camera or [""], args.without_info, args.status, args.input)
             executor = SingleThreadedExecutor()
             executor.add_node(recorder)
             while not stop.is_set():
@@ -240,8 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--status", action="store_true", help="record frame_status, which holds latencies")
     parser.add_argument("--input", action="store_true", help="record the input image")
-    parser.add_argument("--received", type=Path, help="log a line for each message")
-    parser.add_argument("--diagnostics", type=Path, help="store the latest diagnostics, as JSON")
+    parser.add_argument("--received", type=Path, help="log a line for each frame_status")
     return parser
 
 

@@ -1,121 +1,123 @@
-"""One replay: starts derain_node, a player and a recorder, waits for the end and evaluates what they left."""
+"""One replay: plays a recording to a derain_node that it starts, beside a recorder, and evaluates what came back."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sapnet.errors import SapnetError
-from sapnet_ros.replay.lockstep import STATUS
-from sapnet_ros.replay.plan import EXIT_INPUT, NodeCamera, Plan, each
-from sapnet_ros.replay.processes import Process, RunError, environment
+from sapnet.bags import Message, Recording
+from sapnet.bags.types import MessageError, header_stamp
+from sapnet_ros.replay.bag_publisher import Playback, open_playback, parse
+from sapnet_ros.replay.plan import NodeCamera, Plan
+from sapnet_ros.replay.processes import Process, RunError
+from sapnet_ros.replay.publisher_node import PlayerError, PlayerStopped
+from sapnet_ros.reports import Status
 
-NODE, PLAYER, RECORDER = "derain_node", "player", "recorder"
-# Building an engine may take minutes; the node reports its progress meanwhile.
-READY_TIMEOUT_S = 600.0
-POLL_S = 0.1
+LOOK_S = 0.1
 # Diagnostics come every second.
 DIAGNOSTICS_TIMEOUT_S = 5.0
+# How many of them say that no frame is in flight before what is missing is given up.
+IDLE_REPORTS = 5
 # The least specific key, which a file of the user's overrides, and one that overrides every file; see
 # launching.parameter_file.
 BELOW, ABOVE = "/**", "/**/*"
 PERCENTILES = (50, 95, 99)
-_ERROR = 2
 
 
 @dataclass(frozen=True)
 class ReplaySettings:
     """What to play, and how.
 
-    rate: times as fast as recorded. play_arguments: further ones of ``bag_publisher``. cameras_alone: leave out the
-    recording's other topics. status, inputs: record frame_status, and the frames that go in.
-    node_parameters: override the params_file.
-    output: where the recording will be moved; None for none.
+    play, record: further arguments of ``bag_publisher`` and ``bag_recorder``. node_parameters: override the
+    params_file. output: where the recording will be moved; None for none.
     """
 
-    bag: Path
     plan: Plan
     output: Path | None
-    rate: float = 1.0
-    play_arguments: list[str] = field(default_factory=list)
-    loop: bool = False
-    cameras_alone: bool = False
-    storage: str = "mcap"
-    status: bool = False
-    inputs: bool = False
+    play: list[str] = field(default_factory=list)
+    record: list[str] = field(default_factory=list)
     node_parameters: dict[str, Any] = field(default_factory=dict)
     params_file: Path | None = None
 
 
-class ReplayRun:
-    """One run in ``folder``, which must be empty. bag: the recording that it leaves there."""
+class Answer(NamedTuple):
+    """What the recorder notes of a frame_status. came_ns: steady time of receipt."""
 
-    def __init__(self, settings: ReplaySettings, folder: Path, domain: int) -> None:
-        self._settings = settings
-        self._folder = folder
-        self._sent = folder / "sent.log"
-        self._received = folder / "received.log"
-        self._diagnostics = folder / "diagnostics.json"
-        self._read_bytes = self._statuses = 0
-        self._cameras = [camera.label for camera in settings.plan.cameras]
-        self._environment = environment(domain, folder)
-        self._processes: dict[str, Process] = {}
+    camera: str
+    stamp_ns: int
+    came_ns: int
+    outcome: str
+
+
+class ReplayRun:
+    """One run in ``folder``, which must be empty, in the environment's ROS domain. bag: what it leaves there.
+
+    on_progress: receives the number of frames that came back, and the current phase. warn: receives what is unusual.
+    """
+
+    def __init__(
+        self,
+        source: Recording,
+        settings: ReplaySettings,
+        folder: Path,
+        on_progress: Callable[[int, str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._source, self._settings, self._folder = source, settings, folder
+        self._on_progress, self._warn = on_progress, warn
+        self._sent: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self._answers: list[Answer] = []
         self.bag = folder / "recording" / (settings.output.name if settings.output is not None else "none")
 
-    def perform(self, on_progress: Callable[[int, str], None]) -> dict[str, Any]:
-        """Run to the end and return the figures; with ``loop``, Ctrl-C is the end.
+    def perform(self) -> dict[str, Any]:
+        """Run to the end and return the figures; with ``--loop``, Ctrl-C is the end.
 
-        on_progress: receives the number of frames that came back, and the current phase. Raises SapnetError for
-        wrong input; RunError where a process failed or no frame was derained.
+        Raises SapnetError for wrong input; RunError where a process failed or no frame was derained.
         """
-        remaps = ["--ros-args", *self._settings.plan.remap_arguments()]
+        settings, plan = self._settings, self._settings.plan
+        received = self._folder / "received.log"
+        received.touch()
+        remaps = ["--ros-args", *plan.remap_arguments()]
+        record = [*([str(self.bag)] if settings.output is not None else []), *settings.record]
+        record += [*plan.recorder_arguments(), "--received", str(received), *remaps, "-p", "use_sim_time:=true"]
+        play = parse([str(self._source.path), *settings.play, *plan.publisher_arguments(recorder=True)])
         with ExitStack() as running:
-            for name, module, arguments in (
-                (NODE, "sapnet_ros.derain_node", [*remaps, *self._node_parameters()]),
-                (RECORDER, "sapnet_ros.replay.recorder", [*self._recorder(), *remaps, "-p", "use_sim_time:=true"]),
-                (PLAYER, "sapnet_ros.replay.bag_publisher", self._publisher()),
-            ):
-                process = Process(module, arguments, self._folder / f"{name}.log", self._environment)
-                self._processes[name] = process
-                running.callback(process.stop)
+            self._received = running.enter_context(received.open())
+            self._node = self._start(running, "sapnet_ros.derain_node", [*remaps, *self._node_parameters()])
+            self._recorder = self._start(running, "sapnet_ros.replay.recorder", record)
+            playback = running.enter_context(open_playback(self._source, play, self._warn, ros_args=[]))
+            playback.player.call_every(LOOK_S, lambda: self._look(playback))
             try:
-                code = self._watch(on_progress)
-            except KeyboardInterrupt:
-                if not self._settings.loop:
+                playback.run(self._note_sent)
+            except PlayerError as err:
+                raise RunError(f"{err}\n{self._node}") from err
+            except PlayerStopped:
+                if not play.loop:
                     raise
-                code = self._processes[PLAYER].stop()
-            if code == EXIT_INPUT:
-                raise SapnetError(self._processes[PLAYER].last_lines)
-            self._check_running()
-            if code:
-                raise RunError(self._describe(PLAYER) + "\n" + self._describe(NODE))
-            self._wait_for_final_diagnostics()
-            on_progress(self._returned(), "deraining")
-            if self._processes[RECORDER].stop():
-                raise RunError(self._describe(RECORDER))
-        summary = self._summarize()
-        if not any(camera["derained"] for camera in summary["cameras"]):
-            reasons = json.dumps([camera["reasons"] for camera in summary["cameras"]])
-            raise RunError(f"none of {sum(c['sent'] for c in summary['cameras'])} frames was derained: {reasons}")
-        return summary
-
-    def warnings(self) -> list[str]:
-        """What the player found wrong with the recording."""
-        marks = ("[WARN]", "bag_player: ")
-        lines = self._processes[PLAYER].last_lines.splitlines()
-        return [line.rpartition("]: ")[2].removeprefix(marks[1]) for line in lines if line.startswith(marks)]
+            self._wait_for_final_diagnostics(playback)
+            self._look(playback)
+            if self._recorder.stop():
+                raise RunError(str(self._recorder))
+        return self._summarize(playback)
 
     def outcomes(self) -> dict[int, str]:
         """``derained`` or ``passed_through``, by the stamps of the frames that came back from all cameras."""
-        return {int(stamp): word for name, stamp, _, word in _table(self._received) if name.endswith(STATUS)}
+        return {answer.stamp_ns: answer.outcome for answer in self._answers}
+
+    def _start(self, running: ExitStack, module: str, arguments: list[str]) -> Process:
+        process = Process(module, arguments, self._folder / f"{module}.log")
+        running.callback(process.stop)
+        return process
 
     def _node_parameters(self) -> list[str]:
         settings, plan = self._settings, self._settings.plan
@@ -130,132 +132,89 @@ class ReplayRun:
         path.write_text(json.dumps({key: {"ros__parameters": values}}))
         return path
 
-    def _recorder(self) -> list[str]:
-        settings = self._settings
-        words = [str(self.bag), "--storage", settings.storage] if settings.output is not None else []
-        words += ["--status"] if settings.status else []
-        words += ["--input"] if settings.inputs else []
-        words += settings.plan.recorder_arguments()
-        return [*words, "--received", str(self._received), "--diagnostics", str(self._diagnostics)]
+    def _note_sent(self, frame: Message) -> None:
+        try:
+            stamp_ns = header_stamp(frame.data)
+        except MessageError:  # truncated
+            stamp_ns = frame.time_ns
+        self._sent[frame.topic.name][stamp_ns].append(time.monotonic_ns())
 
-    def _publisher(self) -> list[str]:
-        settings, cameras = self._settings, [camera.source for camera in self._settings.plan.cameras]
-        words = [str(settings.bag), "--rate", str(settings.rate), "--sent", str(self._sent), *settings.play_arguments]
-        words += ["--loop"] if settings.loop else []
-        words += settings.plan.publisher_arguments(recorder=True)
-        if settings.cameras_alone:
-            infos = [camera.info.name for camera in cameras if camera.info is not None]
-            words += each("--topic", [*(camera.topic.name for camera in cameras), *infos])
-        return [*words, "--ready-timeout", str(READY_TIMEOUT_S)]
+    def _look(self, playback: Playback) -> None:
+        """Tell progress. Raises RunError where a process has ended, or the node cannot derain."""
+        self._node.check()
+        self._recorder.check()
+        returned, backend = self._returned(), playback.answers.report.parts.get("backend")
+        starting = backend.message if backend is not None else "starting"
+        if backend is not None and backend.level == "ERROR" and not returned:
+            raise RunError(f"derain_node cannot derain: {backend.message}")
+        self._on_progress(returned, "deraining" if returned else starting)
 
-    def _watch(self, on_progress: Callable[[int, str], None]) -> int:
-        """Wait for the player; returns its exit status."""
-        while (code := self._processes[PLAYER].exit_code) is None:
-            self._check_running()
-            returned = self._returned()
-            on_progress(returned, "deraining" if returned else self._status("backend").get("message") or "starting")
-            time.sleep(POLL_S)
-        return code
+    def _returned(self) -> int:
+        """Frames whose status the recorder has noted."""
+        for line in self._received:
+            camera, stamp, came, outcome = line.split()
+            self._answers.append(Answer(camera, int(stamp), int(came), outcome))
+        return len(self._answers)
 
-    def _check_running(self) -> None:
-        for name in (NODE, RECORDER):
-            if self._processes[name].exit_code is not None:
-                raise RunError(self._describe(name))
-        backend = self._status("backend")
-        if backend.get("level") == _ERROR and not self._returned():
-            raise RunError(f"derain_node cannot derain: {backend['message']}")
-
-    def _wait_for_final_diagnostics(self) -> None:
+    def _wait_for_final_diagnostics(self, playback: Playback) -> None:
         """Wait until the node's figures include the last frame, and the recorder has what it could still receive.
 
         However long a frame takes, the node reports it as in flight.
         """
-        ended_ns = heard_ns = time.monotonic_ns()
-        sent, complete = len(_table(self._sent)), False
-        while time.monotonic_ns() < heard_ns + DIAGNOSTICS_TIMEOUT_S * 1e9:
-            self._check_running()
-            told_ns = self._read_diagnostics().get("steady_ns", 0)
-            figures = [self._status(camera).get("values", {}) for camera in self._cameras]
-            if not complete:
-                heard_ns = max(heard_ns, told_ns)
-                complete = told_ns > ended_ns and not _total(figures, "in_flight")
-            all_came = _total(figures, "received", "lost_in_transport") >= sent
-            if complete and all_came and self._returned() >= _total(figures, "derained", "passed_through"):
-                return
-            time.sleep(POLL_S)
-        if not complete:
+        answers = playback.answers
+        sent = sum(len(times) for frames in self._sent.values() for times in frames.values())
+        answers.idle_reports, answers.report_s = 0, time.monotonic()
+
+        def is_complete() -> bool:
+            if not answers.idle_reports or answers.total("received", "lost_in_transport") < sent:
+                return False
+            return self._returned() >= answers.total("derained", "passed_through")
+
+        def has_ended() -> bool:
+            is_silent = time.monotonic() - answers.report_s > DIAGNOSTICS_TIMEOUT_S
+            return is_complete() or is_silent or answers.idle_reports >= IDLE_REPORTS
+
+        playback.player.spin_until(has_ended, math.inf)
+        if not answers.idle_reports:
             raise RunError(f"derain_node has sent no diagnostics for {DIAGNOSTICS_TIMEOUT_S:g} s")
 
-    def _returned(self) -> int:
-        """Frames whose status the recorder has noted. Reads only what is new: with ``loop`` the log grows for hours."""
-        if self._received.exists():
-            with self._received.open("rb") as log:
-                log.seek(self._read_bytes)
-                lines = log.read()
-            lines = lines[: lines.rfind(b"\n") + 1]
-            self._read_bytes += len(lines)
-            self._statuses += lines.count(b"frame_status ")
-        return self._statuses
-
-    def _status(self, name: str) -> dict[str, Any]:
-        """The node's last diagnostics of a camera or of its backend."""
-        statuses = self._read_diagnostics().get("statuses", {})
-        return next((status for key, status in statuses.items() if key.endswith(f"/{NODE}: {name}")), {})
-
-    def _read_diagnostics(self) -> dict[str, Any]:
-        diagnostics: dict[str, Any] = json.loads(self._diagnostics.read_text()) if self._diagnostics.exists() else {}
-        return diagnostics
-
-    def _describe(self, name: str) -> str:
-        code, lines = self._processes[name].exit_code, self._processes[name].last_lines
-        happened = "is still running" if code is None else f"ended with exit status {code}"
-        return f"{name} {happened}; its last lines:\n{lines or '(none)'}"
-
-    def _summarize(self) -> dict[str, Any]:
-        settings = self._settings
-        backend = self._status("backend")["values"]
-        cameras = [self._camera_figures(camera) for camera in settings.plan.cameras]
+    def _summarize(self, playback: Playback) -> dict[str, Any]:
+        settings, report = self._settings, playback.answers.report
+        cameras = [self._camera_figures(camera, report.cameras[camera.label]) for camera in settings.plan.cameras]
+        if not any(camera["derained"] for camera in cameras):
+            reasons = json.dumps([camera["reasons"] for camera in cameras])
+            raise RunError(f"none of {sum(c['sent'] for c in cameras)} frames was derained: {reasons}")
         missed = sum(c["derained"] + c["passed_through"] - c["recorded"] for c in cameras)
+        backend = report.parts["backend"].values
         return {
-            "input": str(settings.bag),
+            "input": str(self._source.path),
             "output": str(settings.output) if settings.output is not None else None,
-            "rate": settings.rate,
+            "rate": playback.args.rate,
             "lockstep": settings.plan.lockstep,
             "cameras": cameras,
             "network": {name: backend.get(name, "") for name in ("weights", "backend", "precision", "device")},
             "notes": [f"the recorder missed {missed} frames that came out"] if missed else [],
         }
 
-    def _camera_figures(self, camera: NodeCamera) -> dict[str, Any]:
-        values = self._status(camera.label)["values"]
-        topic, status = camera.source.topic.name, f"{camera.name}/{STATUS}" if camera.name else STATUS
-        sent: dict[int, list[int]] = {}
-        for name, stamp, steady_ns in _table(self._sent):
-            if name == topic:
-                sent.setdefault(int(stamp), []).append(int(steady_ns))
-        answers = [(int(stamp), int(ns), word) for name, stamp, ns, word in _table(self._received) if name == status]
+    def _camera_figures(self, camera: NodeCamera, reported: Status) -> dict[str, Any]:
+        topic = camera.source.topic.name
+        sent, answers = self._sent[topic], [answer for answer in self._answers if answer.camera == camera.label]
         counts = ("received", "derained", "passed_through", "dropped", "lost_in_transport")
         return {
             "topic": topic,
             "derained_topic": camera.source.output("derained/image"),
             "sent": sum(map(len, sent.values())),
-            **{name: int(values[name]) for name in counts},
+            **{name: int(reported.values[name]) for name in counts},
             "recorded": len(answers),
-            "reasons": {fate: _reasons(values, f"{fate}_") for fate in ("passed_through", "dropped")},
+            "reasons": {fate: _reasons(reported.values, f"{fate}_") for fate in ("passed_through", "dropped")},
             "latency_ms": _percentiles(
-                [(ns - _last_before(sent[stamp], ns)) / 1e6 for stamp, ns, word in answers if word == "derained"]
+                [
+                    (answer.came_ns - _last_before(sent[answer.stamp_ns], answer.came_ns)) / 1e6
+                    for answer in answers
+                    if answer.outcome == "derained"
+                ]
             ),
         }
-
-
-def _table(path: Path) -> list[list[str]]:
-    """The words of each complete line."""
-    return [line.split() for line in path.read_text().splitlines()]
-
-
-def _total(figures: list[dict[str, str]], *names: str) -> int:
-    """The sum of these figures over all cameras."""
-    return sum(int(values.get(name, 0)) for values in figures for name in names)
 
 
 def _reasons(values: dict[str, str], prefix: str) -> dict[str, int]:
