@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import rclpy
-from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -123,6 +122,9 @@ def open_playback(
     cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
     if args.lockstep and not cameras:
         raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
+    # Reliable, so that no frame is lost, whatever was recorded.
+    reliable = [topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
+    depth = LOCKSTEP_DEPTH if args.lockstep else None
     with ExitStack() as stack:
         context = rclpy.Context()
         rclpy.init(args=ros_args, context=context, signal_handler_options=SignalHandlerOptions.NO)
@@ -131,9 +133,9 @@ def open_playback(
             topics,
             args.rate,
             warn,
-            _profiles(cameras, args.lockstep),
+            {topic: offered_profile(topic, reliable=True, depth=depth) for topic in reliable},
             args.clock_rate,
-            LOCKSTEP_DEPTH if args.lockstep else CLOCK_DEPTH,
+            depth or CLOCK_DEPTH,
             args.max_gap,
             context=context,
         )
@@ -168,16 +170,6 @@ def span(source: Recording, start_s: float, duration_s: float) -> tuple[int, int
         length_s = (source.end_ns - source.start_ns) / 1e9
         raise BagError(f"{source.path} is {length_s:.3f} s long; there is nothing to play from {start_s:g} s on")
     return start_ns, stop_ns
-
-
-def _profiles(cameras: Sequence[Camera], lockstep: bool) -> dict[Topic, QoSProfile]:
-    """Reliable QoS for cameras, so that no frame is lost, whatever was recorded."""
-    topics = [topic for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
-    profiles = {topic: offered_profile(topic, reliable=True) for topic in topics}
-    if lockstep:
-        for profile in profiles.values():
-            profile.depth = LOCKSTEP_DEPTH
-    return profiles
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

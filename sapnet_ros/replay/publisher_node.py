@@ -230,16 +230,17 @@ def is_latched(topic: Topic) -> bool:
     return any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in topic.qos)
 
 
-def offered_profile(topic: Topic, reliable: bool = False) -> QoSProfile:
+def offered_profile(topic: Topic, reliable: bool = False, depth: int | None = None) -> QoSProfile:
     """The QoS to offer so that every subscriber of the recorded publishers is compatible.
 
-    Without a recorded QoS: reliable, volatile, keep last 10. reliable: be reliable in any case.
+    Without a recorded QoS: reliable, volatile, keep last 10. reliable: be reliable in any case. depth: of the queue, in
+    place of the recorded one.
     """
     best_effort = bool(topic.qos) and all(qos.reliability == QosReliability.BEST_EFFORT for qos in topic.qos)
     keeps_all = any(qos.history == QosHistory.KEEP_ALL for qos in topic.qos)
     return QoSProfile(
         history=HistoryPolicy.KEEP_ALL if keeps_all else HistoryPolicy.KEEP_LAST,
-        depth=max((qos.depth for qos in topic.qos), default=0) or DEPTH,
+        depth=depth or max((qos.depth for qos in topic.qos), default=0) or DEPTH,
         reliability=ReliabilityPolicy.BEST_EFFORT if best_effort and not reliable else ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if is_latched(topic) else DurabilityPolicy.VOLATILE,
     )
