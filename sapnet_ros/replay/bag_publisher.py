@@ -23,8 +23,6 @@ from sapnet_ros.replay.lockstep import SETTLE_S, STATUS, Answers, Lockstep
 from sapnet_ros.replay.plan import EXIT_FAILED, EXIT_INPUT, READY
 from sapnet_ros.replay.publisher_node import (
     CLOCK,
-    CLOCK_DEPTH,
-    CLOCK_HZ,
     BagPlayer,
     PlayerError,
     PlayerStopped,
@@ -33,6 +31,7 @@ from sapnet_ros.replay.publisher_node import (
 )
 
 ANSWER_TIMEOUT_S = 60.0
+CLOCK_HZ, CLOCK_DEPTH = 40.0, 10
 # With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
 LOCKSTEP_DEPTH = 1
 
@@ -96,7 +95,8 @@ class Playback:
         frames = {camera.topic for camera in self.cameras}.intersection(player.topics)
         while True:
             player.begin(start_ns)
-            for message in source.messages([topic for topic in player.topics if is_latched(topic)], None, start_ns):
+            latched = [topic for topic in player.topics if is_latched(topic)]
+            for message in source.messages(latched, stop_ns=start_ns):
                 player.publish(message)
             for message in source.messages(player.topics, start_ns, stop_ns):
                 player.wait_until(message.time_ns)
@@ -129,16 +129,9 @@ def open_playback(
         context = rclpy.Context()
         rclpy.init(args=ros_args, context=context, signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown, context=context)
-        player = BagPlayer(
-            topics,
-            args.rate,
-            warn,
-            {topic: offered_profile(topic, reliable=True, depth=depth) for topic in reliable},
-            args.clock_rate,
-            depth or CLOCK_DEPTH,
-            args.max_gap,
-            context=context,
-        )
+        profiles = {topic: offered_profile(topic, reliable=True, depth=depth) for topic in reliable}
+        clock = args.clock_rate, depth or CLOCK_DEPTH
+        player = BagPlayer(topics, profiles, warn, args.rate, args.max_gap, *clock, context)
         stack.callback(player.destroy_node)
         for camera in cameras:
             if camera.topic in player.skipped:

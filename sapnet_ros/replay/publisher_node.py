@@ -7,11 +7,11 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any
 
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
+from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
@@ -27,8 +27,6 @@ from sapnet.errors import SapnetError, first_line
 from sapnet_ros.replay.clock import PlayClock
 
 CLOCK = "/clock"
-CLOCK_HZ = 40.0
-CLOCK_DEPTH = 10
 LONG_GAP_S = 60.0
 # Discovery and signals wake no executor.
 SLICE_S = 0.05
@@ -52,9 +50,9 @@ class PlayerStopped(KeyboardInterrupt):
 class BagPlayer(Node):
     """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
 
-    warn: receives what is unusual, a sentence each. profiles: QoS that replaces the recorded one. clock_depth: queue
-    depth of /clock. skipped: topics that cannot be published here, and why. max_gap_s: longer gaps between messages are
-    shortened to it, in seconds of the recording; 0 keeps all gaps. signals: those that came and wait to be obeyed;
+    profiles: QoS that replaces the recorded one. warn: receives what is unusual, a sentence each. max_gap_s: longer
+    gaps between messages are shortened to it, in seconds of the recording; 0 keeps all gaps. clock_depth: queue depth
+    of /clock. skipped: topics that cannot be published here, and why. signals: those that came and wait to be obeyed;
     SIGUSR1 pauses or resumes, others end playback.
 
     /clock carries the recording's time: with each message, and ``clock_hz`` times per steady second. ``~/pause`` stops
@@ -64,16 +62,16 @@ class BagPlayer(Node):
     def __init__(
         self,
         topics: Iterable[Topic],
-        rate: float,
+        profiles: Mapping[Topic, QoSProfile],
         warn: Callable[[str], None],
-        profiles: Mapping[Topic, QoSProfile] = MappingProxyType({}),
-        clock_hz: float = CLOCK_HZ,
-        clock_depth: int = CLOCK_DEPTH,
-        max_gap_s: float = 0.0,
-        **node_options: Any,
+        rate: float,
+        max_gap_s: float,
+        clock_hz: float,
+        clock_depth: int,
+        context: Context,
     ) -> None:
-        super().__init__("bag_player", **node_options)
-        self._executor = SingleThreadedExecutor(context=self.context)
+        super().__init__("bag_player", context=context)
+        self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self)
         self.time = PlayClock(rate)
         self.skipped: dict[Topic, str] = {}
