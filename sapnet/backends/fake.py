@@ -124,7 +124,7 @@ class FakeRequest(BuildRequest):
 
     def build(self, cache: EngineCache, on_step: OnStep) -> bytes:
         """A fake engine: nothing, for as long as was asked for."""
-        steps = 20
+        steps = max(20, round(self.build_s / 0.25))
         for step in range(steps):
             on_step("building", step / steps)
             time.sleep(self.build_s / steps)
