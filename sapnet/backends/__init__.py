@@ -21,7 +21,7 @@ _CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "tensorrt": (
             "engines.tensorrt.TensorRtBackend",
-            "pip install tensorrt_rtx onnx onnxscript, or JetPack's TensorRT",
+            "pip install tensorrt_rtx onnx, or JetPack's TensorRT",
         ),
         "torch": ("torch.TorchBackend", "pip install torch"),
         "openvino": ("openvino.OpenVinoBackend", "pip install openvino torch"),
