@@ -221,10 +221,8 @@ class RainSynthesizer:
         x, y = x - np.float32(width / 2), y - np.float32(height / 2)
         angle = np.radians(np.float32(self.direction) + np.float32(layer.fan / self.image_height) * x)
         sine, cosine = np.sin(angle), np.cos(angle)
-        turned_x, turned_y = (
-            x * cosine - y * sine + np.float32(columns / 2),
-            x * sine + y * cosine + np.float32(rows / 2),
-        )
+        turned_x = x * cosine - y * sine + np.float32(columns / 2)
+        turned_y = x * sine + y * cosine + np.float32(rows / 2)
         turned = cv2.remap(light, turned_x, turned_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         return np.asarray(np.rint(turned), np.uint8)
 
