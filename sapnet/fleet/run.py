@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,8 @@ def _derain(
 def connected(address: str, cpus: float) -> Iterator[None]:
     """Connect to the Ray cluster at ``address`` or, if that is empty, start Ray on this machine with so many CPUs.
 
-    A connection that this process already has is used and left open. Raises SapnetError.
+    A connection that this process already has is used and left open. For the main thread, as it handles SIGTERM.
+    Raises SapnetError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -160,12 +162,14 @@ def connected(address: str, cpus: float) -> Iterator[None]:
     except Exception as err:  # Ray raises that itself, where the machine is too busy to start it in time
         where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
         raise SapnetError(f"cannot {where}: {first_line(err)}; see docs/fleet.md") from err
-    signal.signal(signal.SIGTERM, before)  # Ray's handler exits at once
+    # In place of Ray's handler, which prints a stack trace.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
-    except SystemExit:  # from a handler of SIGTERM, whose status Ray's calls turn into 1
+    except SystemExit:  # whose status Ray's calls turn into 1
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
+        signal.signal(signal.SIGTERM, before)
         ray.shutdown()
 
 
