@@ -39,6 +39,11 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT
     pytest.fail(f"waited {timeout_s:g} s for {what}")
 
 
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class NodeProcess:
     """derain_node as a process. ``params`` are given as on the command line."""
 

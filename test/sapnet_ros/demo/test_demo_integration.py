@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from ctrl_c import heed_ctrl_c
 
-from live import ROOT, wait_for
+from live import ROOT, children, wait_for
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
@@ -53,10 +53,6 @@ def photos(tmp_path: Path) -> Path:
 
 def stamp_of(message: Any) -> int:
     return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def alive(pid: int) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, wheel
-from live import ROOT, TIMEOUT_S, wait_for
+from live import ROOT, TIMEOUT_S, children, wait_for
 from replay_bags import LATCHED, SENSOR, contents, drive, record, talk
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
@@ -163,7 +163,7 @@ def killing(module: str) -> Iterator[None]:
     """Kills the process of a module of ours, once the replay has begun."""
 
     def kill() -> None:
-        started = wait_for(lambda: [pid for pid in children() if module in command_of(pid)], module)
+        started = wait_for(lambda: [pid for pid in children(os.getpid()) if module in command_of(pid)], module)
         time.sleep(1.0)
         os.kill(started[0], signal.SIGKILL)
 
@@ -171,10 +171,6 @@ def killing(module: str) -> Iterator[None]:
     thread.start()
     yield
     thread.join(TIMEOUT_S)
-
-
-def children() -> list[int]:
-    return [int(child) for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]
 
 
 def command_of(pid: int) -> str:
@@ -185,13 +181,13 @@ def command_of(pid: int) -> str:
 def test_a_process_that_dies_leaves_nothing_behind(
     module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = set(children())
+    before = set(children(os.getpid()))
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(1000, *SIZE))))
     with killing(f"sapnet_ros.{module}"):
         assert run_replay(bag, "-o", str(tmp_path / "out")) == 1
     assert "ended with exit status -9" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"bag"}
-    assert set(children()) <= before
+    assert set(children(os.getpid())) <= before
 
 
 @pytest.mark.parametrize(
