@@ -68,14 +68,18 @@ class OpenVinoBackend(SizedBackend[_Compiled]):
         self._network = network
         self._model: ov.Model | None = None
 
+    def close(self) -> None:
+        """Free what was compiled and converted; does not wait for a compilation under way."""
+        super().close()
+        self._model = None
+
     def _key(self, batch: int, height: int, width: int) -> Hashable:
         return batch, height, width
 
     def _make(self, batch: int, height: int, width: int) -> _Compiled:
         try:
-            if self._model is None:
-                self._model = convert(self._network)
-            model = self._model.clone()
+            converted = self._model = self._model or convert(self._network)
+            model = converted.clone()
             model.reshape([batch, height, width, 3])
             request = compile_model(model, self.precision, self._spec.threads).create_infer_request()
         except (RuntimeError, MemoryError) as err:

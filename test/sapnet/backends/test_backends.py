@@ -171,8 +171,10 @@ class TestAuto:
 
 
 class Runner:
-    shape = EngineShape(16, 16, 3)
     closed = False
+
+    def __init__(self, height, width):
+        self.shape = EngineShape(height, width, max_batch=3)
 
     def close(self):
         self.closed = True
@@ -189,8 +191,7 @@ class Sized(SizedBackend):
 
     def _make(self, batch, height, width):
         time.sleep(0.1)
-        self.made.append(Runner())
-        self.made[-1].shape = EngineShape(height, width, 3)
+        self.made.append(Runner(height, width))
         return self.made[-1]
 
     def prepare_in_threads(self, *widths):
