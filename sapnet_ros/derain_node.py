@@ -142,8 +142,8 @@ def _run(node: DerainNode, ends: SimpleQueue[int]) -> tuple[int, bool]:
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
     until_s = min(end_s, time.monotonic() + LEFTOVERS_TIMEOUT_S)
-    # Not the main thread, nor those that a library has made without Python: they are of other classes.
-    threads = [thread for thread in threading.enumerate() if type(thread) is Thread]
+    # Ours are all daemons; those that a library has made without Python are of another class.
+    threads = [thread for thread in threading.enumerate() if thread.daemon and type(thread) is Thread]
     for thread in threads:
         thread.join(max(0.0, until_s - time.monotonic()))
     return code, not any(thread.is_alive() for thread in threads)

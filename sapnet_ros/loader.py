@@ -154,8 +154,7 @@ class Loader:
         self._news_s = clock()  # when what is being done began, or a build last reported progress
         self.restarts = Restarts(clock)
         self._replaced: list[Derainer] = []  # a call may still be in them
-        self.thread = Thread(target=self._run, name="loader", daemon=True)
-        self.thread.start()
+        Thread(target=self._run, name="loader", daemon=True).start()
 
     @property
     def ready(self) -> bool:

@@ -60,7 +60,7 @@ def is_ready(peer: Peer) -> Callable[[], bool]:
 def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
     peer: Peer, start_process: Start, tmp_path: Path
 ) -> None:
-    cold = start_process(fake__build_s=4.0, cache_dir=tmp_path / "cache")
+    cold = start_process(fake__build_s=2.0, cache_dir=tmp_path / "cache")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     fates = peer.collect(DiagnosticArray, "/frame_status")
     derained = peer.collect(Image, "/derained/image")
@@ -81,7 +81,7 @@ def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
     assert said in cold.log.read_text()
     assert cold.stop() == 0
 
-    warm = start_process(fake__build_s=4.0, cache_dir=tmp_path / "cache")
+    warm = start_process(fake__build_s=2.0, cache_dir=tmp_path / "cache")
     again = is_ready(peer)
     with frames(peer):
         wait_for(again, "the engine of the first start")
@@ -104,7 +104,7 @@ def test_an_engine_that_cannot_be_built_is_an_error_and_frames_go_on(
 def test_the_old_engine_serves_while_one_for_other_stages_is_built(
     peer: Peer, start_node: Start, tmp_path: Path
 ) -> None:
-    start_node(fake__build_s=4.0, cache_dir=tmp_path / "cache", warmup_sizes="[48x64]")
+    start_node(fake__build_s=2.0, cache_dir=tmp_path / "cache", warmup_sizes="[48x64]")
     diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     fates = peer.collect(DiagnosticArray, "/frame_status")
     wait_for(is_ready(peer), "the first engine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -161,43 +162,34 @@ def test_a_rate_that_all_stages_hold_loads_nothing_again(make: Callable[..., Loa
     assert loads == [0]
 
 
-class Backend:
-    """One that hangs. alive: whether its calls never return."""
-
-    def __init__(self, alive: bool) -> None:
-        self.now_s = 1000.0
-        self.restarts = Restarts(lambda: self.now_s)
-        self._thread: Any = SimpleNamespace(is_alive=lambda: alive)
-
-    def hang(self) -> tuple[bool, str]:
-        return self.restarts.plan("it hangs", self._thread)
+def hung(alive: bool) -> Any:
+    """A thread whose call hangs. alive: whether it never returns."""
+    return SimpleNamespace(is_alive=lambda: alive)
 
 
 def test_each_pause_is_twice_the_one_before_until_the_end() -> None:
-    backend = Backend(alive=False)
+    restarts = Restarts(lambda: 1000.0)
     for number in range(MAX_RESTARTS):
-        assert backend.hang() == (
-            True,
-            f"it hangs; restarting it in {FIRST_PAUSE_S * 2**number:g} s (try {number + 1} of {MAX_RESTARTS})",
-        )
-        assert backend.restarts.pause_s == FIRST_PAUSE_S * 2**number
-    assert backend.hang() == (False, "it hangs, after 5 restarts: given up; clean up and configure to try again")
-    assert backend.restarts.count == MAX_RESTARTS
+        pause_s = FIRST_PAUSE_S * 2**number
+        told = f"it hangs; restarting it in {pause_s:g} s (try {number + 1} of {MAX_RESTARTS})"
+        assert restarts.plan("it hangs", hung(alive=False)) == (True, told)
+        assert restarts.pause_s == pause_s
+    told = "it hangs, after 5 restarts: given up; clean up and configure to try again"
+    assert restarts.plan("it hangs", hung(alive=False)) == (False, told)
+    assert restarts.count == MAX_RESTARTS
 
 
 def test_restarts_are_forgiven_after_a_good_while() -> None:
-    backend = Backend(alive=False)
+    now_s = itertools.count(1000.0, FIRST_PAUSE_S + FORGIVEN_AFTER_S + 1)
+    restarts = Restarts(lambda: next(now_s))
     for _ in range(10 * MAX_RESTARTS):
-        assert backend.hang()[1].endswith("(try 1 of 5)")
-        backend.now_s += FIRST_PAUSE_S + FORGIVEN_AFTER_S + 1
+        assert restarts.plan("it hangs", hung(alive=False))[1].endswith("(try 1 of 5)")
 
 
 def test_calls_that_never_return_add_up_however_well_it_went_between() -> None:
-    backend = Backend(alive=True)
+    now_s = itertools.count(1000.0, 10 * FORGIVEN_AFTER_S)
+    restarts = Restarts(lambda: next(now_s))
     for _ in range(MAX_LEFT_BEHIND - 1):
-        assert backend.hang()[0]
-        backend.now_s += 10 * FORGIVEN_AFTER_S
-    assert backend.hang() == (
-        False,
-        "it hangs, 5 calls have never returned: given up; clean up and configure to try again",
-    )
+        assert restarts.plan("it hangs", hung(alive=True))[0]
+    told = "it hangs, 5 calls have never returned: given up; clean up and configure to try again"
+    assert restarts.plan("it hangs", hung(alive=True)) == (False, told)
