@@ -154,6 +154,7 @@ class Loader:
         self._news_s = clock()  # when what is being done began, or a build last reported progress
         self.restarts = Restarts(clock)
         self._replaced: list[Derainer] = []  # a call may still be in them
+        self.review_stages(may_rise=True)
         Thread(target=self._run, name="loader", daemon=True).start()
 
     @property
@@ -207,7 +208,9 @@ class Loader:
             while len(self._sizes) > self._max_sizes:
                 self._failed.pop(self._sizes.popitem(last=False)[0], None)
             # Called for every frame: do not wake the thread without need.
-            if not known or not (size in self._failed or self.ready_for(size)):
+            if not known:
+                self.review_stages(may_rise=True)
+            elif not (size in self._failed or self.ready_for(size)):
                 self._changed.notify()
         if not known:
             self._on_change()
@@ -219,7 +222,7 @@ class Loader:
         self.review_stages(may_rise=True)
 
     def review_stages(self, may_rise: bool = False) -> None:
-        """Measure which number of stages holds the rate; after missed deadlines, whether fewer are needed."""
+        """Measure which number of stages holds the rate, if there is one; after missed deadlines, whether fewer do."""
         with self._changed:
             if self._sizes and self.choice.hz and self._to_review is None:
                 self._to_review = next(reversed(self._sizes)), may_rise
@@ -326,15 +329,12 @@ class Loader:
         with self._changed:
             if reason and size in self._sizes:  # a size that has left the cache is no error
                 self._failed[size] = reason
-            elif self.choice.hz and self._to_review is None:
-                self._to_review = size, True
 
     def _review(self, derainer: Derainer, size: Size, may_rise: bool) -> None:
         choice, before = self.choice, self.choice.stages
-        if not derainer.is_ready(*size):
-            return
         try:
-            choice.review(derainer, size, may_rise)
+            if derainer.is_ready(*size):
+                choice.review(derainer, size, may_rise)
         except FAILURES as err:
             self._tell_error(describe(err))
         with self._changed:

@@ -162,6 +162,16 @@ def test_a_rate_that_all_stages_hold_loads_nothing_again(make: Callable[..., Loa
     assert loads == [0]
 
 
+def test_a_rate_is_measured_also_where_nothing_is_compiled(
+    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with torch on a CPU."""
+    clock = [100.0]
+    monkeypatch.setattr(TimedDerainer, "is_ready", lambda *shape: True)
+    loader = make(lambda stages: TimedDerainer(stages, clock), [(48, 64)], StageChoice(0, 19.0, lambda: clock[0]))
+    eventually(lambda: loader.choice.said.startswith("4 of 6 stages take 40.0 ms at 48x64"))
+
+
 def hung(alive: bool) -> Any:
     """A thread whose call hangs. alive: whether it never returns."""
     return SimpleNamespace(is_alive=lambda: alive)
