@@ -93,10 +93,17 @@ def test_a_wrong_parameter_ends_an_autostarted_node_with_code_1(start_node: Star
     assert "parameter 'stages' must be a whole number" in node.log
 
 
-def test_a_wrong_parameter_fails_configure_until_it_is_mended(peer: Peer, start_node: Start) -> None:
-    start_node(autostart="false", mask_mode="shiny")
+def test_wrong_parameters_fail_configure_until_they_are_mended(peer: Peer, start_node: Start) -> None:
+    node = start_node(autostart="false", mask_mode="shiny", jpeg_quality=500)
     assert not peer.change(Transition.TRANSITION_CONFIGURE)
     assert peer.state() == "unconfigured"
+    assert all(f"parameter '{name}' must be" in node.log for name in ("mask_mode", "jpeg_quality"))
+    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
+    told = wait_for(lambda: status_values(diagnostics, "/derain_node: process"), "diagnostics")
+    assert told["level"] == b"\x02"
+    assert "got 500" in told["message"]
+    assert not peer.set_parameter("jpeg_quality", 400).successful
+    assert peer.set_parameter("jpeg_quality", 90).successful
     assert peer.set_parameter("mask_mode", "soft").successful
     assert peer.change(Transition.TRANSITION_CONFIGURE)
 
