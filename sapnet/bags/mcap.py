@@ -62,12 +62,10 @@ class McapFile:
                 self.profile = _seeking(stream).get_header().profile
             except _DAMAGE as err:
                 raise BagError(f"it does not begin as an mcap file ({_said(err)})") from err
-            summary = self._index(stream)
-            self._is_indexed = summary is not None
-            if summary is None:
-                summary, self.compression = self._scanned(stream)
-            else:
-                self.compression = "chunk" if any(c.compression for c in summary.chunk_indexes) else "none"
+            index = self._index(stream)
+            summary = index or self._scanned(stream)
+        self._is_indexed = index is not None
+        self.compression = "chunk" if any(chunk.compression for chunk in summary.chunk_indexes) else "none"
         statistics = summary.statistics
         assert statistics is not None
         counts = statistics.channel_message_counts
@@ -173,11 +171,11 @@ class McapFile:
             self._is_damaged = True
             self._findings.lose(f"{self._name} is damaged ({_said(err)}): parts are left out")
 
-    def _scanned(self, stream: _Stream) -> tuple[Summary, str]:
-        """What a summary would say, and the compression. Raises BagError."""
+    def _scanned(self, stream: _Stream) -> Summary:
+        """What a summary would say, but for the places in the file. Raises BagError."""
         summary = Summary()
         statistics = summary.statistics = Statistics(0, 0, {}, 0, 0, 0, 2**64, 0, 0)
-        counts, compression = statistics.channel_message_counts, "none"
+        counts = statistics.channel_message_counts
         for record in self._front_to_back(stream):
             if isinstance(record, McapSchema):
                 summary.schemas[record.id] = record
@@ -187,8 +185,8 @@ class McapFile:
                 statistics.attachment_count += 1
             elif isinstance(record, Metadata):
                 summary.metadata_indexes.append(MetadataIndex(0, 0, record.name))
-            elif isinstance(record, Chunk) and record.compression:
-                compression = "chunk"
+            elif isinstance(record, Chunk):
+                summary.chunk_indexes.append(ChunkIndex(0, 0, record.compression, 0, 0, 0, {}, 0, 0))
             elif isinstance(record, McapMessage) and record.channel_id in summary.channels:
                 counts[record.channel_id] = counts.get(record.channel_id, 0) + 1
                 statistics.message_count += 1
@@ -196,7 +194,7 @@ class McapFile:
                 statistics.message_end_time = max(statistics.message_end_time, record.log_time)
         if not summary.channels and not stream.has_end:
             raise BagError("it ends before its first topic")
-        return summary, compression
+        return summary
 
 
 class _Stream(BufferedReader):

@@ -39,8 +39,6 @@ PACKED = (".zstd", ".zst")
 # The first bytes of a compressed message; CDR begins with 00.
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
-_Files = list[McapFile | Sqlite3File]
-
 
 @contextmanager
 def open_recording(path: Path | str) -> Iterator[Recording]:
@@ -223,7 +221,7 @@ def _without_packing(packed: Path, folder: Path, findings: Findings) -> Path:
     return plain
 
 
-def _merged(files: _Files, described: list[Topic]) -> dict[Hashable, Topic]:
+def _merged(files: Collection[McapFile | Sqlite3File], described: list[Topic]) -> dict[Hashable, Topic]:
     """The topics of all files by their keys, completed by what metadata.yaml says of them."""
     topics: dict[Hashable, Topic] = {}
     for topic in (topic for file in files for topic in file.topics):

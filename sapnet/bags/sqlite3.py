@@ -7,7 +7,6 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from sapnet.bags.recording import Findings, Message, Schema, Topic
@@ -32,17 +31,14 @@ class Sqlite3File:
         self._findings = findings
         try:
             with self._database() as database:
-                topics = _topics(database)
-                query = "SELECT topic_id, COUNT(*), MIN(timestamp), MAX(timestamp) FROM messages GROUP BY topic_id"
-                spans = {number: (count, first, last) for number, count, first, last in database.execute(query)}
+                self._topics = _topics(database)
+                # Apart, so that SQLite looks them up in the index.
+                query = "SELECT (SELECT MIN(timestamp) FROM messages), (SELECT MAX(timestamp) FROM messages)"
+                ((first, last),) = database.execute(query)
         except sqlite3.DatabaseError as err:
             raise BagError(f"it is damaged or cut off ({first_line(err)}); {_advice(self._name)}") from err
-        self._topics = {
-            number: replace(topic, count=spans.get(number, (0, 0, 0))[0]) for number, topic in topics.items()
-        }
         self.topics = tuple(self._topics.values())
-        times = [(first, last) for number, (_, first, last) in spans.items() if number in self._topics]
-        self.span_ns = (min(first for first, _ in times), max(last for _, last in times) + 1) if times else (0, 0)
+        self.span_ns = (0, 0) if first is None else (first, last + 1)
 
     def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Read messages of some of its topics, ordered by log time, then by arrival."""
@@ -95,6 +91,7 @@ def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
         for name, encoding, text in database.execute(query):
             if text:
                 schemas.setdefault(name, Schema(encoding, text.encode()))
+    counts = dict(database.execute("SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id"))
     cursor = database.execute("SELECT id, name, type, serialization_format, * FROM topics ORDER BY id")
     columns = [column[0] for column in cursor.description]
     topics: dict[int, Topic] = {}
@@ -102,5 +99,6 @@ def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
         # Earlier versions of rosbag2 have neither profiles nor hashes.
         values = dict(zip(columns[4:], more, strict=True))
         profiles, digest = values.get("offered_qos_profiles", ""), values.get("type_description_hash", "")
-        topics[number] = Topic(name, kind, parse_qos(profiles), schemas.get(kind, Schema()), digest, encoding)
+        qos, schema, count = parse_qos(profiles), schemas.get(kind, Schema()), counts.get(number, 0)
+        topics[number] = Topic(name, kind, qos, schema, digest, encoding, count)
     return topics

@@ -60,9 +60,9 @@ def deserialize(data: bytes, type_name: str) -> Any:
         raise MessageError(f"{len(data)} bytes are no {type_name}: {err}", "decode") from err
 
 
-def serialize(message: object, type_name: str) -> bytes:
-    """CDR, little-endian."""
-    return bytes(TYPESTORE.serialize_cdr(message, type_name))
+def serialize(message: Any) -> bytes:
+    """CDR, little-endian, of a message of the standard types."""
+    return bytes(TYPESTORE.serialize_cdr(message, message.__msgtype__))
 
 
 def decode(recorded: Message) -> BagFrame:
@@ -80,9 +80,9 @@ def encode(
     """CDR of an Image, or with a ``codec`` of a CompressedImage, with uint8 (H, W, 3) BGR or (H, W) pixels."""
     if codec:
         packed = encode_compressed(pixels, quality, encoding, "png" if codec == "png" else "jpeg")
-        return serialize(TYPESTORE.types[COMPRESSED_IMAGE](header=header, **vars(packed)), COMPRESSED_IMAGE)
+        return serialize(TYPESTORE.types[COMPRESSED_IMAGE](header=header, **vars(packed)))
     fields = encode_image(pixels, encoding, alpha)
-    return serialize(TYPESTORE.types[IMAGE](header=header, **vars(fields)), IMAGE)
+    return serialize(TYPESTORE.types[IMAGE](header=header, **vars(fields)))
 
 
 def encode_info(header: Any, info: bytes) -> bytes | None:
@@ -92,7 +92,7 @@ def encode_info(header: Any, info: bytes) -> bytes | None:
     except MessageError:
         return None
     message.header = header
-    return serialize(message, CAMERA_INFO)
+    return serialize(message)
 
 
 def described_topic(name: str, type_name: str, qos: tuple[Qos, ...], store: Typestore = TYPESTORE) -> Topic:
