@@ -75,7 +75,7 @@ def test_a_recording_that_can_be_read_in_part_exits_3(tmp_path: Path, capsys: py
         ),
         (["drive", "-o", "drive"], "drive exists already; name another output"),
         (["drive", "-o", "."], ". is no name for a recording; name a folder to create"),
-        (["drive", "-o", "out", "--start", "9"], "there is nothing to derain from 9 s on"),
+        (["drive", "-o", "out", "--start", "9"], "drive is 0.161 s long; there is nothing to derain from 9 s on"),
         (["drive", "-o", "out", "--start", "-1"], "expected seconds of at least 0, got '-1'"),
         (["drive", "-o", "out", "--quality", "101"], "expected a whole number from 1 to 100, got '101'"),
         (["drive", "-o", "out", "--stride", "0"], "expected a whole number of at least 1, got '0'"),
