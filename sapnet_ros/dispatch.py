@@ -184,7 +184,16 @@ class Dispatch:
         if name in self._in_hand or name in self._settled or (head := self._mailbox.head(name)) is None:
             return False
         camera, now_s = self._cameras[head.camera], self._clock()
-        fate = fates.decide(head, camera, self._loader, params, now_s, self._due_s(head, params))
+        fate = fates.decide(
+            head,
+            self._loader,
+            params,
+            now_s,
+            self._due_s(head, params),
+            watched=not params.lazy or camera.watched,
+            enabled=camera.enabled,
+            gate=camera.gate,
+        )
         waits = self._call is not None
         if fate is None and (waits or not self._batching.may_join(head, self._in_hand.values(), self._loader.derainer)):
             return False
