@@ -16,11 +16,12 @@ import numpy as np
 
 from sapnet.commands.common import counting_bar, derainer_from, parse_whole
 from sapnet.media.contact_sheet import contact_sheet
+from sapnet.model.weights import load_weights
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
 from training.datasets.paired import ImagePair, check_pairs, find_pairs, read_pair, set_folders, short_names
 from training.metrics import Image, Plane, true_streaks
-from training.scores import Method, Score, network, rainy_input, results, score
+from training.scores import QUALITY, Method, Score, network, rainy_input, results, score
 
 _DESCRIPTION = """\
 Score weights, or images that another program wrote, on paired data sets: PSNR (dB) and SSIM on Y and on RGB, means
@@ -36,16 +37,16 @@ examples:
   python -m training.evaluate --weights sapnet_fast --data Rain12 --every-stage
   python -m training.evaluate --results derained/ --data Rain1400 --json > scores.json
 """
-# Of the figures that are shown: heading and digits after the point.
-_COLUMNS: Mapping[str, tuple[str, int]] = {
-    "psnr_y": ("PSNR Y", 2),
-    "ssim_y": ("SSIM Y", 3),
-    "psnr_rgb": ("PSNR RGB", 2),
-    "ssim_rgb": ("SSIM RGB", 3),
-    "precision": ("precision", 3),
-    "recall": ("recall", 3),
-    "f1": ("F1", 3),
-    "matthews": ("Matthews", 3),
+# Of the figures that are shown: heading, digits after the point, and what stands for one that is not a number.
+_COLUMNS: Mapping[str, tuple[str, int, str]] = {
+    "psnr_y": ("PSNR Y", 2, "inf"),
+    "ssim_y": ("SSIM Y", 3, ""),
+    "psnr_rgb": ("PSNR RGB", 2, "inf"),
+    "ssim_rgb": ("SSIM RGB", 3, ""),
+    "precision": ("precision", 3, "-"),
+    "recall": ("recall", 3, "-"),
+    "f1": ("F1", 3, "-"),
+    "matthews": ("Matthews", 3, "-"),
 }
 
 
@@ -82,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.sheet and method.source:
                 _add_pictures(report)
     if args.sheet:
-        shown = [(report, name) for report in reports for name in report.pictures]
-        rows = [report.pictures[name] for report, name in shown]
-        contact_sheet(rows, args.sheet, [_label(*one) for one in shown])
-    print(_to_json(reports) if args.json else "\n\n".join(map(_to_markdown, reports)))
+        rows = {_label(report, name): row for report in reports for name, row in report.pictures.items()}
+        contact_sheet(list(rows.values()), args.sheet, list(rows))
+    found = [_as_json(report) for report in reports]
+    print(json.dumps(found, indent=2, allow_nan=False) if args.json else "\n\n".join(map(_as_markdown, found)))
     return 0
 
 
@@ -124,10 +125,7 @@ def _methods(args: argparse.Namespace, reports: Sequence[SetReport]) -> Iterator
             place = folder / Path(report.folder).resolve().name if len(reports) > 1 else folder
             yield report, results(place, report.pairs, names[str(folder)], args.mask_threshold)
     for source in weights:
-        stages = [args.stages]
-        if args.every_stage:
-            with derainer_from(args, weights=source) as derainer:
-                stages = [*range(1, derainer.stages + 1)]
+        stages = range(1, load_weights(source).config.stages + 1) if args.every_stage else [args.stages]
         for count in stages:
             with derainer_from(args, weights=source, stages=count, mask_threshold=args.mask_threshold) as derainer:
                 method = network(derainer, names[source])
@@ -155,48 +153,45 @@ def _label(report: SetReport, image: str) -> str:
     return f"{report.name} {image}: {', '.join(said)}"
 
 
-def _to_markdown(report: SetReport) -> str:
-    """A heading and a table of means."""
+def _as_json(report: SetReport) -> dict[str, Any]:
+    """A data set with its methods, each with its images."""
     truth = report.scores[0].figures
-    setting = (
-        f"{len(report.pairs)} pairs; {truth['streak_share']:.1%} of the pixels are streaks, "
-        f"a mask of all pixels has F1 {truth['f1_all_ones']:.3f}"
-    )
-    headings = ("method", "stages", *(heading for heading, _ in _COLUMNS.values()))
-    return f"### {report.name}\n\n{setting}\n\n{table(headings, map(_cells, report.scores))}"
-
-
-def _cells(score: Score) -> list[str]:
-    """A method's name, stages and figures."""
-    figures = [f"{score.figures[name]:.{digits}f}" for name, (_, digits) in _COLUMNS.items()]
-    return [score.method.name, str(score.method.stages or ""), *figures]
-
-
-def _to_json(reports: Sequence[SetReport]) -> str:
-    """A list of data sets, each with its methods, each with its images; null for an infinite PSNR."""
-    data = [
+    methods = [
         {
-            "name": report.name,
-            "folder": report.folder,
-            "pairs": len(report.pairs),
-            **{name: report.scores[0].figures[name] for name in ("streak_share", "f1_all_ones")},
-            "methods": [_score_as_json(score) for score in report.scores],
+            **{name: value for name, value in vars(score.method).items() if name != "derain"},
+            **_shown(score.figures, score.method),
+            "images": [{"name": name, **_shown(figures, score.method)} for name, figures in score.images.items()],
         }
-        for report in reports
+        for score in report.scores
     ]
-    return json.dumps(data, indent=2, allow_nan=False)
-
-
-def _score_as_json(score: Score) -> dict[str, Any]:
     return {
-        **{name: value for name, value in vars(score.method).items() if name != "derain"},
-        **_finite(score.figures),
-        "images": [{"name": name, **_finite(figures)} for name, figures in score.images.items()],
+        "name": report.name,
+        "folder": report.folder,
+        "pairs": len(report.pairs),
+        **{name: truth[name] for name in ("streak_share", "f1_all_ones")},
+        "methods": methods,
     }
 
 
-def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: figures[name] if math.isfinite(figures[name]) else None for name in _COLUMNS}
+def _shown(figures: Mapping[str, float], method: Method) -> dict[str, float | None]:
+    """The columns' figures; None for an infinite one, and for those of a mask where nothing makes one."""
+    known = (name for name in _COLUMNS if math.isfinite(figures[name]) and (method.source or name in QUALITY))
+    return {**dict.fromkeys(_COLUMNS), **{name: figures[name] for name in known}}
+
+
+def _as_markdown(found: Mapping[str, Any]) -> str:
+    """A heading and a table of means, of what ``_as_json`` gives."""
+    setting = (
+        f"{found['pairs']} pairs; {found['streak_share']:.1%} of the pixels are streaks, "
+        f"a mask of all pixels has F1 {found['f1_all_ones']:.3f}"
+    )
+    rows = []
+    for method in found["methods"]:
+        figures = ((method[name], digits, none) for name, (_, digits, none) in _COLUMNS.items())
+        cells = (none if figure is None else f"{figure:.{digits}f}" for figure, digits, none in figures)
+        rows.append([method["name"], str(method["stages"] or ""), *cells])
+    headings = ("method", "stages", *(heading for heading, *_ in _COLUMNS.values()))
+    return f"### {found['name']}\n\n{setting}\n\n{table(headings, rows)}"
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
-
-from sapnet.images.frame import to_y
 
 Image = NDArray[np.uint8]
 Plane = NDArray[np.uint8]
@@ -20,24 +19,19 @@ _LUMA_PERMILLE_BGR = np.array((114, 587, 299))
 _STREAK = 10_000
 
 
-def ssim_y(image: Image, clean: Image) -> float:
-    """Structural similarity on Y, at most 1: Gaussian 11x11 window, sigma 1.5, mean over the valid region."""
-    return _ssim(to_y(image), to_y(clean))
+def ssim(image: NDArray[Any], clean: NDArray[Any]) -> float:
+    """Structural similarity, at most 1: Gaussian 11x11 window, sigma 1.5, mean over the valid region.
 
-
-def ssim_rgb(image: Image, clean: Image) -> float:
-    """The mean of what ``ssim_y`` computes, on each of the three channels in its place."""
-    return float(np.mean([_ssim(image[..., c].astype(float), clean[..., c].astype(float)) for c in range(3)]))
-
-
-def _ssim(plane: NDArray[np.float64], clean: NDArray[np.float64]) -> float:
+    image, clean: (H, W), or (H, W, 3), whose channels are averaged; 0 to 255.
+    """
     _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
-        plane,
-        clean,
+        image.astype(np.float64),
+        clean.astype(np.float64),
         data_range=255.0,
         gaussian_weights=True,
         sigma=1.5,
         use_sample_covariance=False,
+        channel_axis=2 if image.ndim == 3 else None,
         full=True,
     )
     return float(similarity[5:-5, 5:-5].mean())

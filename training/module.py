@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sapnet.config import PRESETS
-from sapnet.images.frame import psnr_y, to_frames, to_tensor
+from sapnet.images.frame import psnr_y, to_frames, to_tensor, to_y
 from sapnet.model.sapnet import SAPNet
 from sapnet.model.weights import load_weights
 from training.config import OptimizerConfig, TrainConfig
 from training.datasets.paired import ImagePair, read_pair
 from training.losses.combined import DerainingLoss
 from training.losses.edge import edge_agreement
-from training.metrics import ssim_y
+from training.metrics import ssim
 from training.stream import Sample, Stream, make_loader
 
 _SHOWN = 4  # images of a validation grid
@@ -66,7 +66,8 @@ class DerainingModule(L.LightningModule):
         rainy, clean = read_pair(pair)
         derained = to_frames(self.network.derain(to_tensor(rainy).to(self.device)))[0]
         edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
-        self._scores[name].append((psnr_y(derained, clean), ssim_y(derained, clean), edges))
+        similarity = ssim(to_y(derained), to_y(clean))
+        self._scores[name].append((psnr_y(derained, clean), similarity, edges))
         if index < _SHOWN:
             rgb = cv2.cvtColor(np.hstack([rainy, derained, clean]), cv2.COLOR_BGR2RGB)
             tensorboard: Any = self.logger

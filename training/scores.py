@@ -5,29 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
 from sapnet import Derainer
-from sapnet.images.frame import psnr, psnr_y
+from sapnet.images.frame import psnr, psnr_y, to_y
 from sapnet.media.sources import read_image
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, streak_mask
 from training.datasets.paired import ImagePair, check_pairs, images_in, read_pair, refuse
-from training.metrics import (
-    Image,
-    Plane,
-    count_pixels,
-    mask_figures,
-    ssim_rgb,
-    ssim_y,
-    streak_strength,
-    true_streaks,
-)
+from training.metrics import Image, Plane, count_pixels, mask_figures, ssim, streak_strength, true_streaks
 
-_MEASURES: Mapping[str, Callable[[Image, Image], float]] = MappingProxyType(
-    {"psnr_y": psnr_y, "ssim_y": ssim_y, "psnr_rgb": psnr, "ssim_rgb": ssim_rgb}
-)
+QUALITY: Mapping[str, Callable[[Image, Image], float]] = {
+    "psnr_y": psnr_y,
+    "ssim_y": lambda image, clean: ssim(to_y(image), to_y(clean)),
+    "psnr_rgb": psnr,
+    "ssim_rgb": ssim,
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,7 @@ class Method:
 
     name: in tables. derain: a pair and its rainy image, uint8 (H, W, 3) BGR -> the derained image and the streak mask,
     uint8 (H, W), 0 or 255. source: the weights or folder as given. stages: recurrences that are run. backend: such as
-    ``openvino fp32``. The last three are None where there is no such thing.
+    ``openvino fp32``. The last three are None for the rainy input, whose mask is empty and means nothing.
     """
 
     name: str
@@ -107,9 +100,9 @@ def score(method: Method, pairs: Sequence[ImagePair], on_image: Callable[[], Non
         rainy, clean = read_pair(pair)
         derained, mask = method.derain(pair, rainy)
         counts = count_pixels(mask > 0, true_streaks(rainy, clean))
-        quality = {name: measure(derained, clean) for name, measure in _MEASURES.items()}
+        quality = {name: measure(derained, clean) for name, measure in QUALITY.items()}
         images[pair.name] = {**quality, **mask_figures(counts)}
         pooled += counts
         on_image()
-    means = {name: float(np.mean([figures[name] for figures in images.values()])) for name in _MEASURES}
+    means = {name: float(np.mean([figures[name] for figures in images.values()])) for name in QUALITY}
     return Score(method, images, {**means, **mask_figures(pooled)})

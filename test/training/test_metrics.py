@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
 from sapnet.images.frame import to_y
-from training.metrics import count_pixels, mask_figures, ssim_rgb, ssim_y, streak_strength, true_streaks
+from training.metrics import count_pixels, mask_figures, ssim, streak_strength, true_streaks
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -36,7 +36,8 @@ class TestSsim:
         one = noise(24, 31)
         other = np.clip(one.astype(int) + np.random.default_rng(1).integers(-60, 60, one.shape), 0, 255)
         other = other.astype(np.uint8)
-        assert ssim_y(one, other) == pytest.approx(self.restated(to_y(one), to_y(other)), abs=1e-6)
+        planes = to_y(one), to_y(other)
+        assert ssim(*planes) == pytest.approx(self.restated(*planes), abs=1e-6)
 
     def test_on_rgb_is_the_mean_over_channels(self):
         one, other = noise(24, 31), noise(24, 31, seed=1) // 2
@@ -44,7 +45,7 @@ class TestSsim:
         planes = (one.astype(float), other.astype(float))
         of_channels = [self.restated(*(plane[..., channel] for plane in planes)) for channel in range(3)]
         assert of_channels[0] == pytest.approx(1.0)
-        assert ssim_rgb(one, other) == pytest.approx(np.mean(of_channels), abs=1e-6)
+        assert ssim(one, other) == pytest.approx(np.mean(of_channels), abs=1e-6)
 
 
 class TestTrueStreaks:
