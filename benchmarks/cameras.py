@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -32,6 +31,7 @@ ACK_S = 5.0
 DEPTH = 100
 STOP_S = 10.0
 CAMERAS = ("front", "left", "right", "rear")
+COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport", "in_flight")
 SUFFIXES = {Image: "", CompressedImage: "/compressed"}  # of topics
 SPAWN = multiprocessing.get_context("spawn")  # rclpy does not survive a fork
 
@@ -74,12 +74,9 @@ def _with_ros(work: Callable[..., None], *arguments: Any) -> None:
 
 
 def play(
-    ours: Connection, cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, kind: type = Image
+    ours: Connection, cameras: Sequence[str], shape: tuple[int, int], rate: float, seconds: float, kind: type
 ) -> None:
-    """Play all cameras, by messages of a type.
-
-    Sends a word when everybody listens, and at the end the number of frames and the seconds that it has played.
-    """
+    """Play all cameras, by messages of a type. Sends a word when everybody listens, and at the end how many frames."""
     node = rclpy.create_node("cameras")
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     frame = cv2.GaussianBlur(noise, (0, 0), 2)  # noise alone is no JPEG that a camera would send
@@ -107,24 +104,30 @@ def play(
         message.header.stamp = node.get_clock().now().to_msg()
         publishers[name].publish(message)
         number += 1
-    played_s = time.monotonic() - begin_s
     for publisher in publishers.values():
         publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=ACK_S))
-    ours.send((number, played_s))
+    ours.send(number)
 
 
-def monitor(ours: Connection, cameras: Sequence[str], kind: type = Image, masks: bool = False) -> None:
+def monitor(ours: Connection, cameras: Sequence[str], kind: type, masks: bool) -> None:
     """Take every derained frame, and every mask, until a word comes.
 
-    Then sends, for each camera, the stamps of the frames that came, and when they came; nanoseconds.
+    Then sends, for each camera, the stamps of the frames that came, and when they came, in nanoseconds; and the sum of
+    each figure that the node told of its cameras last.
     """
     node = rclpy.create_node("monitor")
     came: dict[str, list[tuple[int, int]]] = {name: [] for name in cameras}
+    told: dict[str, dict[str, str]] = {}
 
     def note(message: Any, name: str) -> None:
         stamp = message.header.stamp
         came[name].append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
 
+    def keep(message: DiagnosticArray) -> None:
+        for status in message.status:
+            told[status.name.rpartition(": ")[2]] = {pair.key: pair.value for pair in status.values}
+
+    node.create_subscription(DiagnosticArray, "/diagnostics", keep, 10)
     for name in cameras:
         frames = partial(note, name=name)
         node.create_subscription(kind, f"{name}/derained/image{SUFFIXES[kind]}", frames, frames_profile())
@@ -134,32 +137,76 @@ def monitor(ours: Connection, cameras: Sequence[str], kind: type = Image, masks:
     executor.add_node(node)
     while not ours.poll():
         executor.spin_once(timeout_sec=0.1)
-    ours.send(came)
+    ours.send((came, {count: sum(int(told.get(name, {}).get(count, 0)) for name in cameras) for count in COUNTS}))
 
 
-class Watch(Node):
-    """Keeps the newest diagnostics of derain_node."""
+class Usage(NamedTuple):
+    """Of derain_node's process, ``seconds`` after the first frame. cpu_percent: of a core, since the moment before."""
 
-    def __init__(self) -> None:
-        super().__init__("watch")
-        self.statuses: dict[str, dict[str, str]] = {}
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._keep, 10)
+    seconds: float
+    memory_mb: float
+    threads: float
+    cpu_percent: float
 
-    def spin_for(self, seconds: float) -> None:
-        """Listen for so long."""
-        end_s = time.monotonic() + seconds
-        while (left_s := end_s - time.monotonic()) > 0:
-            rclpy.spin_once(self, timeout_sec=left_s)
 
-    def count(self, camera: str, name: str) -> int:
-        """A figure of a camera; 0 before it was told."""
-        return int(self.statuses.get(camera, {}).get(name, 0))
+class Run(NamedTuple):
+    """What became of the frames of all cameras.
 
-    def _keep(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            node, _, what = status.name.partition(": ")
-            if node.endswith("/derain_node"):
-                self.statuses[what] = {pair.key: pair.value for pair in status.values} | {"message": status.message}
+    arrivals: camera -> stamps of its derained frames and when they came, in nanoseconds. counts: of the node's
+    diagnostics, over all cameras.
+    """
+
+    sent: int
+    arrivals: dict[str, list[tuple[int, int]]]
+    counts: dict[str, int]
+    usage: list[Usage]
+
+    @property
+    def lost(self) -> int:
+        """Frames that did not arrive."""
+        return self.sent - sum(map(len, self.arrivals.values()))
+
+
+def run(
+    cameras: Sequence[str],
+    shape: tuple[int, int],
+    rate: float,
+    seconds: float,
+    *parameters: str,
+    kind: type = Image,
+    masks: bool = False,
+    settle_s: float = 1.0,
+) -> Run:
+    """Play cameras through a derain_node. Every process is started anew, so that nothing is left from another run."""
+    height, width = shape
+    usage = list[Usage]()
+    parameters = (*parameters, f"cameras:=[{','.join(cameras)}]", f"warmup_sizes:=[{height}x{width}]")
+    with (
+        running_node(*parameters) as node,
+        beside(monitor, cameras, kind, masks) as arrivals,
+        beside(play, cameras, shape, rate, seconds, kind) as player,
+    ):
+        player.recv()
+        begin_s = last_s = time.monotonic()
+        used_s, *_ = process_usage(node.pid)
+        is_over = False
+        while not is_over:
+            is_over = player.poll(1.0)
+            now_s, before_s = time.monotonic(), used_s
+            used_s, memory_mb, threads = process_usage(node.pid)
+            usage.append(Usage(now_s - begin_s, memory_mb, threads, 100 * (used_s - before_s) / (now_s - last_s)))
+            last_s = now_s
+        sent: int = player.recv()
+        time.sleep(settle_s)
+        arrivals.send("end")
+        return Run(sent, *arrivals.recv(), usage)
+
+
+def process_usage(process: int) -> tuple[float, float, float]:
+    """Seconds of processor time that a process has used, the megabytes that it holds, and its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    user, system, threads, pages = (int(fields[index]) for index in (11, 12, 17, 21))
+    return (user + system) / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 1e6, threads
 
 
 def isolate() -> None:

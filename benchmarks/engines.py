@@ -14,12 +14,14 @@ import argparse
 import logging
 import math
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterator
 from functools import partial
+from io import StringIO
 from itertools import product
 
 import torch
-from tables import print_head, print_row
+from tables import print_table
 
 from sapnet.backends.base import EngineShape
 from sapnet.backends.devices import driver_version
@@ -48,28 +50,18 @@ _CONVOLUTIONS = ("correlation", "runtime_fusion")  # alone, and with what follow
 _TENSOR = re.compile(r"Name: ([^,]+), Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
 
 
-class _Plan(logging.Handler):
-    """Keeps the list of kernels that the builder logs."""
-
-    text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message if it is the list."""
-        self.text += record.getMessage().partition("TensorRT: Layers:\n")[2]
-
-
 def make_plan(model: bytes, shape: EngineShape) -> list[Work]:
     """The kernels of an exported network's engine. Raises SapnetError."""
-    log, plan = logging.getLogger("sapnet"), _Plan(logging.DEBUG)
-    level = log.level
-    log.addHandler(plan)
+    log, said = logging.getLogger("sapnet"), StringIO()
+    handler, level = logging.StreamHandler(said), log.level
+    log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     try:
         build_engine(model, shape, RTX, PORTABLE, lambda step, share: None, detailed=True)
     finally:
-        log.removeHandler(plan)
+        log.removeHandler(handler)
         log.setLevel(level)
-    return read_plan(plan.text)
+    return read_plan(said.getvalue().partition("TensorRT: Layers:\n")[2])
 
 
 def read_plan(text: str) -> list[Work]:
@@ -100,37 +92,31 @@ def _sizes(dimensions: str) -> list[int]:
     return [int(size) for size in dimensions.split(",") if size]
 
 
-def print_plans(presets: Iterable[str], sizes: Iterable[tuple[int, int]]) -> None:
-    """Print a row for each preset and size, batch 1, fp16. Every figure is calculated."""
-    print("Calculated from the builder's plan, fp16, batch 1; a bound, not a time.\n")
-    print_head("preset", "size", "kernels", "moved, GB", "TFLOP", *(f"{gpu}, ms" for gpu in GPUS))
-    for preset in presets:
+def plans(args: argparse.Namespace) -> Iterator[list[str]]:
+    """A row for each preset and size, batch 1, fp16. Every figure is calculated."""
+    for preset in args.presets:
         model = export_onnx(load_deploy_network(preset, form=Form.ENGINE), "fp16")
-        for height, width in sizes:
+        for height, width in args.sizes:
             kernels = make_plan(model, EngineShape(height, width))
             moved = sum(kernel.bytes for kernel in kernels) / 1e9
             flop = sum(kernel.flop for kernel in kernels) / 1e12
             bounds = [f"{1e3 * peak.seconds(kernels):.1f}" for peak in GPUS.values()]
-            print_row(f"`{preset}`", f"{height}x{width}", f"{len(kernels)}", f"{moved:.2f}", f"{flop:.2f}", *bounds)
+            yield [f"`{preset}`", f"{height}x{width}", f"{len(kernels)}", f"{moved:.2f}", f"{flop:.2f}", *bounds]
 
 
-def print_speed(presets: list[str], sizes: list[tuple[int, int]], batches: list[int], calls: int) -> None:
+def speed(args: argparse.Namespace) -> Iterator[list[str]]:
     """p50 / p95 in ms per frame from host to host, and how many times as fast as CUDA graphs, by turns with these.
 
     The share of the bound is that of ``sapnet bench``. What fails says why, and the others still count.
     """
     from contenders import eager, plain
 
-    if not torch.cuda.is_available():
-        raise SystemExit(f"needs an NVIDIA GPU and a CUDA build of torch; this torch {torch.__version__} finds none")
-    print(f"{torch.cuda.get_device_name()}, {driver_version()}\n")
-    print_head("preset", "size", "batch", "network", "p50 / p95, ms per frame", "ratio", "of the bound")
     published = {"eager fp32": ("fp32", False), "eager fp16": ("fp16", False), "torch.compile fp16": ("fp16", True)}
     backends = {"CUDA graphs fp16": "torch", "TensorRT fp16": "tensorrt"}
-    for preset, (height, width), batch in product(presets, sizes, batches):
+    for preset, (height, width), batch in product(args.presets, args.sizes, args.batches):
         fp16 = partial(network, weights=preset, precision="fp16", device="cuda")
         for name in [*published, *backends]:
-            said = f"`{preset}`", f"{height}x{width}", str(batch), name
+            said = [f"`{preset}`", f"{height}x{width}", str(batch), name]
             try:
                 contender: Contender
                 if name in published:
@@ -138,13 +124,13 @@ def print_speed(presets: list[str], sizes: list[tuple[int, int]], batches: list[
                     contender = partial(plain, name=name, infer=infer)
                 else:
                     contender = partial(fp16, backend=backends[name])
-                _, timing = measure([partial(fp16, backend="torch"), contender], height, width, batch, calls)
+                _, timing = measure([partial(fp16, backend="torch"), contender], height, width, batch, args.calls)
             # A compiler that is missing, an engine that is refused, memory that runs out.
             except (SapnetError, RuntimeError) as err:
-                print_row(*said, first_line(err), "", "")
+                yield [*said, first_line(err), "", ""]
                 continue
             ms = f"{timing.p50_ms / batch:.2f} / {timing.p95_ms / batch:.2f}"
-            print_row(*said, ms, f"{timing.ratio:.2f}", "" if timing.of_bound is None else f"{timing.of_bound:.2f}")
+            yield [*said, ms, f"{timing.ratio:.2f}", "" if timing.of_bound is None else f"{timing.of_bound:.2f}"]
             torch.cuda.empty_cache()
 
 
@@ -158,9 +144,15 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=200, help="gpu: timed calls per cell")
     args = parser.parse_args()
     if args.what == "plan":
-        print_plans(args.presets, args.sizes)
+        print("Calculated from the builder's plan, fp16, batch 1; a bound, not a time.\n")
+        bounds = [f"{gpu}, ms" for gpu in GPUS]
+        print_table(["preset", "size", "kernels", "moved, GB", "TFLOP", *bounds], plans(args))
+    elif torch.cuda.is_available():
+        print(f"{torch.cuda.get_device_name()}, {driver_version()}\n")
+        measured = ("p50 / p95, ms per frame", "ratio", "of the bound")
+        print_table(("preset", "size", "batch", "network", *measured), speed(args))
     else:
-        print_speed(args.presets, args.sizes, args.batches, args.calls)
+        sys.exit(f"needs an NVIDIA GPU and a CUDA build of torch; this torch {torch.__version__} finds none")
 
 
 if __name__ == "__main__":

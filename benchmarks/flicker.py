@@ -8,12 +8,13 @@ of the rainy one, and of the derained one with several values of derain_node's `
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tables import print_head, print_row
+from tables import print_table
 
 from sapnet import Derainer
 from sapnet.media.sequence import RainySequence
@@ -37,29 +38,32 @@ def flicker(clip: Clip, still: list[np.ndarray]) -> float:
     return float(np.mean([cv2.absdiff(before, after)[where].mean() for (before, after), where in pairs]))
 
 
-def main() -> None:
+def rows(args: argparse.Namespace) -> Iterator[list[str]]:
     """Measure every clip with every weights."""
+    for path in args.clips:
+        frames = list(RainySequence(path, args.rain, args.frames, args.width))
+        rainy, clean = [frame.rainy for frame in frames], [frame.clean for frame in frames if frame.clean is not None]
+        still = [cv2.absdiff(a, b).max(axis=2) <= STILL for a, b in pairwise(clean)]
+        clips = {"clean": clean, "rainy": rainy}
+        for weights in args.weights:
+            with Derainer(weights) as derainer:
+                derained = [derainer([frame])[0].image for frame in rainy]
+            clips |= {f"{weights}, steadiness {share:g}": steady(derained, share) for share in STEADINESS}
+        for name, clip in clips.items():
+            psnr = np.mean([cv2.PSNR(one, two) for one, two in zip(clip, clean, strict=True)])
+            said = "-" if clip is clean else f"{psnr:.2f}"
+            yield [path.name, f"{np.mean(still):.0%}", name, f"{flicker(clip, still):.2f}", said]
+
+
+def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--weights", nargs="+", default=["sapnet_fast"])
     parser.add_argument("--rain", default="heavy")
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--width", type=int, default=480)
-    args = parser.parse_args()
-    print_head("clip", "still", "frames", "flicker", "PSNR, dB")
-    for path in args.clips:
-        frames = list(RainySequence(path, args.rain, args.frames, args.width))
-        rainy, clean = [frame.rainy for frame in frames], [frame.clean for frame in frames if frame.clean is not None]
-        still = [cv2.absdiff(a, b).max(axis=2) <= STILL for a, b in pairwise(clean)]
-        rows = {"clean": clean, "rainy": rainy}
-        for weights in args.weights:
-            with Derainer(weights) as derainer:
-                derained = [derainer([frame])[0].image for frame in rainy]
-            rows |= {f"{weights}, steadiness {share:g}": steady(derained, share) for share in STEADINESS}
-        for name, clip in rows.items():
-            psnr = np.mean([cv2.PSNR(one, two) for one, two in zip(clip, clean, strict=True)])
-            said = "-" if clip is clean else f"{psnr:.2f}"
-            print_row(path.name, f"{np.mean(still):.0%}", name, f"{flicker(clip, still):.2f}", said)
+    print_table(("clip", "still", "frames", "flicker", "PSNR, dB"), rows(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from contenders import Infer, eager, on_openvino, plain
 from prenet import load_prenet
-from tables import DOCUMENT, replace
+from tables import DOCUMENT, print_table, replace
 
 from sapnet import Derainer, SAPNet, load_weights
 from sapnet.backends.devices import processor_name
@@ -28,7 +28,6 @@ from sapnet.commands.bench import Contender, measure, network
 from sapnet.commands.common import parse_positive
 from sapnet.config import PRESETS
 from sapnet.model import DeployNet
-from training.commands import table
 from training.datasets.paired import find_pairs
 from training.scores import Method, score
 
@@ -73,9 +72,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
 
     def row(name: str, measured: SAPNet, stages: int, psnr: list[float], contender: Contender, large: int) -> Row:
         parameters = sum(parameter.numel() for parameter in measured.parameters())
-        made = Row(name, stages, parameters, psnr, times(contender, args.turns, large))
-        print(*made, flush=True)
-        return made
+        return Row(name, stages, parameters, psnr, times(contender, args.turns, large))
 
     for preset in ("sapnet_fast", "sapnet"):
         for stages in range(1, PRESETS[preset].stages + 1):
@@ -94,30 +91,11 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
                 yield row(label, peer, peer.config.stages, psnr, contender, args.large_turns)
 
 
-def page(found: list[Row], args: argparse.Namespace, load: float) -> None:
-    """Write the table, and draw the plot if there is PSNR."""
-    sizes = [f"{height}x{width}" for height, width in (SMALL, LARGE)]
-    headings = ["network", "stages", "parameters", *(f"{name} rain, dB" for name in SETS.values())]
-    headings += [f"time at {size} (sapnet_fast = 1)" for size in sizes]
-    cells = [
-        (
-            row.name,
-            str(row.stages),
-            f"{row.parameters:,}",
-            *([f"{psnr:.1f}" for psnr in row.psnr] or [""] * len(SETS)),
-            *([f"{ratio:.2f} ({ms:,.0f} ms)" for ms, ratio in row.times] + [""])[:2],
-        )
-        for row in found
-    ]
-    said = (
-        f"{processor_name()}, {os.cpu_count()} cores, load {load:.0f} from other work; PSNR of the first "
-        f"{args.images} images of each set; {args.turns} turns at {sizes[0]}, {args.large_turns} at {sizes[1]}."
-    )
-    plot = ""
-    if args.data:
-        draw(found, sizes[0])
-        plot = f"\n\n![PSNR over relative time per frame, for light and heavy rain](images/{PLOT.name})"
-    replace("peers", f"{said}\n\n{table(headings, cells)}{plot}")
+def cells(row: Row) -> list[str]:
+    """A row of the table."""
+    psnr = [f"{psnr:.1f}" for psnr in row.psnr] or [""] * len(SETS)
+    times = [f"{ratio:.2f} ({ms:,.0f} ms)" for ms, ratio in row.times]
+    return [row.name, str(row.stages), f"{row.parameters:,}", *psnr, *[*times, ""][:2]]
 
 
 def draw(found: list[Row], size: str) -> None:
@@ -148,8 +126,26 @@ def main() -> None:
     add("--turns", type=parse_positive, default=5, help="at the small size (default: %(default)s)")
     add("--large-turns", type=int, default=1, help="at the large size; 0: leave it out (default: %(default)s)")
     args = parser.parse_args()
-    load = os.getloadavg()[0]
-    page(list(rows(args)), args, load)
+    load, found = os.getloadavg()[0], list[Row]()
+    small, large = (f"{height}x{width}" for height, width in (SMALL, LARGE))
+    headings = ["network", "stages", "parameters", *(f"{name} rain, dB" for name in SETS.values())]
+    headings += [f"time at {size} (sapnet_fast = 1)" for size in (small, large)]
+
+    def measured() -> Iterator[list[str]]:
+        for row in rows(args):
+            found.append(row)
+            yield cells(row)
+
+    table = print_table(headings, measured())
+    said = (
+        f"{processor_name()}, {os.cpu_count()} cores, load {load:.0f} from other work; PSNR of the first "
+        f"{args.images} images of each set; {args.turns} turns at {small}, {args.large_turns} at {large}."
+    )
+    plot = ""
+    if args.data:
+        draw(found, small)
+        plot = f"\n\n![PSNR over relative time per frame, for light and heavy rain](images/{PLOT.name})"
+    replace("peers", f"{said}\n\n{table}{plot}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from tables import print_head, print_row
+from tables import print_table
 
 from bag_builders import FRAME_NS, START_NS, compressed, image, smooth_frames, write_bag
 from sapnet import Derainer
@@ -43,10 +43,11 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         derainer(frames[:1])
         turns = [{name: seconds(one) for name, one in work.items()} for _ in range(args.turns)]
         print(f"{derainer.backend_name} {derainer.precision}, {args.frames} frames, median of {args.turns} turns\n")
-    print_head("", "frames/s", "of the Derainer's")
+    rows = []
     for name in work:
         per_s = args.frames / median(turn[name] for turn in turns)
-        print_row(name, f"{per_s:.2f}", f"{median(turn['Derainer'] / turn[name] for turn in turns):.2f}")
+        rows.append((name, f"{per_s:.2f}", f"{median(turn['Derainer'] / turn[name] for turn in turns):.2f}"))
+    print_table(("", "frames/s", "of the Derainer's"), rows)
 
 
 def main() -> None:

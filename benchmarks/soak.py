@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import rclpy
-from cameras import CAMERAS, DEPTH, Watch, beside, isolate, monitor, play, running_node
-from sensor_msgs.msg import Image
-from tables import print_head, print_row
+from cameras import CAMERAS, COUNTS, DEPTH, Usage, isolate, run
+from tables import print_table
 
 MB_PER_MINUTE = 1.0
 WARM_UP_SHARE = 0.25
 MIN_SLOPE_S = 60.0  # of figures after the warm-up, below which their slope says nothing
-COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport", "in_flight")
+SETTLE_S = 3.0  # for the diagnostics that count the last frames
 
 
 @dataclass(frozen=True)
@@ -40,43 +38,6 @@ class Load:
 
 
 LOADS = (Load((360, 640), 10, True), Load((240, 320), 30, True), Load((360, 640), 30, False))
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Of derain_node's process at one moment, ``seconds`` after the load began."""
-
-    seconds: float
-    memory_mb: float
-    threads: float
-    cpu_percent: float
-
-
-def run(load: Load, seconds: float) -> tuple[dict[str, int], list[Usage]]:
-    """Counts over all cameras, and what the process took second by second."""
-    height, width = load.shape
-    watch, usage = Watch(), list[Usage]()
-    parameters = ["backend:=fake", f"cameras:=[{','.join(CAMERAS)}]", f"warmup_sizes:=[{height}x{width}]"]
-    if load.whole:
-        parameters += [f"qos_overrides./{camera}/image.subscription.depth:={DEPTH}" for camera in CAMERAS]
-    with (
-        running_node(*parameters),
-        beside(monitor, CAMERAS, Image, True),
-        beside(play, CAMERAS, load.shape, load.rate, seconds) as player,
-    ):
-        player.recv()
-        begin_s = time.monotonic()
-        while not player.poll():
-            watch.spin_for(1.0)
-            values = watch.statuses.get("process")
-            if values:
-                figures = (float(values[name]) for name in ("memory_mb", "threads", "cpu_percent"))
-                usage.append(Usage(time.monotonic() - begin_s, *figures))
-        sent, _ = player.recv()
-        watch.spin_for(3.0)
-    counts = {name: sum(watch.count(camera, name) for camera in CAMERAS) for name in COUNTS}
-    watch.destroy_node()
-    return {"sent": sent, **counts}, usage
 
 
 def problems(load: Load, counts: dict[str, int], usage: list[Usage]) -> list[str]:
@@ -124,20 +85,25 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="PNG of memory, threads and processor time")
     args = parser.parse_args()
     isolate()
-    rclpy.init()
-    found, usages = [], {}
-    print_head("load", "sent", *COUNTS, "MB/min", "CPU %", "threads")
-    for load in LOADS:
-        counts, usages[str(load)] = run(load, 60 * args.minutes / len(LOADS))
-        usage = usages[str(load)]
-        cpu, threads = (
-            f"{np.median([getattr(one, name) for one in usage]):.0f}" for name in ("cpu_percent", "threads")
-        )
-        print_row(str(load), *map(str, counts.values()), f"{slope(usage):.2f}", cpu, threads)
-        found += [f"{load}: {problem}" for problem in problems(load, counts, usage)]
+    found: list[str] = []
+    usages: dict[str, list[Usage]] = {}
+
+    def rows() -> Iterator[list[str]]:
+        for load in LOADS:
+            parameters = ["backend:=fake"]
+            if load.whole:
+                parameters += [f"qos_overrides./{name}/image.subscription.depth:={DEPTH}" for name in CAMERAS]
+            seconds = 60 * args.minutes / len(LOADS)
+            played = run(CAMERAS, load.shape, load.rate, seconds, *parameters, masks=True, settle_s=SETTLE_S)
+            counts, usage = {"sent": played.sent, **played.counts}, played.usage
+            usages[str(load)] = usage
+            found.extend(f"{load}: {problem}" for problem in problems(load, counts, usage))
+            cpu, threads = (np.median([getattr(one, name) for one in usage]) for name in ("cpu_percent", "threads"))
+            yield [str(load), *map(str, counts.values()), f"{slope(usage):.2f}", f"{cpu:.0f}", f"{threads:.0f}"]
+
+    print_table(("load", "sent", *COUNTS, "MB/min", "CPU %", "threads"), rows())
     if args.picture:
         draw(usages, args.picture)
-    rclpy.try_shutdown()
     sys.exit("\n".join(found) or 0)
 
 

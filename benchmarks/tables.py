@@ -1,9 +1,11 @@
-"""Tables in Markdown: printed row by row, or put into docs/benchmarks.md between the comments that name them."""
+"""Tables in Markdown: printed row by row, and put into docs/benchmarks.md between the comments that name them."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -11,15 +13,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test")]  # runs from a checkout that is n
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 
-def print_row(*cells: str) -> None:
-    """Print a row as soon as it is measured."""
-    print(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |", flush=True)
-
-
-def print_head(*headings: str) -> None:
-    """Print the first two lines of a table."""
-    print_row(*headings)
-    print_row(*["---"] * len(headings))
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Print a table, each row as soon as it is measured; returns the whole of it."""
+    lines = []
+    for line in chain((headings, ["---", *["---:"] * (len(headings) - 1)]), rows):
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
 
 
 def replace(name: str, text: str) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from sapnet import Derainer
 from sapnet.errors import ImageFormatError
+from sapnet.images.frame import psnr, psnr_y, to_y
 from training.datasets.paired import find_pairs
 from training.evaluate import main
+from training.metrics import ssim
 from training.scores import network, rainy_input, results, score
 
 # 20 levels of rain on half of an image.
