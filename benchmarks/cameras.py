@@ -153,13 +153,14 @@ class Run(NamedTuple):
     """What became of the frames of all cameras.
 
     arrivals: camera -> stamps of its derained frames and when they came, in nanoseconds. counts: of the node's
-    diagnostics, over all cameras.
+    diagnostics, over all cameras. cpu_s: processor time of the node while they were played.
     """
 
     sent: int
     arrivals: dict[str, list[tuple[int, int]]]
     counts: dict[str, int]
     usage: list[Usage]
+    cpu_s: float
 
     @property
     def lost(self) -> int:
@@ -188,7 +189,7 @@ def run(
     ):
         player.recv()
         begin_s = last_s = time.monotonic()
-        used_s, *_ = process_usage(node.pid)
+        used_s = idle_s = process_usage(node.pid)[0]
         is_over = False
         while not is_over:
             is_over = player.poll(1.0)
@@ -199,7 +200,7 @@ def run(
         sent: int = player.recv()
         time.sleep(settle_s)
         arrivals.send("end")
-        return Run(sent, *arrivals.recv(), usage)
+        return Run(sent, *arrivals.recv(), usage, used_s - idle_s)
 
 
 def process_usage(process: int) -> tuple[float, float, float]:

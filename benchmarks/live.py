@@ -88,7 +88,7 @@ def row(setup: Setup, backend: str, seconds: float) -> list[str]:
         f"{highest / 2:.0f}",
         *(f"{value:.1f}" for value in (*times, np.std(intervals))),
         f"{played.lost} of {played.sent}",
-        f"{np.mean([usage.cpu_percent for usage in played.usage]):.0f}",
+        f"{100 * played.cpu_s / seconds:.0f}",
         f"{played.usage[-1].memory_mb:.0f}",
     ]
 

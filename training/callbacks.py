@@ -1,4 +1,4 @@
-"""Lightning callbacks of a run: stopping in order, the last checkpoint, throughput."""
+"""Lightning callbacks of a run: its end in good order, and its throughput."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class StopInOrder(L.Callback):
     """The first Ctrl-C or SIGTERM, to any process of a run, ends all of them after their step; a second acts as ever.
 
     Set up once Lightning has set up its own handling, which would break off the run without writing anything.
+    checkpoint: the file that is written at the end, whatever ended the run.
     max_time: seconds of training after which the run ends likewise, however long it ran before it was resumed, which
     Lightning's own timer would count; 0 for no limit.
     """
 
-    def __init__(self, max_time: float) -> None:
+    def __init__(self, checkpoint: Path, max_time: float) -> None:
+        self._checkpoint = checkpoint
         self._max_time = max_time or math.inf
         self._asked = False
         self._before: dict[int, Any] = {}
@@ -39,6 +41,10 @@ class StopInOrder(L.Callback):
         # Told to stop, Lightning validates first. After the last step it would not: the metrics would be of another.
         trainer.should_stop |= trainer.global_step >= trainer.max_steps
 
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # Before the averaged weights take the place of those in training.
+        trainer.save_checkpoint(self._checkpoint)
+
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
@@ -46,16 +52,6 @@ class StopInOrder(L.Callback):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
         signal.signal(number, self._before.pop(number))
-
-
-class SaveAtEnd(L.Callback):
-    """Writes the last checkpoint, before the averaged weights take the place of those in training."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
 
 
 class Throughput(L.Callback):

@@ -67,23 +67,28 @@ def _describe(report: Mapping[str, Any]) -> str:
         f"seeds {', '.join(map(str, report['seeds']))}"
     )
     rows = [
-        [version, *(_cell(figures.get(name)) for name in _COLUMNS)] for version, figures in report["figures"].items()
+        [version, *(_cell(**figures.get(name, {})) for name in _COLUMNS)]
+        for version, figures in report["figures"].items()
     ]
     return f"{setting}\n\n{table(['frames', *_COLUMNS.values()], rows)}"
 
 
+def _cell(value: float | None = None, interval: Sequence[float] = ()) -> str:
+    return "-" if value is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
     setting = Setting(tuple(args.clips), args.rain, tuple(args.seeds), args.stride, args.max_width)
-    detector = Detector(args.detector)
     names = short_names([CLEAN, RAINY, *args.weights])
     with ExitStack() as stack:
-        derainers = {
-            names[weights]: stack.enter_context(derainer_from(args, weights=weights)) for weights in args.weights
-        }
+        derainers = {names[given]: stack.enter_context(derainer_from(args, weights=given)) for given in args.weights}
         progress = stack.enter_context(progress_bar())
         task = progress.add_task("frames", total=None)
         outcome = run_experiment(
-            setting, detector, derainers, lambda done, total: progress.update(task, completed=done, total=total)
+            setting,
+            Detector(args.detector),
+            derainers,
+            lambda done, total: progress.update(task, completed=done, total=total),
         )
     if args.picture:
         contact_sheet([row for _, row in outcome.pictures], args.picture, [label for label, _ in outcome.pictures])
@@ -97,13 +102,6 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         "networks": {name: {key: getattr(one, key) for key in shown} for name, one in derainers.items()},
         "figures": summarise(outcome.counts),
     }
-
-
-def _cell(figure: Mapping[str, Any] | None) -> str:
-    if figure is None or figure["value"] is None:
-        return "-"
-    low, high = figure["interval"]
-    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -89,20 +89,16 @@ def decode(prediction: NDArray[np.float32], height: int, width: int, confidence:
     """Objects of at least this confidence in a frame of that size; prediction: (5 + classes, rows, columns)."""
     rows, columns = prediction.shape[1:]
     row, column = np.mgrid[:rows, :columns]
-    objectness, x, y, w, h = prediction[:_BOX_CHANNELS].astype(np.float64)
+    objectness, x, y, *sides = prediction[:_BOX_CHANNELS].astype(np.float64)
     middle = np.stack([(column + np.tanh(x)) / columns, (row + np.tanh(y)) / rows], axis=-1)
-    half = np.stack([_sigmoid(w), _sigmoid(h)], axis=-1) / 2
+    half = np.stack([0.5 / (1 + np.exp(-side)) for side in sides], axis=-1)
     likeliest = prediction[_BOX_CHANNELS:].max(axis=0).astype(np.float64)
     confidences = objectness**_OBJECTNESS_POWER * likeliest**_CLASS_POWER
     sure = confidences >= confidence
     frame = np.array((width, height, width, height), np.float64)
     boxes = np.concatenate([middle - half, middle + half], axis=-1)[sure] * frame
-    classes = prediction[_BOX_CHANNELS:].argmax(axis=0)[sure]
     corners_and_sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=-1)
+    classes = prediction[_BOX_CHANNELS:].argmax(axis=0)[sure]
     distinct = cv2.dnn.NMSBoxesBatched(corners_and_sides, confidences[sure], classes, 0.0, _SAME_OBJECT)
     kept = np.array(distinct, np.int64)
     return Detections(np.clip(boxes[kept], 0, frame), confidences[sure][kept], classes[kept])
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-x))

@@ -19,7 +19,7 @@ from sapnet.media.contact_sheet import contact_sheet
 from sapnet.model.weights import load_weights
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
-from training.datasets.paired import ImagePair, check_pairs, find_pairs, read_pair, set_folders, short_names
+from training.datasets.paired import ImagePair, check, find_pairs, read_pair, set_folders, short_names
 from training.metrics import Image, Plane, true_streaks
 from training.scores import QUALITY, Method, Score, network, rainy_input, results, score
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Every image is read once before anything is scored.
     names = short_names(str(each) for folder in args.data for each in set_folders(folder))
     reports = [SetReport(name, folder, find_pairs(Path(folder))) for folder, name in names.items()]
-    check_pairs([pair for report in reports for pair in report.pairs])
+    check(pair for report in reports for pair in report.pairs)
     with counting_bar() as progress:
         for report, method in _methods(args, reports):
             task = progress.add_task(f"{report.name}: {method.name}", total=len(report.pairs))

@@ -22,9 +22,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from sapnet.files import replacing
 from sapnet.memory import keep_freed_memory
 from sapnet.model.weights import read_metadata, save_weights
-from training.callbacks import SaveAtEnd, StopInOrder, Throughput
+from training.callbacks import StopInOrder, Throughput
 from training.config import TrainConfig
-from training.datasets.paired import ImagePair, check_pairs, find_sets
+from training.datasets.paired import ImagePair, check, find_sets
 from training.losses.combined import TERMS
 from training.module import DerainingModule
 from training.stream import Stream
@@ -91,7 +91,7 @@ def validation_pairs(config: TrainConfig) -> dict[str, list[ImagePair]]:
     for name, pairs in find_sets(config.data.validation).items():
         places = np.linspace(0, len(pairs) - 1, min(config.data.validation_images, len(pairs)))
         chosen[name] = [pairs[int(place)] for place in places]
-        check_pairs(chosen[name])
+        check(chosen[name])
     return chosen
 
 
@@ -105,8 +105,7 @@ def _trainer(config: TrainConfig, processes: int, max_time: float) -> L.Trainer:
     output = Path(config.output)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     callbacks: list[L.Callback] = [
-        StopInOrder(max_time),
-        SaveAtEnd(output / LAST),
+        StopInOrder(output / LAST, max_time),
         ModelCheckpoint(
             (output / LAST).parent,
             save_top_k=0,

@@ -12,7 +12,7 @@ from sapnet import Derainer
 from sapnet.images.frame import psnr, psnr_y, to_y
 from sapnet.media.sources import read_image
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, streak_mask
-from training.datasets.paired import ImagePair, check_pairs, images_in, read_pair, refuse
+from training.datasets.paired import ImagePair, check, images_in, read_pair, refuse
 from training.metrics import Image, Plane, count_pixels, mask_figures, ssim, streak_strength, true_streaks
 
 QUALITY: Mapping[str, Callable[[Image, Image], float]] = {
@@ -67,7 +67,7 @@ def results(
     missing = [pair.rainy.name for pair in pairs if pair.rainy.stem.lower() not in by_stem]
     refuse(f"{folder} lacks results; name them as the rainy images", [f"no result for {name}" for name in missing])
     paths = {pair: by_stem[pair.rainy.stem.lower()] for pair in pairs}
-    check_pairs([ImagePair(pair.name, path, pair.clean) for pair, path in paths.items()])
+    check(ImagePair(pair.name, path, pair.clean) for pair, path in paths.items())
 
     def derain(pair: ImagePair, rainy: Image) -> tuple[Image, Plane]:
         derained = read_image(paths[pair])

@@ -20,7 +20,7 @@ from training.config import DataConfig
 from training.datasets.augment import Image, augment_scene, compress, draw_window
 from training.datasets.curriculum import draw_rain
 from training.datasets.layers import lay_streaks, streak_layer
-from training.datasets.paired import ImagePair, check_images, check_pairs, find_photographs, find_sets, read_pair
+from training.datasets.paired import ImagePair, check, find_photographs, find_sets, read_pair
 
 Sample = dict[str, Tensor]
 
@@ -52,10 +52,8 @@ class Stream(Dataset[Sample]):
         )
         least = max(config.crop, config.final_crop)
         self.pairs, self.streaks = find_sets(config.paired), find_sets(config.streaks)
-        for found in [*self.pairs.values(), *self.streaks.values()]:
-            check_pairs(found, least)
         self.photographs = find_photographs(Path(config.clean)) if config.clean else []
-        check_images(self.photographs, least)
+        check(chain(*self.pairs.values(), *self.streaks.values(), self.photographs), least)
         self._layers = [streak_layer(*read_pair(pair)) for pair in chain(*self.streaks.values())]
         self._shares = _shares(len(self.pairs), bool(self.photographs), config.paired_share)
         self._images: dict[Path, Image] = {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from sapnet.rain import RainSynthesizer
 from training.commands import make_parser, one_line_errors, table
 from training.datasets.augment import Image
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
-from training.datasets.paired import check_pairs, find_pairs, find_photographs, read_pair, refuse
+from training.datasets.paired import find_pairs, find_photographs, read_pair, refuse
 from training.metrics import streak_strength, true_streaks
 
 EPILOG = """
@@ -35,18 +35,10 @@ examples:
 """
 _SHEET_COLUMNS = 8
 # Heading of a figure -> how it is shown.
-_COLUMNS: Mapping[str, str] = {
-    "images": "{:d}",
-    "PSNR (dB)": "{:.2f}",
-    "streaks": "{:.3f}",
-    "brightness": "{:.1f}",
-    "|dx|": "{:.2f}",
-    "|dy|": "{:.2f}",
-}
+_COLUMNS = {"images": "d", "PSNR (dB)": ".2f", "streaks": ".3f", "brightness": ".1f", "|dx|": ".2f", "|dy|": ".2f"}
 
 
-@dataclass(frozen=True)
-class RainySample:
+class RainySample(NamedTuple):
     """rainy, clean: uint8 (h, w, 3) BGR. streaks: bool (h, w), where streaks added more than 10/255 of luma; mist is
     none."""
 
@@ -96,9 +88,8 @@ def write_set(samples: Iterable[tuple[str, RainySample]], output: Path) -> Itera
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise SapnetError(f"{output} is not an empty folder; name a new one")
     for name, sample in samples:
-        for part in fields(sample):
-            image = getattr(sample, part.name)
-            write_image(output / part.name / f"{name}.png", image if part.name != "streaks" else image * np.uint8(255))
+        for part, image in sample._asdict().items():
+            write_image(output / part / f"{name}.png", image * np.uint8(255) if image.dtype == bool else image)
         yield sample
 
 
@@ -126,9 +117,7 @@ def _rain(clean: Image, kind: str, rng: np.random.Generator) -> RainySample:
 
 
 def _read_samples(folder: Path) -> Iterator[RainySample]:
-    pairs = find_pairs(folder)
-    check_pairs(pairs)
-    for rainy, clean in map(read_pair, pairs):
+    for rainy, clean in map(read_pair, find_pairs(folder)):
         yield RainySample(rainy, clean, true_streaks(rainy, clean))
 
 
@@ -148,18 +137,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.output and not args.sheet:
         parser.error("nothing to write: name OUT, --sheet or both")
-    sets: dict[str, Iterable[RainySample]] = {}
     if args.sheet:
         make_sheet(find_photographs(args.photographs), args.seed, args.sheet)
+    sets = {folder: _read_samples(folder) for folder in args.compare}
     if args.output:
         made = synthesize(args.photographs, args.rain, args.seed, args.copies)
-        sets[str(args.output)] = write_set(made, args.output)
-    sets |= {str(folder): _read_samples(folder) for folder in args.compare}
-    if sets:
-        rows = [
-            (name, *(form.format(figure) for form, figure in zip(_COLUMNS.values(), statistics(samples), strict=True)))
-            for name, samples in sets.items()
-        ]
+        sets = {args.output: write_set(made, args.output), **sets}
+    figures = {folder: zip(statistics(samples), _COLUMNS.values(), strict=True) for folder, samples in sets.items()}
+    rows = [(str(folder), *(format(value, form) for value, form in row)) for folder, row in figures.items()]
+    if rows:
         print(table(("set", *_COLUMNS), rows))
     return 0
 

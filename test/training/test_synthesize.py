@@ -10,7 +10,7 @@ import pytest
 
 from sapnet.media.sources import read_image
 from sapnet.rain import RainConfig, StreakLayer
-from training.datasets.paired import ImagePair, check_pairs, read_pair
+from training.datasets.paired import find_pairs, read_pair
 from training.metrics import true_streaks
 from training.synthesize import RainySample, main, statistics, synthesize
 
@@ -18,8 +18,8 @@ from training.synthesize import RainySample, main, statistics, synthesize
 def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_path: Path) -> None:
     assert main([str(photographs), str(tmp_path), "--rain", "heavy", "--copies", "2"]) == 0
     names = [f"{stem}_{copy}" for stem in range(5) for copy in (1, 2)]
-    pairs = [ImagePair(name, tmp_path / "rainy" / f"{name}.png", tmp_path / "clean" / f"{name}.png") for name in names]
-    check_pairs(pairs)
+    pairs = find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == names
     assert sorted(path.stem for path in (tmp_path / "streaks").iterdir()) == names
     made = dict(synthesize(photographs, "heavy", seed=0, copies=2))
     for pair in pairs:

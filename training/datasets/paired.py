@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from sapnet.errors import ImageFormatError
@@ -112,38 +113,34 @@ def find_photographs(folder: Path) -> list[Path]:
     return found
 
 
-def check_pairs(pairs: Sequence[ImagePair], least: int = MIN_SIDE) -> None:
-    """``check_images`` of both images of every pair, which must be of one size, too."""
-    check_images([path for pair in pairs for path in (pair.rainy, pair.clean)], least, pairs)
+def check(sources: Iterable[Path | ImagePair], least: int = MIN_SIDE) -> None:
+    """Read all images and pairs. least: pixels that both sides must have.
 
-
-def check_images(paths: Iterable[Path], least: int, pairs: Sequence[ImagePair] = ()) -> None:
-    """Read every image. least: pixels that both sides must have. pairs: of these images.
-
-    Raises ImageFormatError that lists the unreadable ones, those too small, and the pairs of unequal sizes.
+    Raises ImageFormatError that lists what is unreadable or too small, and pairs of unequal sizes.
     """
-    paths = list(dict.fromkeys(paths))
-    sizes: dict[Path, str] = {}
+    # The rainy images of one photograph follow each other.
+    read = lru_cache(os.cpu_count())(read_image)
 
-    def problem(path: Path) -> str:
+    def problem(source: Path | ImagePair) -> str:
         try:
-            height, width, _ = read_image(path).shape
+            image = read_pair(source, read)[0] if isinstance(source, ImagePair) else read(source)
         except (ImageFormatError, OSError) as err:
             return str(err)
-        sizes[path] = f"{height}x{width}"
-        return "" if min(height, width) >= least else f"{path} is {sizes[path]}, expected at least {least}x{least}"
+        path = source.rainy if isinstance(source, ImagePair) else source
+        height, width, _ = image.shape
+        return "" if min(height, width) >= least else f"{path} is {height}x{width}, expected at least {least}x{least}"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        problems = [*filter(None, pool.map(problem, paths))]
-    for rainy, clean in ((pair.rainy, pair.clean) for pair in pairs if pair.rainy in sizes and pair.clean in sizes):
-        if sizes[rainy] != sizes[clean]:
-            problems.append(f"{rainy} is {sizes[rainy]}, its clean image {clean} is {sizes[clean]}")
-    refuse("images that cannot be used; mend or move away", problems)
+        refuse("images that cannot be used; mend or move away", [*filter(None, pool.map(problem, sources))])
 
 
 def read_pair(pair: ImagePair, read: Callable[[Path], Frame] = read_image) -> tuple[Frame, Frame]:
-    """The rainy and the clean image, uint8 (H, W, 3) BGR. Raises ImageFormatError."""
-    return read(pair.rainy), read(pair.clean)
+    """The rainy and the clean image, uint8 (H, W, 3) BGR. Raises ImageFormatError, also if their sizes differ."""
+    rainy, clean = read(pair.rainy), read(pair.clean)
+    if rainy.shape != clean.shape:
+        sizes = ["x".join(map(str, image.shape[:2])) for image in (rainy, clean)]
+        raise ImageFormatError(f"{pair.rainy} is {sizes[0]}, its clean image {pair.clean} is {sizes[1]}")
+    return rainy, clean
 
 
 def refuse(title: str, problems: Sequence[str]) -> None:
