@@ -79,16 +79,14 @@ def _cell(value: float | None = None, interval: Sequence[float] = ()) -> str:
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
     setting = Setting(tuple(args.clips), args.rain, tuple(args.seeds), args.stride, args.max_width)
+    detector = Detector(args.detector)
     names = short_names([CLEAN, RAINY, *args.weights])
     with ExitStack() as stack:
         derainers = {names[given]: stack.enter_context(derainer_from(args, weights=given)) for given in args.weights}
         progress = stack.enter_context(progress_bar())
         task = progress.add_task("frames", total=None)
         outcome = run_experiment(
-            setting,
-            Detector(args.detector),
-            derainers,
-            lambda done, total: progress.update(task, completed=done, total=total),
+            setting, detector, derainers, lambda done, total: progress.update(task, completed=done, total=total)
         )
     if args.picture:
         contact_sheet([row for _, row in outcome.pictures], args.picture, [label for label, _ in outcome.pictures])
