@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -169,6 +170,9 @@ def _logging(level: int) -> Iterator[None]:
 @contextmanager
 def _signals_unwind() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the program as an exception does, which removes temporary files and children."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

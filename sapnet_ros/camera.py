@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Lock
 from typing import Any
 
@@ -87,16 +87,19 @@ class Topics:
             self.final(self.camera_info): f"{self._prefix}camera_info",
         }
 
-    def advice(self) -> str:
-        """What to remap instead where the image's name ends with a transport; empty where it does not."""
-        name = f"{self._prefix}image"
-        base, _, transport = self.final(name).rpartition("/")
-        if transport not in TRANSPORTS:
-            return ""
-        instead = f", made by `ros2 run image_transport republish {transport} raw`"
-        if transport == "compressed":
-            instead = " and set image_transport to compressed"
-        return f"{name} is {base}/{transport}, which names a transport: remap {name} to {base}{instead}"
+    def advice(self) -> Iterator[str]:
+        """What to remap instead, for each name of an image that ends with a transport."""
+        image = f"{self._prefix}image"
+        for name in (image, self.outputs[DERAINED]):
+            base, _, transport = self.final(name).rpartition("/")
+            if transport not in TRANSPORTS:
+                continue
+            instead = f"remap {name} to {base}"
+            if name == image and transport == "compressed":
+                instead += " and set image_transport to compressed"
+            elif name == image:
+                instead += f", made by `ros2 run image_transport republish {transport} raw`"
+            yield f"{name} is {base}/{transport}, which names a transport: {instead}"
 
     def published(self, params: NodeParams) -> dict[Output, str]:
         """The ``outputs`` that are published with these parameters."""
@@ -170,7 +173,7 @@ class Camera:
 
     def advertise(self, params: NodeParams) -> None:
         """Make the publishers."""
-        if advice := self.topics.advice():
+        for advice in self.topics.advice():
             self._node.get_logger().warning(advice)
         for output, topic in self.topics.published(params).items():
             self._publishers[output] = self._node.create_lifecycle_publisher(

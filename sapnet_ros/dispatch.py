@@ -168,7 +168,7 @@ class Dispatch:
         error = f"the backend hangs: no result after {params.hang_timeout_s:g} s"
         left_behind, self._inference, self._call = self._inference, self._make_inference(), None
         left_behind.close()
-        self._loader.restart(call.derainer, error, left_behind.thread)
+        self._loader.restart(call.derainer, error, left_behind.thread, call.started_s)
         # Those of the call, and those that waited for the next one.
         for held in list(self._in_hand.values()):
             self._settle(held, fates.failed(error, params))

@@ -54,6 +54,7 @@ class Restarts:
         self.in_a_row = 0
         self._clock = clock
         self._not_before_s = -math.inf
+        self._loaded_s = math.inf  # when the network was last loaded
         self._left_behind: list[Thread] = []  # threads in which a call hangs
 
     @property
@@ -61,12 +62,23 @@ class Restarts:
         """Seconds to wait before loading."""
         return max(0.0, self._not_before_s - self._clock())
 
-    def plan(self, error: str, hangs: Thread | None = None) -> tuple[bool, str]:
-        """Whether to reload after ``error``, and the text to report. hangs: the thread whose call never returned."""
-        now_s = self._clock()
-        if now_s - self._not_before_s > FORGIVEN_AFTER_S:
+    def note_loaded(self) -> None:
+        """Note that a network is loaded."""
+        self._loaded_s = self._clock()
+
+    def leave_behind(self, thread: Thread) -> None:
+        """Note a thread in which a call hangs."""
+        self._left_behind.append(thread)
+
+    def plan(self, error: str, began_s: float) -> tuple[bool, str]:
+        """Whether to reload after ``error``, and the text to report. began_s: when the call or load that failed began.
+
+        A call may hang for longer than what counts as a good while: that while ends where the call begins.
+        """
+        if began_s - self._loaded_s > FORGIVEN_AFTER_S:
             self.in_a_row = 0
-        self._left_behind = [thread for thread in (*self._left_behind, hangs) if thread and thread.is_alive()]
+        self._loaded_s = math.inf
+        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         why_not = ""
         if self.in_a_row == MAX_RESTARTS:
             why_not = f"after {MAX_RESTARTS} restarts"
@@ -75,7 +87,7 @@ class Restarts:
         if why_not:
             return False, f"{error}, {why_not}: given up; clean up and configure to try again"
         delay_s = FIRST_PAUSE_S * 2**self.in_a_row
-        self._not_before_s = now_s + delay_s
+        self._not_before_s = self._clock() + delay_s
         self.in_a_row += 1
         self.count += 1
         return True, f"{error}; restarting it in {delay_s:g} s (try {self.in_a_row} of {MAX_RESTARTS})"
@@ -228,15 +240,16 @@ class Loader:
                 self._to_review = next(reversed(self._sizes)), may_rise
             self._changed.notify()
 
-    def restart(self, derainer: Derainer, error: str, thread: Thread) -> None:
-        """Abandon ``derainer``, which hangs in ``thread``, and reload with back-off, up to a limit.
+    def restart(self, derainer: Derainer, error: str, thread: Thread, began_s: float) -> None:
+        """Abandon ``derainer``, which hangs in ``thread`` since ``began_s``, and reload with back-off, up to a limit.
 
         ``error`` is reported until then.
         """
         with self._changed:
+            self.restarts.leave_behind(thread)
             if self.derainer is derainer:  # else another has taken its place already
                 self.derainer = None
-                self._plan_restart(error, thread)
+                self._plan_restart(error, began_s)
                 error = self._error
                 self._changed.notify()
         self._tell_error(error)
@@ -257,8 +270,8 @@ class Loader:
         if self.derainer is not None:
             _close(self.derainer).join(CLOSE_TIMEOUT_S)
 
-    def _plan_restart(self, error: str, hangs: Thread | None = None) -> None:
-        again, self._error = self.restarts.plan(error, hangs)
+    def _plan_restart(self, error: str, began_s: float) -> None:
+        again, self._error = self.restarts.plan(error, began_s)
         self._loaded_stages = None if again else self.choice.stages
 
     def _tell_error(self, error: str) -> None:
@@ -292,6 +305,7 @@ class Loader:
                         timeout_s = REVIEW_POLL_S
                     elif self._to_review is not None:
                         review, self._to_review = self._to_review, None
+                        self._note_doing("measuring the network")
                         return functools.partial(self._review, derainer, *review)
                 self._changed.wait(timeout_s)
         return None
@@ -304,10 +318,10 @@ class Loader:
             derainer = self._load(stages)
         except FAILURES as err:
             with self._changed:
-                # Another try would fail too, until the stages change, unless the network has worked before.
+                # Another try would fail too, until the stages change, unless this one is made for a network that hung.
                 self._error, self._loaded_stages = describe(err), stages
-                if self.restarts.in_a_row:
-                    self._plan_restart(self._error)
+                if self.restarts.in_a_row and self.derainer is None:
+                    self._plan_restart(self._error, self._news_s)
             self._tell_error(self._error)
             return
         # The current network serves until the new one is ready for all sizes.
@@ -323,6 +337,7 @@ class Loader:
             # A size that has left the cache is no error.
             self._failed = {size: reason for size, reason in failed.items() if size in self._sizes}
             self.derainer, self._error, self._loaded_stages = derainer, "", stages
+            self.restarts.note_loaded()
 
     def _compile(self, derainer: Derainer, size: Size) -> None:
         reason = self._prepare(derainer, size)

@@ -78,7 +78,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Watch until Ctrl-C: 0. With ``--once`` 1 where nothing came in time."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-    redrawn = console.is_terminal and not console.is_dumb_terminal and not args.json and not args.once
+    redrawn = sys.stdout.isatty() and not console.is_dumb_terminal and not args.json and not args.once
     monitor, told_s = Monitor(args.node), 0.0
     screen = Live(get_renderable=monitor.screen, console=console, screen=True, refresh_per_second=REDRAW_HZ)
     try:

@@ -29,7 +29,7 @@ from sapnet.bags.recording import (
     reading,
 )
 from sapnet.bags.ros1 import open_ros1
-from sapnet.bags.sqlite3 import Sqlite3File, logs_of
+from sapnet.bags.sqlite3 import Sqlite3File, apply_logs, logs_of
 from sapnet.bags.types import parse_qos, zstd
 from sapnet.errors import BagError, first_line
 from sapnet.files import natural_key
@@ -142,7 +142,7 @@ def _describe(path: Path, findings: Findings) -> _Described:
     if (path / METADATA).is_file():
         try:
             described = _from_metadata(path, YAML(typ="safe").load((path / METADATA).read_bytes())[METADATA_ROOT])
-        except (YAMLError, RecursionError, ValueError, KeyError, TypeError, AttributeError) as err:
+        except (YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as err:
             findings.note(f"{METADATA} is damaged ({first_line(err)}): its files are read without it")
     elif described.files:
         findings.note(f"no {METADATA}, so the recording was not finished: its files are read without it")
@@ -190,7 +190,7 @@ def _opened(files: list[Path], scratch: Path, findings: Findings) -> Iterator[Mc
 
 
 def _finder(file: Path, scratch: Path, number: int, findings: Findings) -> Callable[[], Path]:
-    """What returns where to read a file: itself, a copy with its logs beside it, or where it is unpacked."""
+    """What returns where to read a file: itself, a copy with its logs applied, or where it is unpacked."""
     if file.suffix in PACKED:
         return partial(_without_packing, file, scratch / "unpacked", findings)
     if _storage_of(file) == "sqlite3" and (logs := logs_of(file)):
@@ -199,6 +199,7 @@ def _finder(file: Path, scratch: Path, number: int, findings: Findings) -> Calla
         for original in (file, *logs):
             shutil.copyfile(original, scratch / f"{number}" / original.name)
         file = scratch / f"{number}" / file.name
+        apply_logs(file)
     return lambda: file
 
 

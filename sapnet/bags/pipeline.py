@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -85,7 +86,8 @@ def _selected(bag: Recording, options: BagOptions) -> Iterator[Message]:
 
 def _latched(topic: Topic) -> int:
     """How many messages a late subscriber of a transient-local topic receives from all publishers; else 0."""
-    return sum(max(1, profile.depth) for profile in topic.qos if profile.durability.name == "TRANSIENT_LOCAL")
+    depths = [max(1, profile.depth) for profile in topic.qos if profile.durability.name == "TRANSIENT_LOCAL"]
+    return min(sum(depths), sys.maxsize)
 
 
 def _first_infos(bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> dict[Topic, bytes]:

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sapnet.bags.recording import Findings, Message, Schema, Topic
@@ -19,7 +20,7 @@ _STORAGE_ERRORS = ("disk I/O error", "database or disk is full", "unable to open
 
 
 class Sqlite3File:
-    """A database of a recording. topics: those in it. find: returns where to read it: a copy, if it has logs.
+    """A database of a recording. topics: those in it. find: returns where to read it.
 
     span_ns: log times of its first message and of the last, plus one; equal if there are none.
     Raises BagError if nothing can be read, OSError.
@@ -31,14 +32,18 @@ class Sqlite3File:
         self._findings = findings
         try:
             with self._database() as database:
-                self._topics = _topics(database)
-                # Apart, so that SQLite looks them up in the index.
-                query = "SELECT (SELECT MIN(timestamp) FROM messages), (SELECT MAX(timestamp) FROM messages)"
-                ((first, last),) = database.execute(query)
+                topics = _topics(database)
+                query = "SELECT topic_id, COUNT(*), MIN(timestamp), MAX(timestamp) FROM messages GROUP BY topic_id"
+                spans = {number: (count, first, last) for number, count, first, last in database.execute(query)}
         except sqlite3.DatabaseError as err:
             raise BagError(f"it is damaged or cut off ({first_line(err)}); {_advice(self._name)}") from err
+        self._topics = {
+            number: replace(topic, count=spans.get(number, (0, 0, 0))[0]) for number, topic in topics.items()
+        }
         self.topics = tuple(self._topics.values())
-        self.span_ns = (0, 0) if first is None else (first, last + 1)
+        # Messages may be left of topics that are not there any more.
+        times = [(first, last) for number, (_, first, last) in spans.items() if number in self._topics]
+        self.span_ns = (min(first for first, _ in times), max(last for _, last in times) + 1) if times else (0, 0)
 
     def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Read messages of some of its topics, ordered by log time, then by arrival."""
@@ -59,9 +64,7 @@ class Sqlite3File:
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """Read without a trace: no lock, no file beside it. Raises OSError if the storage fails."""
-        path = self._find().absolute()
-        # With logs it is a copy of ours, to which SQLite applies them.
-        uri = f"{path.as_uri()}?{'mode=rw' if logs_of(path) else 'mode=ro&immutable=1'}"
+        uri = f"{self._find().absolute().as_uri()}?mode=ro&immutable=1"
         try:
             with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as database:
                 yield database
@@ -75,6 +78,16 @@ def logs_of(path: Path) -> list[Path]:
     """The logs beside a database that was not closed."""
     logs = [path.with_name(path.name + end) for end in _LOGS]
     return [log for log in logs if log.is_file() and log.stat().st_size > 0]
+
+
+def apply_logs(copy: Path) -> None:
+    """Apply the logs beside a copy of a database to it. Raises BagError, OSError."""
+    try:
+        with closing(sqlite3.connect(copy)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            database.execute("PRAGMA journal_mode=DELETE").fetchall()
+    except sqlite3.DatabaseError as err:
+        raise BagError(f"the database and its log cannot be merged ({err}); {_advice(copy.name)}") from err
 
 
 def _advice(name: str) -> str:
@@ -91,7 +104,6 @@ def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
         for name, encoding, text in database.execute(query):
             if text:
                 schemas.setdefault(name, Schema(encoding, text.encode()))
-    counts = dict(database.execute("SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id"))
     cursor = database.execute("SELECT id, name, type, serialization_format, * FROM topics ORDER BY id")
     columns = [column[0] for column in cursor.description]
     topics: dict[int, Topic] = {}
@@ -99,6 +111,5 @@ def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
         # Earlier versions of rosbag2 have neither profiles nor hashes.
         values = dict(zip(columns[4:], more, strict=True))
         profiles, digest = values.get("offered_qos_profiles", ""), values.get("type_description_hash", "")
-        qos, schema, count = parse_qos(profiles), schemas.get(kind, Schema()), counts.get(number, 0)
-        topics[number] = Topic(name, kind, qos, schema, digest, encoding, count)
+        topics[number] = Topic(name, kind, parse_qos(profiles), schemas.get(kind, Schema()), digest, encoding)
     return topics

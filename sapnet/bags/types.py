@@ -164,6 +164,9 @@ def _parsed(type_name: str, schema: Schema) -> Typestore | None:
 def parse_qos(profiles: Any) -> tuple[Qos, ...]:
     """QoS profiles as any version of rosbag2 writes them: YAML text or a list. Empty if they are malformed."""
     try:
-        return tuple(rosbag2_metadata.parse_qos(profiles))
-    except (ReaderError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        parsed = tuple(rosbag2_metadata.parse_qos(profiles))
+    except (ReaderError, LookupError, TypeError, AttributeError, ValueError, RecursionError):
         return ()
+    times = [time for qos in parsed for time in (qos.deadline, qos.lifespan, qos.liveliness_lease_duration)]
+    numbers = [*(qos.depth for qos in parsed), *(number for time in times for number in time)]
+    return parsed if all(type(number) is int and 0 <= number < 2**64 for number in numbers) else ()

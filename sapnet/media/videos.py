@@ -171,6 +171,7 @@ def write_video(
     suffix = path.suffix.lower()
     muxer, codec = VIDEO_FORMATS[suffix]
     with replacing(path) as temporary:
+        temporary.touch()  # FFmpeg opens it with the first packet, many frames later
         try:
             # FFmpeg would take a colon in a name for the end of a protocol.
             with av.open(f"file:{temporary}", "w", format=muxer) as container:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from sapnet_ros.replay.publisher_node import (
     offered_profile,
 )
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 ANSWER_TIMEOUT_S = 60.0
 CLOCK_HZ, CLOCK_DEPTH = 40.0, 10
 # With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bag_player: {text}", file=sys.stderr)
 
     try:
-        with open_recording(args.bag) as source, open_playback(source, args, say, argv) as playback:
+        with open_recording(args.bag) as source, open_playback(source, args, say, argv, SIGNALS) as playback:
             playback.run()
     except PlayerStopped:
         return 0 if args.loop else EXIT_FAILED
@@ -115,9 +116,13 @@ class Playback:
 
 @contextmanager
 def open_playback(
-    source: Recording, args: argparse.Namespace, warn: Callable[[str], None], ros_args: list[str] | None
+    source: Recording,
+    args: argparse.Namespace,
+    warn: Callable[[str], None],
+    ros_args: list[str] | None,
+    signals: Iterable[signal.Signals],
 ) -> Iterator[Playback]:
-    """What plays a recording, in the main thread, whose signals it obeys. ros_args: of rclpy. Raises BagError."""
+    """What plays a recording, in the main thread. ros_args: of rclpy. signals: that it obeys. Raises BagError."""
     topics = chosen_topics(source, args.topic, args.exclude)
     cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
     if args.lockstep and not cameras:
@@ -139,7 +144,7 @@ def open_playback(
         if player.skipped:
             reasons = "; ".join(f"{topic.name} ({topic.type}): {why}" for topic, why in player.skipped.items())
             warn(f"not played: {reasons}")
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in signals:
             before = signal.signal(number, lambda number, _: player.signals.append(number))
             stack.callback(signal.signal, number, before)
         ready = args.ready or ([READY] if args.lockstep else [])

@@ -25,6 +25,8 @@ STATUS = FRAME_STATUS.name
 DEPTH = 100
 # Building an engine may take minutes; the node reports its progress meanwhile.
 READY_TIMEOUT_S = 600.0
+# For the node to start, with all that it imports.
+CONNECT_TIMEOUT_S = 180.0
 # A node that does not know a size yet withdraws its readiness within this time.
 READINESS_CHANGES_S = 1.0
 # Endpoints that have found us may not listen yet.
@@ -73,9 +75,9 @@ class Answers:
             topics = [one.topic_name for one in self._status if not one.get_publisher_count()]
             return [*topics, *(["/diagnostics"] if self._status and not self.report_s else [])]
 
-        if not self._player.spin_until(lambda: not lonely(), READY_TIMEOUT_S):
+        if not self._player.spin_until(lambda: not lonely(), CONNECT_TIMEOUT_S):
             missing = ", ".join(lonely())
-            raise PlayerError(f"nobody publishes {missing} within {READY_TIMEOUT_S:g} s; is derain_node running?")
+            raise PlayerError(f"nobody publishes {missing} within {CONNECT_TIMEOUT_S:g} s; is derain_node running?")
         self._player.spin_until(lambda: False, SETTLE_S)
 
     def _on_ready(self, topic: str, message: Bool) -> None:
@@ -86,7 +88,7 @@ class Answers:
         self.reasons[stamp_of(message)] = values.get("reason", "")
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for report in read(message):
+        for report in filter(lambda report: report.cameras, read(message)):  # without any before configure
             self.report, self.report_s = report, time.monotonic()
             self.idle_reports = 0 if self.total("in_flight") else self.idle_reports + 1
 
@@ -113,10 +115,11 @@ class Lockstep:
         passes through.
         """
         player, topics = self._player, self._frames | self._infos
-        if not player.spin_until(lambda: all(player.subscribers(topic) for topic in topics), READY_TIMEOUT_S):
+        if not player.spin_until(lambda: all(player.subscribers(topic) for topic in topics), CONNECT_TIMEOUT_S):
             missing = ", ".join(sorted(topic.name for topic in topics if not player.subscribers(topic)))
             raise PlayerError(
-                f"nobody subscribed to {missing} within {READY_TIMEOUT_S:g} s; remap derain_node's image to the camera"
+                f"nobody subscribed to {missing} within {CONNECT_TIMEOUT_S:g} s; "
+                "remap derain_node's image to the camera"
             )
         firsts = (chain(source.messages([topic], start_ns), source.messages([topic])) for topic in self._infos)
         infos = [info for messages in firsts for info in islice(messages, 1)]

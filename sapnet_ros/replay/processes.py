@@ -45,6 +45,7 @@ def own_domain(folder: Path) -> Iterator[int]:
         os.environ["ROS_DOMAIN_ID"] = str(domain)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         os.environ["ROS_LOG_DIR"] = str(folder)
+        os.environ["RCUTILS_COLORIZED_OUTPUT"] = "0"  # the end of a log is shown
         os.environ.pop("ROS_DISCOVERY_SERVER", None)
         try:
             yield domain

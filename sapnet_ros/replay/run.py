@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, SIGUSR1, getsignal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,7 @@ class ReplayRun:
         self._on_progress, self._warn = on_progress, warn
         self._sent: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         self._answers: list[Answer] = []
+        self._begun = ""  # a line of the recorder's that is not complete yet
         self.bag = folder / "recording" / (settings.output.name if settings.output is not None else "none")
 
     def perform(self) -> dict[str, Any]:
@@ -95,17 +97,19 @@ class ReplayRun:
             self._received = running.enter_context(received.open())
             self._node = self._start(running, "sapnet_ros.derain_node", [*remaps, *self._node_parameters()])
             self._recorder = self._start(running, "sapnet_ros.replay.recorder", record)
-            playback = running.enter_context(open_playback(self._source, play, self._warn, ros_args=[]))
-            playback.player.call_every(LOOK_S, lambda: self._look(playback))
-            try:
-                playback.run(self._note_sent)
-            except PlayerError as err:
-                raise RunError(f"{err}\n{self._node}") from err
-            except PlayerStopped:
-                if not play.loop:
-                    raise
-            self._wait_for_final_diagnostics(playback)
-            self._look(playback)
+            # SIGTERM ends this program as any other of its commands, and an ignored Ctrl-C stays ignored.
+            signals = [number for number in (SIGINT, SIGUSR1) if getsignal(number) != SIG_IGN]
+            with open_playback(self._source, play, self._warn, [], signals) as playback:
+                playback.player.call_every(LOOK_S, lambda: self._look(playback))
+                try:
+                    playback.run(self._note_sent)
+                except PlayerError as err:
+                    raise RunError(f"{err}\n{self._node}") from err
+                except PlayerStopped:
+                    if not play.loop:
+                        raise
+                self._wait_for_final_diagnostics(playback)
+                self._look(playback)
             if self._recorder.stop():
                 raise RunError(str(self._recorder))
         return self._summarize(playback)
@@ -151,7 +155,8 @@ class ReplayRun:
 
     def _returned(self) -> int:
         """Frames whose status the recorder has noted."""
-        for line in self._received:
+        *lines, self._begun = (self._begun + self._received.read()).split("\n")
+        for line in lines:
             camera, stamp, came, outcome = line.split()
             self._answers.append(Answer(camera, int(stamp), int(came), outcome))
         return len(self._answers)

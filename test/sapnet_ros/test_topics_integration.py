@@ -217,16 +217,17 @@ def test_nothing_is_run_while_nobody_subscribes(peer: Peer, start_node: Start) -
 
 
 @pytest.mark.parametrize(
-    ("topic", "transport", "instead"),
+    ("name", "topic", "instead"),
     [
-        ("/cam/image_raw/compressed", "raw", "remap image to /cam/image_raw and set image_transport to compressed"),
-        ("/cam/image_raw/theora", "raw", "republish theora raw"),
+        ("image", "/cam/image_raw/compressed", "remap image to /cam/image_raw and set image_transport to compressed"),
+        ("image", "/cam/image_raw/theora", "republish theora raw"),
+        ("derained/image", "/cam/derained/compressed", "remap derained/image to /cam/derained"),
     ],
 )
 def test_a_transport_in_the_name_is_told_once_with_what_to_write(
-    peer: Peer, start_node: Start, topic: str, transport: str, instead: str
+    peer: Peer, start_node: Start, name: str, topic: str, instead: str
 ) -> None:
-    node = start_node(*remaps(image=topic), image_transport=transport)
+    node = start_node("-r", f"{name}:={topic}")
     wait_for(lambda: "deraining" in node.log, "the node to be active")
     warnings = [line for line in node.lines if "names a transport" in line]
     assert [instead in line and topic in line for line in warnings] == [True]

@@ -118,6 +118,28 @@ def test_a_database_that_is_cut_off_names_what_recovers_it(tmp_path: Path) -> No
     assert "`sqlite3 bag_1.db3 .recover" in missing
 
 
+def test_messages_of_a_topic_that_is_gone_count_for_nothing(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", messages(20), "sqlite3")
+    with closing(sqlite3.connect(bag / "bag.db3")) as database, database:
+        database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (99, 5, x'00')")
+    (bag / "metadata.yaml").unlink()
+    with open_recording(bag) as recording:
+        assert (recording.start_ns, len(list(recording.messages()))) == (messages(1)[0].time_ns, 20)
+
+
+def test_a_database_that_is_written_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", messages(20), "sqlite3")
+    with open_recording(bag) as recording, closing(sqlite3.connect(bag / "bag.db3")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA wal_autocheckpoint=0")
+        with database:
+            database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (1, 5, x'00')")
+        there = {file.name: file.read_bytes() for file in bag.iterdir()}
+        assert "bag.db3-wal" in there
+        assert len(list(recording.messages())) == 20
+        assert {file.name: file.read_bytes() for file in bag.iterdir()} == there
+
+
 def killed(bag: Path, *statements: str) -> Path:
     """What a writer leaves of a recording that is killed after some statements: a copy, made before it closes."""
     (file,) = bag.glob("*.db3")

@@ -10,7 +10,7 @@ from mcap.opcode import Opcode
 from mcap.reader import make_reader
 from ruamel.yaml import YAML
 
-from bag_builders import START_NS, image, smooth_frames, split_bag, text, write_bag
+from bag_builders import START_NS, image, profile, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.derainer import Derainer
@@ -43,6 +43,16 @@ def test_links_in_the_input_are_followed_to_files_only(tmp_path: Path) -> None:
     assert times(bag) == ([0], ["bag_1.mcap, bag_2.mcap of the recording is missing"])
     (bag / "metadata.yaml").unlink()
     assert times(bag)[0] == [0]
+
+
+@pytest.mark.parametrize("depth", ["abc", "null", "[1]", ".inf", "99999999999999999999", '!!int ""'])
+def test_a_profile_that_is_none_counts_as_none(tmp_path: Path, derainer: Derainer, depth: str) -> None:
+    sent = [image("/cam/image_raw", START_NS, smooth_frames(1)[0]), text("/a", START_NS + 1, "x")]
+    bag = write_bag(tmp_path / "bag", sent, "sqlite3", qos={"/a": profile("TRANSIENT_LOCAL", 1)})
+    metadata = bag / "metadata.yaml"
+    assert "depth: 1\n" in metadata.read_text()
+    metadata.write_text(metadata.read_text().replace("depth: 1\n", f"depth: {depth}\n"))
+    assert derain_bag(derainer, bag, tmp_path / "out").messages == 4
 
 
 @pytest.mark.parametrize("indexed", [True, False])

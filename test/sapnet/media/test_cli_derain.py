@@ -238,20 +238,19 @@ def test_no_name_is_too_much_for_a_terminal(
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_no_temporary_file(
-    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clip: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Signalled(Derainer):
         def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
-            if files(tmp_path / "out"):
-                signal.raise_signal(number)
+            assert files(tmp_path / "out")
+            signal.raise_signal(number)
             return super().__call__(frames)
 
-    save_clip(tmp_path / "clip.avi")  # whose frames are written at once
     monkeypatch.setattr(derain, "derainer_from", lambda args: Signalled(backend="fake"))
     # As in the foreground: background jobs ignore SIGINT and nohup SIGHUP.
     before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:
-        status = run(tmp_path / "clip.avi", "-o", tmp_path / "out")
+        status = run(clip, "-o", tmp_path / "out")
     except SystemExit as stop:
         status = stop.code
     finally:

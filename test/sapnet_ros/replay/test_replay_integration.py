@@ -241,6 +241,16 @@ def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.
     assert len(set(stamps(derained, "sensor_msgs/msg/Image"))) == 5
 
 
+def test_sigterm_ends_it_with_nothing_left(tmp_path: Path) -> None:
+    bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(5, *SIZE))))
+    command = [sys.executable, "-m", "sapnet", "replay", str(bag), "-o", str(tmp_path / "out"), "--loop"]
+    with subprocess.Popen([*command, "--backend", "fake"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: any(log.stat().st_size for log in tmp_path.glob(".out_*/received.log")), "a derained frame")
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
 def test_a_recording_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """A full disk, stood in for by a limit on the size of files; sqlite3 has exceptions of its own."""
     program = (

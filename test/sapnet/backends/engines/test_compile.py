@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from sapnet.backends.base import EngineShape
+from sapnet.backends.engines.build_onnx import export_onnx
 from sapnet.backends.engines.cache import EngineCache, read_entry
 from sapnet.backends.engines.tensorrt import REQUIRED_DB, rainy_frame
 from sapnet.cli import main
 from sapnet.config import PRESETS
 from sapnet.images.frame import psnr
 from sapnet.model import DeployNet, SAPNet
-from sapnet.model.deploy import load_deploy_network
+from sapnet.model.deploy import Form, load_deploy_network
 from sapnet.model.weights import save_weights
 
 rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs tensorrt_rtx")
@@ -94,6 +95,15 @@ def assert_exact(model: bytes, network: DeployNet) -> None:
             difference = np.abs(result.astype(int) - exact.numpy())
             assert difference.max() <= 1
             assert (difference > 0).mean() < 0.001
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_exported_for_any_size_and_batch(preset: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs onnx")
+    torch.manual_seed(0)
+    save_weights(SAPNet(PRESETS[preset].with_stages(2)), tmp_path / "weights.safetensors", {})
+    network = load_deploy_network(str(tmp_path / "weights.safetensors"), 2, Form.ENGINE)
+    assert_exact(export_onnx(network, "fp32"), network)
 
 
 @rtx
