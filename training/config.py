@@ -62,7 +62,8 @@ class LossConfig:
     ssim: negative SSIM, of both published versions. l1: ours. log_mse: a tenth of the negative PSNR; ours.
     edge, urss: canny edge loss and unsupervised rain streak segmentation, of the preprint of July 2021.
     ubs, pcl: unsupervised background segmentation and perceptual contrastive loss, of WACV 2022, 0.1 each there.
-    distill: distance to a teacher's derained image; ours.
+    distill: distance to a teacher's derained image, of samples to which rain adds distill_from or more, in the mean
+        over the image: a teacher that knows heavy rain alone is followed there alone; ours.
     first_stage, last_stage: weight of the first and the last stage's estimate in ssim, l1 and log_mse, those between on
         a line: early stages are usable on their own.
     backbone: ResNet of ``urss`` and ``ubs``, a name on the Hugging Face hub or a folder.
@@ -79,6 +80,7 @@ class LossConfig:
     ubs: float = 0.0
     pcl: float = 0.0
     distill: float = 0.0
+    distill_from: float = 0.0
     first_stage: float = 0.5
     last_stage: float = 1.5
     backbone: str = "microsoft/resnet-18"

@@ -81,13 +81,17 @@ def _pcl(config: LossConfig) -> Term:
 
 
 def _distill(config: LossConfig) -> Term:
-    """Mean absolute difference from the teacher's derained image, clamped to [0, 1] and computed in bfloat16."""
+    """Mean absolute difference from the teacher's derained image, clamped to [0, 1] and computed in bfloat16.
+
+    Samples with less rain than ``distill_from`` count as 0.
+    """
     teacher = _frozen(load_weights(config.teacher))
 
     def term(estimates: Tensor, rainy: Tensor, clean: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(rainy.device.type, dtype=torch.bfloat16):
             wanted = teacher.to(rainy.device).derain(rainy).float().clamp(0, 1)
-        return l1_each(estimates[-1], wanted).mean()
+        followed = (rainy - clean).clamp(min=0).mean(dim=(1, 2, 3)) >= config.distill_from
+        return (l1_each(estimates[-1], wanted) * followed).mean()
 
     return term
 

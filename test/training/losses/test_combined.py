@@ -84,6 +84,19 @@ def test_distillation_is_the_distance_from_what_the_teacher_derains(batch, confi
     assert loss((wanted + 0.25)[None], rainy, clean)["distill"].item() == pytest.approx(0.25)
 
 
+def test_distillation_leaves_out_samples_with_little_rain(batch, config):
+    _, rainy, _ = batch
+    clean = rainy - torch.tensor([0.05, 0.15])[:, None, None, None]
+    loss = {least: DerainingLoss(config(distill=1, distill_from=least)) for least in (0.0, 0.1, 0.2)}
+    estimates = rainy[None].clone().requires_grad_()
+    gradients = {
+        least: torch.autograd.grad(each(estimates, rainy, clean)["distill"], estimates)[0]
+        for least, each in loss.items()
+    }
+    reached = {least: (gradient[0].abs().amax(dim=(1, 2, 3)) > 0).tolist() for least, gradient in gradients.items()}
+    assert reached == {0.0: [True, True], 0.1: [False, True], 0.2: [False, False]}
+
+
 def test_urss_judges_the_rain_that_was_taken_out_and_ubs_the_derained_image(batch, config):
     estimates, rainy, clean = batch
     loss = DerainingLoss(config(urss=1, ubs=1))
