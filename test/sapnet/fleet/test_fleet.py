@@ -34,7 +34,8 @@ from sapnet.fleet import FleetOptions, FleetReport, derain_fleet, plan_bags
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES = 30
 FAKE = {"backend": "fake"}
-SLOW = {"backend": "fake", "fake": {"latency_ms": 40.0}}
+# So that the first worker has not done all recordings before the second has started.
+SLOW = {"backend": "fake", "fake": {"latency_ms": 120.0}}
 MARK = "SAPNET_TEST_FLEET"
 WORKING = "ray::derain_recording"  # Ray's name for a process that runs a task
 WAIT_S = 60.0
