@@ -25,6 +25,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from sapnet_ros.camera import image_message
 from sapnet_ros.qos import frames_profile
+from sapnet_ros.reports import read
 
 READY_S = 60.0
 ACK_S = 5.0
@@ -124,8 +125,8 @@ def monitor(ours: Connection, cameras: Sequence[str], kind: type, masks: bool) -
         came[name].append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
 
     def keep(message: DiagnosticArray) -> None:
-        for status in message.status:
-            told[status.name.rpartition(": ")[2]] = {pair.key: pair.value for pair in status.values}
+        for report in read(message):
+            told.update({label: status.values for label, status in report.cameras.items()})
 
     node.create_subscription(DiagnosticArray, "/diagnostics", keep, 10)
     for name in cameras:

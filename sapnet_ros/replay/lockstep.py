@@ -88,9 +88,10 @@ class Answers:
         self.reasons[stamp_of(message)] = values.get("reason", "")
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for report in filter(lambda report: report.cameras, read(message)):  # without any before configure
-            self.report, self.report_s = report, time.monotonic()
-            self.idle_reports = 0 if self.total("in_flight") else self.idle_reports + 1
+        for report in read(message):
+            if report.cameras:  # which a node has once it is configured
+                self.report, self.report_s = report, time.monotonic()
+                self.idle_reports = 0 if self.total("in_flight") else self.idle_reports + 1
 
 
 class Lockstep:
