@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import copy
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -338,15 +339,7 @@ def _deepened(decoded: Decoded, derained: Derained | None, input_bits: int) -> n
 
 
 def _image(header: Header, fields: ImageFields) -> Image:
-    return Image(
-        header=header,
-        height=fields.height,
-        width=fields.width,
-        encoding=fields.encoding,
-        is_bigendian=fields.is_bigendian,
-        step=fields.step,
-        data=as_array(fields.data),
-    )
+    return Image(header=header, **(vars(fields) | {"data": as_array(fields.data)}))
 
 
 def as_array(data: Any) -> array.array[int]:
@@ -368,9 +361,9 @@ def comparison(rainy: np.ndarray, derained: Derained | None, mask_threshold: int
 
 def _info_message(header: Header, info: CameraInfo) -> CameraInfo:
     """A copy under the frame's header: the same info serves frames of other stamps, and its frame_id is compared."""
-    copy = CameraInfo(**{name: getattr(info, name) for name in CameraInfo.get_fields_and_field_types()})
-    copy.header = header
-    return copy
+    message = copy.copy(info)
+    message.header = header
+    return message
 
 
 def _compressed_message(header: Header, bgr: np.ndarray, quality: int) -> CompressedImage:

@@ -24,7 +24,6 @@ from sapnet_ros.camera import Camera
 from sapnet_ros.fate import DRY, UNWATCHED
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
-from sapnet_ros.stats import Snapshot
 
 LOG_INTERVAL_S = 10.0  # between two log lines of one kind
 _STATUS = Path("/proc/self/status")
@@ -75,33 +74,17 @@ def camera_status(node: str, camera: Camera, active_for_s: float | None, params:
 
     active_for_s: how long the node has been active, which bounds the silence; None while it is not.
     """
-    figures, topic = camera.stats.snapshot(), camera.topics.final(camera.topics.image)
-    values: dict[str, Any] = {
+    topic = camera.topics.final(camera.topics.image)
+    figures = camera.stats.values()
+    values = {
         "topic": topic,
         "enabled": params.enabled and camera.enabled,
         "gate": camera.gate.state(params),
-        "rate_in_hz": figures.rate_in_hz,
-        "rate_out_hz": figures.rate_out_hz,
-        "received": figures.received,
-        "derained": figures.derained,
-        "passed_through": figures.passed_through.total(),
-        "dropped": figures.dropped.total(),
-        "in_flight": figures.in_flight,
-        "lost_in_transport": camera.stats.lost_in_transport,
-        "missed_in_row": camera.stats.missed_in_row,
+        **figures,
         "best_effort_fallback": camera.best_effort,
         "late_camera_infos": camera.late_infos,
     }
-    values |= {f"passed_through_{reason}": count for reason, count in figures.passed_through.items()}
-    values |= {f"dropped_{reason}": count for reason, count in figures.dropped.items()}
-    values |= figures.millis
-    if camera.stats.rain_score is not None:
-        values["rain_score"] = camera.stats.rain_score
-    if figures.silent_s is not None:
-        values["silent_s"] = figures.silent_s
-    if figures.error:
-        values |= {"last_error": figures.error, "last_error_age_s": figures.error_age_s}
-    level, message = _camera_level(camera, figures, active_for_s, params)
+    level, message = _camera_level(camera, topic, figures.get("silent_s"), active_for_s, params)
     return _status(f"{node}: {camera.label}", level, message, values, camera.frame_id or topic)
 
 
@@ -158,33 +141,32 @@ def _backend_level(loader: Loader, backend: str, params: NodeParams) -> tuple[by
 
 
 def _camera_level(
-    camera: Camera, figures: Snapshot, active_for_s: float | None, params: NodeParams
+    camera: Camera, topic: str, silent_s: float | None, active_for_s: float | None, params: NodeParams
 ) -> tuple[bytes, str]:
     """The camera's level and message, from its silence and its last frame."""
     if active_for_s is None:
         return OK, "inactive"
     if camera.wrong_types:
         return ERROR, camera.wrong_types
-    topic = camera.topics.final(camera.topics.image)
-    silent_s = active_for_s if figures.silent_s is None else min(figures.silent_s, active_for_s)
-    if silent_s > params.diagnostics_silent_after_s:
-        return ERROR, f"no frame on {topic} for {silent_s:.0f} s"
-    if figures.silent_s is None:
+    stats, quiet_s = camera.stats, active_for_s if silent_s is None else min(silent_s, active_for_s)
+    if quiet_s > params.diagnostics_silent_after_s:
+        return ERROR, f"no frame on {topic} for {quiet_s:.0f} s"
+    if silent_s is None:
         return WARN, f"waiting for the first frame on {topic}"
-    runs, missed = params.enabled and camera.enabled, camera.stats.missed_in_row
+    runs, missed = params.enabled and camera.enabled, stats.missed_in_row
     if runs and params.deadline_ms and missed >= params.diagnostics_missed_in_row:
         return ERROR, (
             f"the backend is slower than the deadline of {params.deadline_ms} ms: "
             f"{missed} frames in a row have missed it"
         )
-    if figures.last_error:
-        return ERROR, figures.last_error
-    if figures.last_reason == UNWATCHED:
+    if stats.last_error:
+        return ERROR, stats.last_error
+    if stats.last_reason == UNWATCHED:
         return OK, "unwatched: nobody subscribes to an output"
-    if figures.last_reason == DRY:
+    if stats.last_reason == DRY:
         return OK, "dry: frames pass through"
-    if figures.last_reason:
-        return WARN, f"the last frame was not derained: {figures.last_reason}"
+    if stats.last_reason:
+        return WARN, f"the last frame was not derained: {stats.last_reason}"
     if camera.info_mismatch:
         return WARN, camera.info_mismatch
     return OK, "deraining"

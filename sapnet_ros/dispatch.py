@@ -287,5 +287,5 @@ class Dispatch:
             camera.stats.count_dropped(fates.FAILURE, describe(err))
             self._log_error(f"{camera.label}:{type(err).__name__}", f"{camera.label}: {describe(err)}")
             return
-        frame.parts.total_s = self._clock() - frame.received_s
+        frame.parts.latency_s = self._clock() - frame.received_s
         camera.stats.count_published(frame.parts, fate.reason, fate.error)

@@ -47,43 +47,38 @@ log = logging.getLogger("sapnet")
 
 
 class Restarts:
-    """Plans the restarts of one backend. clock: steady seconds."""
+    """Plans the restarts of one backend. clock: steady seconds.
+
+    loaded_s: when the network was last loaded. left_behind: threads in which a call hangs.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.count = 0
         self.in_a_row = 0
         self._clock = clock
         self._not_before_s = -math.inf
-        self._loaded_s = math.inf  # when the network was last loaded
-        self._left_behind: list[Thread] = []  # threads in which a call hangs
+        self.loaded_s = math.inf
+        self.left_behind: list[Thread] = []
 
     @property
     def pause_s(self) -> float:
         """Seconds to wait before loading."""
         return max(0.0, self._not_before_s - self._clock())
 
-    def note_loaded(self) -> None:
-        """Note that a network is loaded."""
-        self._loaded_s = self._clock()
-
-    def leave_behind(self, thread: Thread) -> None:
-        """Note a thread in which a call hangs."""
-        self._left_behind.append(thread)
-
     def plan(self, error: str, began_s: float) -> tuple[bool, str]:
         """Whether to reload after ``error``, and the text to report. began_s: when the call or load that failed began.
 
         A call may hang for longer than what counts as a good while: that while ends where the call begins.
         """
-        if began_s - self._loaded_s > FORGIVEN_AFTER_S:
+        if began_s - self.loaded_s > FORGIVEN_AFTER_S:
             self.in_a_row = 0
-        self._loaded_s = math.inf
-        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        self.loaded_s = math.inf
+        self.left_behind = [thread for thread in self.left_behind if thread.is_alive()]
         why_not = ""
         if self.in_a_row == MAX_RESTARTS:
             why_not = f"after {MAX_RESTARTS} restarts"
-        elif len(self._left_behind) >= MAX_LEFT_BEHIND:
-            why_not = f"{len(self._left_behind)} calls have never returned"
+        elif len(self.left_behind) >= MAX_LEFT_BEHIND:
+            why_not = f"{len(self.left_behind)} calls have never returned"
         if why_not:
             return False, f"{error}, {why_not}: given up; clean up and configure to try again"
         delay_s = FIRST_PAUSE_S * 2**self.in_a_row
@@ -246,7 +241,7 @@ class Loader:
         ``error`` is reported until then.
         """
         with self._changed:
-            self.restarts.leave_behind(thread)
+            self.restarts.left_behind.append(thread)
             if self.derainer is derainer:  # else another has taken its place already
                 self.derainer = None
                 self._plan_restart(error, began_s)
@@ -337,7 +332,7 @@ class Loader:
             # A size that has left the cache is no error.
             self._failed = {size: reason for size, reason in failed.items() if size in self._sizes}
             self.derainer, self._error, self._loaded_stages = derainer, "", stages
-            self.restarts.note_loaded()
+            self.restarts.loaded_s = self._clock()
 
     def _compile(self, derainer: Derainer, size: Size) -> None:
         reason = self._prepare(derainer, size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from threading import Event, Lock
 from typing import Any
 
@@ -23,7 +23,7 @@ class Parts:
 
     wait: in the queue, and for the network. preprocess: decoding the message. inference: the call of the
     network, for all frames of its batch. postprocess: making the messages. publish: handing them to the middleware.
-    total: from receipt to the last publish.
+    latency: from receipt to the last publish.
     """
 
     wait_s: float = 0.0
@@ -31,10 +31,10 @@ class Parts:
     inference_s: float = 0.0
     postprocess_s: float = 0.0
     publish_s: float = 0.0
-    total_s: float = 0.0
+    latency_s: float = 0.0
 
 
-PARTS = ("wait", "preprocess", "inference", "postprocess", "publish", "latency")
+PARTS = tuple(part.name.removesuffix("_s") for part in fields(Parts))
 """Names of the fields of Parts in diagnostics."""
 
 

@@ -1,6 +1,6 @@
 """Every parameter of derain_node, once: default, meaning, allowed values, when a change takes effect.
 
-    python -m sapnet_ros.params --write
+    python -m sapnet_ros.params
 
 writes config/derain.yaml and docs/parameters.md from it.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -332,7 +331,7 @@ YAML_HEAD = """\
 # `/**:` matches a node of any name in any namespace; a bare node name would be ignored under a namespace.
 # (live): a change takes effect at once, all others at the next configure.
 #
-# Written by python -m sapnet_ros.params --write
+# Written by python -m sapnet_ros.params
 /**:
   ros__parameters:"""
 YAML_TAIL = """
@@ -384,16 +383,7 @@ def _shown(default: Any) -> str:
     return default if isinstance(default, str) and default else json.dumps(default)
 
 
-def main() -> int:
-    """Write the files that are made of the parameters."""
-    if sys.argv[1:] != ["--write"]:
-        print("usage: python -m sapnet_ros.params --write", file=sys.stderr)
-        return 2
+if __name__ == "__main__":
     root = Path(__file__).resolve().parents[1]
     (root / "config" / "derain.yaml").write_text(yaml_text())
     (root / "docs" / "parameters.md").write_text(page())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

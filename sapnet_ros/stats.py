@@ -6,8 +6,9 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -21,48 +22,23 @@ PACE_FRAMES = 8  # that the next frame's time is estimated from
 PERCENTILES = (50, 95, 99)
 
 
-@dataclass
-class Snapshot:
-    """A camera's figures.
-
-    received = derained + passed through + dropped + in_flight.
-    millis: of derained frames, by name of the part and percentile: ``inference_ms_p95``.
-    last_reason, last_error: why the last frame was not derained, and its error; empty if it was derained.
-    error, error_age_s: the last error of any frame.
-    """
-
-    received: int = 0
-    derained: int = 0
-    passed_through: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    rate_in_hz: float = 0.0
-    rate_out_hz: float = 0.0
-    millis: Mapping[str, float] = field(default_factory=dict)
-    silent_s: float | None = None
-    last_reason: str = ""
-    last_error: str = ""
-    error: str = ""
-    error_age_s: float = math.inf
-
-    @property
-    def in_flight(self) -> int:
-        """Frames received and not settled yet."""
-        return self.received - self.derained - self.passed_through.total() - self.dropped.total()
-
-
 class CameraStats:
     """Counts of one camera; every method may be called from any thread. clock: steady seconds.
 
-    The attributes are written by one thread each. rain_score: of the last frame that has one, whatever its outcome.
+    received = derained + passed_through + dropped + in_flight; the two in between are by reason.
+    last_reason, last_error: why the last frame was not derained, and its error; empty if it was derained.
+    error: the last error of any frame. rain_score: of the last frame that has one, whatever its outcome.
     missed_in_row: frames that missed their deadline since the last one that did not.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.lost_in_transport = self.missed_in_row = 0
+        self.received = self.derained = self.lost_in_transport = self.missed_in_row = 0
+        self.passed_through: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.last_reason = self.last_error = self.error = ""
         self.rain_score: float | None = None
         self._clock = clock
         self._lock = Lock()
-        self._now = Snapshot()
         self._parts: deque[Parts] = deque(maxlen=WINDOW)
         self._passing_s: deque[float] = deque([0.0], maxlen=PASSING_WINDOW)
         self._ins_s: deque[float] = deque(maxlen=WINDOW)
@@ -90,16 +66,16 @@ class CameraStats:
     def count_received(self, now_s: float) -> None:
         """Count a frame received."""
         with self._lock:
-            self._now.received += 1
+            self.received += 1
             self._ins_s.append(now_s)
 
     def count_published(self, parts: Parts, reason: str = "", error: str = "") -> None:
         """Count a frame published. reason: why it passed through; empty for a derained one."""
         with self._lock:
             if reason:
-                self._now.passed_through[reason] += 1
+                self.passed_through[reason] += 1
             else:
-                self._now.derained += 1
+                self.derained += 1
                 self._parts.append(parts)
             self._outs_s.append(self._clock())
             self._passing_s.append(parts.preprocess_s + parts.postprocess_s + parts.publish_s)
@@ -108,33 +84,45 @@ class CameraStats:
     def count_dropped(self, reason: str, error: str = "") -> None:
         """Count a frame dropped."""
         with self._lock:
-            self._now.dropped[reason] += 1
+            self.dropped[reason] += 1
             self._note_fate(reason, error)
 
     def count_lost(self, frames: int) -> None:
         """Count frames lost in transport. Call it from one thread."""
         self.lost_in_transport += frames
 
-    def snapshot(self) -> Snapshot:
-        """The figures now."""
+    def values(self) -> dict[str, Any]:
+        """The figures now, under their names in diagnostics; latencies are those of derained frames."""
         now_s = self._clock()
         with self._lock:
-            return replace(
-                self._now,
-                passed_through=self._now.passed_through.copy(),
-                dropped=self._now.dropped.copy(),
-                rate_in_hz=_rate(self._ins_s, now_s),
-                rate_out_hz=_rate(self._outs_s, now_s),
-                millis=_percentiles(self._parts),
-                silent_s=now_s - self._ins_s[-1] if self._ins_s else None,
-                error_age_s=now_s - self._error_s,
-            )
+            passed_through, dropped = self.passed_through.total(), self.dropped.total()
+            values: dict[str, Any] = {
+                "rate_in_hz": _rate(self._ins_s, now_s),
+                "rate_out_hz": _rate(self._outs_s, now_s),
+                "received": self.received,
+                "derained": self.derained,
+                "passed_through": passed_through,
+                "dropped": dropped,
+                "in_flight": self.received - self.derained - passed_through - dropped,
+                "lost_in_transport": self.lost_in_transport,
+                "missed_in_row": self.missed_in_row,
+                **{f"passed_through_{reason}": count for reason, count in self.passed_through.items()},
+                **{f"dropped_{reason}": count for reason, count in self.dropped.items()},
+                **_percentiles(self._parts),
+            }
+            if self.rain_score is not None:
+                values["rain_score"] = self.rain_score
+            if self._ins_s:
+                values["silent_s"] = now_s - self._ins_s[-1]
+            if self.error:
+                values |= {"last_error": self.error, "last_error_age_s": now_s - self._error_s}
+            return values
 
     def _note_fate(self, reason: str, error: str) -> None:
         if error or reason != OVERLOAD:  # which is no sign of the network's state
-            self._now.last_reason, self._now.last_error = reason, error
+            self.last_reason, self.last_error = reason, error
         if error:
-            self._now.error, self._error_s = error, self._clock()
+            self.error, self._error_s = error, self._clock()
 
 
 def _rate(times_s: Iterable[float], now_s: float) -> float:

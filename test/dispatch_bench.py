@@ -20,7 +20,7 @@ from sapnet_ros.fate import RainGate
 from sapnet_ros.loader import Loader, StageChoice
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import PARAMETERS, NodeParams
-from sapnet_ros.stats import CameraStats, Snapshot
+from sapnet_ros.stats import CameraStats
 
 DEFAULTS = {declaration.name: declaration.default for declaration in PARAMETERS} | {"batch_wait_ms": 0}
 SMALL, LARGE = (16, 20), (24, 20)
@@ -99,14 +99,14 @@ class Surroundings:
     def make_dispatch(self, **more: Any) -> Dispatch:
         return Dispatch(self.cameras, self.loader, lambda: self.params, self.log, **more)
 
-    def figures(self, camera: int = 0) -> Snapshot:
-        return self.cameras[f"camera{camera}"].stats.snapshot()
+    def figures(self, camera: int = 0) -> Any:
+        return self.cameras[f"camera{camera}"].stats
 
     def sent(self, camera: int = 0) -> list[tuple[int, str]]:
         return list(self.cameras[f"camera{camera}"].sent)
 
     def settled(self) -> bool:
-        return all(camera.stats.snapshot().in_flight == 0 for camera in self.cameras.values())
+        return all(camera.stats.values()["in_flight"] == 0 for camera in self.cameras.values())
 
     def log(self, kind: str, text: str) -> None:
         self.errors.append(text)

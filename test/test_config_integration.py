@@ -46,7 +46,7 @@ def test_derain_yaml_gives_every_parameter_its_default_in_the_documented_order()
 
 
 def test_generated_files_are_up_to_date() -> None:
-    """`python -m sapnet_ros.params --write` makes them."""
+    """`python -m sapnet_ros.params` makes them."""
     assert DERAIN_YAML.read_text() == yaml_text()
     assert (ROOT / "docs" / "parameters.md").read_text() == page()
 

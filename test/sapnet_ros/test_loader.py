@@ -229,7 +229,7 @@ def test_restarts_are_forgiven_after_a_good_while(good_s: float, tries: list[int
     restarts = Restarts(lambda: now_s[0])
     for _ in tries:
         now_s[0] += 10 * FORGIVEN_AFTER_S
-        restarts.note_loaded()
+        restarts.loaded_s = now_s[0]
         began_s = now_s[0] + good_s
         now_s[0] = began_s + 10 * FORGIVEN_AFTER_S
         restarts.plan("it hangs", began_s)
@@ -241,8 +241,8 @@ def test_calls_that_never_return_add_up_however_well_it_went_between() -> None:
     restarts = Restarts(lambda: 1000.0)
     told = "it hangs, 5 calls have never returned: given up; clean up and configure to try again"
     for number in range(1, MAX_LEFT_BEHIND + 1):
-        restarts.note_loaded()
-        restarts.leave_behind(hung(alive=True))
-        restarts.leave_behind(hung(alive=False))
+        restarts.loaded_s = 1000.0
+        restarts.left_behind.append(hung(alive=True))
+        restarts.left_behind.append(hung(alive=False))
         again, error = restarts.plan("it hangs", 1000.0 + 10 * FORGIVEN_AFTER_S)
         assert (again, error == told) == (number < MAX_LEFT_BEHIND, number == MAX_LEFT_BEHIND)
