@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from sapnet.backends.base import Backend, BackendSpec, BuildStatus, import_installed
-from sapnet.backends.sized import SizedBackend
 from sapnet.backends.standby import Standby
 from sapnet.errors import BackendError, EngineCacheError, SapnetError
 
 __all__ = ["BACKENDS", "Backend", "BackendSpec", "BuildStatus", "available_backends", "create_backend"]
 
-# Each backend's module and class, and how to install what it needs.
-_CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "tensorrt": (
-            "engines.tensorrt.TensorRtBackend",
-            "pip install tensorrt_rtx onnx, or JetPack's TensorRT",
-        ),
-        "torch": ("torch.TorchBackend", "pip install torch"),
-        "openvino": ("openvino.OpenVinoBackend", "pip install openvino torch"),
-        "fake": ("fake.FakeBackend", "reinstall sapnet"),
-    }
-)
+# Each backend's module, its class there, and how to install what it needs.
+_CLASSES = {
+    "tensorrt": ("engines.tensorrt", "TensorRtBackend", "pip install tensorrt_rtx onnx, or JetPack's TensorRT"),
+    "torch": ("torch", "TorchBackend", "pip install torch"),
+    "openvino": ("openvino", "OpenVinoBackend", "pip install openvino torch"),
+    "fake": ("fake", "FakeBackend", "reinstall sapnet"),
+}
 BACKENDS = ("auto", *_CLASSES)
 # Exist where an NVIDIA driver is loaded: on a PC or server, and on Jetson.
 _GPU_NODES = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/nvgpu"))
@@ -35,7 +26,7 @@ _GPU_NODES = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/nvgpu"))
 log = logging.getLogger("sapnet")
 
 
-def create_backend(name: str, spec: BackendSpec) -> Backend:
+def create_backend(name: str, spec: BackendSpec) -> Backend | Standby:
     """Create a backend by name; ``auto`` takes the fastest that runs here and logs which.
 
     Raises BackendError that says what is missing and how to install it, CheckpointError for bad weights.
@@ -49,32 +40,33 @@ def create_backend(name: str, spec: BackendSpec) -> Backend:
 
 def available_backends() -> dict[str, str]:
     """Map each backend's name to why it cannot run here; empty if it can."""
-    return {name: _why_not(name) for name in _CLASSES}
+    why_not = dict.fromkeys(_CLASSES, "")
+    for name in _CLASSES:
+        try:
+            _create(name, BackendSpec()).close()
+        except SapnetError as err:
+            why_not[name] = str(err)
+    return why_not
 
 
-def _why_not(name: str) -> str:
-    try:
-        _create(name, BackendSpec()).close()
-    except SapnetError as err:
-        return str(err)
-    return ""
-
-
-def _create(name: str, spec: BackendSpec) -> SizedBackend[Any]:
-    path, install = _CLASSES[name]
-    module_name, _, class_name = path.rpartition(".")
-    module = import_installed(f"{__name__}.{module_name}", f"backend {name!r}", install)
-    backend: SizedBackend[Any] = getattr(module, class_name)(spec)
+def _create(name: str, spec: BackendSpec) -> Backend:
+    module, class_name, install = _CLASSES[name]
+    found = import_installed(f"{__name__}.{module}", f"backend {name!r}", install)
+    backend: Backend = getattr(found, class_name)(spec)
     return backend
 
 
-def _create_fastest(spec: BackendSpec) -> Backend:
+def _create_fastest(spec: BackendSpec) -> Backend | Standby:
+    cuda = "cuda" if spec.device == "auto" else spec.device
+    on_gpu = [("tensorrt", cuda), ("torch", cuda)] if spec.device != "cpu" else []
+    on_cpu = [("openvino", "cpu"), ("torch", "cpu")] if spec.device in ("auto", "cpu") else []
     missed: list[tuple[str, SapnetError]] = []
-    for name, device in _by_speed(spec.device):
+    for name, device in on_gpu + on_cpu:
         try:
-            backend: Backend = _create(name, replace(spec, device=device))
+            backend: Backend | Standby
+            backend = fastest = _create(name, replace(spec, device=device))
             if name == "tensorrt" and spec.stand_in:
-                backend = Standby(backend, _create("torch", replace(spec, device=device, engine="")))
+                backend = Standby(fastest, _create("torch", replace(spec, device=device, engine="")))
         except (BackendError, EngineCacheError) as err:
             missed.append((device, err))
             continue
@@ -87,11 +79,3 @@ def _create_fastest(spec: BackendSpec) -> Backend:
         return backend
     _, last = missed[-1]
     raise BackendError(f"no backend can run on device {spec.device!r}: {last}") from last
-
-
-def _by_speed(device: str) -> list[tuple[str, str]]:
-    """Backends that suit ``device`` and the device to ask them for, the fastest first."""
-    cuda = "cuda" if device == "auto" else device
-    on_gpu = [("tensorrt", cuda), ("torch", cuda)] if device != "cpu" else []
-    on_cpu = [("openvino", "cpu"), ("torch", "cpu")] if device in ("auto", "cpu") else []
-    return on_gpu + on_cpu

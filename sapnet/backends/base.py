@@ -1,14 +1,17 @@
-"""What backends share: the protocol, the specification, and the progress of builds."""
+"""What backends share: the specification, the progress of builds, and the runners that are kept by frame size."""
 
 from __future__ import annotations
 
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,32 +154,127 @@ def import_installed(module: str, what: str, install: str) -> Any:
         raise BackendError(f"{what} cannot be loaded ({err}); install it: {install}") from err
 
 
-class Backend(Protocol):
-    """Runs the deploy network. Raises BackendError if it cannot run.
+class Runner(ABC):
+    """Runs frames of one size: an engine, CUDA graphs, or a network compiled for the size.
 
-    ``prepare``, ``infer`` and ``close`` may be called from different threads at the same time.
+    shape: the largest batch it takes, and its height and width.
+    """
+
+    shape: EngineShape
+
+    @abstractmethod
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        """As ``Backend.infer``; one call runs at a time."""
+
+    def close(self) -> None:  # noqa: B027
+        """Free what it holds, after a call in progress; nothing where that goes with the last reference."""
+
+
+class Backend(ABC):
+    """Runs the deploy network by a runner for each height and width; the last ``spec.max_shapes`` used are kept.
+
+    precision: fp32, bf16 or fp16. device: the processor's or GPU's name, for people. stages: recurrences that are run.
+    Its methods may be called from different threads at the same time. Raises BackendError if it cannot run.
     """
 
     name: str
-    precision: str  # fp32, bf16 or fp16
-    device: str  # the processor's or GPU's name, for people
-    stages: int  # recurrences that are run
+    precision: str
+    device: str
+    stages: int
+
+    def __init__(self, spec: BackendSpec) -> None:
+        self._spec = spec
+        self._runners: OrderedDict[Hashable, Runner] = OrderedDict()
+        # Held for the seconds or minutes that it takes to make the runner for a key.
+        self._making: defaultdict[Hashable, threading.Lock] = defaultdict(threading.Lock)
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    @abstractmethod
+    def _make(self, batch: int, height: int, width: int) -> Runner:
+        """Make a runner for such frames; threads may do so for different sizes at once. Raises BackendError."""
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
-        """Whether ``infer`` on this shape would run at once, with nothing left to compile."""
-        ...
+        """Whether ``infer`` on this shape would run at once. Raises BackendError once closed."""
+        return self._ready(batch, height, width) is not None
 
     def prepare(self, batch: int, height: int, width: int) -> None:
-        """Compile for a shape; may take seconds. Raises BackendError."""
-        ...
+        """Make a runner for such frames, if there is none; may take minutes. Raises BackendError."""
+        self._get(batch, height, width)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Derain uint8 (B, H, W, 3) BGR: the derained frames, same shape, and streaks, uint8 (B, H, W).
 
         The caller owns what is returned. An unprepared shape is prepared first. Raises BackendError.
         """
-        ...
+        batch, height, width, _ = frames.shape
+        return self._get(batch, height, width).infer(frames)
+
+    def forget(self, height: int, width: int) -> bool:
+        """Free what is held for frames of this size, which is made again when needed; returns whether it was any."""
+        with self._lock:
+            sizes = {key: (runner.shape.height, runner.shape.width) for key, runner in self._runners.items()}
+            dropped = [self._runners.pop(key) for key, size in sizes.items() if size == (height, width)]
+        for runner in dropped:
+            runner.close()
+        return bool(dropped)
 
     def close(self) -> None:
         """Free what the backend holds; it cannot be used afterwards. An ``infer`` in progress ends or raises."""
-        ...
+        with self._lock:
+            self._closed.set()
+            dropped = list(self._runners.values())
+            self._runners.clear()
+        for runner in dropped:
+            runner.close()
+
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise BackendError(f"this {self.name} backend is closed; create another")
+
+    def _shape(self, batch: int, height: int, width: int) -> EngineShape:
+        """Of a runner for such frames and for smaller batches."""
+        return EngineShape(height, width, max(batch, self._spec.max_batch))
+
+    def _key(self, batch: int, height: int, width: int) -> Hashable:
+        """What a runner is kept under: another one for the same key replaces it."""
+        return height, width
+
+    def _ready(self, batch: int, height: int, width: int) -> Runner | None:
+        key = self._key(batch, height, width)
+        with self._lock:
+            self._require_open()
+            runner = self._runners.get(key)
+            if runner is None or batch > runner.shape.max_batch:
+                return None
+            self._runners.move_to_end(key)
+            return runner
+
+    def _get(self, batch: int, height: int, width: int) -> Runner:
+        """The runner for such frames, made if there is none."""
+        if runner := self._ready(batch, height, width):
+            return runner
+        with self._lock:
+            making = self._making[self._key(batch, height, width)]
+        with making:
+            # Another thread may have made it meanwhile.
+            if runner := self._ready(batch, height, width):
+                return runner
+            runner = self._make(batch, height, width)
+            self._put(runner)
+            return runner
+
+    def _put(self, runner: Runner) -> None:
+        """Add a runner, which is closed if the backend is."""
+        shape = runner.shape
+        key = self._key(shape.max_batch, shape.height, shape.width)
+        with self._lock:
+            dropped = [self._runners.pop(key)] if key in self._runners else []
+            if self._closed.is_set():
+                dropped.append(runner)
+            else:
+                self._runners[key] = runner
+                if len(self._runners) > self._spec.max_shapes:
+                    dropped.append(self._runners.popitem(last=False)[1])
+        for old in dropped:
+            old.close()

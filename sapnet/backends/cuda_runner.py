@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import EngineShape, Frames
+from sapnet.backends.base import EngineShape, Frames, Runner
 from sapnet.errors import BackendError, first_line
 
 # Libraries choose their kernels, take their memory and capture graphs of their own in the first runs.
@@ -24,7 +24,7 @@ log = logging.getLogger("sapnet")
 Enqueue = Callable[[Tensor, Tensor, Tensor], None]
 
 
-class CudaRunner:
+class CudaRunner(Runner):
     """Frames in from pinned memory, ``enqueue``, and out into pinned memory, on a stream of its own.
 
     All memory is allocated once, for ``shape``; only what is returned is new. One call runs at a time.

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep
+from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep, Runner
 from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Entry, Key
@@ -36,18 +36,15 @@ _DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "ide
 
 
 @dataclass(frozen=True)
-class _FakeEngine:
+class _FakeEngine(Runner):
     shape: EngineShape
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks."""
         return frames.copy(), np.zeros(frames.shape[:3], np.uint8)
 
-    def close(self) -> None:
-        """Nothing to free."""
 
-
-class FakeBackend(EngineBackend[_FakeEngine]):
+class FakeBackend(EngineBackend):
     """Runs nothing, with the latency and the faults that were asked for.
 
     Weights, device and precision of ``spec`` are ignored. Raises BackendError for wrong values.
@@ -83,10 +80,8 @@ class FakeBackend(EngineBackend[_FakeEngine]):
         """Always, unless there is an engine to be built."""
         return not self._builds or super().is_ready(batch, height, width)
 
-    def _find(self, batch: int, height: int, width: int) -> _FakeEngine | None:
-        if self._builds:
-            return super()._find(batch, height, width)
-        return _FakeEngine(self._shape(batch, height, width))
+    def _make(self, batch: int, height: int, width: int) -> Runner:
+        return super()._make(batch, height, width) if self._builds else _FakeEngine(self._shape(batch, height, width))
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""

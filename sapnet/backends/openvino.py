@@ -11,9 +11,8 @@ from functools import cache
 
 import torch
 
-from sapnet.backends.base import BackendSpec, EngineShape, Frames
+from sapnet.backends.base import Backend, BackendSpec, EngineShape, Frames, Runner
 from sapnet.backends.devices import processor_name
-from sapnet.backends.sized import SizedBackend
 from sapnet.errors import BackendError
 from sapnet.model import DeployNet
 from sapnet.model.deploy import Form, load_deploy_network
@@ -29,7 +28,7 @@ _EXAMPLE_SHAPE = (2, 17, 19, 3)
 
 
 @dataclass(frozen=True)
-class _Compiled:
+class _Compiled(Runner):
     """A network compiled for one shape. Its one request serves one caller at a time: it has all cores anyway."""
 
     shape: EngineShape  # its batch is exact
@@ -46,11 +45,8 @@ class _Compiled:
             raise BackendError(f"OpenVINO failed on {len(frames)} frame(s) of {size}: {err}") from err
         return outputs[0], outputs[1]
 
-    def close(self) -> None:
-        """Nothing to do: OpenVINO frees it with its last reference, after a call under way."""
 
-
-class OpenVinoBackend(SizedBackend[_Compiled]):
+class OpenVinoBackend(Backend):
     """The deploy network compiled for each shape (batch, height, width), the last ``max_shapes`` of them kept.
 
     The conversion from torch takes seconds and is done once, with free sizes; a shape is a copy with sizes set.
@@ -67,6 +63,7 @@ class OpenVinoBackend(SizedBackend[_Compiled]):
         self.stages = network.network.config.stages
         self._network = network
         self._model: ov.Model | None = None
+        self._compiling = threading.Lock()
 
     def close(self) -> None:
         """Free what was compiled and converted; does not wait for a compilation under way."""
@@ -78,10 +75,11 @@ class OpenVinoBackend(SizedBackend[_Compiled]):
 
     def _make(self, batch: int, height: int, width: int) -> _Compiled:
         try:
-            converted = self._model = self._model or convert(self._network)
-            model = converted.clone()
-            model.reshape([batch, height, width, 3])
-            request = compile_model(model, self.precision, self._spec.threads).create_infer_request()
+            with self._compiling:
+                converted = self._model = self._model or convert(self._network)
+                model = converted.clone()
+                model.reshape([batch, height, width, 3])
+                request = compile_model(model, self.precision, self._spec.threads).create_infer_request()
         except (RuntimeError, MemoryError) as err:
             raise BackendError(f"OpenVINO cannot compile for {batch} frame(s) of {height}x{width}: {err}") from err
         return _Compiled(EngineShape(height, width, batch), request)

@@ -6,10 +6,8 @@ import logging
 import math
 import threading
 import time
-from typing import Any
 
 from sapnet.backends.base import Backend, Frames
-from sapnet.backends.sized import SizedBackend
 from sapnet.errors import BackendError, SapnetError
 
 # Time until a failed engine is tried again: there may be free memory by then.
@@ -28,7 +26,7 @@ class Standby:
     try comes later. Once an engine is ready, ``meanwhile`` forgets its size.
     """
 
-    def __init__(self, wanted: Backend, meanwhile: SizedBackend[Any]) -> None:
+    def __init__(self, wanted: Backend, meanwhile: Backend) -> None:
         self._wanted = wanted
         self._meanwhile = meanwhile
         self._building: set[Shape] = set()

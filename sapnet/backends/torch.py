@@ -7,15 +7,13 @@ import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import BackendSpec, EngineShape, Frames
+from sapnet.backends.base import Backend, BackendSpec, Frames
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.sized import SizedBackend
 from sapnet.errors import BackendError, first_line
-from sapnet.model import DeployNet
 from sapnet.model.deploy import DTYPES, Form, load_deploy_network
 
 
-class TorchBackend(SizedBackend[CudaRunner]):
+class TorchBackend(Backend):
     """The deploy network run by torch. Nothing is compiled; on a GPU each size has its memory and CUDA graphs.
 
     Raises BackendError, CheckpointError.
@@ -36,7 +34,7 @@ class TorchBackend(SizedBackend[CudaRunner]):
         network.network.to(DTYPES[self.precision])
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
-            self._network: DeployNet | None = network.to(self._device)
+            self._network = network.to(self._device)
         except RuntimeError as err:
             raise BackendError(f"torch cannot put the network on {self.device}: {first_line(err)}") from err
 
@@ -57,19 +55,14 @@ class TorchBackend(SizedBackend[CudaRunner]):
                 torch.cuda.empty_cache()
         return forgotten
 
-    def close(self) -> None:
-        """Free the network."""
-        self._network = None
-        super().close()
-
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
         if self._device.type != "cpu":
             return super().infer(frames)
-        network = self._require_network()
+        self._require_open()
         try:
             with torch.inference_mode():
-                derained, streaks = network(torch.from_numpy(np.require(frames, requirements=("C", "W"))))
+                derained, streaks = self._network(torch.from_numpy(np.require(frames, requirements=("C", "W"))))
                 return derained.contiguous().numpy(), streaks.contiguous().numpy()
         except (RuntimeError, MemoryError) as err:
             batch, height, width, _ = frames.shape
@@ -79,19 +72,12 @@ class TorchBackend(SizedBackend[CudaRunner]):
             ) from err
 
     def _make(self, batch: int, height: int, width: int) -> CudaRunner:
-        network = self._require_network()
-
         def enqueue(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
             with devices.without_tf32():
-                for result, output in zip(network(frames), (derained, streaks), strict=True):
+                for result, output in zip(self._network(frames), (derained, streaks), strict=True):
                     output.copy_(result)
 
-        shape = EngineShape(height, width, max(batch, self._spec.max_batch))
-        runner = CudaRunner(self._device, shape, enqueue, use_graphs=True)
-        runner.warm_up()
+        with devices.PREPARING:
+            runner = CudaRunner(self._device, self._shape(batch, height, width), enqueue, use_graphs=True)
+            runner.warm_up()
         return runner
-
-    def _require_network(self) -> DeployNet:
-        if self._network is None:
-            raise BackendError("this torch backend is closed; create another")
-        return self._network

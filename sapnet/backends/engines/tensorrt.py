@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import BackendSpec, EngineShape, Frames
+from sapnet.backends.base import BackendSpec, EngineShape, Frames, Runner
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.build_onnx import (
@@ -48,7 +48,7 @@ _MOST_DB = 99.0
 log = logging.getLogger("sapnet")
 
 
-class EngineRunner:
+class EngineRunner(Runner):
     """An engine on a GPU, ready for every batch size; whoever makes one holds devices.PREPARING.
 
     Raises UnfitEngineError if TensorRT refuses the engine here, with its reasons, BackendError if the GPU or its driver
@@ -83,7 +83,10 @@ class EngineRunner:
         except BaseException:
             self.close()
             raise
-        self.infer = self._runner.infer
+
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        """As ``Backend.infer``."""
+        return self._runner.infer(frames)
 
     def close(self) -> None:
         """Free the engine, after a call in progress."""
@@ -216,7 +219,7 @@ def choose_library() -> Any:
     return library
 
 
-class TensorRtBackend(EngineBackend[EngineRunner]):
+class TensorRtBackend(EngineBackend):
     """Engines from the cache, from ``spec.engine``, or built in a child process on first use of a size.
 
     Raises BackendError, CheckpointError, EngineCacheError.

@@ -7,13 +7,11 @@ import time
 
 import numpy as np
 import pytest
-from waiting import eventually
 
 from sapnet import backends
 from sapnet.backends import BackendSpec, create_backend
-from sapnet.backends.base import EngineShape
+from sapnet.backends.base import Backend, EngineShape
 from sapnet.backends.devices import processor_name
-from sapnet.backends.sized import SizedBackend
 from sapnet.errors import BackendError
 
 torch = pytest.importorskip("torch")
@@ -180,7 +178,7 @@ class Runner:
         self.closed = True
 
 
-class Sized(SizedBackend):
+class Sized(Backend):
     """Keeps two runners, each for up to three frames at once, and takes its time to make them."""
 
     name = "sized"
@@ -188,8 +186,10 @@ class Sized(SizedBackend):
     def __init__(self):
         super().__init__(BackendSpec(max_shapes=2))
         self.made = []
+        self.making = threading.Event()
 
     def _make(self, batch, height, width):
+        self.making.set()
         time.sleep(0.1)
         self.made.append(Runner(height, width))
         return self.made[-1]
@@ -201,7 +201,7 @@ class Sized(SizedBackend):
         return threads
 
 
-class TestSizedBackend:
+class TestRunnersBySize:
     def test_the_least_recently_used_is_closed_first(self):
         sized = Sized()
         sized.prepare(1, 16, 16)
@@ -224,8 +224,9 @@ class TestSizedBackend:
     def test_closed_it_keeps_nothing(self):
         sized = Sized()
         sized.prepare(1, 16, 16)
+        sized.making.clear()
         (thread,) = sized.prepare_in_threads(18)
-        eventually(sized._making.locked)
+        assert sized.making.wait(30)
         sized.close()
         thread.join()
         assert [runner.closed for runner in sized.made] == [True, True]
