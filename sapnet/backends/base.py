@@ -87,7 +87,6 @@ class BuildWatch:
         seconds = self._clock() - self._began
         if share != self._share:
             self._share, self._moved = share, seconds
-        # TensorRT reports hundreds of times a second.
         if step != self._told[0] or seconds - self._told[1] >= _TELL_EVERY_S:
             self._told = step, seconds
             advances = share >= 0.05 and seconds - self._moved <= _STANDS_STILL_S
@@ -107,7 +106,7 @@ class BackendSpec:
     max_batch: frames of one size that may come at once; compiled engines take up to this many.
     cache_dir: folder of compiled engines; empty for the user's own.
     engine: path of an engine that was compiled ahead of time; empty for none.
-    on_build: called twice a second with the progress of an engine's build, from any thread.
+    on_build: called up to four times a second with the progress of an engine's build, from any thread.
     stand_in: with ``auto``, have CUDA torch derain frames while an engine is built, instead of waiting for the engine.
     threads: CPU threads of OpenVINO; 0 for all.
     fake: latency and faults of the backend ``fake``, see there.

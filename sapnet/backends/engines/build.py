@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import subprocess
 import sys
 import threading
@@ -16,15 +15,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from sapnet.backends.base import EngineShape, OnStep
 from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.errors import BackendError, SapnetError, UnfitEngineError
 
-_EVENT = b"engine build: "  # begins the child's own lines; libraries print others
-_POLL_S = 0.5
-_END_S = 5.0
+_EVENT = "engine build: "  # begins the child's own lines; libraries print others
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,30 +68,28 @@ def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> Entry:
 def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, stopped: threading.Event) -> Entry:
     """``build`` in a child process, which does not outlive this one.
 
-    on_step: called at least twice a second. stopped: ends the build, which then raises BackendError.
+    on_step: called ten times a second. stopped: ends the build, which then raises BackendError.
     Raises UnfitEngineError if the builder refuses, which it would do again, else SapnetError.
     """
     kind = type(request)
     # The module `tethered` has the kernel end the child with its parent, however that dies.
     command = [sys.executable, "-m", "sapnet.tethered", str(os.getpid()), __name__, kind.__module__, kind.__name__]
-    with subprocess.Popen(
-        [*command, json.dumps(asdict(request)), str(cache.folder)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches it only through us
-    ) as child:
-        end: Mapping[str, Any] | None = None
-        try:
-            end = _follow(child, on_step, stopped)
-        finally:
-            if end is None:
-                child.terminate()
+    with NamedTemporaryFile() as output:
+        with subprocess.Popen(
+            [*command, json.dumps(asdict(request)), str(cache.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches it only through us
+        ) as child:
             try:
-                child.wait(_END_S)
-            except subprocess.TimeoutExpired:
+                while child.poll() is None and not stopped.wait(_POLL_S):
+                    said = _read_output(output.name)
+                    on_step(said["step"], said["share"])
+            finally:
                 child.kill()
-    if end is None:
+        said = _read_output(output.name)
+    if stopped.is_set():
         raise BackendError(f"the build of the engine for {request.shape} was stopped")
     if child.returncode < 0:
         raise BackendError(
@@ -99,32 +97,20 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
             "9 may mean out of memory"
         )
     if child.returncode:
-        raise (UnfitEngineError if end["unfit"] else BackendError)(end["error"])
+        raise (UnfitEngineError if said["unfit"] else BackendError)(said["error"] or said["printed"])
+    on_step(said["step"], said["share"])
     if (entry := cache.load(request.key())) is None:
         raise BackendError(f"the engine for {request.shape} was built, but is not in {cache.folder}; check its rights")
     return entry
 
 
-def _follow(child: subprocess.Popen[bytes], on_step: OnStep, stopped: threading.Event) -> Mapping[str, Any] | None:
-    """Report the child's steps until it ends. Returns its last event, None if stopped."""
-    assert child.stdout is not None
-    event: dict[str, Any] = {"step": "starting", "share": 0.0, "error": "", "unfit": False}
-    last, rest = b"the build ended without a word", b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        while not stopped.is_set():
-            if selector.select(_POLL_S):
-                if not (said := os.read(child.stdout.fileno(), 65536)):
-                    # Of a crash the last line that it has printed says most.
-                    return {**event, "error": event["error"] or last.decode(errors="replace")}
-                *lines, rest = (rest + said).split(b"\n")
-                for line in filter(None, map(bytes.strip, lines)):
-                    if line.startswith(_EVENT):
-                        event.update(json.loads(line.removeprefix(_EVENT)))
-                    else:
-                        last = line
-            on_step(event["step"], event["share"])
-    return None
+def _read_output(path: str) -> dict[str, Any]:
+    """The child's latest step and error, and the last line printed by others, which says most of a crash."""
+    said = {"step": "starting", "share": 0.0, "error": "", "unfit": False, "printed": "the build ended without a word"}
+    *lines, _ = Path(path).read_text(errors="replace").split("\n")  # the last one may be incomplete
+    for line in filter(None, map(str.strip, lines)):
+        said |= json.loads(line.removeprefix(_EVENT)) if line.startswith(_EVENT) else {"printed": line}
+    return said
 
 
 def main() -> int:
@@ -142,7 +128,7 @@ def main() -> int:
 
 def _say(**event: Any) -> None:
     # A library may have printed an incomplete line.
-    print(f"\n{_EVENT.decode()}{json.dumps(event)}", flush=True)
+    print(f"\n{_EVENT}{json.dumps(event)}", flush=True)
 
 
 if __name__ == "__main__":

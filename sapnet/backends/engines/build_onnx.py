@@ -43,6 +43,8 @@ TARGETS = (PORTABLE, *(f"sm{major}{minor}" for major, minor in RTX_SUPPORTS))
 FRAMES, DERAINED, STREAKS = "frames", "derained", "streaks"
 # Share of the whole build that the export takes, as measured without a GPU; the rest is TensorRT's.
 _EXPORTED = 0.3
+# Of TensorRT's share, what is worth a report.
+_LEAST_STEP = 0.001
 # While torch derains frames on the same GPU, single timings of kernels mislead.
 _TIMINGS = 8
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
@@ -219,8 +221,10 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
             inside = 0.0
             for steps, done in reversed(list(self._phases.values())):
                 inside = min(1.0, (done + inside) / steps)
-            self._share = max(self._share, inside)  # a repeated phase would make it fall
-            on_step("building", self._share)
+            # Hundreds of times a second, and a repeated phase would make it fall.
+            if inside >= self._share + _LEAST_STEP:
+                self._share = inside
+                on_step("building", inside)
             return True
 
         def phase_finish(self, name: str) -> None:
