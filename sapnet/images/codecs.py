@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -34,9 +33,7 @@ def codec_of(content: bytes) -> str:
 
 def stored_size(content: bytes) -> tuple[int, int]:
     """Height and width that the header of a complete JPEG or PNG gives; raises ImageFormatError (``decode``)."""
-    if codec_of(content) == "png":
-        return _png_size(content)
-    return _jpeg_size(content)
+    return _png_size(content) if codec_of(content) == "png" else _jpeg_size(content)
 
 
 def decompress(content: bytes) -> Pixels:
@@ -62,44 +59,31 @@ def compress(frame: Frame, codec: str, quality: int) -> Frame:
 
 def _png_size(content: bytes) -> tuple[int, int]:
     """Goes through all chunks first: OpenCV allocates what a damaged length claims, gigabytes where it says so."""
-    chunks = list(_png_chunks(content))
-    kind, header = chunks[0]
-    if kind != b"IHDR" or len(header) != 13:
-        raise _broken("png", "it does not begin with its header, IHDR")
-    width, height = struct.unpack_from(">II", header)
-    return height, width
-
-
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and body of each chunk up to IEND, which padding may follow."""
     rest, kind = memoryview(content)[len(_PNG_START) :], b""
-    while kind != b"IEND":
+    while kind != b"IEND":  # which padding may follow
         length, kind = struct.unpack_from(">I4s", rest) if len(rest) >= 12 else (0, b"")
         if not kind or length > len(rest) - 12:
             raise _broken("png", f"it ends before its IEND chunk, after {len(content)} bytes")
-        body, checksum = rest[8 : 8 + length], struct.unpack_from(">I", rest, 8 + length)[0]
-        if zlib.crc32(rest[4 : 8 + length]) != checksum:
+        if zlib.crc32(rest[4 : 8 + length]) != struct.unpack_from(">I", rest, 8 + length)[0]:
             raise _broken("png", f"the checksum of its chunk {kind!r} is wrong")
-        yield kind, body
         rest = rest[12 + length :]
+    size, kind, width, height = struct.unpack_from(">I4sII", content, len(_PNG_START))
+    if (size, kind) != (13, b"IHDR"):
+        raise _broken("png", "it does not begin with its header, IHDR")
+    return height, width
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
-    start = _frame_header(content)
-    header = content[start : start + 7]  # length (2), precision (1), height (2), width (2)
-    # A thumbnail's end stands before the frame header; padding may follow the true end.
-    if content.rfind(_JPEG_END, start) < 0:
-        raise _broken("jpeg", f"it ends before its end marker, after {len(content)} bytes")
-    return int.from_bytes(header[3:5], "big"), int.from_bytes(header[5:7], "big")
-
-
-def _frame_header(content: bytes) -> int:
-    """Where the frame header's payload starts, searched for in libjpeg's way: from marker to marker."""
+    """Goes to the frame header in libjpeg's way, from marker to marker."""
     position = 2
     while found := _MARKER.search(content, position):
         marker, position = found[1][0], found.end()
         if marker in _FRAME_HEADERS and position + 7 <= len(content):
-            return position
+            # A thumbnail's end stands before the frame header; padding may follow the true end.
+            if content.rfind(_JPEG_END, position) < 0:
+                raise _broken("jpeg", f"it ends before its end marker, after {len(content)} bytes")
+            height, width = struct.unpack_from(">HH", content, position + 3)  # behind length and precision
+            return height, width
         if marker in _OUT_OF_PLACE:
             raise _broken("jpeg", "its frame header is missing")
         if marker not in _BARE_MARKERS:

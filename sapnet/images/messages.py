@@ -89,18 +89,16 @@ def decode_image(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 0) ->
     input_bits: of 16-bit samples, those that the camera uses; 0: all.
     """
     height, width = image_size(msg, compressed=False, max_pixels=max_pixels)
-    encoding = msg.encoding
-    if encoding not in PIXEL_FORMATS:
+    if (pixel_format := PIXEL_FORMATS.get(msg.encoding)) is None:
+        supported = ", ".join(IMAGE_ENCODINGS)
         raise ImageFormatError(
-            f"encoding {quoted(encoding)} is not supported; supported are {', '.join(IMAGE_ENCODINGS)}", kind="encoding"
+            f"encoding {quoted(msg.encoding)} is not supported; supported are {supported}", kind="encoding"
         )
-    pixel_format = PIXEL_FORMATS[encoding]
     data = np.frombuffer(msg.data, np.uint8)
     step = _checked_step(msg, pixel_format, data.size)
     with _opencv_errors(height, width):
         pixels = pixel_format.read(data, width, step, bool(msg.is_bigendian))
-        bgr, alpha = pixel_format.convert(pixels, input_bits)
-    return Decoded(bgr, encoding, alpha, pixels if encoding == "mono16" else None)
+        return _decoded(pixels, msg.encoding, pixel_format.code, input_bits)
 
 
 def decode_compressed(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 0) -> Decoded:
@@ -111,16 +109,21 @@ def decode_compressed(msg: Any, max_pixels: int = MAX_PIXELS, input_bits: int = 
     content = _content(msg)
     height, width = _checked_size(*stored_size(content), max_pixels)
     with _opencv_errors(height, width):
-        stored = decompress(content)
-        pixels = to_8_bit(stored, input_bits)
+        pixels = decompress(content)
         if pixels.shape[:2] != (height, width):
             raise ImageFormatError(
                 f"the header says {width}x{height}, decoded were {pixels.shape[1]}x{pixels.shape[0]}", kind="decode"
             )
         encoding, code = _stored_as(msg.format, 1 if pixels.ndim == 2 else pixels.shape[2])
-        alpha: Pixels | None = cv2.extractChannel(pixels, 3) if code == cv2.COLOR_BGRA2BGR else None
-        deep = stored if encoding == "mono16" and stored.dtype == np.uint16 and stored.ndim == 2 else None
-        return Decoded(to_bgr(pixels, code), encoding, alpha, deep)
+        return _decoded(pixels, encoding, code, input_bits)
+
+
+def _decoded(pixels: Pixels, encoding: str, code: int | None, input_bits: int) -> Decoded:
+    """From the samples of an image, and OpenCV's conversion of them to BGR."""
+    eight_bit = to_8_bit(pixels, input_bits)
+    alpha: Pixels | None = cv2.extractChannel(eight_bit, 3) if pixels.shape[2:] == (4,) else None
+    is_deep = encoding == "mono16" and pixels.itemsize == 2 and pixels.ndim == 2
+    return Decoded(to_bgr(eight_bit, code), encoding, alpha, pixels if is_deep else None)
 
 
 def encode_image(frame: Frame, encoding: str, alpha: Frame | None = None) -> ImageFields:

@@ -28,7 +28,6 @@ class PixelFormat:
     samples: int
     code: int | None
     bits: int = 8
-    alpha: bool = False
     multiple_of: tuple[int, int] = (1, 1)
     smallest: int = 1
     chroma_rows: int = 0
@@ -47,29 +46,17 @@ class PixelFormat:
         rows: Pixels = data.reshape(-1, step)[:, : self.row_bytes(width)].view(dtype)
         return rows if self.samples == 1 else rows.reshape(len(rows), width, self.samples)
 
-    def convert(self, pixels: Pixels, bits: int) -> tuple[Frame, Frame | None]:
-        """BGR uint8 (H, W, 3), contiguous, and alpha uint8 (H, W) where there is one, of what ``read`` gives.
-
-        bits: of a 16-bit sample, those that are used; 0: all.
-        """
-        alpha: Pixels | None = cv2.extractChannel(pixels, 3) if self.alpha else None
-        return to_bgr(to_8_bit(pixels, bits), self.code), alpha
-
 
 class Nv24(PixelFormat):
     """Full chroma, which OpenCV has no code for; its rows are twice as long as those of the luma, padding included."""
 
     def read(self, data: Frame, width: int, step: int, big_endian: bool) -> Pixels:
-        """YUV (H, W, 3)."""
+        """BGR (H, W, 3)."""
         height = data.size // step // 3
         luma = data[: step * height].reshape(height, step)[:, :width]
         chroma = data[step * height :].reshape(height, 2 * step)[:, : 2 * width].reshape(height, width, 2)
         # OpenCV's own YUV conversions take luma below black for black.
-        return cv2.merge([np.maximum(luma, 16), chroma])
-
-    def convert(self, pixels: Pixels, bits: int) -> tuple[Frame, Frame | None]:
-        bgr: Pixels = cv2.transform(pixels, _YUV_TO_BGR)
-        return bgr, None
+        return cv2.transform(cv2.merge([np.maximum(luma, 16), chroma]), _YUV_TO_BGR)
 
 
 # BT.601, limited range, with the digits that OpenCV's 4:2:0 and 4:2:2 conversions use.
@@ -119,8 +106,8 @@ PIXEL_FORMATS: Mapping[str, PixelFormat] = MappingProxyType(
     {
         "rgb8": PixelFormat(3, cv2.COLOR_RGB2BGR),
         "bgr8": PixelFormat(3, None),
-        "rgba8": PixelFormat(4, cv2.COLOR_RGBA2BGR, alpha=True),
-        "bgra8": PixelFormat(4, cv2.COLOR_BGRA2BGR, alpha=True),
+        "rgba8": PixelFormat(4, cv2.COLOR_RGBA2BGR),
+        "bgra8": PixelFormat(4, cv2.COLOR_BGRA2BGR),
         "rgb16": PixelFormat(3, cv2.COLOR_RGB2BGR, bits=16),
         "bgr16": PixelFormat(3, None, bits=16),
         "rgba16": PixelFormat(4, cv2.COLOR_RGBA2BGR, bits=16),
@@ -137,6 +124,6 @@ PIXEL_FORMATS: Mapping[str, PixelFormat] = MappingProxyType(
         "nv24": Nv24(1, None, chroma_rows=4),
         "8UC1": PixelFormat(1, cv2.COLOR_GRAY2BGR),
         "8UC3": PixelFormat(3, None),
-        "8UC4": PixelFormat(4, cv2.COLOR_BGRA2BGR, alpha=True),
+        "8UC4": PixelFormat(4, cv2.COLOR_BGRA2BGR),
     }
 )

@@ -63,6 +63,6 @@ class EngineBackend(Backend):
             entry = build_in_child(request, self._cache, BuildWatch(shape, self._spec.on_build), self._closed)
             return self._load(entry, shape)
         except UnfitEngineError as err:
-            self._cache.store(verdict, b"", {"reason": str(err)})
+            self._cache.try_store(verdict, b"", {"reason": str(err)})
             self._cache.remove(request.key())
             raise

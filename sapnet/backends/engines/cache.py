@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -61,8 +61,8 @@ class EngineCache:
 
     folder: "" means ``sapnet/engines`` in the user's cache folder; made on the first store, for the user alone.
     max_bytes: above it, the least recently used entries are removed.
-    Every method raises EngineCacheError if the folder or a file belongs to somebody else or can be written by others,
-    SapnetError if it cannot be written.
+    Reading raises EngineCacheError if the folder or a file belongs to somebody else or can be written by others;
+    writing raises SapnetError where that is impossible.
     """
 
     def __init__(self, folder: str | Path = "", max_bytes: int = 8 * 2**30) -> None:
@@ -73,9 +73,8 @@ class EngineCache:
     def load(self, key: Key) -> Entry | None:
         """The entry of ``key``, or None. A damaged one is removed, with one line in the log."""
         path = self._path(key)
-        if not self._exists():
-            return None
         try:
+            self._check_folder()
             entry = _read(path, {os.geteuid()})
             if _to_json(entry.key) != _to_json(key):
                 raise _DamagedError("it holds another key than its name says")
@@ -83,8 +82,8 @@ class EngineCache:
             return None
         except _DamagedError as err:
             log.warning("%s is damaged (%s): removed, and built again when it is needed", path, err)
-            with suppress(OSError):  # a folder that cannot be written serves its sound entries
-                path.unlink()
+            with suppress(EngineCacheError):  # a folder that cannot be written serves its sound entries
+                _unlink(path)
             return None
         with suppress(OSError):
             os.utime(path)  # records the use: few file systems keep the time of access
@@ -95,11 +94,10 @@ class EngineCache:
         self._make_folder()
         entry = _write(self._path(key), key, data, about, 0o600)
         total = 0
-        for path in self._files(_NAME):  # the last used, and so the new one, first
-            with suppress(FileNotFoundError):  # another process may have removed it
-                total += path.stat().st_size
-                if total > self._max_bytes and path != entry.path:
-                    path.unlink()
+        for path, size in self._files():  # the last used, and so the new one, first
+            total += size
+            if total > self._max_bytes and path != entry.path:
+                _unlink(path)
         return entry
 
     def try_store(self, key: Key, data: bytes, about: Mapping[str, Any]) -> None:
@@ -109,28 +107,18 @@ class EngineCache:
         except SapnetError as err:
             log.warning("the engine's %s cannot be kept and is made anew at each start: %s", key["kind"], err)
 
-    def get_or_build(
-        self, key: Key, build: Callable[[], tuple[bytes, Mapping[str, Any]]], timeout_s: float = 3600.0
-    ) -> Entry:
+    def get_or_build(self, key: Key, build: Callable[[], tuple[bytes, Mapping[str, Any]]]) -> Entry:
         """The entry of ``key``, built if there is none: once, however many threads and processes ask for it.
 
         build: returns data and about. What it raises is passed on, and the next one in the queue builds.
-        timeout_s: longest wait while another builds it.
         """
         if (entry := self.load(key)) is not None:
             return entry
         self._make_folder()
         path = self._path(key)
-        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s, mode=0o600, poll_interval=0.1)
-        try:
-            with _using(path):
-                held = lock.acquire()
-        except Timeout as err:
-            raise EngineCacheError(
-                f"{lock.lock_file} was held for more than {timeout_s:g} s by another process that builds "
-                f"{path.name}; wait for it, or end it"
-            ) from err
-        with held:
+        with _using(path):
+            lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o600, poll_interval=0.1).acquire()
+        with lock:
             return self.load(key) or self.store(key, *build())
 
     def remove(self, key: Key) -> None:
@@ -140,41 +128,40 @@ class EngineCache:
     def entries(self) -> list[Entry]:
         """All entries with sound headers, the last used first; their data is left out and not checked."""
         listed = []
-        for path in self._files(_NAME):
+        with suppress(FileNotFoundError):
+            self._check_folder()
+        for path, _ in self._files():
             with suppress(FileNotFoundError, _DamagedError):
                 listed.append(_read(path, {os.geteuid()}, with_data=False))
         return listed
 
     def clear(self) -> int:
         """Remove all entries, damaged ones, locks and what killed writers left too. Returns the number of entries."""
-        paths = self._files(_NAME)
-        for path in (*paths, *self._files(".*.tmp.entry"), *self._files(".*.lock")):
+        paths = [path for path, _ in self._files()]
+        for path in (*paths, *self.folder.glob(".*.tmp.entry"), *self.folder.glob(".*.lock")):
             _unlink(path)
         return len(paths)
 
     def _path(self, key: Key) -> Path:
         return self.folder / f"{key['kind']}-{_sha256(_to_json(key).encode())}.entry"
 
-    def _files(self, pattern: str) -> list[Path]:
-        """The last used first."""
+    def _files(self) -> list[tuple[Path, int]]:
+        """The files of entries and their sizes, the last used first."""
         files = []
-        for path in self.folder.glob(pattern) if self._exists() else ():
-            with suppress(FileNotFoundError):
-                files.append((path.lstat().st_mtime_ns, path))
-        return [path for _, path in sorted(files, reverse=True)]
+        for path in self.folder.glob(_NAME):
+            with suppress(FileNotFoundError):  # another process may have removed it
+                files.append((path.lstat(), path))
+        files.sort(key=lambda file: -file[0].st_mtime_ns)
+        return [(path, status.st_size) for status, path in files]
 
-    def _exists(self) -> bool:
-        """Whether the folder exists; if so, it can be trusted."""
+    def _check_folder(self) -> None:
+        """Raises FileNotFoundError; EngineCacheError unless only the user can write the folder."""
         with _using(self.folder):
-            if not self.folder.exists():
-                return False
             _check_trust(self.folder, self.folder.stat(), {os.geteuid()})
-        return True
 
     def _make_folder(self) -> None:
-        if not self._exists():
-            with _using(self.folder):
-                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _using(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def read_entry(path: str | Path) -> Entry:
@@ -239,7 +226,7 @@ def _using(path: Path) -> Iterator[None]:
     """Raise an OSError inside, other than FileNotFoundError, as an EngineCacheError."""
     try:
         yield
-    except (FileNotFoundError, Timeout):  # Timeout is an OSError
+    except FileNotFoundError:
         raise
     except OSError as err:
         said = f"{path} cannot be used ({err.strerror or err})"

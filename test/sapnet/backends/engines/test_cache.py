@@ -63,8 +63,6 @@ def test_processes_build_a_key_once_and_a_killed_builder_frees_it(tmp_path: Path
     first = builder(tmp_path, 60)
     assert first.stdout is not None
     assert first.stdout.readline() == "built\n"
-    with pytest.raises(EngineCacheError, match=r"held for more than 0\.1 s by another process"):
-        EngineCache(tmp_path).get_or_build({"kind": "engine"}, lambda: (DATA, {}), timeout_s=0.1)
     others = [builder(tmp_path, 0) for _ in range(2)]
     first.kill()
     first.wait()
