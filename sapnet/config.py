@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 MAX_STAGES = 12
 # Far beyond any sensible network; refuses numbers that torch itself fails on.
@@ -54,18 +53,6 @@ class ModelConfig:
     def with_stages(self, stages: int) -> ModelConfig:
         """The same network run for ``stages`` recurrences; 0 keeps the preset's own number."""
         return self if stages == 0 else replace(self, stages=stages)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
-        return asdict(self) | {"dilations": list(self.dilations)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """The inverse of ``to_dict``; unknown names are an error."""
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"unknown model setting {unknown[0]!r}; known: {', '.join(cls.__dataclass_fields__)}")
-        return cls(**values)
 
 
 def _check_whole(name: str, value: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import cast
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from sapnet.model.blocks import ChannelResidualAttention, ResidualBlock, float32_mean
 from sapnet.model.sapnet import SAPNet, from_image, to_image
 from sapnet.model.weights import load_weights
+
+# By dilation, what a convolution's taps see of a frame: rows and columns.
+Taps = Mapping[int, tuple[Tensor, Tensor]]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -48,6 +51,7 @@ class RewrittenSAPNet(nn.Module):
 
     def __init__(self, network: SAPNet, form: Form) -> None:
         super().__init__()
+        self.form = form
         self.config = config = network.config
         self.head = head = cast(nn.Conv2d, network.head)
         of_rainy, of_estimate = head.weight.chunk(2, 1)
@@ -72,7 +76,9 @@ class RewrittenSAPNet(nn.Module):
         """As ``SAPNet.derain``: RGB in [0, 1], (B, 3, H, W) -> the last stage's estimate, same shape, unclamped."""
         height, width = rainy.shape[-2:]
         rainy = from_image(rainy, self.config.downscale)
-        taps = Taps(rainy)
+        # Made once for a frame: operations make exports slow.
+        steps = self.config.dilations if self.form is Form.ENGINE else ()
+        taps = {step: _see(rainy, step) for step in steps}
         i, g, o = self.first_gates(torch.relu(self.first_head(rainy))).chunk(3, 1)
         cell = torch.sigmoid(i) * torch.tanh(g)
         estimate, hidden = self._refine(rainy, o, cell, taps)
@@ -98,27 +104,17 @@ class RewrittenSAPNet(nn.Module):
         return rainy + self.tail(x), hidden
 
 
-class Taps:
-    """What the three taps of a convolution see of a frame, made once for it: operations make exports slow."""
+def _see(frame: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """The rows, (3, H, 1, 1), and columns, (3, W, 1), that taps shifted by ``-step``, 0 and ``step`` see of a frame.
 
-    def __init__(self, frame: Tensor) -> None:
-        self._sizes = frame.shape[-2:]
-        self._device = frame.device
-        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def see(self, step: int) -> tuple[Tensor, Tensor]:
-        """The rows, (3, H, 1, 1), and columns, (3, W, 1), that taps shifted by ``-step``, 0 and ``step`` see.
-
-        What is seen is 1 over the side's length, so that a sum over it is a mean; the rest is 0. Float32.
-        """
-        if step not in self._seen:
-            rows, columns = (self._see(size, step) for size in self._sizes)
-            self._seen[step] = rows[..., None, None], columns[..., None]
-        return self._seen[step]
-
-    def _see(self, size: int, step: int) -> Tensor:
-        at = torch.arange(size, device=self._device)
-        return torch.stack((at < size - step, at >= 0, at >= step)).to(torch.float32) / size
+    What is seen is 1 over the side's length, so that a sum over it is a mean; the rest is 0. Float32.
+    """
+    seen = []
+    for size in frame.shape[-2:]:
+        at = torch.arange(size, device=frame.device)
+        seen.append(torch.stack((at < size - step, at >= 0, at >= step)).to(torch.float32) / size)
+    rows, columns = seen
+    return rows[..., None, None], columns[..., None]
 
 
 class AttendedConv(nn.Module):
@@ -153,7 +149,7 @@ class AttendedConv(nn.Module):
         sees is summed by products with ones and zeros: sums of slices would keep TensorRT from fusing what follows the
         convolution that made ``x``.
         """
-        rows, columns = taps.see(self.conv.dilation[0])
+        rows, columns = taps[self.conv.dilation[0]]
         seen = (columns * x.to(torch.float32).permute(0, 2, 3, 1).unsqueeze(2)).sum(3)  # (B, H, 3, C)
         seen = (rows * seen.unsqueeze(1)).sum(2).flatten(1)  # (B, 9 * C)
         mean = _times(self.conv.weight.permute(0, 2, 3, 1), seen) + cast(Tensor, self.conv.bias)  # (B, C)

@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -105,7 +106,7 @@ def save_weights(network: SAPNet, path: str | Path, provenance: Mapping[str, str
         raise CheckpointError(f"{path}: weights are saved as .safetensors, got {path.suffix!r}; change the name")
     _require_finite(network, f"{path}: not saved, ", "an earlier file of that name is left as it was")
     state = {key: tensor.detach().to("cpu", torch.float32).contiguous() for key, tensor in network.state_dict().items()}
-    metadata = {**provenance, CONFIG_KEY: json.dumps(network.config.to_dict())}
+    metadata = {**provenance, CONFIG_KEY: json.dumps(asdict(network.config))}
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, metadata))
 
@@ -179,7 +180,7 @@ def _config_in(metadata: Mapping[str, str], path: Path) -> ModelConfig | None:
     if CONFIG_KEY not in metadata:
         return None
     try:
-        return ModelConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
+        return ModelConfig(**json.loads(metadata[CONFIG_KEY]))
     except (ValueError, TypeError) as err:
         raise CheckpointError(
             f"{path}: metadata {CONFIG_KEY!r} is no ModelConfig ({err}); save the weights again"

@@ -5,7 +5,6 @@ TensorRT-RTX also builds ahead of time, for other GPUs, on a machine without one
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 import warnings
@@ -234,14 +233,13 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
 
 
 def export_onnx(network: DeployNet, precision: str) -> bytes:
-    """A serialized ONNX model whose batch, height and width are free; ``network`` is left as it is.
+    """A serialized ONNX model whose batch, height and width are free; ``network`` is cast to ``precision``.
 
     Input FRAMES, uint8 (B, H, W, 3); outputs DERAINED, of the same shape, and STREAKS, uint8 (B, H, W).
     precision: ``fp32``, ``bf16`` or ``fp16``, the type of the network's tensors between the casts. Takes seconds.
     Raises BackendError.
     """
     import_installed("onnx", "the exporter", "pip install onnx")
-    network = copy.deepcopy(network).requires_grad_(False)
     network.network.to(DTYPES[precision])
     example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -21,7 +23,7 @@ def make(config: ModelConfig) -> SAPNet:
 
 
 def small(**changes) -> SAPNet:
-    return make(ModelConfig(**{**SMALL.to_dict(), **changes}))
+    return make(replace(SMALL, **changes))
 
 
 @pytest.mark.parametrize(

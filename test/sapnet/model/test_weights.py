@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from state_dicts import make, official_state
 
-from sapnet.config import PRESETS
+from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import CheckpointError
 from sapnet.model import SAPNet
 from sapnet.model.weights import load_weights, read_metadata, save_weights, shipped_weights
@@ -45,7 +45,7 @@ class TestShipped:
         assert load_weights("sapnet_fast").config == PRESETS["sapnet_fast"]
         for preset, path in shipped_weights().items():
             metadata = read_metadata(preset)
-            assert json.loads(metadata["model_config"]) == PRESETS[preset].to_dict()
+            assert ModelConfig(**json.loads(metadata["model_config"])) == PRESETS[preset]
             assert metadata["training"]
             assert path.with_name("README.md").is_file()
 
@@ -178,6 +178,7 @@ def test_wrong_tensors(suffix: str, change: Change, message: str, tmp_path: Path
         ("{", "Expecting property name"),
         ('{"stages": 0}', "stages must be a whole number from 1 to 4096, got 0"),
         ('{"dilations": 4}', "no ModelConfig"),
+        ('{"stage": 6}', "is no ModelConfig .*'stage'"),
         ('{"dilations": [1, 2], "channels": 16}', "size mismatch for head.weight"),
     ],
 )
