@@ -1,25 +1,11 @@
-"""A backend without a network, for tests of everything around one: as slow and as faulty as ``BackendSpec.fake`` says.
-
-latency_ms  duration of an inference; 0
-fail_every  every Nth inference raises BackendError; 0: none
-mode        identity     the frames come back as they are, without streaks
-            hang         an inference does not end until the backend is closed
-            hang_once    only the first inference of the process does so
-            nan          frames of NaN
-            wrong_shape  frames and streaks that lack a column
-            oom          out of memory at every inference
-            build_fails  an engine cannot be built
-build_s     duration of an engine's build, in a child process and into the cache, as TensorRT's; 0: no engine
-"""
+"""A backend without a network, for tests of everything around one: as slow and as faulty as it is asked to be."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +18,32 @@ from sapnet.errors import BackendError, UnfitEngineError
 
 MODES = ("identity", "hang", "hang_once", "nan", "wrong_shape", "oom", "build_fails")
 _HUNG = threading.Event()  # an inference has hung in this process
-_DEFAULTS: Mapping[str, Any] = {"latency_ms": 0.0, "fail_every": 0, "mode": "identity", "build_s": 0.0}
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    """What ``BackendSpec.fake`` asks for.
+
+    latency_ms  duration of an inference
+    fail_every  every Nth inference raises BackendError; 0: none
+    mode        identity     the frames come back as they are, without streaks
+                hang         an inference does not end until the backend is closed
+                hang_once    only the first inference of the process does so
+                nan          frames of NaN
+                wrong_shape  frames and streaks that lack a column
+                oom          out of memory at every inference
+                build_fails  an engine cannot be built
+    build_s     duration of an engine's build, in a child process and into the cache, as TensorRT's; 0: no engine
+    """
+
+    latency_ms: float = 0.0
+    fail_every: int = 0
+    mode: str = "identity"
+    build_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise BackendError(f"got fake option mode {self.mode!r}, expected {', '.join(MODES)}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class _FakeEngine(Runner):
 class FakeBackend(EngineBackend):
     """Runs nothing, with the latency and the faults that were asked for.
 
-    Weights, device and precision of ``spec`` are ignored. Raises BackendError for wrong values.
+    Weights, device and precision of ``spec`` are ignored. Raises BackendError for an unknown mode.
     """
 
     name = "fake"
@@ -55,53 +66,44 @@ class FakeBackend(EngineBackend):
     device = "fake"
 
     def __init__(self, spec: BackendSpec) -> None:
-        if unknown := sorted(set(spec.fake) - set(_DEFAULTS)):
-            raise BackendError(f"got fake option {unknown[0]!r}, expected {', '.join(_DEFAULTS)}")
-        options = {**_DEFAULTS, **spec.fake}
-        if options["mode"] not in MODES:
-            raise BackendError(f"got fake option mode {options['mode']!r}, expected {', '.join(MODES)}")
         super().__init__(spec)
         self.stages = spec.stages or PRESETS.get(spec.weights, ModelConfig()).stages
-        self._latency_s = options["latency_ms"] / 1000.0
-        self._fail_every: int = options["fail_every"]
-        self._mode: str = options["mode"]
+        self._options = FakeOptions(**spec.fake)
         self._numbers = itertools.count(1)
-        self._build_s: float = options["build_s"]
-        self._builds = self._build_s > 0 or self._mode == "build_fails"
+        self._builds = self._options.build_s > 0 or self._options.mode == "build_fails"
 
     def _requests(self, shape: EngineShape) -> list[BuildRequest]:
-        fails = self._mode == "build_fails"
-        return [FakeRequest(self._spec.weights, shape, "fp32", self._spec.stages, self._build_s, fails)]
+        fails = self._options.mode == "build_fails"
+        return [FakeRequest(self._spec.weights, shape, "fp32", self._spec.stages, self._options.build_s, fails)]
 
-    def _load(self, entry: Entry, shape: EngineShape) -> _FakeEngine:
+    def _load(self, entry: Entry, shape: EngineShape) -> Runner:
         return _FakeEngine(shape)
+
+    def _make(self, batch: int, height: int, width: int) -> Runner:
+        return super()._make(batch, height, width) if self._builds else _FakeEngine(self._shape(batch, height, width))
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Always, unless there is an engine to be built."""
         return not self._builds or super().is_ready(batch, height, width)
 
-    def _make(self, batch: int, height: int, width: int) -> Runner:
-        return super()._make(batch, height, width) if self._builds else _FakeEngine(self._shape(batch, height, width))
-
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""
-        self._require_open()
-        if self._mode == "hang" or (self._mode == "hang_once" and not _HUNG.is_set()):
+        mode, fail_every = self._options.mode, self._options.fail_every
+        if mode == "hang" or (mode == "hang_once" and not _HUNG.is_set()):
             _HUNG.set()
             self._closed.wait()
-        if self._latency_s:
-            self._closed.wait(self._latency_s)
+        self._closed.wait(self._options.latency_ms / 1000.0)
         self._require_open()
         number = next(self._numbers)
-        if self._fail_every and number % self._fail_every == 0:
-            raise BackendError(f"fake failure: inference {number}, fail_every is {self._fail_every}")
-        if self._mode == "oom":
+        if fail_every and number % fail_every == 0:
+            raise BackendError(f"fake failure: inference {number}, fail_every is {fail_every}")
+        if mode == "oom":
             raise BackendError("fake failure: out of memory") from MemoryError()
         derained, streaks = super().infer(frames)
-        if self._mode == "nan":
+        if mode == "nan":
             # What a broken network gives; that the type is wrong is the point.
             return np.full(frames.shape, np.nan, np.float32), streaks
-        if self._mode == "wrong_shape":
+        if mode == "wrong_shape":
             return derained[:, :, 1:], streaks[:, :, 1:]
         return derained, streaks
 
@@ -113,9 +115,10 @@ class FakeRequest(BuildRequest):
     build_s: float
     fails: bool
 
-    def origin(self) -> Key:
-        """What a fake engine is made from."""
-        return {"library": "fake", "weights": self.weights, "build_s": self.build_s, "fails": self.fails}
+    def key(self) -> Key:
+        """As of all requests, and what was asked for."""
+        made = {"library": "fake", "weights": self.weights, "build_s": self.build_s, "fails": self.fails}
+        return {**super().key(), **made}
 
     def build(self, cache: EngineCache, on_step: OnStep) -> bytes:
         """A fake engine: nothing, for as long as was asked for."""

@@ -37,14 +37,12 @@ class BuildRequest(ABC):
     stages: int
 
     def key(self) -> Key:
-        """Of the cache's entry: equal keys give equal engines. Raises SapnetError."""
-        shape = [self.shape.height, self.shape.width, self.shape.max_batch]
-        asked = {"kind": "engine", "shape": shape, "precision": self.precision, "stages": self.stages}
-        return {**asked, **self.origin()}
+        """Of the cache's entry: equal keys give equal engines.
 
-    @abstractmethod
-    def origin(self) -> Key:
-        """What an engine is made from and with: weights, code, versions, target. Raises SapnetError."""
+        Subclasses add what an engine is made from and with: weights, code, versions, target. Raises SapnetError.
+        """
+        shape = [self.shape.height, self.shape.width, self.shape.max_batch]
+        return {"kind": "engine", "shape": shape, "precision": self.precision, "stages": self.stages}
 
     @abstractmethod
     def build(self, cache: EngineCache, on_step: OnStep) -> bytes:

@@ -76,10 +76,10 @@ class OnnxRequest(BuildRequest):
         if (self.target, self.precision) == ("sm75", "bf16"):
             raise BackendError("got precision bf16 for sm75, which has no bf16 arithmetic; use fp16 or fp32")
 
-    def origin(self) -> Key:
-        """What an engine is made from and with. Raises SapnetError."""
+    def key(self) -> Key:
+        """As of all requests, and what an engine is made from and with. Raises SapnetError."""
         version = str(load_library(self.library).__version__)
-        made = {**self._network(), "library": self.library, "version": version}
+        made = {**super().key(), **self._network(), "library": self.library, "version": version}
         if self.library == RTX:
             return {**made, "target": self.target}
         gpu = torch.device(self.device)

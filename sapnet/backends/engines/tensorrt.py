@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import BackendSpec, EngineShape, Frames, Runner
+from sapnet.backends.base import BackendSpec, EngineShape, Frames
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.build_onnx import (
@@ -48,7 +48,7 @@ _MOST_DB = 99.0
 log = logging.getLogger("sapnet")
 
 
-class EngineRunner(Runner):
+class EngineRunner(CudaRunner):
     """An engine on a GPU, ready for every batch size; whoever makes one holds devices.PREPARING.
 
     Raises UnfitEngineError if TensorRT refuses the engine here, with its reasons, BackendError if the GPU or its driver
@@ -56,10 +56,11 @@ class EngineRunner(Runner):
     """
 
     def __init__(self, trt: Any, entry: Entry, shape: EngineShape, device: torch.device, cache: EngineCache) -> None:
+        self._rtx = trt.__name__ == RTX
+        super().__init__(device, shape, self._execute, use_graphs=not self._rtx)
         self._trt = trt
         self._logger = shared_logger(trt)
         self._logger.take_error()  # of another engine
-        self._rtx = trt.__name__ == RTX
         self._cache = cache
         self._kernels_key = {"kind": "kernels", "engine": entry.sha256, **devices.place(device)}
         self._kernels: Any = None
@@ -71,26 +72,19 @@ class EngineRunner(Runner):
         # share one buffer: each alone would take the memory of the largest batch.
         self._contexts: dict[int, Any] = {}
         self._memory: Tensor | None = None
-        self._device = device
-        self.shape = shape
-        self._runner = CudaRunner(device, shape, self._enqueue, use_graphs=not self._rtx)
         try:
             with torch.cuda.device(device):
                 self._load(entry.data)
-            self._runner.warm_up()
+            self.warm_up()
             if self._rtx:
                 self._store_kernels()
         except BaseException:
             self.close()
             raise
 
-    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
-        """As ``Backend.infer``."""
-        return self._runner.infer(frames)
-
     def close(self) -> None:
         """Free the engine, after a call in progress."""
-        self._runner.close()
+        super().close()
         self._contexts.clear()
         self._config = self._kernels = self._engine = self._runtime = self._memory = None
 
@@ -149,7 +143,7 @@ class EngineRunner(Runner):
         if kernels is not None and bytes(kernels) != self._stored:
             self._cache.try_store(self._kernels_key, bytes(kernels), {})
 
-    def _enqueue(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
+    def _execute(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
         context = self._context(len(frames))
         context.set_input_shape(FRAMES, tuple(frames.shape))
         for name, tensor in ((FRAMES, frames), (DERAINED, derained), (STREAKS, streaks)):

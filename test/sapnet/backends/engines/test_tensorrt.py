@@ -109,7 +109,7 @@ class Runner:
     closed = False
 
     def __init__(self, device: torch.device, shape: EngineShape, enqueue: Any, use_graphs: bool) -> None:
-        self.shape, self.enqueue = shape, enqueue
+        self._device, self.shape, self.enqueue = device, shape, enqueue
 
     def warm_up(self) -> None:
         for batch in range(self.shape.max_batch, 0, -1):
@@ -128,7 +128,8 @@ def trt(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Rtx:
     """TensorRT-RTX on a GPU of compute capability 8.9, neither of which is there."""
     trt = Rtx()
     monkeypatch.setattr(Runner, "closed", False)
-    monkeypatch.setattr(tensorrt, "CudaRunner", Runner)
+    for name in ("__init__", "warm_up", "infer", "close"):
+        monkeypatch.setattr(tensorrt.CudaRunner, name, vars(Runner)[name])
     monkeypatch.setattr(devices, "find_device", lambda name: torch.device("cuda", 0))
     monkeypatch.setattr(devices, "driver_version", lambda: "CUDA 13010")
     for name, value in {"get_device_name": "RTX 4090", "get_device_capability": (8, 9)}.items():
