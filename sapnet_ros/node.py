@@ -330,15 +330,14 @@ class BuildNode(DerainNode):
     def _end_when_built(self) -> None:
         if self.loader is None or self.params is None:
             return  # somebody has taken the node down
-        error = (
-            "" if self.params.warmup_sizes else "set warmup_sizes to the frame sizes that engines are to be built for"
-        )
-        error = error or self.loader.error
+        error = self.loader.error
+        if not self.params.warmup_sizes:
+            error = "set warmup_sizes to the frame sizes that engines are to be built for"
         if error:
             self.get_logger().fatal(error)
-        elif not self.loader.ready:
-            return
-        else:
+        elif self.loader.ready:
             self.get_logger().info("all engines are ready")
+        else:
+            return
         self._timer.cancel()
         self.on_end(1 if error else 0)

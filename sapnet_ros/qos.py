@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 DEPTH = 5
@@ -20,17 +20,12 @@ def frames_profile() -> QoSProfile:
     Reliable also for what sensor data usually leaves to best effort: a frame larger than Fast DDS's default
     shared-memory segment travels in fragments, and best effort then loses nearly every frame.
     """
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+    return QoSProfile(depth=DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def latched_profile() -> QoSProfile:
     """For a state that late subscribers must receive too."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    )
+    return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def overridable() -> QoSOverridingOptions:
