@@ -1,13 +1,4 @@
-"""The exceptions that this package raises on purpose.
-
-SapnetError
-├── CheckpointError     weights that cannot be read or do not fit the network
-├── BackendError        a backend that is missing, cannot run or gave a wrong result
-│   └── UnfitEngineError    an engine that does not run here or computes something else
-├── EngineCacheError    a compiled engine that cannot be stored or trusted
-├── ImageFormatError    a frame or message whose layout is not supported
-└── BagError            a recording that cannot be read or written
-"""
+"""The exceptions that this package raises on purpose."""
 
 from __future__ import annotations
 

@@ -56,10 +56,10 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     return values
 
 
-def write_json(path: Path, values: dict[str, Any], indent: int | None = 2) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
     """Replace a file by an object. Raises SapnetError."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=indent) + "\n")
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def append_line(path: Path, values: dict[str, Any] | list[Any]) -> None:

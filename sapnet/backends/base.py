@@ -7,18 +7,17 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sapnet.config import MAX_STAGES
-from sapnet.errors import BackendError
-from sapnet.images.frame import MIN_SIDE
+from sapnet.errors import BackendError, first_line
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # No estimate of the time left once the share has not changed for this long.
@@ -31,17 +30,11 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class EngineShape:
-    """Frames of height x width, in batches of 1 to ``max_batch``. Raises BackendError for sizes that are too small."""
+    """Frames of height x width, in batches of 1 to ``max_batch``."""
 
     height: int
     width: int
     max_batch: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width) < MIN_SIDE or self.max_batch < 1:
-            raise BackendError(
-                f"got an engine shape of {self}, expected sides of at least {MIN_SIDE} and a batch of at least 1"
-            )
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}" + (f", batch 1 to {self.max_batch}" if self.max_batch > 1 else "")
@@ -123,25 +116,26 @@ class BackendSpec:
     on_build: OnBuild = field(default=lambda status: None, compare=False)
     stand_in: bool = False
     threads: int = 0
-    fake: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    fake: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise BackendError(f"got device {self.device!r}, expected auto, cpu, cuda or cuda:N")
         if self.precision not in PRECISIONS:
             raise BackendError(f"got precision {self.precision!r}, expected {', '.join(PRECISIONS)}")
-        if not _is_whole(self.stages) or not 0 <= self.stages <= MAX_STAGES:
+        if type(self.stages) is not int or not 0 <= self.stages <= MAX_STAGES:
             raise BackendError(
                 f"got stages {self.stages!r}, expected 1 to {MAX_STAGES}, or 0 for the number the weights were made for"
             )
-        for name, least in (("max_shapes", 1), ("max_batch", 1), ("threads", 0)):
-            value = getattr(self, name)
-            if not _is_whole(value) or value < least:
-                raise BackendError(f"got {name} {value!r}, expected a whole number of at least {least}")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Raise a library's error inside, also of memory that runs out, as a BackendError that says what failed."""
+    try:
+        yield
+    except (RuntimeError, TypeError, MemoryError) as err:
+        raise BackendError(f"{what}: {first_line(err)}") from err
 
 
 def import_installed(module: str, what: str, install: str) -> Any:

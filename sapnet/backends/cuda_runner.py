@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import EngineShape, Frames, Runner
+from sapnet.backends.base import EngineShape, Frames, Runner, failing
 from sapnet.errors import BackendError, first_line
 
 # Libraries choose their kernels, take their memory and capture graphs of their own in the first runs.
@@ -41,15 +41,13 @@ class CudaRunner(Runner):
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._lock = threading.Lock()
         frames = (shape.max_batch, shape.height, shape.width, 3)
-        try:
+        with failing(f"the GPU cannot hold {shape}"):
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             # In, derained, streaks: on the GPU and in memory that it copies from and to by itself.
             sizes = (frames, frames, frames[:3])
             self._on_gpu = [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes]
             self._pinned = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for size in sizes]
             self._host = [tensor.numpy() for tensor in self._pinned]
-        except RuntimeError as err:
-            raise BackendError(f"the GPU cannot hold {shape}: {first_line(err)}") from err
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Of uint8 (B, H, W, 3): the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
@@ -57,7 +55,7 @@ class CudaRunner(Runner):
         with self._lock:
             if self._enqueue is None:
                 raise BackendError("this engine is closed; prepare its size again")
-            try:
+            with failing(f"the GPU failed on {batch} frame(s)"):
                 np.copyto(self._host[0][:batch], frames)
                 with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
                     self._on_gpu[0][:batch].copy_(self._pinned[0][:batch], non_blocking=True)
@@ -65,8 +63,6 @@ class CudaRunner(Runner):
                     for on_gpu, pinned in zip(self._on_gpu[1:], self._pinned[1:], strict=True):
                         pinned[:batch].copy_(on_gpu[:batch], non_blocking=True)
                 self._stream.synchronize()
-            except RuntimeError as err:
-                raise BackendError(f"the GPU failed on {batch} frame(s): {first_line(err)}") from err
             return self._host[1][:batch].copy(), self._host[2][:batch].copy()
 
     def warm_up(self) -> None:

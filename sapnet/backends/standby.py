@@ -29,8 +29,7 @@ class Standby:
     def __init__(self, wanted: Backend, meanwhile: Backend) -> None:
         self._wanted = wanted
         self._meanwhile = meanwhile
-        self._building: set[Shape] = set()
-        self._not_before: dict[Shape, float] = {}  # steady time of the next try
+        self._not_before: dict[Shape, float] = {}  # steady time of the next try, infinite while one is under way
         self._closed = False
         self._lock = threading.Lock()
         self.stages = wanted.stages
@@ -39,7 +38,7 @@ class Standby:
     @property
     def building(self) -> bool:
         """Whether an engine is being made ready."""
-        return bool(self._building)
+        return math.inf in list(self._not_before.values())
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Whether either backend is ready."""
@@ -90,24 +89,22 @@ class Standby:
     def _want(self, shape: Shape, at_once: bool = False) -> None:
         """Prepare an engine in the background, unless it is being built or, without ``at_once``, failed recently."""
         with self._lock:
-            due = at_once or time.monotonic() >= self._not_before.get(shape, -math.inf)
-            if shape in self._building or not due:
+            not_before = self._not_before.get(shape, -math.inf)
+            if not_before == math.inf or (time.monotonic() < not_before and not at_once):
                 return
-            self._building.add(shape)
+            self._not_before[shape] = math.inf
         threading.Thread(target=self._prepare_wanted, args=(shape,), name="engine build", daemon=True).start()
 
     def _prepare_wanted(self, shape: Shape) -> None:
         _, height, width = shape
+        not_before = -math.inf  # at once, should the engine be dropped for another size
         try:
             self._wanted.prepare(*shape)
-        except SapnetError as err:
+            self._meanwhile.forget(height, width)
+        except (SapnetError, OSError) as err:
             if not self._closed:
                 said = height, width, self._meanwhile.name, self._meanwhile.device, err
                 log.warning("%dx%d stays with %s (%s): %s", *said)
-            self._not_before[shape] = time.monotonic() + _RETRY_S
-        else:
-            self._not_before.pop(shape, None)
-            self._meanwhile.forget(height, width)
+            not_before = time.monotonic() + _RETRY_S
         finally:
-            with self._lock:
-                self._building.discard(shape)
+            self._not_before[shape] = not_before

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import Backend, BackendSpec, Frames
+from sapnet.backends.base import Backend, BackendSpec, Frames, failing
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.errors import BackendError, first_line
 from sapnet.model.deploy import DTYPES, Form, load_deploy_network
 
 
@@ -33,10 +32,8 @@ class TorchBackend(Backend):
         self.stages = network.network.config.stages
         network.network.to(DTYPES[self.precision])
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        try:
+        with failing(f"torch cannot put the network on {self.device}"):
             self._network = network.to(self._device)
-        except RuntimeError as err:
-            raise BackendError(f"torch cannot put the network on {self.device}: {first_line(err)}") from err
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Always on a CPU; on a GPU once the size has its memory and graph."""
@@ -60,16 +57,11 @@ class TorchBackend(Backend):
         if self._device.type != "cpu":
             return super().infer(frames)
         self._require_open()
-        try:
-            with torch.inference_mode():
-                derained, streaks = self._network(torch.from_numpy(np.require(frames, requirements=("C", "W"))))
-                return derained.contiguous().numpy(), streaks.contiguous().numpy()
-        except (RuntimeError, MemoryError) as err:
-            batch, height, width, _ = frames.shape
-            raise BackendError(
-                f"torch failed on {batch} frame(s) of {height}x{width} on {self.device}: {first_line(err)}; "
-                "if memory ran out, take smaller frames or fewer at once"
-            ) from err
+        batch, height, width, _ = frames.shape
+        what = f"torch failed on {batch} frame(s) of {height}x{width} on {self.device}"
+        with failing(f"{what}; if memory ran out, take smaller frames or fewer at once"), torch.inference_mode():
+            derained, streaks = self._network(torch.from_numpy(np.require(frames, requirements=("C", "W"))))
+            return derained.contiguous().numpy(), streaks.contiguous().numpy()
 
     def _make(self, batch: int, height: int, width: int) -> CudaRunner:
         def enqueue(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:

@@ -6,7 +6,6 @@ import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Sequence
-from types import MappingProxyType
 
 from sapnet.backends.base import Backend, BackendSpec, BuildWatch, EngineShape, Runner
 from sapnet.backends.engines.build import BuildRequest, build_in_child
@@ -20,12 +19,14 @@ class EngineBackend(Backend):
     """A backend whose runners are engines, loaded from the cache or built in a child process, one at a time.
 
     An engine that is in the cache does not wait for the build of another. Closing stops a build under way.
-    place: what else it depends on whether an engine is fit. One that is built here and unfit is not built again there.
     """
 
-    def __init__(self, spec: BackendSpec, place: Key = MappingProxyType({})) -> None:
+    # What else it depends on whether an engine is fit. One that is built here and unfit is not built again there.
+    _place: Key
+
+    def __init__(self, spec: BackendSpec) -> None:
         super().__init__(spec)
-        self._place = place
+        self._place = {}
         self._cache = EngineCache(spec.cache_dir)
         self._building = threading.Lock()
 

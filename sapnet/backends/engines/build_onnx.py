@@ -11,17 +11,17 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from sapnet.backends import devices
-from sapnet.backends.base import EngineShape, OnStep, import_installed
+from sapnet.backends.base import EngineShape, OnStep, failing, import_installed
 from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Key
-from sapnet.errors import BackendError, UnfitEngineError, first_line
+from sapnet.errors import BackendError, UnfitEngineError
 from sapnet.model import DeployNet
 from sapnet.model.deploy import DTYPES, Form, load_deploy_network
 from sapnet.model.weights import find_weights
@@ -242,21 +242,18 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
     import_installed("onnx", "the exporter", "pip install onnx")
     network.network.to(DTYPES[precision])
     example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
-    try:
-        with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
-            model = Path(folder, "model.onnx")
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                network,
-                (example,),
-                model,
-                # By tracing, which torch calls deprecated: torch.export takes six times as long for the same engine.
-                dynamo=False,
-                opset_version=18,
-                input_names=[FRAMES],
-                output_names=[DERAINED, STREAKS],
-                dynamic_axes=dict.fromkeys((FRAMES, DERAINED, STREAKS), _FREE),
-            )
-            return model.read_bytes()
-    except RuntimeError as err:  # what all of the exporter's own errors are
-        raise BackendError(f"the network cannot be exported to ONNX: {first_line(err)}") from err
+    model = BytesIO()
+    with failing("the network cannot be exported to ONNX"), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            model,  # type: ignore[arg-type]
+            # By tracing, which torch calls deprecated: torch.export takes six times as long for the same engine.
+            dynamo=False,
+            opset_version=18,
+            input_names=[FRAMES],
+            output_names=[DERAINED, STREAKS],
+            dynamic_axes=dict.fromkeys((FRAMES, DERAINED, STREAKS), _FREE),
+        )
+    return model.getvalue()

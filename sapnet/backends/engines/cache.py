@@ -52,10 +52,6 @@ class Entry:
     data: bytes = b""
 
 
-class _DamagedError(Exception):
-    """A file is not a complete entry; the text completes a sentence."""
-
-
 class EngineCache:
     """Entries by their keys: plain JSON values, of which ``kind`` says what the data is, such as ``engine``.
 
@@ -77,10 +73,10 @@ class EngineCache:
             self._check_folder()
             entry = _read(path, {os.geteuid()})
             if _to_json(entry.key) != _to_json(key):
-                raise _DamagedError("it holds another key than its name says")
+                raise ValueError("it holds another key than its name says")
         except FileNotFoundError:
             return None
-        except _DamagedError as err:
+        except ValueError as err:
             log.warning("%s is damaged (%s): removed, and built again when it is needed", path, err)
             with suppress(EngineCacheError):  # a folder that cannot be written serves its sound entries
                 _unlink(path)
@@ -131,7 +127,7 @@ class EngineCache:
         with suppress(FileNotFoundError):
             self._check_folder()
         for path, _ in self._files():
-            with suppress(FileNotFoundError, _DamagedError):
+            with suppress(FileNotFoundError, ValueError):
                 listed.append(_read(path, {os.geteuid()}, with_data=False))
         return listed
 
@@ -171,7 +167,7 @@ def read_entry(path: str | Path) -> Entry:
         return _read(path, {os.geteuid(), _ROOT})
     except FileNotFoundError as err:
         raise EngineCacheError(f"{path}: no such file; check the path, relative ones start at {Path.cwd()}") from err
-    except _DamagedError as err:
+    except ValueError as err:
         raise EngineCacheError(f"{path} cannot be used: {err}; copy it again, or build it again") from err
 
 
@@ -189,7 +185,10 @@ def _write(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mode: in
 
 
 def _read(path: Path, owners: Collection[int], with_data: bool = True) -> Entry:
-    """Raises FileNotFoundError, _DamagedError; EngineCacheError unless only one of ``owners`` can write the file."""
+    """Raises EngineCacheError unless only one of ``owners`` can write the file.
+
+    FileNotFoundError; ValueError for what is no complete entry, whose text completes a sentence.
+    """
     try:
         with _using(path):
             status = path.lstat()
@@ -200,9 +199,9 @@ def _read(path: Path, owners: Collection[int], with_data: bool = True) -> Entry:
                 header = json.loads((file.metadata() or {})[_ABOUT])
                 entry = Entry(**header, path=path, data=file.get_tensor(_DATA).tobytes() if with_data else b"")
     except (SafetensorError, ValueError, KeyError, TypeError) as err:
-        raise _DamagedError(f"it is not an entry of ours: {err}") from err
+        raise ValueError(f"it is not an entry of ours: {err}") from err
     if with_data and _sha256(entry.data) != entry.sha256:
-        raise _DamagedError("the checksum of its data is wrong")
+        raise ValueError("the checksum of its data is wrong")
     return entry
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import BackendSpec, EngineShape, Frames
+from sapnet.backends.base import BackendSpec, EngineShape, Frames, failing
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engines.backend import EngineBackend
 from sapnet.backends.engines.build_onnx import (
@@ -33,14 +32,14 @@ from sapnet.backends.engines.build_onnx import (
     shared_logger,
 )
 from sapnet.backends.engines.cache import EngineCache, Entry, read_entry
-from sapnet.errors import BackendError, UnfitEngineError, first_line
+from sapnet.errors import BackendError, UnfitEngineError
 from sapnet.images.frame import psnr
 from sapnet.model import DeployNet
 from sapnet.model.deploy import load_deploy_network
 from sapnet.rain import RainSynthesizer
 
 # 8-bit PSNR that an engine must reach against float32, in dB.
-REQUIRED_DB: Mapping[str, float] = MappingProxyType({"fp32": 65.0, "fp16": 55.0, "bf16": 48.0})
+REQUIRED_DB = {"fp32": 65.0, "fp16": 55.0, "bf16": 48.0}
 
 # Equal frames agree infinitely, which JSON cannot hold.
 _MOST_DB = 99.0
@@ -242,7 +241,8 @@ class TensorRtBackend(EngineBackend):
         self.precision = precision if spec.precision == "auto" else spec.precision
         if self.precision == "bf16" and self._capability < (8, 0):
             raise BackendError(f"got precision bf16, which {self.device} has no arithmetic for; use fp16 or fp32")
-        super().__init__(spec, devices.place(self._gpu))
+        super().__init__(spec)
+        self._place = devices.place(self._gpu)
         network = load_deploy_network(spec.weights, spec.stages)
         self.stages = network.network.config.stages
         if given:
@@ -258,20 +258,16 @@ class TensorRtBackend(EngineBackend):
         return [OnnxRequest(*asked, RTX, target) for target in targets]
 
     def _load(self, entry: Entry, shape: EngineShape) -> EngineRunner:
-        with devices.PREPARING:
+        with devices.PREPARING, failing(f"the engine for {shape} cannot be made ready"):
+            runner = EngineRunner(self._trt, entry, shape, self._gpu, self._cache)
             try:
-                runner = EngineRunner(self._trt, entry, shape, self._gpu, self._cache)
-                try:
-                    self._require_proof(runner, entry, shape)
-                except BaseException:
-                    runner.close()
-                    raise
-                finally:
-                    torch.cuda.empty_cache()
-            # Mostly memory that runs out; the bindings raise RuntimeError and TypeError.
-            except (RuntimeError, TypeError, MemoryError) as err:
-                raise BackendError(f"the engine for {shape} cannot be made ready: {first_line(err)}") from err
-        return runner
+                self._require_proof(runner, entry, shape)
+            except BaseException:
+                runner.close()
+                raise
+            finally:
+                torch.cuda.empty_cache()
+            return runner
 
     def _require_proof(self, runner: EngineRunner, entry: Entry, shape: EngineShape) -> None:
         """Prove an engine, once for each GPU and driver that run it."""

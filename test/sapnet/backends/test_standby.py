@@ -98,7 +98,7 @@ def test_a_failure_is_logged_and_tried_again_later(
     wanted.errors.append(BackendError("no room"))
     with caplog.at_level(logging.WARNING, logger="sapnet"):
         both.prepare(*SHAPE)
-        eventually(lambda: both._not_before)
+        eventually(lambda: not both.building)
     assert "48x64 stays with meanwhile (a device): no room" in caplog.text
     both.infer(FRAMES)
     assert wanted.prepared == [SHAPE]
@@ -143,5 +143,5 @@ def test_closing_is_no_failure(both: Standby, wanted: Backend, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING, logger="sapnet"):
         both.close()
         wanted.go.set()
-        eventually(lambda: not both._building)
+        eventually(lambda: not both.building)
     assert not caplog.records
