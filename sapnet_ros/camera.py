@@ -21,9 +21,7 @@ from std_msgs.msg import Float32, Header
 from sapnet.derainer import Derained
 from sapnet.images.messages import (
     Decoded,
-    ImageFields,
     encode_compressed,
-    encode_deep,
     encode_image,
     output_encoding,
     quoted,
@@ -316,14 +314,15 @@ def _stamp(header: Header) -> tuple[int, int]:
 
 
 def image_message(header: Header, pixels: np.ndarray, encoding: str, alpha: np.ndarray | None = None) -> Image:
-    """A sensor_msgs Image of BGR (H, W, 3) or gray (H, W) uint8 pixels in ``encoding``."""
-    return _image(header, encode_image(pixels, encoding, alpha))
+    """A sensor_msgs Image of BGR (H, W, 3) or gray (H, W) pixels in ``encoding``, as ``encode_image`` takes them."""
+    fields = encode_image(pixels, encoding, alpha)
+    return Image(header=header, **(vars(fields) | {"data": as_array(fields.data)}))
 
 
 def _derained_message(header: Header, decoded: Decoded, derained: Derained | None, params: NodeParams) -> Image:
     bgr = decoded.bgr if derained is None else derained.image
     if params.output_encoding == "same" and decoded.deep is not None:
-        return _image(header, encode_deep(_deepened(decoded, derained, params.input_bits)))
+        return image_message(header, _deepened(decoded, derained, params.input_bits), "mono16")
     encoding = output_encoding(params.output_encoding, decoded.encoding)
     return image_message(header, bgr, encoding, decoded.alpha)
 
@@ -336,10 +335,6 @@ def _deepened(decoded: Decoded, derained: Derained | None, input_bits: int) -> n
     taken_out -= cv2.cvtColor(derained.image, cv2.COLOR_BGR2GRAY)
     deep = np.rint(decoded.deep - taken_out * (white(input_bits) / 255))
     return deep.clip(0, max(white(input_bits), int(decoded.deep.max()))).astype(np.uint16)
-
-
-def _image(header: Header, fields: ImageFields) -> Image:
-    return Image(header=header, **(vars(fields) | {"data": as_array(fields.data)}))
 
 
 def as_array(data: Any) -> array.array[int]:

@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sapnet.errors import BackendError, first_line
+from sapnet.backends.base import failing
+from sapnet.errors import BackendError
 
 if TYPE_CHECKING:
     import torch  # the node's diagnostics name the processor without it
@@ -58,10 +59,9 @@ def find_device(name: str) -> torch.device:
             f"got device {name!r}, but torch {torch.__version__} finds no CUDA GPU; check the NVIDIA driver and "
             "install a CUDA build of torch as pytorch.org says (pip install torch), or use device 'cpu'"
         )
-    try:
+    # It may be without free memory, or its driver too old.
+    with failing("torch cannot use the GPU; see who else does: nvidia-smi"):
         torch.cuda.init()  # type: ignore[no-untyped-call]
-    except RuntimeError as err:  # such as a GPU without free memory, or a driver that is too old
-        raise BackendError(f"torch cannot use the GPU: {first_line(err)}; see who else does: nvidia-smi") from err
     index = torch.device("cuda" if name == "auto" else name).index or 0
     if index >= (count := torch.cuda.device_count()):
         raise BackendError(f"got device {name!r}, but this machine has {count} GPU(s), the first is cuda:0")

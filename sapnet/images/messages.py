@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import cv2
@@ -51,26 +52,6 @@ class Decoded:
     encoding: str
     alpha: Frame | None = None
     deep: Pixels | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFields:
-    """The fields of a sensor_msgs/Image but for its header; data is uint8 (step * height,)."""
-
-    height: int
-    width: int
-    encoding: str
-    is_bigendian: int
-    step: int
-    data: Frame
-
-
-@dataclass(frozen=True, eq=False)
-class CompressedFields:
-    """The fields of a sensor_msgs/CompressedImage but for its header; data is uint8 (N,)."""
-
-    format: str
-    data: Frame
 
 
 def image_size(msg: Any, compressed: bool, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -126,46 +107,37 @@ def _decoded(pixels: Pixels, encoding: str, code: int | None, input_bits: int) -
     return Decoded(to_bgr(eight_bit, code), encoding, alpha, pixels if is_deep else None)
 
 
-def encode_image(frame: Frame, encoding: str, alpha: Frame | None = None) -> ImageFields:
-    """A uint8 BGR frame (H, W, 3) as Image fields: bgr8 (no copy if contiguous), rgb8, bgra8, rgba8 or mono8.
+def encode_image(frame: Pixels, encoding: str, alpha: Frame | None = None) -> SimpleNamespace:
+    """The fields of an Image but for its header; data is uint8 (step * height,), of the frame itself where possible.
 
-    alpha: uint8 (H, W) for bgra8 and rgba8; opaque where it is None. A gray frame (H, W) is taken for mono8 as it is.
+    frame: uint8 BGR (H, W, 3) for bgr8, rgb8, bgra8, rgba8 or mono8; or gray: uint8 (H, W) for mono8, uint16 (H, W) of
+    either byte order for mono16. alpha: uint8 (H, W) for bgra8 and rgba8; opaque where it is None.
     """
-    gray = frame.ndim == 2
-    if encoding not in _FROM_BGR or (gray and encoding != "mono8"):
-        raise ImageFormatError(
-            f"a frame {frame.shape} cannot be written as {encoding!r}; BGR can be as {', '.join(_FROM_BGR)}, "
-            "gray as mono8",
-            kind="encoding",
-        )
     height, width = frame.shape[:2]
     with _opencv_errors(height, width):
-        code = None if gray else _FROM_BGR[encoding]
+        code = None if frame.ndim == 2 else _FROM_BGR[encoding]
         pixels: Pixels = np.ascontiguousarray(frame) if code is None else cv2.cvtColor(frame, code)
         if alpha is not None and encoding in ("bgra8", "rgba8"):
             cv2.insertChannel(alpha, pixels, 3)
-    return ImageFields(height, width, encoding, 0, pixels.size // height, pixels.reshape(-1))
-
-
-def encode_deep(pixels: Pixels) -> ImageFields:
-    """uint16 (H, W), of either byte order, as the fields of a mono16 Image."""
-    height, width = pixels.shape
-    return ImageFields(height, width, "mono16", 0, 2 * width, pixels.astype("<u2").reshape(-1).view(np.uint8))
+    data = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)
+    step = data.size // height
+    return SimpleNamespace(height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=data)
 
 
 def encode_compressed(
     frame: Frame, quality: int = 95, source_encoding: str = "bgr8", codec: Literal["jpeg", "png"] = "jpeg"
-) -> CompressedFields:
-    """A uint8 frame, BGR (H, W, 3) or gray (H, W), as JPEG of that quality (1 to 100) or as PNG.
+) -> SimpleNamespace:
+    """The fields of a CompressedImage but for its header; data is uint8 (N,).
 
-    ``format`` is written as image_transport does for a raw image of ``source_encoding``, whose alpha it drops too.
+    frame: uint8, BGR (H, W, 3) or gray (H, W), to be a JPEG of that quality (1 to 100) or a PNG. ``format`` is written
+    as image_transport does for a raw image of ``source_encoding``, whose alpha it drops too.
     """
     with _opencv_errors(*frame.shape[:2]):
         to_gray = source_encoding == "mono8" and frame.ndim == 3
         pixels: Pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if to_gray else frame
         data = compress(pixels, codec, quality)
     stored = "bgr8" if pixels.ndim == 3 else "mono8" if codec == "jpeg" else ""
-    return CompressedFields(f"{source_encoding}; {codec} compressed {stored}", data)
+    return SimpleNamespace(format=f"{source_encoding}; {codec} compressed {stored}", data=data)
 
 
 def quoted(text: str) -> str:

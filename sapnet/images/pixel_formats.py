@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -102,28 +101,26 @@ BAYER = {
 _UYVY = PixelFormat(2, cv2.COLOR_YUV2BGR_UYVY, multiple_of=(1, 2))
 _YUYV = PixelFormat(2, cv2.COLOR_YUV2BGR_YUY2, multiple_of=(1, 2))
 
-PIXEL_FORMATS: Mapping[str, PixelFormat] = MappingProxyType(
-    {
-        "rgb8": PixelFormat(3, cv2.COLOR_RGB2BGR),
-        "bgr8": PixelFormat(3, None),
-        "rgba8": PixelFormat(4, cv2.COLOR_RGBA2BGR),
-        "bgra8": PixelFormat(4, cv2.COLOR_BGRA2BGR),
-        "rgb16": PixelFormat(3, cv2.COLOR_RGB2BGR, bits=16),
-        "bgr16": PixelFormat(3, None, bits=16),
-        "rgba16": PixelFormat(4, cv2.COLOR_RGBA2BGR, bits=16),
-        "bgra16": PixelFormat(4, cv2.COLOR_BGRA2BGR, bits=16),
-        "mono8": PixelFormat(1, cv2.COLOR_GRAY2BGR),
-        "mono16": PixelFormat(1, cv2.COLOR_GRAY2BGR, bits=16),
-        **BAYER,
-        "uyvy": _UYVY,
-        "yuv422": _UYVY,  # the deprecated name
-        "yuyv": _YUYV,
-        "yuv422_yuy2": _YUYV,  # the deprecated name
-        "nv12": PixelFormat(1, cv2.COLOR_YUV2BGR_NV12, multiple_of=(2, 2), chroma_rows=1),
-        "nv21": PixelFormat(1, cv2.COLOR_YUV2BGR_NV21, multiple_of=(2, 2), chroma_rows=1),
-        "nv24": Nv24(1, None, chroma_rows=4),
-        "8UC1": PixelFormat(1, cv2.COLOR_GRAY2BGR),
-        "8UC3": PixelFormat(3, None),
-        "8UC4": PixelFormat(4, cv2.COLOR_BGRA2BGR),
-    }
-)
+PIXEL_FORMATS: Mapping[str, PixelFormat] = {
+    "rgb8": PixelFormat(3, cv2.COLOR_RGB2BGR),
+    "bgr8": PixelFormat(3, None),
+    "rgba8": PixelFormat(4, cv2.COLOR_RGBA2BGR),
+    "bgra8": PixelFormat(4, cv2.COLOR_BGRA2BGR),
+    "rgb16": PixelFormat(3, cv2.COLOR_RGB2BGR, bits=16),
+    "bgr16": PixelFormat(3, None, bits=16),
+    "rgba16": PixelFormat(4, cv2.COLOR_RGBA2BGR, bits=16),
+    "bgra16": PixelFormat(4, cv2.COLOR_BGRA2BGR, bits=16),
+    "mono8": PixelFormat(1, cv2.COLOR_GRAY2BGR),
+    "mono16": PixelFormat(1, cv2.COLOR_GRAY2BGR, bits=16),
+    **BAYER,
+    "uyvy": _UYVY,
+    "yuv422": _UYVY,  # the deprecated name
+    "yuyv": _YUYV,
+    "yuv422_yuy2": _YUYV,  # the deprecated name
+    "nv12": PixelFormat(1, cv2.COLOR_YUV2BGR_NV12, multiple_of=(2, 2), chroma_rows=1),
+    "nv21": PixelFormat(1, cv2.COLOR_YUV2BGR_NV21, multiple_of=(2, 2), chroma_rows=1),
+    "nv24": Nv24(1, None, chroma_rows=4),
+    "8UC1": PixelFormat(1, cv2.COLOR_GRAY2BGR),
+    "8UC3": PixelFormat(3, None),
+    "8UC4": PixelFormat(4, cv2.COLOR_BGRA2BGR),
+}
