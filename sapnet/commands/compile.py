@@ -96,7 +96,6 @@ def _build_ahead(
     args: argparse.Namespace, cache: EngineCache, shapes: list[EngineShape], tell: OnBuild
 ) -> Iterator[dict[str, Any]]:
     from sapnet.backends.base import BuildWatch
-    from sapnet.backends.engines.build import build
     from sapnet.backends.engines.build_onnx import RTX, OnnxRequest
     from sapnet.backends.engines.cache import write_entry
     from sapnet.model.weights import load_weights
@@ -105,7 +104,7 @@ def _build_ahead(
     stages = args.stages or load_weights(args.weights).config.stages
     for shape in shapes:
         request = OnnxRequest(args.weights, shape, precision, stages, RTX, args.target)
-        entry = build(request, cache, BuildWatch(shape, tell))
+        entry = request.get_or_build(cache, BuildWatch(shape, tell))
         if args.output:
             entry = write_entry(args.output, entry.key, entry.data, entry.about)
         yield {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about}

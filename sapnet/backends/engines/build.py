@@ -10,9 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -48,23 +46,13 @@ class BuildRequest(ABC):
     def build(self, cache: EngineCache, on_step: OnStep) -> bytes:
         """The engine. cache: for what builds share. Raises SapnetError."""
 
-
-def build(request: BuildRequest, cache: EngineCache, on_step: OnStep) -> Entry:
-    """The engine from the cache, else built in this process and stored; concurrent callers share one build.
-
-    Raises SapnetError.
-    """
-
-    def build_now() -> tuple[bytes, Mapping[str, Any]]:
-        began = time.monotonic()
-        engine = request.build(cache, on_step)
-        return engine, {"seconds": round(time.monotonic() - began, 1)}
-
-    return cache.get_or_build(request.key(), build_now)
+    def get_or_build(self, cache: EngineCache, on_step: OnStep) -> Entry:
+        """The engine from the cache, else built in this process and stored. Raises SapnetError."""
+        return cache.get_or_build(self.key(), lambda: self.build(cache, on_step))
 
 
 def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, stopped: threading.Event) -> Entry:
-    """``build`` in a child process, which does not outlive this one.
+    """The engine from the cache, else built in a child process, which does not outlive this one, and stored.
 
     on_step: called ten times a second. stopped: ends the build, which then raises BackendError.
     Raises UnfitEngineError if the builder refuses, which it would do again, else SapnetError.
@@ -117,7 +105,7 @@ def main() -> int:
     values = json.loads(request)
     try:
         wanted = getattr(import_module(module), kind)(**{**values, "shape": EngineShape(**values["shape"])})
-        build(wanted, EngineCache(folder), lambda step, share: _say(step=step, share=share))
+        wanted.get_or_build(EngineCache(folder), lambda step, share: _say(step=step, share=share))
     except SapnetError as err:
         _say(error=str(err), unfit=isinstance(err, UnfitEngineError))
         return 1

@@ -91,17 +91,17 @@ class OnnxRequest(BuildRequest):
         on_step("exporting the network", 0.0)
         # The export serves all shapes, targets and both libraries.
         key = {"kind": "onnx", **self._network(), "precision": self.precision, "stages": self.stages}
-        model = cache.get_or_build({**key, "torch": torch.__version__}, self._export).data
+        entry = cache.get_or_build(
+            {**key, "torch": torch.__version__},
+            lambda: export_onnx(load_deploy_network(self.weights, self.stages, Form.ENGINE), self.precision),
+        )
 
         def within(step: str, share: float) -> None:
             on_step(step, _EXPORTED + (1.0 - _EXPORTED) * share)
 
         # TensorRT builds for the current GPU.
         with torch.cuda.device(self.device) if self.device else nullcontext():
-            return build_engine(model, self.shape, self.library, self.target, within)
-
-    def _export(self) -> tuple[bytes, Key]:
-        return export_onnx(load_deploy_network(self.weights, self.stages, Form.ENGINE), self.precision), {}
+            return build_engine(entry.data, self.shape, self.library, self.target, within)
 
     def _network(self) -> Key:
         weights = hashlib.sha256(find_weights(self.weights).read_bytes()).hexdigest()

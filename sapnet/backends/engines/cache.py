@@ -12,6 +12,7 @@ import logging
 import os
 import shlex
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class EngineCache:
     def store(self, key: Key, data: bytes, about: Mapping[str, Any]) -> Entry:
         """Keep ``data`` under ``key``, in place of an earlier entry, which stays if that fails."""
         self._make_folder()
-        entry = _write(self._path(key), key, data, about, 0o600)
+        entry = write_entry(self._path(key), key, data, about, 0o600)
         total = 0
         for path, size in self._files():  # the last used, and so the new one, first
             total += size
@@ -103,10 +104,10 @@ class EngineCache:
         except SapnetError as err:
             log.warning("the engine's %s cannot be kept and is made anew at each start: %s", key["kind"], err)
 
-    def get_or_build(self, key: Key, build: Callable[[], tuple[bytes, Mapping[str, Any]]]) -> Entry:
+    def get_or_build(self, key: Key, build: Callable[[], bytes]) -> Entry:
         """The entry of ``key``, built if there is none: once, however many threads and processes ask for it.
 
-        build: returns data and about. What it raises is passed on, and the next one in the queue builds.
+        build: returns the data. What it raises is passed on, and the next one in the queue builds.
         """
         if (entry := self.load(key)) is not None:
             return entry
@@ -115,7 +116,11 @@ class EngineCache:
         with _using(path):
             lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o600, poll_interval=0.1).acquire()
         with lock:
-            return self.load(key) or self.store(key, *build())
+            if (entry := self.load(key)) is not None:
+                return entry
+            began = time.monotonic()
+            data = build()
+            return self.store(key, data, {"seconds": round(time.monotonic() - began, 1)})
 
     def remove(self, key: Key) -> None:
         """Remove the entry of ``key``, if there is one."""
@@ -171,12 +176,8 @@ def read_entry(path: str | Path) -> Entry:
         raise EngineCacheError(f"{path} cannot be used: {err}; copy it again, or build it again") from err
 
 
-def write_entry(path: str | Path, key: Key, data: bytes, about: Mapping[str, Any]) -> Entry:
+def write_entry(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mode: int = 0o644) -> Entry:
     """Write a file for ``read_entry``, whole or not at all; missing folders are made. Raises SapnetError."""
-    return _write(Path(path), key, data, about, 0o644)
-
-
-def _write(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mode: int) -> Entry:
     header = {"key": key, "about": about, "sha256": _sha256(data)}
     content = save({_DATA: np.frombuffer(data, np.uint8)}, {_ABOUT: _to_json(header)})
     with replacing(path) as temporary, open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:

@@ -25,7 +25,7 @@ from sapnet.backends.engines.cache import EngineCache
 def build():
     print("built", flush=True)
     time.sleep(float(sys.argv[2]))
-    return b"engine", {}
+    return b"engine"
 
 EngineCache(sys.argv[1]).get_or_build({"kind": "engine"}, build)
 """
