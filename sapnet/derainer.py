@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sapnet.backends import BackendSpec, create_backend
 from sapnet.backends.base import Frames
@@ -142,21 +141,16 @@ class Derainer:
         alone = len(frames) == 1
         batch = frames[0][np.newaxis] if alone else np.stack(frames)
         images, streaks = self._backend.infer(batch)
-        self._require_result("frames", images, batch.shape)
-        self._require_result("streaks", streaks, batch.shape[:3])
+        for what, got, shape in (("frames", images, batch.shape), ("streaks", streaks, batch.shape[:3])):
+            if got.dtype != np.uint8 or got.shape != shape:
+                said = f"{what} as {got.dtype} {got.shape}, expected uint8 {shape}"
+                raise BackendError(f"backend {self.backend_name!r} returned {said}; use another backend")
         self._require_sound(batch, images, streaks)
         if alone:
             return [Derained(images[0], streaks[0], self.mask_threshold)]
         # Copied, so that keeping one result does not keep its whole batch.
         pairs = zip(images, streaks, strict=True)
         return [Derained(image.copy(), streak.copy(), self.mask_threshold) for image, streak in pairs]
-
-    def _require_result(self, what: str, got: object, shape: tuple[int, ...]) -> None:
-        if not isinstance(got, np.ndarray) or got.dtype != np.uint8 or got.shape != shape:
-            said = f"{got.dtype} {got.shape}" if isinstance(got, np.ndarray) else type(got).__name__
-            raise BackendError(
-                f"backend {self.backend_name!r} returned {what} as {said}, expected uint8 {shape}; use another backend"
-            )
 
     def _require_sound(self, rainy: Frames, derained: Frames, streaks: Frames) -> None:
         """Raise BackendError for a damaged result of the right type and shape, which must not reach a detector.
@@ -169,7 +163,8 @@ class Derainer:
         points = np.s_[:, ::rows, ::columns]
         before, after = rainy[points], derained[points]
         one_colour = np.ptp(after, axis=(1, 2, 3)) == 0
-        saturated = (_saturation(after) == 1) & (_saturation(before) < _MOSTLY)
+        full_before, full_after = (((of == 0) | (of == 255)).mean(axis=(1, 2, 3)) for of in (before, after))
+        saturated = (full_after == 1) & (full_before < _MOSTLY)
         emptied = (one_colour | saturated) & (np.ptp(before, axis=(1, 2, 3)) > _CONTENT)
         taken_out = (before.astype(np.float32) - after) @ _LUMA
         apart = (np.abs(np.maximum(taken_out, 0.0) - streaks[points]) > _TOLERANCE).mean(axis=(1, 2)).max()
@@ -179,12 +174,6 @@ class Derainer:
                 f"without content, streaks that contradict {apart:.0%} of the pixels): the network overflows in "
                 f"precision {self.precision!r}, or the device's memory is faulty; use another precision or backend"
             )
-
-
-def _saturation(frames: Frames) -> NDArray[np.floating[Any]]:
-    """Of each frame the share of values that are 0 or 255, (B,)."""
-    shares: NDArray[np.floating[Any]] = ((frames == 0) | (frames == 255)).mean(axis=(1, 2, 3))
-    return shares
 
 
 def _batches(frames: Sequence[Frame]) -> list[list[int]]:

@@ -203,14 +203,13 @@ class Backend(ABC):
         batch, height, width, _ = frames.shape
         return self._get(batch, height, width).infer(frames)
 
-    def forget(self, height: int, width: int) -> bool:
-        """Free what is held for frames of this size, which is made again when needed; returns whether it was any."""
+    def forget(self, height: int, width: int) -> None:
+        """Free what is held for frames of this size, which is made again when needed."""
         with self._lock:
             sizes = {key: (runner.shape.height, runner.shape.width) for key, runner in self._runners.items()}
             dropped = [self._runners.pop(key) for key, size in sizes.items() if size == (height, width)]
         for runner in dropped:
             runner.close()
-        return bool(dropped)
 
     def close(self) -> None:
         """Free what the backend holds; it cannot be used afterwards. An ``infer`` in progress ends or raises."""

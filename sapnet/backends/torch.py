@@ -44,13 +44,11 @@ class TorchBackend(Backend):
         if self._device.type != "cpu":
             super().prepare(batch, height, width)
 
-    def forget(self, height: int, width: int) -> bool:
-        """Free what a GPU holds for frames of this size; returns whether it was any."""
-        forgotten = super().forget(height, width)
-        if forgotten:
-            with devices.PREPARING:
-                torch.cuda.empty_cache()
-        return forgotten
+    def forget(self, height: int, width: int) -> None:
+        """Free what a GPU holds for frames of this size."""
+        super().forget(height, width)
+        with devices.PREPARING:
+            torch.cuda.empty_cache()
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""

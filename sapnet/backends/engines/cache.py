@@ -71,8 +71,7 @@ class EngineCache:
         """The entry of ``key``, or None. A damaged one is removed, with one line in the log."""
         path = self._path(key)
         try:
-            self._check_folder()
-            entry = _read(path, {os.geteuid()})
+            entry = _read(path)
             if _to_json(entry.key) != _to_json(key):
                 raise ValueError("it holds another key than its name says")
         except FileNotFoundError:
@@ -129,11 +128,9 @@ class EngineCache:
     def entries(self) -> list[Entry]:
         """All entries with sound headers, the last used first; their data is left out and not checked."""
         listed = []
-        with suppress(FileNotFoundError):
-            self._check_folder()
         for path, _ in self._files():
             with suppress(FileNotFoundError, ValueError):
-                listed.append(_read(path, {os.geteuid()}, with_data=False))
+                listed.append(_read(path, with_data=False))
         return listed
 
     def clear(self) -> int:
@@ -155,11 +152,6 @@ class EngineCache:
         files.sort(key=lambda file: -file[0].st_mtime_ns)
         return [(path, status.st_size) for status, path in files]
 
-    def _check_folder(self) -> None:
-        """Raises FileNotFoundError; EngineCacheError unless only the user can write the folder."""
-        with _using(self.folder):
-            _check_trust(self.folder, self.folder.stat(), {os.geteuid()})
-
     def _make_folder(self) -> None:
         with _using(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -169,7 +161,7 @@ def read_entry(path: str | Path) -> Entry:
     """The entry in a file outside of the cache, which the user or root owns. Raises EngineCacheError."""
     path = Path(path)
     try:
-        return _read(path, {os.geteuid(), _ROOT})
+        return _read(path, in_cache=False)
     except FileNotFoundError as err:
         raise EngineCacheError(f"{path}: no such file; check the path, relative ones start at {Path.cwd()}") from err
     except ValueError as err:
@@ -185,17 +177,18 @@ def write_entry(path: Path, key: Key, data: bytes, about: Mapping[str, Any], mod
     return Entry(**json.loads(_to_json(header)), path=path, data=data)
 
 
-def _read(path: Path, owners: Collection[int], with_data: bool = True) -> Entry:
-    """Raises EngineCacheError unless only one of ``owners`` can write the file.
+def _read(path: Path, in_cache: bool = True, with_data: bool = True) -> Entry:
+    """Raises EngineCacheError unless only the user, or root for a file outside of the cache, can have written it.
 
     FileNotFoundError; ValueError for what is no complete entry, whose text completes a sentence.
     """
     try:
         with _using(path):
-            status = path.lstat()
-            if not stat.S_ISREG(status.st_mode):
+            if in_cache:
+                _check_trust(path.parent, {os.geteuid()})
+            _check_trust(path, {os.geteuid()} if in_cache else {os.geteuid(), _ROOT})
+            if not stat.S_ISREG(path.lstat().st_mode):
                 raise EngineCacheError(f"{path} is not a plain file, expected one of your own; put the file there")
-            _check_trust(path, status, owners)
             with safe_open(path, "np") as file:
                 header = json.loads((file.metadata() or {})[_ABOUT])
                 entry = Entry(**header, path=path, data=file.get_tensor(_DATA).tobytes() if with_data else b"")
@@ -206,7 +199,8 @@ def _read(path: Path, owners: Collection[int], with_data: bool = True) -> Entry:
     return entry
 
 
-def _check_trust(path: Path, status: os.stat_result, owners: Collection[int]) -> None:
+def _check_trust(path: Path, owners: Collection[int]) -> None:
+    status = path.stat()
     if status.st_uid not in owners or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         name = shlex.quote(str(path))
         raise EngineCacheError(
