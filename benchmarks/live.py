@@ -17,7 +17,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from cameras import CAMERAS, Run, isolate, run, use_profile
+from cameras import CAMERAS, Run, run
 from sensor_msgs.msg import CompressedImage, Image
 from tables import print_table, replace
 
@@ -59,8 +59,8 @@ def at_rate(setup: Setup, backend: str, rate: float, seconds: float) -> Run:
     kind = CompressedImage if setup.transport == "compressed" else Image
     parameters = [f"backend:={backend}", f"image_transport:={setup.transport}"]
     parameters.append(f"publish_compressed:={str(kind is not Image).lower()}")
-    use_profile(setup.profile)
-    return run(CAMERAS[: setup.cameras], setup.shape, rate, seconds, *parameters, kind=kind)
+    cameras = CAMERAS[: setup.cameras]
+    return run(cameras, setup.shape, rate, seconds, *parameters, kind=kind, profile=setup.profile)
 
 
 def highest_rate(setup: Setup, backend: str, seconds: float) -> float:
@@ -88,7 +88,7 @@ def row(setup: Setup, backend: str, seconds: float) -> list[str]:
         f"{highest / 2:.0f}",
         *(f"{value:.1f}" for value in (*times, np.std(intervals))),
         f"{played.lost} of {played.sent}",
-        f"{100 * played.cpu_s / seconds:.0f}",
+        f"{np.mean([one.cpu_percent for one in played.usage]):.0f}",
         f"{played.usage[-1].memory_mb:.0f}",
     ]
 
@@ -99,9 +99,8 @@ def main() -> None:
     add = parser.add_argument
     add("--backend", default="fake", help="of derain_node (default: %(default)s)")
     add("--shapes", type=parse_shape, nargs="+", default=[(360, 640)], metavar="HxW", help="(default: 360x640)")
-    add("--seconds", type=float, default=5.0, help="of each rate (default: %(default)s)")
+    add("--seconds", type=float, default=5.0, help="of each rate, 2 or more (default: %(default)s)")
     args = parser.parse_args()
-    isolate()
     load = os.getloadavg()[0]
     # Without the profile the raw transport alone, whose messages are large.
     setups = [

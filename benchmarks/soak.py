@@ -12,11 +12,11 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from cameras import CAMERAS, COUNTS, DEPTH, Usage, isolate, run
+from cameras import CAMERAS, COUNTS, DEPTH, Usage, run
+from scipy.stats import theilslopes
 from tables import print_table
 
 MB_PER_MINUTE = 1.0
@@ -61,8 +61,7 @@ def slope(usage: list[Usage]) -> float:
     late = usage[int(WARM_UP_SHARE * len(usage)) :]
     if not late or late[-1].seconds - late[0].seconds < MIN_SLOPE_S:
         return 0.0
-    pairs = combinations(late, 2)
-    return 60 * float(np.median([(b.memory_mb - a.memory_mb) / (b.seconds - a.seconds) for a, b in pairs]))
+    return 60 * float(theilslopes([one.memory_mb for one in late], [one.seconds for one in late]).slope)
 
 
 def draw(usages: dict[str, list[Usage]], path: Path) -> None:
@@ -84,7 +83,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of all loads together (default: %(default)s)")
     parser.add_argument("--picture", type=Path, help="PNG of memory, threads and processor time")
     args = parser.parse_args()
-    isolate()
     found: list[str] = []
     usages: dict[str, list[Usage]] = {}
 
