@@ -60,7 +60,7 @@ def _create_fastest(spec: BackendSpec) -> Backend | Standby:
     cuda = "cuda" if spec.device == "auto" else spec.device
     on_gpu = [("tensorrt", cuda), ("torch", cuda)] if spec.device != "cpu" else []
     on_cpu = [("openvino", "cpu"), ("torch", "cpu")] if spec.device in ("auto", "cpu") else []
-    missed: list[tuple[str, SapnetError]] = []
+    missed: list[tuple[str, str, SapnetError]] = []
     for name, device in on_gpu + on_cpu:
         try:
             backend: Backend | Standby
@@ -68,14 +68,15 @@ def _create_fastest(spec: BackendSpec) -> Backend | Standby:
             if name == "tensorrt" and spec.stand_in:
                 backend = Standby(fastest, _create("torch", replace(spec, device=device, engine="")))
         except (BackendError, EngineCacheError) as err:
-            missed.append((device, err))
+            missed.append((name, device, err))
             continue
         log.info("backend %s, %s, on %s", backend.name, backend.precision, backend.device)
         # Where a GPU is or is meant to be, those that need one are missed too.
         expects_gpu = device != "cpu" or spec.engine != "" or any(node.exists() for node in _GPU_NODES)
-        for needed, reason in missed:
+        for better, needed, reason in missed:
             if needed == "cpu" or expects_gpu:
-                log.warning("running on %s (%s), a faster one is missing: %s", backend.name, backend.device, reason)
+                said = backend.name, backend.device, better, reason
+                log.warning("running on %s (%s), a faster one is missing: %s: %s", *said)
         return backend
-    _, last = missed[-1]
+    *_, last = missed[-1]
     raise BackendError(f"no backend can run on device {spec.device!r}: {last}") from last

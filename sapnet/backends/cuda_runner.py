@@ -47,7 +47,6 @@ class CudaRunner(Runner):
             sizes = (frames, frames, frames[:3])
             self._on_gpu = [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes]
             self._pinned = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for size in sizes]
-            self._host = [tensor.numpy() for tensor in self._pinned]
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Of uint8 (B, H, W, 3): the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
@@ -56,14 +55,15 @@ class CudaRunner(Runner):
             if self._enqueue is None:
                 raise BackendError("this engine is closed; prepare its size again")
             with failing(f"the GPU failed on {batch} frame(s)"):
-                np.copyto(self._host[0][:batch], frames)
+                np.copyto(self._pinned[0][:batch].numpy(), frames)
                 with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
                     self._on_gpu[0][:batch].copy_(self._pinned[0][:batch], non_blocking=True)
                     self._run(batch, self._enqueue)
                     for on_gpu, pinned in zip(self._on_gpu[1:], self._pinned[1:], strict=True):
                         pinned[:batch].copy_(on_gpu[:batch], non_blocking=True)
                 self._stream.synchronize()
-            return self._host[1][:batch].copy(), self._host[2][:batch].copy()
+            derained, streaks = (tensor[:batch].numpy().copy() for tensor in self._pinned[1:])
+            return derained, streaks
 
     def warm_up(self) -> None:
         """Run every batch size until nothing is left to compile or capture, so that no frame waits for that.
@@ -87,7 +87,6 @@ class CudaRunner(Runner):
             self._graphs.clear()
             self._on_gpu.clear()
             self._pinned.clear()
-            self._host.clear()
 
     def _run(self, batch: int, enqueue: Enqueue) -> None:
         tensors = [tensor[:batch] for tensor in self._on_gpu]

@@ -126,12 +126,11 @@ def choose_precision(spec: BackendSpec) -> str:
             f"backend 'openvino' runs on the CPU, got device {spec.device!r}; use device 'cpu', or another backend"
         )
     has_bf16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if spec.precision == "auto":
-        return "bf16" if has_bf16 else "fp32"
-    possible = ["fp32", "bf16"] if has_bf16 else ["fp32"]
-    if spec.precision not in possible:
+    possible = ["bf16", "fp32"] if has_bf16 else ["fp32"]
+    precision = possible[0] if spec.precision == "auto" else spec.precision
+    if precision not in possible:
         raise BackendError(
             f"got precision {spec.precision!r}, but backend 'openvino' runs {' or '.join(possible)} on this processor "
             f"({processor_name()}); use one of these, or backend 'torch'"
         )
-    return spec.precision
+    return precision

@@ -62,9 +62,10 @@ class RewrittenSAPNet(nn.Module):
         i, _, g, o = torch.arange(4 * config.channels).chunk(4)
         kept = torch.cat((i, g, o))
         self.first_gates = _conv(of_features[kept], bias[kept])
-        self.gates = nn.ModuleList([gates])
         if form is Form.OPENVINO:
-            self.gates = nn.ModuleList([_conv(of_features, bias), _conv(of_hidden, None)])
+            self.gates_of_features, self.gates_of_hidden = _conv(of_features, bias), _conv(of_hidden, None)
+        else:
+            self.gates = gates
         self.blocks = nn.ModuleList(
             AttendedConv(cast(nn.Conv2d, conv), attention, form)
             for block in cast(Iterable[ResidualBlock], network.blocks)
@@ -81,27 +82,25 @@ class RewrittenSAPNet(nn.Module):
         taps = {step: _see(rainy, step) for step in steps}
         i, g, o = self.first_gates(torch.relu(self.first_head(rainy))).chunk(3, 1)
         cell = torch.sigmoid(i) * torch.tanh(g)
-        estimate, hidden = self._refine(rainy, o, cell, taps)
+        hidden = torch.sigmoid(o) * torch.tanh(cell)
+        estimate = self._refine(rainy, hidden, taps)
         for _ in range(self.config.stages - 1):
             x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
-            i, f, g, o = self._run_gates(x, hidden).chunk(4, 1)
+            if self.form is Form.OPENVINO:
+                gates = self.gates_of_features(x) + self.gates_of_hidden(hidden)
+            else:
+                gates = self.gates(torch.cat((x, hidden), 1))
+            i, f, g, o = gates.chunk(4, 1)
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-            estimate, hidden = self._refine(rainy, o, cell, taps)
+            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            estimate = self._refine(rainy, hidden, taps)
         return to_image(estimate, self.config.downscale, height, width)
 
-    def _run_gates(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Features and hidden state, each (B, C, H, W) -> the ConvLSTM's four gates, (B, 4 * C, H, W)."""
-        if len(self.gates) == 1:
-            return self.gates[0](torch.cat((x, hidden), 1))  # type: ignore[no-any-return]
-        of_features, of_hidden = self.gates
-        return of_features(x) + of_hidden(hidden)  # type: ignore[no-any-return]
-
-    def _refine(self, rainy: Tensor, o: Tensor, cell: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
-        """What a stage does behind its gates: the next estimate and hidden state."""
-        x = hidden = torch.sigmoid(o) * torch.tanh(cell)
+    def _refine(self, rainy: Tensor, x: Tensor, taps: Taps) -> Tensor:
+        """What a stage does with the hidden state: the next estimate."""
         for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             x = torch.relu(second(first(x, taps), taps) + x)
-        return rainy + self.tail(x), hidden
+        return rainy + self.tail(x)  # type: ignore[no-any-return]
 
 
 def _see(frame: Tensor, step: int) -> tuple[Tensor, Tensor]:

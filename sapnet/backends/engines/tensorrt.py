@@ -216,10 +216,7 @@ class TensorRtBackend(EngineBackend):
 
     def __init__(self, spec: BackendSpec) -> None:
         self._trt = choose_library()
-        try:
-            self._gpu = devices.find_device("cuda" if spec.device == "auto" else spec.device)
-        except BackendError as err:
-            raise BackendError(f"backend 'tensorrt' cannot run: {err}") from err
+        self._gpu = devices.find_device("cuda" if spec.device == "auto" else spec.device)
         if self._gpu.type == "cpu":
             raise BackendError("backend 'tensorrt' runs on a GPU, got device 'cpu'; use 'openvino' or 'torch' there")
         self._capability = torch.cuda.get_device_capability(self._gpu)
