@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep, Runner
-from sapnet.backends.engines.backend import EngineBackend
-from sapnet.backends.engines.build import BuildRequest
+from sapnet.backends.engines.build import BuildRequest, EngineBackend
 from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import BackendError, UnfitEngineError

@@ -1,4 +1,4 @@
-"""Builds engines: in this process, or in a child process, so that frames go on undisturbed.
+"""Engines by frame size: taken from the cache, else built in a child process, so that frames go on undisturbed.
 
 ``python -m sapnet.backends.engines.build MODULE CLASS REQUEST CACHE_DIR`` is the child: it prints a line for each step.
 """
@@ -6,23 +6,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from sapnet.backends.base import EngineShape, OnStep
+from sapnet.backends.base import Backend, BackendSpec, BuildWatch, EngineShape, OnStep, Runner
 from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.errors import BackendError, SapnetError, UnfitEngineError
 
 _EVENT = "engine build: "  # begins the child's own lines; libraries print others
 _POLL_S = 0.1
+
+log = logging.getLogger("sapnet")
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,60 @@ def _read_output(path: str) -> dict[str, Any]:
     for line in filter(None, map(str.strip, lines)):
         said |= json.loads(line.removeprefix(_EVENT)) if line.startswith(_EVENT) else {"printed": line}
     return said
+
+
+class EngineBackend(Backend):
+    """A backend whose runners are engines, loaded from the cache or built in a child process, one at a time.
+
+    An engine that is in the cache does not wait for the build of another. Closing stops a build under way.
+    """
+
+    # What else it depends on whether an engine is fit. One that is built here and unfit is not built again there.
+    _place: Key
+
+    def __init__(self, spec: BackendSpec) -> None:
+        super().__init__(spec)
+        self._place = {}
+        self._cache = EngineCache(spec.cache_dir)
+        self._building = threading.Lock()
+
+    @abstractmethod
+    def _requests(self, shape: EngineShape) -> Sequence[BuildRequest]:
+        """What an engine of a shape may be: the one to be built first, then those built elsewhere that do too."""
+
+    @abstractmethod
+    def _load(self, entry: Entry, shape: EngineShape) -> Runner:
+        """Make a cache's entry run.
+
+        Raises UnfitEngineError, for which the entry is built again, or BackendError, for which it is kept.
+        """
+
+    def _make(self, batch: int, height: int, width: int) -> Runner:
+        shape = self._shape(batch, height, width)
+        requests = self._requests(shape)
+        for request in requests:
+            if (entry := self._cache.load(request.key())) is not None:
+                try:
+                    return self._load(entry, shape)
+                except UnfitEngineError as err:
+                    log.warning("the engine for %s in %s cannot be used: %s", shape, self._cache.folder, err)
+                    self._cache.remove(request.key())
+        with self._building:
+            return self._build(requests[0], shape)
+
+    def _build(self, request: BuildRequest, shape: EngineShape) -> Runner:
+        # Kept beyond this process: otherwise each start would build the same engine, for minutes.
+        verdict = {**request.key(), "kind": "verdict", **self._place}
+        if (unfit := self._cache.load(verdict)) is not None:
+            reason = unfit.about["reason"]
+            raise BackendError(f"{reason}; it is not built again, unless `sapnet compile --clear` forgets this")
+        try:
+            entry = build_in_child(request, self._cache, BuildWatch(shape, self._spec.on_build), self._closed)
+            return self._load(entry, shape)
+        except UnfitEngineError as err:
+            self._cache.try_store(verdict, b"", {"reason": str(err)})
+            self._cache.remove(request.key())
+            raise
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sapnet.backends import devices
 from sapnet.backends.base import BackendSpec, EngineShape, Frames, failing
 from sapnet.backends.cuda_runner import CudaRunner
-from sapnet.backends.engines.backend import EngineBackend
+from sapnet.backends.engines.build import EngineBackend
 from sapnet.backends.engines.build_onnx import (
     DERAINED,
     FRAMES,
