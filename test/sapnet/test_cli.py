@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import sapnet
+from bag_builders import drive, write_bag
 from sapnet import cli, derainer
 from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape
@@ -119,13 +120,66 @@ def test_every_command_has_help_with_examples_that_fits_the_terminal(
     assert [line for line in text.splitlines() if len(line) > 80] == []
 
 
-@pytest.mark.parametrize("arguments", [["polish"], ["info", "--colour"], ["info", "--js"], ["-x", "info"]])
-def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith("sapnet")
-    assert output.err.count("\n") == 1
+WRONG_USAGE = [
+    ("polish", "'polish'"),
+    ("info --colour", "--colour"),
+    ("info --js", "--js"),
+    ("-x info", "-x"),
+    ("bag nothing -o out", "nothing does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1"),
+    ("bag drive -o out --topic /x", "has no image topic /x; it has: /cam/image_raw (sensor_msgs/msg/Image)"),
+    ("bag drive -o drive", "drive exists already; name another output"),
+    ("bag drive -o .", ". is no name for a recording; name a folder to create"),
+    ("bag drive -o out --start 9", "drive is 0.161 s long; there is nothing to derain from 9 s on"),
+    ("bag drive -o out --start -1", "expected seconds of at least 0, got '-1'"),
+    ("bag drive -o out --quality 101", "expected a whole number from 1 to 100, got '101'"),
+    ("bag drive -o out --stride 0", "expected a whole number of at least 1, got '0'"),
+    ("compare drive drive --tolerance 256", "expected a whole number from 0 to 255, got '256'"),
+    ("compare drive drive --topic /nothing", "neither recording has a topic '/nothing'"),
+    ("bench --backend caffe", "caffe"),
+    ("bench --backend torch:int8", "int8"),
+    ("bench --backend torch:", "torch:"),
+    ("bench --weights no_such_preset --backend torch", "no_such_preset"),
+    ("bench --backend fake --onnx absent.onnx", "absent.onnx"),
+    ("compile --ahead-of-time --shape 72x128 --target sm87", "got target 'sm87', expected portable, sm75"),
+    ("compile --ahead-of-time --shape 72x128 --target sm75 --precision bf16", "no bf16 arithmetic; use fp16 or fp32"),
+    ("compile --shape 72x128 -o x.engine", "-o writes one engine that is built --ahead-of-time"),
+    ("compile --cache-dir cache", "one of the arguments --shape --list --clear"),
+    ("compile --ahead-of-time --shape 72x128 --weights nothing.pth", "no such file"),
+    ("fleet drive -o out", "a fleet needs Ray (import of ray halted; None in sys.modules); install it: run pip"),
+    ("fleet drive -o out --cpus-per-worker 1.5", "expected a fraction such as 0.5, or a whole number, got '1.5'"),
+    ("fleet drive -o out --workers 0", "expected a whole number of at least 1, got '0'"),
+    ("derain missing.png -o out", "missing.png does not exist; check the path"),
+    ("derain notes.txt -o out", "is neither an image nor a video by its name; expected a folder or .avi .bmp"),
+    ("derain empty -o out", "empty holds no image or video; looked for .avi .bmp"),
+    ("derain in -o out.png", "out.png names a file, which takes one image or one video; give a folder"),
+    ("derain in/a.png clip.mp4 -o out.png", "out.png names a file, which takes one image or one video"),
+    ("derain in/a.png -o out.mp4", "an image is written as an image and a video as a video"),
+    ("derain clip.mp4 -o out.png", "an image is written as an image and a video as a video"),
+    ("derain missing.png -o out.png", "missing.png does not exist; check the path"),
+    ("derain in -o notes.txt", "notes.txt is a file of no known type; give a folder for the output"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG_USAGE)
+def test_wrong_usage_is_one_line_and_exit_status_2_and_writes_nothing(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bag(tmp_path / "drive", drive(5))
+    for name in ("in/a.png", "clip.mp4", "notes.txt", "empty/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    fake = ["--backend", "fake"] if words.startswith(("bag", "derain", "fleet")) else []
+    assert cli.main([*words.split(), *fake]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sapnet")
+    assert err.count("\n") == 1
+    assert said in err
+    assert sorted(tmp_path.rglob("*")) == before or "needs Ray" in err
 
 
 def test_python_m_sapnet_is_the_same_command() -> None:

@@ -63,36 +63,3 @@ def test_a_recording_that_can_be_read_in_part_exits_3(tmp_path: Path, capsys: py
     warning, verdict = capsys.readouterr().err.splitlines()
     assert warning == "sapnet: warning: cut_1.mcap of the recording is missing"
     assert verdict == f"sapnet: only a part of {cut} could be read; {tmp_path / 'out'} holds that part"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["nothing", "-o", "out"], "nothing does not exist; give a rosbag2 folder, an .mcap or .db3 file, or a ROS 1"),
-        (
-            ["drive", "-o", "out", "--topic", "/x"],
-            "has no image topic /x; it has: /cam/image_raw (sensor_msgs/msg/Image)",
-        ),
-        (["drive", "-o", "drive"], "drive exists already; name another output"),
-        (["drive", "-o", "."], ". is no name for a recording; name a folder to create"),
-        (["drive", "-o", "out", "--start", "9"], "drive is 0.161 s long; there is nothing to derain from 9 s on"),
-        (["drive", "-o", "out", "--start", "-1"], "expected seconds of at least 0, got '-1'"),
-        (["drive", "-o", "out", "--quality", "101"], "expected a whole number from 1 to 100, got '101'"),
-        (["drive", "-o", "out", "--stride", "0"], "expected a whole number of at least 1, got '0'"),
-    ],
-)
-def test_wrong_usage_is_said_in_one_line(
-    arguments: list[str],
-    said: str,
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert bag(*arguments) == 2
-    out, err = capsys.readouterr()
-    assert said in err
-    assert err.count("\n") == 1
-    assert not out
-    assert [path.name for path in tmp_path.iterdir()] == ["drive"]

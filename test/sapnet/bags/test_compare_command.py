@@ -74,22 +74,6 @@ def test_log_times_count_on_request(tmp_path: Path, reference: Path, capsys: pyt
     assert f"{CAMERA}: 4 differ in log time" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--tolerance", "256"], "expected a whole number from 0 to 255, got '256'"),
-        (["--topic", "/nothing"], "neither recording has a topic '/nothing'"),
-    ],
-)
-def test_wrong_usage_exits_2(
-    reference: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["compare", str(reference), str(reference), *arguments]) == 2
-    output = capsys.readouterr()
-    assert said in output.err
-    assert output.out == ""
-
-
 def test_names_of_topics_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "/[red]x\x1b[2J\nequal: 1 topic"
     bag = str(write_bag(tmp_path / "bag", [text(hostile, START_NS, "a")]))

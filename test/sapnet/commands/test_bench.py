@@ -80,19 +80,3 @@ class TestCommand:
         rows = [line for line in said.splitlines() if line.strip().startswith(("sapnet_fast", "other.onnx"))]
         assert [row.split()[1] for row in rows] == ["fake", "openvino"]
         assert max(map(len, said.splitlines())) <= 80
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            ["--backend", "caffe"],
-            ["--backend", "torch:int8"],
-            ["--backend", "torch:"],
-            ["--weights", "no_such_preset", "--backend", "torch"],
-            ["--backend", "fake", "--onnx", "absent.onnx"],
-        ],
-    )
-    def test_wrong_usage(self, arguments, capsys):
-        assert main(["bench", *arguments]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.count("\n") == 1

@@ -67,27 +67,3 @@ def test_two_inputs_for_one_mask(tmp_path: Path, touch: Touch) -> None:
     assert len(plan_jobs(inputs, tmp_path / "out")) == 2
     with pytest.raises(SapnetError, match=r"would both be written to .*a_streak_mask\.png"):
         plan_jobs(inputs, tmp_path / "out", masks=True)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "out", "message"),
-    [
-        (["missing.png"], "out", r"missing\.png does not exist; check the path"),
-        (
-            ["notes.txt"],
-            "out",
-            r"notes\.txt is neither an image nor a video by its name; expected a folder or \.avi \.bmp",
-        ),
-        (["empty"], "out", r"empty holds no image or video; looked for \.avi \.bmp"),
-        (["in"], "out.png", r"out\.png names a file, which takes one image or one video; give a folder"),
-        (["in/a.png", "clip.mp4"], "out.png", r"out\.png names a file, which takes one image or one video"),
-        (["in/a.png"], "out.mp4", "an image is written as an image and a video as a video"),
-        (["clip.mp4"], "out.png", "an image is written as an image and a video as a video"),
-        (["missing.png"], "out.png", r"missing\.png does not exist; check the path"),
-        (["in"], "notes.txt", r"notes\.txt is a file of no known type; give a folder for the output"),
-    ],
-)
-def test_wrong_inputs_and_outputs(tmp_path: Path, touch: Touch, inputs: list[str], out: str, message: str) -> None:
-    touch("in/a.png", "clip.mp4", "notes.txt", "empty/notes.txt")
-    with pytest.raises(SapnetError, match=message):
-        plan_jobs([tmp_path / name for name in inputs], tmp_path / out)

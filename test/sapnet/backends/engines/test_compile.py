@@ -160,27 +160,3 @@ def test_what_is_there_can_be_listed_and_cleared(tmp_path: Path, capsys: pytest.
     assert {entry["key"]["kind"] for entry in listed} == {"engine", "proof", "verdict"}
     assert run("--clear", "--cache-dir", tmp_path) == [{"removed": 3}]
     assert not cache.entries()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--ahead-of-time", "--shape", "720x1280", "--target", "sm87"], "got target 'sm87', expected portable, sm75"),
-        (
-            ["--ahead-of-time", "--shape", "720x1280", "--target", "sm75", "--precision", "bf16"],
-            "no bf16 arithmetic; use fp16 or fp32",
-        ),
-        (["--shape", "720x1280", "-o", "x.engine"], "-o writes one engine that is built --ahead-of-time"),
-        ([], "one of the arguments --shape --list --clear"),
-        (["--ahead-of-time", "--shape", "720x1280", "--weights", "nothing.pth"], "no such file"),
-    ],
-)
-def test_what_cannot_be_built_is_said_in_one_line(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["compile", "--cache-dir", str(tmp_path / "cache"), *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert said in err
-    assert err.count("\n") == 1
-    assert not out
-    assert not (tmp_path / "cache").exists()
