@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,72 +20,7 @@ from sapnet.errors import BackendError
 
 SHAPE = EngineShape(16, 18, max_batch=3)
 CPU = torch.device("cpu")
-
-
-class Graph:
-    """Stands in for torch.cuda.CUDAGraph: what is captured runs at once, a replay is counted."""
-
-    def __init__(self) -> None:
-        self.replays = 0
-
-    def pool(self) -> Graph:
-        return self
-
-    def replay(self) -> None:
-        self.replays += 1
-
-
-class Cuda:
-    """What was captured, in order: the batch and how it was asked for."""
-
-    def __init__(self) -> None:
-        self.captures: list[dict[str, Any]] = []
-        self.capturing = False
-
-    @contextmanager
-    def graph(self, graph: Graph, pool: object = None, stream: object = None, **how: Any) -> Iterator[None]:
-        assert held(), "captured without the lock"
-        self.captures.append({"graph": graph, "pool": pool, **how})
-        self.capturing = True
-        yield
-        self.capturing = False
-
-
-def held() -> bool:
-    """Whether another thread would wait for devices.PREPARING."""
-    taken: list[bool] = []
-
-    def try_it() -> None:
-        if devices.PREPARING.acquire(blocking=False):
-            devices.PREPARING.release()
-            taken.append(False)
-        else:
-            taken.append(True)
-
-    thread = threading.Thread(target=try_it)
-    thread.start()
-    thread.join()
-    return taken[0]
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    cuda, empty = Cuda(), torch.empty
-
-    class Stream:
-        def __init__(self, device: torch.device) -> None:
-            self.device = device
-
-        def synchronize(self) -> None:
-            assert not cuda.capturing
-
-    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory=False, **more: empty(*args, **more))
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", cuda.graph)
-    return cuda
+Captures = list[tuple[Any, object]]
 
 
 def invert(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
@@ -106,7 +40,7 @@ def noise(batch: int) -> np.ndarray:
     return np.random.default_rng(batch).integers(0, 256, (batch, 16, 18, 3), np.uint8)
 
 
-def test_all_batch_sizes_are_captured_at_once_the_largest_first(cuda: Cuda) -> None:
+def test_all_batch_sizes_are_captured_at_once_the_largest_first(cuda: Captures) -> None:
     batches: list[int] = []
     runner = make(lambda frames, *outputs: batches.append(len(frames)))
     runner.warm_up()
@@ -114,17 +48,16 @@ def test_all_batch_sizes_are_captured_at_once_the_largest_first(cuda: Cuda) -> N
     for batch in (2, 1, 3, 2):
         runner.infer(noise(batch))
     assert len(batches) == 12
-    graphs = [capture["graph"] for capture in cuda.captures]
-    assert [graph.replays for graph in graphs] == [2, 3, 2]
-    assert [capture["pool"] for capture in cuda.captures] == [None, graphs[0], graphs[0]]
+    graphs, pools = zip(*cuda, strict=True)
+    assert [graph.replay.call_count for graph in graphs] == [2, 3, 2]
+    assert pools == (None, graphs[0].pool(), graphs[0].pool())
 
 
+@pytest.mark.usefixtures("cuda")
 def test_where_capture_is_impossible_frames_run_uncaptured_with_one_warning(
-    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*args: object, **how: object) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
+    refuse = Mock(side_effect=RuntimeError("operation not permitted when stream is capturing"))
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     runner = make()
     runner.warm_up()
@@ -164,14 +97,14 @@ class TestTorch:
     """The CUDA torch backend on the same stand-ins."""
 
     @pytest.fixture
-    def backend(self, cuda: Cuda, tiny_weights: Path) -> TorchBackend:
+    def backend(self, cuda: Captures, tiny_weights: Path) -> TorchBackend:
         return TorchBackend(BackendSpec(str(tiny_weights), device="cpu", precision="fp32", max_batch=2))
 
-    def test_captures_every_batch_size_and_float32_without_tf32(self, backend: TorchBackend) -> None:
+    def test_captures_every_batch_size_and_float32_without_tf32(self, backend: TorchBackend, preparing: Any) -> None:
         seen: list[tuple[int, str, bool]] = []
 
         def note(module: object, inputs: tuple[torch.Tensor, ...], outputs: object) -> None:
-            seen.append((len(inputs[0]), torch.backends.cudnn.conv.fp32_precision, held()))
+            seen.append((len(inputs[0]), torch.backends.cudnn.conv.fp32_precision, preparing()))
 
         assert backend._network is not None
         backend._network.register_forward_hook(note)
@@ -180,9 +113,9 @@ class TestTorch:
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
         assert runner.infer(noise(1))[0].shape == (1, 16, 18, 3)
 
-    def test_forgets_a_size(self, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_forgets_a_size(self, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch, preparing: Any) -> None:
         emptied: list[bool] = []
-        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(held()))
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(preparing()))
         runner = backend._get(1, 16, 18)
         backend.forget(16, 18)
         assert emptied == [True]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from enum import IntEnum
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -34,118 +34,32 @@ class Diagnostics(IntEnum):
     INSUFFICIENT_GPU_MEMORY = 16
 
 
-class Rtx:
-    """Stands in for the module tensorrt_rtx."""
-
-    class ILogger:
-        ERROR, INTERNAL_ERROR = "error", "internal"
-
-    EngineValidity = SimpleNamespace(VALID="valid", SUBOPTIMAL="suboptimal", INVALID="invalid")
-    EngineInvalidityDiagnostics = Diagnostics
-    CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
-    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
-    __name__, __version__ = "tensorrt_rtx", "1.7.1"
-
-    def __init__(self) -> None:
-        self.validity: tuple[str, int] = ("valid", 0)
-        self.refusal = ""
-        self.memories: list[tuple[int, int]] = []  # of each context
-        self.strategies: list[str] = []
-        self.loggers: list[Any] = []
-
-    def Runtime(self, logger: Any) -> Rtx:
-        self.loggers.append(logger)
-        return self
-
-    def get_engine_validity(self, data: bytes) -> tuple[str, int]:
-        return self.validity
-
-    def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
-        if self.refusal:
-            self.loggers[-1].log("error", self.refusal)
-            return None
-        return Engine(self)
-
-
-class Kernels:
-    serialized: bytes | None = b"kernels"
-
-    def deserialize(self, data: bytes) -> bool:
-        self.stored = data
-        return True
-
-    def serialize(self) -> bytes | None:
-        return self.serialized
-
-
-class Engine:
-    """Gives the frames back, and no streaks."""
-
-    device_memory_size_v2 = 4096
-
-    def __init__(self, trt: Rtx) -> None:
-        self.trt = trt
-
-    def create_runtime_config(self) -> Any:
-        return SimpleNamespace(
-            create_runtime_cache=Kernels,
-            set_runtime_cache=lambda cache: None,
-            set_execution_context_allocation_strategy=self.trt.strategies.append,
-        )
-
-    def create_execution_context(self, *config: object) -> Any:
-        return SimpleNamespace(
-            set_device_memory=lambda *memory: self.trt.memories.append(memory),
-            set_input_shape=lambda name, shape: None,
-            set_tensor_address=lambda name, address: None,
-            execute_async_v3=lambda stream: True,
-        )
-
-
-class Runner:
-    """Stands in for CudaRunner."""
-
-    closed = False
-
-    def __init__(self, device: torch.device, shape: EngineShape, enqueue: Any, use_graphs: bool) -> None:
-        self._device, self.shape, self.enqueue = device, shape, enqueue
-
-    def warm_up(self) -> None:
-        for batch in range(self.shape.max_batch, 0, -1):
-            frames = torch.zeros(batch, self.shape.height, self.shape.width, 3, dtype=torch.uint8)
-            self.enqueue(frames, frames.clone(), frames[..., 0].clone())
-
-    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
-        return frames, frames[..., 0]
-
-    def close(self) -> None:
-        Runner.closed = True
-
-
 @pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Rtx:
-    """TensorRT-RTX on a GPU of compute capability 8.9, neither of which is there."""
-    trt = Rtx()
-    monkeypatch.setattr(Runner, "closed", False)
-    for name in ("__init__", "warm_up", "infer", "close"):
-        monkeypatch.setattr(tensorrt.CudaRunner, name, vars(Runner)[name])
-    monkeypatch.setattr(devices, "find_device", lambda name: torch.device("cuda", 0))
-    monkeypatch.setattr(devices, "driver_version", lambda: "CUDA 13010")
-    for name, value in {"get_device_name": "RTX 4090", "get_device_capability": (8, 9)}.items():
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
+def trt(cuda: object, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """TensorRT-RTX, which takes every engine, on a GPU of compute capability 8.9, neither of which is there."""
+    trt = MagicMock(__version__="1.7.1", EngineInvalidityDiagnostics=Diagnostics)
+    trt.__name__ = RTX
+    trt.ILogger = type("ILogger", (), {"ERROR": "error", "INTERNAL_ERROR": "internal"})
+    trt.runtime = trt.Runtime.return_value
+    trt.runtime.get_engine_validity.return_value = trt.EngineValidity.VALID, 0
+    trt.engine = trt.runtime.deserialize_cuda_engine.return_value
+    trt.engine.device_memory_size_v2 = 4096
+    trt.config = trt.engine.create_runtime_config.return_value
+    trt.config.create_runtime_cache.return_value.serialize.return_value = b"kernels"
+    monkeypatch.setattr(tensorrt.CudaRunner, "close", trt.close)
     monkeypatch.setattr(tensorrt, "choose_library", lambda: trt)
     monkeypatch.setattr(build_onnx, "load_library", lambda name: trt)
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, device, **how: empty(*size, **how))
+    monkeypatch.setattr(devices, "find_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(devices, "driver_version", lambda: "CUDA 13010")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 4090")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", Mock())
     return trt
 
 
 @pytest.fixture
-def backend(trt: Rtx, tiny_weights: Path, tmp_path: Path) -> TensorRtBackend:
+def backend(trt: Any, tiny_weights: Path, tmp_path: Path) -> TensorRtBackend:
     return make(tiny_weights, tmp_path)
 
 
@@ -175,16 +89,19 @@ def test_all_batch_sizes_share_memory_and_kernels_are_stored_once(trt, backend, 
     )
     engine_of(backend, tmp_path)
     backend.prepare(1, 16, 18)
-    assert len(trt.memories) == 3
-    assert len(set(trt.memories)) == 1  # one buffer for all
-    assert trt.memories[0][1] == 4096
-    assert trt.strategies == ["user"]
+    memories = trt.engine.create_execution_context.return_value.set_device_memory.call_args_list
+    assert len(memories) == 3
+    assert all(memory == memories[0] for memory in memories)  # one buffer for all
+    assert memories[0].args[1] == 4096
+    trt.config.set_execution_context_allocation_strategy.assert_called_once_with(
+        trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    )
     assert stores == ["engine", "kernels", "proof"]
     assert all(backend.is_ready(batch, 16, 18) for batch in (1, 2, 3))
     again = TensorRtBackend(backend._spec)
     again.prepare(1, 16, 18)
     assert stores == ["engine", "kernels", "proof"]
-    assert len(set(trt.loggers)) == 1
+    assert len({call.args for call in trt.Runtime.call_args_list}) == 1
 
 
 @pytest.mark.parametrize(
@@ -196,11 +113,11 @@ def test_all_batch_sizes_share_memory_and_kernels_are_stored_once(trt, backend, 
     ],
 )
 def test_an_invalid_engine_is_unfit_unless_others_are_to_blame(reasons, unfit, trt, backend, tmp_path) -> None:
-    trt.validity = "invalid", reasons
+    trt.runtime.get_engine_validity.return_value = trt.EngineValidity.INVALID, reasons
     with pytest.raises(BackendError, match="calls the engine invalid on this machine") as caught:
         backend._load(engine_of(backend, tmp_path), SHAPE)
     assert isinstance(caught.value, UnfitEngineError) == unfit
-    assert Runner.closed
+    trt.close.assert_called()
 
 
 @pytest.mark.parametrize(
@@ -211,26 +128,25 @@ def test_an_invalid_engine_is_unfit_unless_others_are_to_blame(reasons, unfit, t
         ("Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)", False),
     ],
 )
-def test_an_engine_that_is_not_taken(said, unfit, trt, backend, tmp_path) -> None:
-    trt.refusal = said
+def test_an_engine_that_is_not_taken(said, unfit, trt, backend, tmp_path, monkeypatch) -> None:
+    refuse = lambda data: trt.Runtime.call_args.args[0].log("error", said)  # noqa: E731
+    monkeypatch.setattr(trt.runtime, "deserialize_cuda_engine", refuse)
     with pytest.raises(BackendError) as caught:
         backend._load(engine_of(backend, tmp_path), SHAPE)
     assert str(caught.value) == f"TensorRT does not take the engine: {said}"
     assert isinstance(caught.value, UnfitEngineError) == unfit
-    trt.refusal, trt.validity = "", ("invalid", 0)
+    trt.runtime.get_engine_validity.return_value = trt.EngineValidity.INVALID, 0
     with pytest.raises(BackendError, match="no reason given"):  # not the one before
         backend._load(engine_of(backend, tmp_path), SHAPE)
 
 
-def test_memory_that_runs_out_in_the_proof_is_an_error_of_the_backend(backend, tmp_path, monkeypatch) -> None:
-    def run_out(*args: object) -> float:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
-
+def test_memory_that_runs_out_in_the_proof_is_an_error_of_the_backend(trt, backend, tmp_path, monkeypatch) -> None:
+    run_out = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory.\nmore"))
     monkeypatch.setattr(tensorrt, "prove", run_out)
     engine_of(backend, tmp_path)
     with pytest.raises(BackendError, match=r"cannot be made ready: CUDA out of memory\.$"):
         backend.prepare(1, 16, 18)
-    assert Runner.closed
+    trt.close.assert_called()
     assert "engine" in kinds(tmp_path)
 
 
@@ -238,23 +154,19 @@ def test_a_proof_that_cannot_be_kept_stops_nobody(backend, tmp_path, monkeypatch
     monkeypatch.setattr(tensorrt, "prove", prove_well)
     entry = engine_of(backend, tmp_path)
 
-    def refuse(*args: object) -> None:
-        raise EngineCacheError("read-only file system")
-
-    monkeypatch.setattr(EngineCache, "store", refuse)
+    monkeypatch.setattr(EngineCache, "store", Mock(side_effect=EngineCacheError("read-only file system")))
     with caplog.at_level(logging.WARNING, logger="sapnet"):
         backend._load(entry, SHAPE)
     assert "the engine's proof cannot be kept and is made anew at each start: read-only file system" in caplog.text
 
 
-@pytest.mark.usefixtures("trt")
-def test_the_real_library_calls_rubbish_malformed(tmp_path: Path) -> None:
+def test_the_real_library_calls_rubbish_malformed(trt, tmp_path: Path) -> None:
     real = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
     cache = EngineCache(tmp_path)
     entry = cache.store({"kind": "engine", "library": RTX}, b"no engine" * 1000, {})
     with pytest.raises(UnfitEngineError, match=r"invalid on this machine: malformed engine$"):
         EngineRunner(real, entry, SHAPE, torch.device("cuda", 0), cache)
-    assert Runner.closed
+    trt.close.assert_called()
 
 
 class TestGivenFiles:
