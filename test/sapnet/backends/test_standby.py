@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
@@ -58,90 +57,78 @@ class Backend:
         self.ready.clear()
 
 
-@pytest.fixture
-def wanted() -> Backend:
-    return Backend("wanted")
+class Both(Standby):
+    """Of two backends, which are ``engines`` and ``torch``."""
+
+    def __init__(self) -> None:
+        self.engines, self.torch = Backend("engines"), Backend("torch")
+        super().__init__(self.engines, self.torch)
 
 
 @pytest.fixture
-def meanwhile() -> Backend:
-    return Backend("meanwhile")
+def both() -> Both:
+    return Both()
 
 
-@pytest.fixture
-def both(wanted: Backend, meanwhile: Backend) -> Standby:
-    return Standby(wanted, meanwhile)
-
-
-def test_an_engine_takes_over_and_is_made_ready_again_once_given_up(
-    both: Standby, wanted: Backend, meanwhile: Backend
-) -> None:
-    wanted.go.clear()
+def test_an_engine_takes_over_and_is_made_ready_again_once_given_up(both: Both) -> None:
+    both.engines.go.clear()
     both.prepare(*SHAPE)
     both.infer(FRAMES)
-    assert both.name == "meanwhile"
-    wanted.go.set()
-    eventually(lambda: wanted.ready)
-    eventually(lambda: not meanwhile.ready)  # its size is forgotten
+    assert both.name == "torch"
+    both.engines.go.set()
+    eventually(lambda: both.engines.ready)
+    eventually(lambda: not both.torch.ready)  # its size is forgotten
     both.infer(FRAMES)
-    assert both.name == "wanted"
-    wanted.ready.clear()
-    meanwhile.ready.add(SHAPE)
+    assert both.name == "engines"
+    both.engines.ready.clear()
+    both.torch.ready.add(SHAPE)
     both.infer(FRAMES)
-    eventually(lambda: wanted.ready)
-    assert wanted.prepared == [SHAPE, SHAPE]
+    eventually(lambda: both.engines.ready)
+    assert both.engines.prepared == [SHAPE, SHAPE]
 
 
-def test_a_failure_is_logged_and_tried_again_later(
-    both: Standby, wanted: Backend, caplog: pytest.LogCaptureFixture
-) -> None:
-    wanted.errors.append(BackendError("no room"))
-    with caplog.at_level(logging.WARNING, logger="sapnet"):
-        both.prepare(*SHAPE)
-        eventually(lambda: not both.building)
-    assert "48x64 stays with meanwhile (a device): no room" in caplog.text
+def test_a_failure_is_logged_and_tried_again_later(both: Both, caplog: pytest.LogCaptureFixture) -> None:
+    both.engines.errors.append(BackendError("no room"))
+    both.prepare(*SHAPE)
+    eventually(lambda: not both.building)
+    assert "48x64 stays with torch (a device): no room" in caplog.text
     both.infer(FRAMES)
-    assert wanted.prepared == [SHAPE]
+    assert both.engines.prepared == [SHAPE]
     both._not_before[SHAPE] -= standby._RETRY_S
     both.infer(FRAMES)
-    eventually(lambda: wanted.ready)
+    eventually(lambda: both.engines.ready)
 
 
-def test_a_frame_is_not_lost_while_another_thread_changes_over(
-    both: Standby, wanted: Backend, meanwhile: Backend
-) -> None:
-    wanted.go.clear()
+def test_a_frame_is_not_lost_while_another_thread_changes_over(both: Both) -> None:
+    both.engines.go.clear()
     both.prepare(*SHAPE)
 
     def change_over() -> None:
-        wanted.ready.add(SHAPE)
-        meanwhile.forget(*SHAPE[1:])
+        both.engines.ready.add(SHAPE)
+        both.torch.forget(*SHAPE[1:])
 
-    meanwhile.before_infer = change_over
+    both.torch.before_infer = change_over
     assert both.infer(FRAMES)[0].shape == FRAMES.shape
-    assert both.name == "wanted"
-    wanted.go.set()
+    assert both.name == "engines"
+    both.engines.go.set()
 
 
-def test_the_stand_in_is_ready_before_the_engine_is_looked_for(
-    both: Standby, wanted: Backend, meanwhile: Backend
-) -> None:
-    meanwhile.go.clear()
+def test_the_stand_in_is_ready_before_the_engine_is_looked_for(both: Both) -> None:
+    both.torch.go.clear()
     preparing = threading.Thread(target=both.prepare, args=SHAPE)
     preparing.start()
-    eventually(lambda: meanwhile.prepared)
-    assert not wanted.prepared
-    meanwhile.go.set()
+    eventually(lambda: both.torch.prepared)
+    assert not both.engines.prepared
+    both.torch.go.set()
     preparing.join(30)
-    eventually(lambda: wanted.ready)
+    eventually(lambda: both.engines.ready)
 
 
-def test_closing_is_no_failure(both: Standby, wanted: Backend, caplog: pytest.LogCaptureFixture) -> None:
-    wanted.go.clear()
-    wanted.errors.append(BackendError("the build was stopped"))
+def test_closing_is_no_failure(both: Both, caplog: pytest.LogCaptureFixture) -> None:
+    both.engines.go.clear()
+    both.engines.errors.append(BackendError("the build was stopped"))
     both.prepare(*SHAPE)
-    with caplog.at_level(logging.WARNING, logger="sapnet"):
-        both.close()
-        wanted.go.set()
-        eventually(lambda: not both.building)
+    both.close()
+    both.engines.go.set()
+    eventually(lambda: not both.building)
     assert not caplog.records

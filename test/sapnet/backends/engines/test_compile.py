@@ -150,6 +150,8 @@ def test_what_is_there_can_be_listed_and_cleared(tmp_path: Path, capsys: pytest.
     engine = cache.store({"kind": "engine", **asked}, b"engine", {"seconds": 1.5})
     cache.store({"kind": "proof", "engine": engine.sha256}, b"", {"agreement_db": 61.5})
     cache.store({"kind": "verdict", **asked}, b"", {"reason": "agrees by 3 dB only"})
+    (tmp_path / f"engine-{'0' * 64}.entry").write_bytes(b"rubbish")
+    (tmp_path / "somebody's file").write_text("")
     where = ["compile", "--cache-dir", str(tmp_path)]
     assert main([*where, "--list"]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
@@ -158,5 +160,5 @@ def test_what_is_there_can_be_listed_and_cleared(tmp_path: Path, capsys: pytest.
     assert main([*where, "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["entries"]
     assert {entry["key"]["kind"] for entry in listed} == {"engine", "proof", "verdict"}
-    assert run("--clear", "--cache-dir", tmp_path) == [{"removed": 3}]
-    assert not cache.entries()
+    assert run("--clear", "--cache-dir", tmp_path) == [{"removed": 4}]
+    assert [path.name for path in tmp_path.iterdir()] == ["somebody's file"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -155,8 +154,7 @@ def test_a_proof_that_cannot_be_kept_stops_nobody(backend, tmp_path, monkeypatch
     entry = engine_of(backend, tmp_path)
 
     monkeypatch.setattr(EngineCache, "store", Mock(side_effect=EngineCacheError("read-only file system")))
-    with caplog.at_level(logging.WARNING, logger="sapnet"):
-        backend._load(entry, SHAPE)
+    backend._load(entry, SHAPE)
     assert "the engine's proof cannot be kept and is made anew at each start: read-only file system" in caplog.text
 
 
@@ -216,8 +214,7 @@ class TestLibrary:
     def test_rtx_where_another_library_has_the_name_of_tensorrt(self, installed, monkeypatch, caplog) -> None:
         """As torch-tensorrt-rtx has it."""
         monkeypatch.setitem(sys.modules, TENSORRT, installed[RTX])
-        with caplog.at_level(logging.WARNING, logger="sapnet"):
-            assert choose_library() is installed[RTX]
+        assert choose_library() is installed[RTX]
         assert "tensorrt_rtx builds and runs the engines: got tensorrt_rtx under the name tensorrt" in caplog.text
 
     @pytest.mark.usefixtures("trt")
