@@ -25,7 +25,8 @@ from training.losses.edge import edge_agreement
 from training.metrics import ssim
 from training.stream import Sample, Stream, make_loader
 
-_SHOWN = 4  # images of a validation grid
+FIGURES = ("psnr", "ssim", "edges")
+_SHOWN = 4  # pairs of a validation set
 
 
 class DerainingModule(L.LightningModule):
@@ -37,19 +38,18 @@ class DerainingModule(L.LightningModule):
     """
 
     def __init__(self, config: TrainConfig, stream: Stream, validation: Mapping[str, Sequence[ImagePair]]) -> None:
-        """stream: of the whole run. validation: pairs of each validation set by its name; batches are their numbers."""
+        """stream: of the whole run. validation: pairs of each validation set by its name; a batch is a set's name."""
         super().__init__()
         self.config, self.stream, self.validation = config, stream, validation
         self.network = make_network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._loss = DerainingLoss(config.loss)
-        self._scores: dict[str, list[tuple[float, float, float]]] = {}
 
     def train_dataloader(self) -> DataLoader[Sample]:
         trainer = self.trainer
         return make_loader(self.stream, trainer.global_step, trainer.global_rank, trainer.world_size)
 
-    def val_dataloader(self) -> list[DataLoader[int]]:
-        return [DataLoader(range(len(pairs)), batch_size=None) for pairs in self.validation.values()]  # type: ignore[arg-type]
+    def val_dataloader(self) -> DataLoader[str]:
+        return DataLoader(list(self.validation), batch_size=None)  # type: ignore[arg-type]
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
         rainy = batch["rainy"].to(memory_format=torch.channels_last)
@@ -57,28 +57,22 @@ class DerainingModule(L.LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         return terms["loss"]
 
-    def on_validation_epoch_start(self) -> None:
-        self._scores = {name: [] for name in self.validation}
+    def validation_step(self, name: str, batch_index: int) -> None:
+        scores = np.mean([self._score(name, pair, number) for number, pair in enumerate(self.validation[name])], axis=0)
+        self.log("val/psnr", scores[0], prog_bar=True, batch_size=1, sync_dist=True)
+        figures = {f"val/{name}/{kind}": figure for kind, figure in zip(FIGURES, scores, strict=True)}
+        self.log_dict(figures, batch_size=1, sync_dist=True)
 
-    def validation_step(self, index: int, batch_index: int, dataloader_idx: int = 0) -> None:
-        name = list(self.validation)[dataloader_idx]
-        pair = self.validation[name][index]
+    def _score(self, name: str, pair: ImagePair, number: int) -> tuple[float, float, float]:
+        """FIGURES of a pair; the first pairs of a set are shown, too."""
         rainy, clean = read_pair(pair)
         derained = to_frames(self.network.derain(to_tensor(rainy).to(self.device)))[0]
-        edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
-        similarity = ssim(to_y(derained), to_y(clean))
-        self._scores[name].append((psnr_y(derained, clean), similarity, edges))
-        if index < _SHOWN:
+        if number < _SHOWN:
             rgb = cv2.cvtColor(np.hstack([rainy, derained, clean]), cv2.COLOR_BGR2RGB)
             tensorboard: Any = self.logger
             tensorboard.experiment.add_image(f"val/{name}/{pair.name}", rgb, self.global_step, dataformats="HWC")
-
-    def on_validation_epoch_end(self) -> None:
-        means = {name: np.mean(scores, axis=0) for name, scores in self._scores.items()}
-        for name, figures in means.items():
-            for kind, figure in zip(("psnr", "ssim", "edges"), figures, strict=True):
-                self.log(f"val/{name}/{kind}", float(figure), sync_dist=True)
-        self.log("val/psnr", float(np.mean([psnr for psnr, *_ in means.values()])), prog_bar=True, sync_dist=True)
+        edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
+        return psnr_y(derained, clean), ssim(to_y(derained), to_y(clean)), edges
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.config.optimizer

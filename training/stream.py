@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from sapnet.images.frame import to_tensor
 from sapnet.media.sources import read_image
@@ -132,29 +132,15 @@ def _shares(paired: int, photographs: bool, each: float) -> list[float]:
     return [*[each] * paired, rest]
 
 
-class _Rest(Sampler[int]):
-    """The numbers of one process' samples from the ``begin``-th on.
-
-    Its length is that of the whole run, as Lightning counts a resumed one.
-    """
-
-    def __init__(self, numbers: range, begin: int) -> None:
-        self.numbers, self.begin = numbers, begin
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.numbers[self.begin :])
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-
 def make_loader(stream: Stream, step: int, rank: int, processes: int) -> DataLoader[Sample]:
     """Batches of one process from ``step``, to which the run has come, on; processes take turns by sample."""
     batch, workers = stream.config.batch, stream.config.workers
+    begin = step * batch * processes + rank
     return DataLoader(
         stream,
         batch_size=batch,
-        sampler=_Rest(range(rank, len(stream), processes), step * batch),
+        # As many as of a whole run, as Lightning counts a resumed one, which ends before those behind the stream's end.
+        sampler=range(begin, begin + len(stream), processes),
         pin_memory=torch.cuda.is_available(),
         drop_last=True,
         num_workers=workers,

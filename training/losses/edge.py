@@ -6,7 +6,7 @@ import math
 
 import torch
 from kornia.color import rgb_to_grayscale
-from kornia.filters import canny, gaussian_blur2d, spatial_gradient
+from kornia.filters import canny, gaussian_blur2d, sobel
 from torch import Tensor
 
 # Inside the square root: the gradient of the magnitude stays finite where the image is flat. About a quarter of one
@@ -67,5 +67,4 @@ def _edge_strength(image: Tensor, sigma: float) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W)."""
     side = 2 * math.ceil(3 * sigma) + 1
     smooth = gaussian_blur2d(rgb_to_grayscale(image), side, (sigma, sigma))
-    along_x, along_y = spatial_gradient(smooth).unbind(2)
-    return (along_x.square() + along_y.square() + _EPSILON).sqrt()
+    return sobel(smooth, eps=_EPSILON)
