@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sapnet.commands.common import derainer_from, parse_positive, parse_whole, progress_bar
 from sapnet.media.contact_sheet import contact_sheet
 from sapnet.rain import RAIN_PRESETS
 from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
 from training.datasets.paired import short_names
-from training.detection import CLEAN, CONFIDENCE, IOU, RAINY, Setting, run_experiment, summarise
+from training.detection import CLEAN, CONFIDENCE, IOU, RAINY, clean_frames, run_experiment, summarise
 from training.detector import Detector
 
 # Fewer leave the figures to chance.
@@ -49,57 +48,54 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = _parser().parse_args(argv)
-    report = _measure(args)
-    if report["clean_detections"] < MIN_CLEAN_DETECTIONS:
-        print(
-            f"detect: warning: {report['clean_detections']} objects on the clean frames, expected at least "
-            f"{MIN_CLEAN_DETECTIONS}; give more clips or a smaller --stride",
-            file=sys.stderr,
-        )
-    print(json.dumps(report, indent=2) if args.json else _describe(report))
-    return 0
-
-
-def _describe(report: Mapping[str, Any]) -> str:
-    """The report as markdown."""
-    setting = (
-        f"{report['clean_detections']} objects on {report['frames']} clean frames; {report['rain']} rain, "
-        f"seeds {', '.join(map(str, report['seeds']))}"
-    )
-    rows = [
-        [version, *(_cell(**figures.get(name, {})) for name in _COLUMNS)]
-        for version, figures in report["figures"].items()
-    ]
-    return f"{setting}\n\n{table(['frames', *_COLUMNS.values()], rows)}"
-
-
-def _cell(value: float | None = None, interval: Sequence[float] = ()) -> str:
-    return "-" if value is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
-
-
-def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    setting = Setting(tuple(args.clips), args.rain, tuple(args.seeds), args.stride, args.max_width)
-    detector = Detector(args.detector)
     names = short_names([CLEAN, RAINY, *args.weights])
     with ExitStack() as stack:
+        detector = Detector(args.detector)
         derainers = {names[given]: stack.enter_context(derainer_from(args, weights=given)) for given in args.weights}
         progress = stack.enter_context(progress_bar())
         task = progress.add_task("frames", total=None)
         outcome = run_experiment(
-            setting, detector, derainers, lambda done, total: progress.update(task, completed=done, total=total)
+            partial(clean_frames, args.clips, args.stride, args.max_width),
+            detector,
+            derainers,
+            args.rain,
+            args.seeds,
+            lambda done, total: progress.update(task, completed=done, total=total),
         )
     if args.picture:
         contact_sheet([row for _, row in outcome.pictures], args.picture, [label for label, _ in outcome.pictures])
-    shown = ("weights", "stages", "backend_name", "precision")
-    return {
-        "detector": str(args.detector),
-        **vars(setting),
-        "clips": [str(clip) for clip in setting.clips],
-        "frames": len(outcome.expected),
-        "clean_detections": sum(outcome.expected),
-        "networks": {name: {key: getattr(one, key) for key in shown} for name, one in derainers.items()},
-        "figures": summarise(outcome.counts),
-    }
+    clean, figures = sum(outcome.expected), summarise(outcome.counts)
+    if clean < MIN_CLEAN_DETECTIONS:
+        print(
+            f"detect: warning: {clean} objects on the clean frames, expected at least {MIN_CLEAN_DETECTIONS}; "
+            "give more clips or a smaller --stride",
+            file=sys.stderr,
+        )
+    if args.json:
+        networks = {
+            name: {key: getattr(derainer, key) for key in ("weights", "stages", "backend_name", "precision")}
+            for name, derainer in derainers.items()
+        }
+        report = {
+            "detector": str(args.detector),
+            "clips": [str(clip) for clip in args.clips],
+            **{name: getattr(args, name) for name in ("rain", "seeds", "stride", "max_width")},
+            "frames": len(outcome.expected),
+            "clean_detections": clean,
+            "networks": networks,
+            "figures": figures,
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        seeds = ", ".join(map(str, args.seeds))
+        print(f"{clean} objects on {len(outcome.expected)} clean frames; {args.rain} rain, seeds {seeds}\n")
+        rows = [[name, *(_cell(**of_name.get(key, {})) for key in _COLUMNS)] for name, of_name in figures.items()]
+        print(table(["frames", *_COLUMNS.values()], rows))
+    return 0
+
+
+def _cell(value: float | None = None, interval: Sequence[float] = ()) -> str:
+    return "-" if value is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,12 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--detector", required=True, type=Path, metavar="MODEL", help="ONNX file of FastestDet's layout")
     add("--clips", nargs="+", required=True, type=Path, metavar="IN", help="clean videos, images, folders of images")
-    add("--rain", choices=RAIN_PRESETS, default=Setting.rain, help=default)
-    add("--seeds", nargs="+", type=seed, default=Setting.seeds, metavar="N", help="of the rain (default: 1 2 3)")
+    add("--rain", choices=RAIN_PRESETS, default="heavy", help=default)
+    add("--seeds", nargs="+", type=seed, default=[1, 2, 3], metavar="N", help="of the rain (default: 1 2 3)")
     stride = f"take every Nth frame of videos {default}"
-    add("--stride", type=parse_positive, default=Setting.stride, metavar="N", help=stride)
+    add("--stride", type=parse_positive, default=4, metavar="N", help=stride)
     width = "scale wider frames down first"
-    add("--max-width", type=parse_positive, default=Setting.max_width, metavar="N", help=width)
+    add("--max-width", type=parse_positive, default=0, metavar="N", help=width)
     picture = "write a few frames: found again green, missed red, new yellow"
     add("--picture", type=parse_picture, metavar="PNG", help=picture)
     add("--json", action="store_true", help="print JSON instead of a table")

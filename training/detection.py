@@ -5,8 +5,7 @@ What it finds on the clean frames is expected; the figures say what it loses to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -35,25 +34,14 @@ _INTERVAL = (0.025, 0.975)
 _GREEN, _RED, _YELLOW = (80, 210, 80), (70, 70, 245), (40, 200, 250)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is measured.
+def clean_frames(clips: Sequence[Path], stride: int = 4, max_width: int = 0) -> Iterator[tuple[str, Frame]]:
+    """Names and clean frames, uint8 (H, W, 3) BGR: all images, and every ``stride``-th frame of videos.
 
-    clips: images, folders of them, videos. stride: every Nth frame of a video is taken, and all images.
-    rain: a preset of ``sapnet.rain``. max_width: wider frames are scaled down before it rains; 0 for none.
+    clips: images, folders of them, videos. max_width: wider frames are scaled down; 0 for none. Raises SapnetError.
     """
-
-    clips: tuple[Path, ...]
-    rain: str = "heavy"
-    seeds: tuple[int, ...] = (1, 2, 3)
-    stride: int = 4
-    max_width: int = 0
-
-    def frames(self) -> Iterator[tuple[str, Frame]]:
-        """Names and clean frames, uint8 (H, W, 3) BGR; the same each time. Raises SapnetError."""
-        for clip in self.clips:
-            for name, frame in islice(read_frames(clip), None, None, self.stride if is_video(clip) else 1):
-                yield f"{clip.name} {name}", limit_width(frame, self.max_width)
+    for clip in clips:
+        for name, frame in islice(read_frames(clip), None, None, stride if is_video(clip) else 1):
+            yield f"{clip.name} {name}", limit_width(frame, max_width)
 
 
 class Outcome(NamedTuple):
@@ -70,17 +58,20 @@ class Outcome(NamedTuple):
 
 
 def run_experiment(
-    setting: Setting,
+    frames: Callable[[], Iterable[tuple[str, Frame]]],
     detector: Detector,
     derainers: Mapping[str, Derainer],
+    rain: str = "heavy",
+    seeds: Sequence[int] = (1, 2, 3),
     on_frame: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
     """Detect on the clean frames, then on the same in rain and derained.
 
-    derainers: by the names that their versions shall have. on_frame: told how many frames are done, and of how many.
+    frames: names and clean frames, the same each time. derainers: by the names that their versions shall have.
+    rain: a preset of ``sapnet.rain``. on_frame: told how many frames are done, and of how many.
     Raises SapnetError, also where nothing is found on the clean frames.
     """
-    expected = [detector(clean, CONFIDENCE) for _, clean in setting.frames()]
+    expected = [detector(clean, CONFIDENCE) for _, clean in frames()]
     found_on = [index for index, objects in enumerate(expected) if len(objects)]
     if not found_on:
         raise SapnetError(
@@ -90,17 +81,17 @@ def run_experiment(
     counts: dict[str, Floats] = {name: np.zeros((len(expected), 4)) for name in (CLEAN, RAINY, *derainers)}
     outcome = Outcome([len(objects) for objects in expected], counts, [])
     shown = {found_on[at] for at in np.linspace(0, len(found_on) - 1, _SHOWN_FRAMES).round().astype(int)}
-    rain = cache(partial(RainSynthesizer, setting.rain))
-    for index, ((label, clean), objects) in enumerate(zip(setting.frames(), expected, strict=True)):
+    synthesizer = cache(partial(RainSynthesizer, rain))
+    for index, ((label, clean), objects) in enumerate(zip(frames(), expected, strict=True)):
         on_frame(index, len(expected))
-        for seed in setting.seeds:
-            rainy = rain(*clean.shape[:2], seed).add(clean, index)[0]
-            frames = {CLEAN: clean, RAINY: rainy, **{by: derain([rainy])[0].image for by, derain in derainers.items()}}
-            found = {version: detector(frame, CONFIDENCE) for version, frame in frames.items()}
+        for seed in seeds:
+            rainy = synthesizer(*clean.shape[:2], seed).add(clean, index)[0]
+            seen = {CLEAN: clean, RAINY: rainy, **{by: derain([rainy])[0].image for by, derain in derainers.items()}}
+            found = {version: detector(frame, CONFIDENCE) for version, frame in seen.items()}
             for version, detections in found.items():
                 counts[version][index] += count(detections, objects)
-            if index in shown and seed == setting.seeds[0]:
-                boxes = {version: draw_detections(frames[version], found[version], objects) for version in frames}
+            if index in shown and seed == seeds[0]:
+                boxes = {version: draw_detections(seen[version], found[version], objects) for version in seen}
                 outcome.pictures.append((label, boxes))
     return outcome
 
@@ -152,7 +143,7 @@ def summarise(counts: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
         values = {"recall": recall, "precision": _ratio(matched, found), "confidence": _ratio(confidence, matched)}
         if version not in (CLEAN, RAINY):
             values["won_back"] = _ratio(recall - in_rain, 1 - in_rain)
-        figures[version] = {name: _figure(value) for name, value in values.items()}
+        figures[version] = {name: _figure(*value) for name, value in values.items()}
     return figures
 
 
@@ -161,11 +152,10 @@ def _ratio(part: Floats, whole: Floats, nothing: float = np.nan) -> Floats:
     return result
 
 
-def _figure(values: Floats) -> dict[str, Any]:
-    """values: of all frames, then of each resample."""
-    value, resampled = float(values[0]), values[1:][~np.isnan(values[1:])]
-    bounds = np.quantile(resampled, _INTERVAL).tolist() if resampled.size else [None, None]
-    return {"value": None if np.isnan(value) else value, "interval": bounds}
+def _figure(value: float, *resampled: float) -> dict[str, Any]:
+    defined = [one for one in resampled if not np.isnan(one)]
+    bounds = np.quantile(defined, _INTERVAL).tolist() if defined else [None, None]
+    return {"value": None if np.isnan(value) else float(value), "interval": bounds}
 
 
 def draw_detections(frame: Frame, found: Detections, expected: Detections) -> Frame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from colour_detector import SIDE, write_colour_detector
 
 from sapnet import Derainer
 from training.detect import main
-from training.detection import Setting, draw_detections, run_experiment, summarise
+from training.detection import clean_frames, draw_detections, run_experiment, summarise
 from training.detector import Detections, Detector
 
 
@@ -51,8 +52,9 @@ def photos(tmp_path):
 def test_what_is_undone_is_won_back_and_what_is_left_is_not(detector_file, photos):
     undoing = Undoing(scene(), scene(96, 128))
     with Derainer(backend="fake") as idle:
+        derainers = {"idle": idle, "undoing": undoing}
         outcome = run_experiment(
-            Setting((photos,), seeds=(1, 2, 3, 4)), Detector(detector_file), {"idle": idle, "undoing": undoing}
+            partial(clean_frames, [photos]), Detector(detector_file), derainers, seeds=(1, 2, 3, 4)
         )
     assert outcome.expected == [2, 2]
     assert {version: counts[:, 0].tolist() for version, counts in outcome.counts.items()} == {
@@ -76,8 +78,8 @@ def test_rain_differs_between_frames_and_seeds(detector_file, photos):
             seen.extend(frame.tobytes() for frame in frames)
             return super().__call__(frames)
 
-    setting = Setting((photos / "0.png", photos / "0.png"), seeds=(1, 2))
-    run_experiment(setting, Detector(detector_file), {"derained": Noting(scene())})
+    twice = partial(clean_frames, [photos / "0.png", photos / "0.png"])
+    run_experiment(twice, Detector(detector_file), {"derained": Noting(scene())}, seeds=(1, 2))
     assert len(seen) == len(set(seen)) == 4
 
 

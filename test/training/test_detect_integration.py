@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from sapnet import Derainer
 from sapnet.media.sources import read_image
-from training.detection import Setting, run_experiment, summarise
+from training.detection import clean_frames, run_experiment, summarise
 from training.detector import Detector
 
 
@@ -24,9 +26,9 @@ def test_finds_the_two_cars_of_a_still(detector, shared_data):
 
 
 def test_rain_costs_recall(detector, shared_data):
-    setting = Setting((shared_data / "driving",), seeds=(1,), max_width=640)
+    frames = partial(clean_frames, [shared_data / "driving"], max_width=640)
     with Derainer(backend="fake") as idle:
-        outcome = run_experiment(setting, detector, {"idle": idle})
+        outcome = run_experiment(frames, detector, {"idle": idle}, seeds=(1,))
     figures = summarise(outcome.counts)
     assert figures["clean"]["recall"]["value"] == 1
     assert figures["rainy"]["recall"]["value"] < 0.8

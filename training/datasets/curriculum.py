@@ -30,11 +30,8 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
         kind = str(rng.choice(list(MIXED), p=list(MIXED.values())))
     if kind == DRY:
         return None
-    if kind not in _KINDS:
-        raise ValueError(f"unknown kind of rain {kind!r}; expected one of {', '.join(RAIN_KINDS)}")
-    layers = _KINDS[kind](rng)
     return RainConfig(
-        layers=layers,
+        layers=_KINDS[kind](rng),
         directions=(-29.0, 29.0) if kind == "light" else (-18.0, 18.0),
         spread=float(rng.uniform(0.2, 2.5)),
         blend="screen" if rng.random() < 0.1 else "add",
@@ -93,38 +90,23 @@ def _medium(rng: Rng) -> tuple[Layer, ...]:
 def _heavy(rng: Rng, dense: float = 1.0) -> tuple[StreakLayer, ...]:
     """Soft streaks that cross over one or two layers of flat ones, as in Rain100H; sometimes one sort alone."""
     sort = rng.random()
-    flat = [_flat(rng, dense) for _ in range(rng.integers(1, 3))] if sort < 0.85 else []
-    soft = [_soft(rng, dense) for _ in range(rng.integers(1, 4))] if sort > 0.12 else []
+    flat = [_crossing(rng, dense, True) for _ in range(rng.integers(1, 3))] if sort < 0.85 else []
+    soft = [_crossing(rng, dense, False) for _ in range(rng.integers(1, 4))] if sort > 0.12 else []
     return (*flat, *soft)
 
 
-def _flat(rng: Rng, dense: float) -> StreakLayer:
-    """Covers 20 to 70 percent of the image where ``dense`` is 1."""
-    length, width = float(rng.uniform(0.06, 0.35)), float(rng.uniform(0.0026, 0.007))
-    covered = dense * rng.uniform(0.2, 0.7)
+def _crossing(rng: Rng, dense: float, flat: bool) -> StreakLayer:
+    """Flat streaks cover 20 to 70 percent of the image where ``dense`` is 1."""
+    length, width = rng.uniform(0.06, 0.35 if flat else 0.30), rng.uniform(*(0.0026, 0.007) if flat else (0.003, 0.008))
+    amount = dense * rng.uniform(0.2 if flat else 0.15, 0.7)
     return StreakLayer(
-        count=-np.log1p(-covered) / (length * width),
+        count=(-np.log1p(-amount) if flat else amount) / (length * width),
         length=length,
         width=width,
-        brightness=rng.uniform(18, 85),
-        angle=_angle(rng),
-        flat=True,
+        brightness=rng.uniform(*(18, 85) if flat else (20, 95)),
+        angle=float(rng.normal(0.0, _CROSSING_DEGREES if rng.random() < 0.4 else 1.5)),
+        flat=flat,
     )
-
-
-def _soft(rng: Rng, dense: float) -> StreakLayer:
-    length, width = float(rng.uniform(0.06, 0.30)), float(rng.uniform(0.003, 0.008))
-    return StreakLayer(
-        count=dense * rng.uniform(0.15, 0.7) / (length * width),
-        length=length,
-        width=width,
-        brightness=rng.uniform(20, 95),
-        angle=_angle(rng),
-    )
-
-
-def _angle(rng: Rng) -> float:
-    return float(rng.normal(0.0, _CROSSING_DEGREES)) if rng.random() < 0.4 else float(rng.normal(0.0, 1.5))
 
 
 _KINDS: Mapping[str, Callable[[Rng], tuple[Layer, ...]]] = MappingProxyType(
