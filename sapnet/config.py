@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 MAX_STAGES = 12
 # Far beyond any sensible network; refuses numbers that torch itself fails on.
@@ -60,13 +59,11 @@ def _check_whole(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a whole number from 1 to {_LARGEST}, got {value!r}")
 
 
-PRESETS: Mapping[str, ModelConfig] = MappingProxyType(
-    {
-        # WACV 2022: the published network with dilated dense convolutions.
-        "sapnet": ModelConfig(),
-        # The first published code: depthwise separable, no dilation.
-        "sapnet_separable": ModelConfig(dilations=(1, 1, 1, 1, 1), separable=True),
-        # The vehicle's default: half resolution inside, four stages.
-        "sapnet_fast": ModelConfig(downscale=2, stages=4),
-    }
-)
+PRESETS: Mapping[str, ModelConfig] = {
+    # WACV 2022: the published network with dilated dense convolutions.
+    "sapnet": ModelConfig(),
+    # The first published code: depthwise separable, no dilation.
+    "sapnet_separable": ModelConfig(dilations=(1, 1, 1, 1, 1), separable=True),
+    # The vehicle's default: half resolution inside, four stages.
+    "sapnet_fast": ModelConfig(downscale=2, stages=4),
+}

@@ -12,7 +12,6 @@ import numpy as np
 
 from sapnet.backends import BackendSpec, create_backend
 from sapnet.backends.base import Frames
-from sapnet.backends.standby import Standby
 from sapnet.errors import BackendError, ImageFormatError
 from sapnet.images.frame import Frame, require_frame
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, rain_score, streak_mask
@@ -71,7 +70,7 @@ class Derainer:
         mask_threshold: int = DEFAULT_MASK_THRESHOLD,
         **options: Any,
     ) -> None:
-        if isinstance(mask_threshold, bool) or not isinstance(mask_threshold, int) or not 0 <= mask_threshold <= 255:
+        if type(mask_threshold) is not int or not 0 <= mask_threshold <= 255:
             raise ValueError(f"got mask_threshold {mask_threshold!r}, expected a whole number from 0 to 255")
         self.weights = str(weights)
         self.mask_threshold = mask_threshold
@@ -112,7 +111,7 @@ class Derainer:
     @property
     def building(self) -> bool:
         """Whether what runs now stands in for an engine that is being built."""
-        return isinstance(self._backend, Standby) and self._backend.building
+        return self._backend.building
 
     def is_ready(self, height: int, width: int, batch: int = 1) -> bool:
         """Whether a batch of such frames would be derained without compiling anything."""

@@ -67,17 +67,16 @@ OnStep = Callable[[str, float], None]
 class BuildWatch:
     """Times a build: turns steps and shares into BuildStatus, at most four a second and one for each step."""
 
-    def __init__(self, shape: EngineShape, on_build: OnBuild, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shape: EngineShape, on_build: OnBuild) -> None:
         self._shape = shape
         self._on_build = on_build
-        self._clock = clock
-        self._began = clock()
+        self._began = time.monotonic()
         self._share = self._moved = 0.0
         self._told: tuple[str, float] = "", 0.0
 
     def __call__(self, step: str, share: float) -> None:
         """Report progress."""
-        seconds = self._clock() - self._began
+        seconds = time.monotonic() - self._began
         if share != self._share:
             self._share, self._moved = share, seconds
         if step != self._told[0] or seconds - self._told[1] >= _TELL_EVERY_S:
@@ -174,6 +173,7 @@ class Backend(ABC):
     precision: str
     device: str
     stages: int
+    building = False  # whether an engine is being made ready while another backend stands in for it
 
     def __init__(self, spec: BackendSpec) -> None:
         self._spec = spec

@@ -52,8 +52,7 @@ class Standby:
             return
         try:
             # First: loading an engine, even one that is in the cache, holds the lock that this needs.
-            if not self._meanwhile.is_ready(*shape):
-                self._meanwhile.prepare(*shape)
+            self._meanwhile.prepare(*shape)
         finally:
             self._want(shape, at_once=True)
 

@@ -16,7 +16,7 @@ from sapnet.images.pixel_formats import Pixels
 JPEG_QUALITY = 95
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_START, _PNG_HEADER = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0dIHDR"
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 # Frame headers are C0 to CF, without the tables among them: DHT (C4), JPG (C8) and DAC (CC).
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -67,9 +67,9 @@ def _png_size(content: bytes) -> tuple[int, int]:
         if zlib.crc32(rest[4 : 8 + length]) != struct.unpack_from(">I", rest, 8 + length)[0]:
             raise _broken("png", f"the checksum of its chunk {kind!r} is wrong")
         rest = rest[12 + length :]
-    size, kind, width, height = struct.unpack_from(">I4sII", content, len(_PNG_START))
-    if (size, kind) != (13, b"IHDR"):
+    if not content.startswith(_PNG_START + _PNG_HEADER):
         raise _broken("png", "it does not begin with its header, IHDR")
+    width, height = struct.unpack_from(">II", content, len(_PNG_START + _PNG_HEADER))
     return height, width
 
 

@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
@@ -74,9 +74,8 @@ def load_weights(weights: str | Path) -> SAPNet:
     """
     path = find_weights(weights)
     state, metadata = _read(path)
-    config = _config_in(metadata, path)
     refusals = []
-    for choice in [config] if config else PRESETS.values():
+    for choice in _configs(metadata, path):
         # Made without memory and without drawing random numbers: every tensor comes from the file.
         with torch.device("meta"):
             network = SAPNet(choice)
@@ -175,12 +174,12 @@ def _read(path: Path) -> tuple[State, dict[str, str]]:
     return state, metadata
 
 
-def _config_in(metadata: Mapping[str, str], path: Path) -> ModelConfig | None:
-    """The ModelConfig of a file that says it."""
+def _configs(metadata: Mapping[str, str], path: Path) -> Collection[ModelConfig]:
+    """The ModelConfig that a file names, else those of all presets."""
     if CONFIG_KEY not in metadata:
-        return None
+        return PRESETS.values()
     try:
-        return ModelConfig(**json.loads(metadata[CONFIG_KEY]))
+        return [ModelConfig(**json.loads(metadata[CONFIG_KEY]))]
     except (ValueError, TypeError) as err:
         raise CheckpointError(
             f"{path}: metadata {CONFIG_KEY!r} is no ModelConfig ({err}); save the weights again"

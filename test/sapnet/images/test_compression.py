@@ -115,6 +115,7 @@ def test_a_compressed_mosaic_is_still_a_mosaic():
         (b"\xff\xd8\xff\xda" + bytes(20), "jpeg", "decode", "frame header is missing"),
         (b"\xff\xd8\xff\xe0" + bytes(20), "jpeg", "decode", "ends before its frame header"),
         (b"\x89PNG\r\n\x1a\n", "png", "decode", "ends before its IEND chunk"),
+        (b"\x89PNG\r\n\x1a\n" + png_chunk(b"IEND", b""), "png", "decode", "does not begin with its header, IHDR"),
     ],
 )
 def test_what_is_neither_jpeg_nor_png(content, declared, kind, text):
