@@ -173,6 +173,7 @@ class Backend(ABC):
     precision: str
     device: str
     stages: int
+    at_once = False  # whether frames of any size run with nothing to prepare
     building = False  # whether an engine is being made ready while another backend stands in for it
 
     def __init__(self, spec: BackendSpec) -> None:
@@ -189,11 +190,12 @@ class Backend(ABC):
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Whether ``infer`` on this shape would run at once. Raises BackendError once closed."""
-        return self._ready(batch, height, width) is not None
+        return self.at_once or self._ready(batch, height, width) is not None
 
     def prepare(self, batch: int, height: int, width: int) -> None:
         """Make a runner for such frames, if there is none; may take minutes. Raises BackendError."""
-        self._get(batch, height, width)
+        if not self.at_once:
+            self._get(batch, height, width)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Derain uint8 (B, H, W, 3) BGR: the derained frames, same shape, and streaks, uint8 (B, H, W).

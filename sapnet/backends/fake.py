@@ -69,7 +69,7 @@ class FakeBackend(EngineBackend):
         self.stages = spec.stages or PRESETS.get(spec.weights, ModelConfig()).stages
         self._options = FakeOptions(**spec.fake)
         self._numbers = itertools.count(1)
-        self._builds = self._options.build_s > 0 or self._options.mode == "build_fails"
+        self.at_once = self._options.build_s == 0 and self._options.mode != "build_fails"
 
     def _requests(self, shape: EngineShape) -> list[BuildRequest]:
         fails = self._options.mode == "build_fails"
@@ -79,11 +79,7 @@ class FakeBackend(EngineBackend):
         return _FakeEngine(shape)
 
     def _make(self, batch: int, height: int, width: int) -> Runner:
-        return super()._make(batch, height, width) if self._builds else _FakeEngine(self._shape(batch, height, width))
-
-    def is_ready(self, batch: int, height: int, width: int) -> bool:
-        """Always, unless there is an engine to be built."""
-        return not self._builds or super().is_ready(batch, height, width)
+        return _FakeEngine(self._shape(batch, height, width)) if self.at_once else super()._make(batch, height, width)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""

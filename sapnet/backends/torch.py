@@ -23,7 +23,7 @@ class TorchBackend(Backend):
     def __init__(self, spec: BackendSpec) -> None:
         super().__init__(spec)
         self._device = devices.find_device(spec.device)
-        is_cpu = self._device.type == "cpu"
+        self.at_once = is_cpu = self._device.type == "cpu"
         self.device = devices.processor_name() if is_cpu else torch.cuda.get_device_name(self._device)
         fastest = "fp16" if not is_cpu else "bf16" if devices.has_bf16() else "fp32"
         self.precision = fastest if spec.precision == "auto" else spec.precision
@@ -35,15 +35,6 @@ class TorchBackend(Backend):
         with failing(f"torch cannot put the network on {self.device}"):
             self._network = network.to(self._device)
 
-    def is_ready(self, batch: int, height: int, width: int) -> bool:
-        """Always on a CPU; on a GPU once the size has its memory and graph."""
-        return self._device.type == "cpu" or super().is_ready(batch, height, width)
-
-    def prepare(self, batch: int, height: int, width: int) -> None:
-        """Take the memory and capture the CUDA graphs of a size; nothing on a CPU. Raises BackendError."""
-        if self._device.type != "cpu":
-            super().prepare(batch, height, width)
-
     def forget(self, height: int, width: int) -> None:
         """Free what a GPU holds for frames of this size."""
         super().forget(height, width)
@@ -52,7 +43,7 @@ class TorchBackend(Backend):
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Derain uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
-        if self._device.type != "cpu":
+        if not self.at_once:
             return super().infer(frames)
         self._require_open()
         batch, height, width, _ = frames.shape
