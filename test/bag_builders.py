@@ -15,6 +15,7 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from sapnet.bags.recording import Recording
 from sapnet.bags.types import described_topic
 from sapnet.bags.writer import BagWriter
 
@@ -104,6 +105,11 @@ def read_bag(path: Path) -> list[Sent]:
         return [Sent(c.topic, c.msgtype, time_ns, bytes(data)) for c, time_ns, data in reader.messages()]
 
 
+def recorded(bag: Recording) -> list[Sent]:
+    """All messages, by this package's reader."""
+    return [Sent(message.topic.name, message.topic.type, message.time_ns, message.data) for message in bag.messages()]
+
+
 def ros1_bag(path: Path, messages: Iterable[Sent], chunk_bytes: int = 2**20) -> Path:
     """The messages as ROS 1 has them, in chunks that are compressed."""
     writer = Ros1Writer(path)
@@ -152,13 +158,16 @@ def smooth_frames(count: int, height: int = 24, width: int = 32, seed: int = 0) 
     return [cv2.GaussianBlur(frame, (0, 0), 4).astype(np.uint8) for frame in noise]
 
 
-def drive(count: int, topic: str = "/cam/image_raw") -> list[Sent]:
+def camera(count: int, topic: str = "/cam/image_raw", height: int = 24, width: int = 32) -> list[Sent]:
+    """Frames of a camera."""
+    frames = enumerate(smooth_frames(count, height, width))
+    return [image(topic, START_NS + number * FRAME_NS, frame) for number, frame in frames]
+
+
+def drive(count: int) -> list[Sent]:
     """A camera and words, in turn."""
-    sent: list[Sent] = []
-    for number, frame in enumerate(smooth_frames(count, 48, 64)):
-        stamp = START_NS + number * FRAME_NS
-        sent += [image(topic, stamp, frame), text("/log", stamp + 2 * 10**6, str(number))]
-    return sent
+    words = (text("/log", START_NS + number * FRAME_NS + 2 * 10**6, str(number)) for number in range(count))
+    return [sent for pair in zip(camera(count, height=48, width=64), words, strict=True) for sent in pair]
 
 
 def split_bag(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rosbags.rosbag2 import Reader
 
-from bag_builders import FRAME_NS, START_NS, drive, image, smooth_frames, split_bag, write_bag
+from bag_builders import camera, drive, split_bag, write_bag
 from sapnet.cli import main
 
 CAMERA = "/cam/image_raw"
@@ -49,13 +49,13 @@ def test_a_page_and_json_can_be_had_later(source: Path, tmp_path: Path, capsys: 
     assert CAMERA in (tmp_path / "page.html").read_text()
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert {"frames": 5, "messages": 20, "output": str(tmp_path / "out"), "notes": []}.items() <= report.items()
-    (camera,) = report["cameras"]
-    assert {"topic": CAMERA, "derained_frames": 5, "rain_score": 0.0}.items() <= camera.items()
+    (seen,) = report["cameras"]
+    assert {"topic": CAMERA, "derained_frames": 5, "rain_score": 0.0}.items() <= seen.items()
     assert report["network"]["backend"] == "fake"
 
 
 def test_a_recording_that_can_be_read_in_part_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    frames = [image(CAMERA, START_NS + n * FRAME_NS, frame) for n, frame in enumerate(smooth_frames(5, 48, 64))]
+    frames = camera(5)
     cut = split_bag(tmp_path / "cut", [frames[:3], frames[3:]])
     (cut / "cut_1.mcap").unlink()
     assert bag(cut, "-o", tmp_path / "out") == 3

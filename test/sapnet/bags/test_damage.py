@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mcap.writer import CompressionType, IndexType
 
-from bag_builders import Sent, mcap_file, ros1_bag, split_bag, text, write_bag
+from bag_builders import Sent, mcap_file, recorded, ros1_bag, split_bag, text, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.recording import InputError
 from sapnet.errors import BagError
@@ -49,7 +49,7 @@ def damaged(path: Path) -> tuple[list[Sent], list[str], list[str]]:
     """The messages that can be read, the notes, and those of them that mean loss."""
     before = state(path)
     with open_recording(path) as bag:
-        read, again = ([Sent(m.topic.name, m.topic.type, m.time_ns, m.data) for m in bag.messages()] for _ in range(2))
+        read, again = recorded(bag), recorded(bag)
         notes, missing = list(bag.notes), list(bag.missing)
     assert again == read
     assert state(path) == before

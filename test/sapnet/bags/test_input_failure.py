@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import sapnet.bags.derain
-from bag_builders import drive, ros1_bag, split_bag
+from bag_builders import Sent, drive, recorded, ros1_bag, split_bag
 from sapnet.bags import open_recording
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.recording import InputError
@@ -79,9 +79,9 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return split_bag(tmp_path / "in/drive", [drive(FRAMES)[:FRAMES], drive(FRAMES)[FRAMES:]], "mcap", mode)
 
 
-def messages(path: Path) -> list[tuple[str, int, bytes]]:
+def messages(path: Path) -> list[Sent]:
     with open_recording(path) as bag:
-        read = [(topic.name, time_ns, data) for topic, time_ns, data, *_ in bag.messages()]
+        read = recorded(bag)
         assert bag.notes == []
     return read
 

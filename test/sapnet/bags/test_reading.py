@@ -24,6 +24,7 @@ from bag_builders import (
     mcap_file,
     profile,
     read_bag,
+    recorded,
     smooth_frames,
     split_bag,
     text,
@@ -41,7 +42,7 @@ LATCHED = profile("TRANSIENT_LOCAL", 7, QosTime(3, 4))
 
 def ours(path: Path) -> list[Sent]:
     with open_recording(path) as bag:
-        messages = [Sent(topic.name, topic.type, time_ns, data) for topic, time_ns, data, *_ in bag.messages()]
+        messages = recorded(bag)
         assert bag.notes == []
         assert bag.count == len(messages)
         times = [sent.time_ns for sent in messages]
@@ -97,7 +98,7 @@ def test_every_storage_and_compression_in_several_files(tmp_path: Path, storage:
         ]
     (bag / "metadata.yaml").unlink()
     with open_recording(bag) as source:
-        assert [Sent(topic.name, topic.type, ns, data) for topic, ns, data, *_ in source.messages()] == messages
+        assert recorded(source) == messages
         assert source.compression == ("none" if mode == "message" else mode)
 
 

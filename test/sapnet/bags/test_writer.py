@@ -10,6 +10,7 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from rosbags.rosbag2 import Reader
 from ruamel.yaml import YAML
 
+from bag_builders import recorded
 from sapnet.bags import Topic, open_recording
 from sapnet.bags.recording import Schema
 from sapnet.bags.writer import BagWriter
@@ -62,7 +63,7 @@ def test_what_is_written_is_read(tmp_path: Path, storage: str, compression: str)
 
     with open_recording(tmp_path / "bag") as bag:
         assert described(bag.topics) == described(TOPICS)
-        assert [(m.topic.name, m.topic.type, m.time_ns, m.data) for m in bag.messages()] == SENT
+        assert recorded(bag) == SENT
         assert (bag.storage, bag.compression, bag.notes, bag.custom) == (storage, compression, [], {"vehicle": "7"})
     with Reader(tmp_path / "bag") as reader:
         assert [(c.topic, c.msgtype, time_ns, bytes(data)) for c, time_ns, data in reader.messages()] == SENT
