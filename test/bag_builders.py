@@ -78,7 +78,7 @@ def compressed(topic: str, stamp_ns: int, frame: Frame, codec: str = "jpeg", qua
 def camera_info(topic: str, stamp_ns: int, width: int = 32, log_ns: int | None = None) -> Sent:
     """A camera_info that is told by its width."""
     roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    matrices = [np.zeros(length) for length in (5, 9, 9, 12)]
+    matrices = [np.arange(length) + number / 10 for number, length in enumerate((5, 9, 9, 12))]
     make = TYPES.types["sensor_msgs/msg/CameraInfo"]
     message = make(header(stamp_ns, "from_info"), 24, width, "plumb_bob", *matrices, 0, 0, roi)
     return cdr(topic, stamp_ns if log_ns is None else log_ns, message)
@@ -110,21 +110,31 @@ def recorded(bag: Recording) -> list[Sent]:
     return [Sent(message.topic.name, message.topic.type, message.time_ns, message.data) for message in bag.messages()]
 
 
-def ros1_bag(path: Path, messages: Iterable[Sent], chunk_bytes: int = 2**20) -> Path:
-    """The messages as ROS 1 has them, in chunks that are compressed."""
+def as_ros1(value: Any) -> Any:
+    """A message of ROS 1 with the same fields: their names may differ in case, and headers count."""
+    if isinstance(value, list):
+        return [as_ros1(item) for item in value]
+    if not hasattr(value, "__msgtype__"):
+        return value
+    kind = value.__msgtype__.replace("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")  # of ROS 1's first years
+    fields = {name.lower(): as_ros1(field) for name, field in vars(value).items()}
+    return ROS1_TYPES.types[kind](*(fields.get(name.lower(), 7) for name, _ in ROS1_TYPES.fielddefs[kind][1]))
+
+
+def ros1_bag(path: Path, messages: Iterable[Sent], compression: str = "BZ2", chunk_bytes: int = 2**20) -> Path:
+    """The messages as ROS 1 has them, in chunks. compression: of the chunks, by its name in rosbags; empty for none."""
     writer = Ros1Writer(path)
-    writer.set_compression(Ros1Writer.CompressionFormat.BZ2)
+    if compression:
+        writer.set_compression(Ros1Writer.CompressionFormat[compression])
     writer.chunk_threshold = chunk_bytes
     with writer:
-        connections: dict[tuple[str, str], Any] = {}
+        connections: dict[str, Any] = {}
         for sent in messages:
-            key = sent.topic, sent.type
-            if key not in connections:
-                connections[key] = writer.add_connection(*key, typestore=ROS1_TYPES)
-            message = TYPES.deserialize_cdr(sent.data, sent.type)
-            if hasattr(message, "header"):
-                message.header.seq = 0
-            writer.write(connections[key], sent.time_ns, ROS1_TYPES.serialize_ros1(message, sent.type))
+            message = as_ros1(TYPES.deserialize_cdr(sent.data, sent.type))
+            kind = message.__msgtype__
+            if sent.topic not in connections:
+                connections[sent.topic] = writer.add_connection(sent.topic, kind, typestore=ROS1_TYPES)
+            writer.write(connections[sent.topic], sent.time_ns, ROS1_TYPES.serialize_ros1(message, kind))
     return path
 
 

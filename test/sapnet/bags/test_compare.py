@@ -22,7 +22,6 @@ from bag_builders import (
     camera,
     compressed,
     image,
-    ros1_bag,
     smooth_frames,
     text,
     wheel,
@@ -211,13 +210,6 @@ def test_types_that_nothing_defines_are_compared_byte_by_byte(tmp_path: Path, de
             writer.write(writer.add(topic), START_NS, sent.data)
     assert compare_bags(tmp_path / "a", tmp_path / "a").is_equal
     assert only(compare_bags(tmp_path / "a", tmp_path / "b")).reasons == {"content": 1}
-
-
-def test_a_ros1_bag_equals_what_ros2_would_have_recorded(compare: Compare, tmp_path: Path) -> None:
-    said = [text("/log", stamp, f"{stamp}") for stamp in stamps(5)]
-    assert compare(ros1_bag(tmp_path / "one.bag", said), said).is_equal
-    topic = only(compare(tmp_path / "one.bag", [*said[:4], text("/log", stamps(5)[4], "other")]))
-    assert (topic.equal, topic.different) == (4, 1)
 
 
 def test_a_recording_that_is_cut_off_is_compared_as_far_as_it_goes(compare: Compare, tmp_path: Path) -> None:

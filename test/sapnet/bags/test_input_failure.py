@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from io import BufferedReader, FileIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,47 +23,22 @@ FRAMES = 20
 ENOUGH = 10**9
 
 
-class Storage:
-    """What a recording is read from. left: reads until all further ones raise ``err``."""
-
-    def __init__(self) -> None:
-        self.left = ENOUGH
-        self.err: BaseException = OSError(errno.EIO, "Input/output error")
-
-    def reads_of(self, what: Callable[[], object]) -> int:
-        """How many there are while something is done."""
-        self.left = ENOUGH
-        what()
-        reads, self.left = ENOUGH - self.left, ENOUGH
-        return reads
-
-    def read(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise self.err
-
-
-class File(FileIO):
-    """A file on such storage."""
-
-    storage: Storage
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        self.storage.read()
-        return super().readinto(buffer)
-
-
 @pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """The storage of what is in ``tmp_path / "in"``."""
-    storage, plain = Storage(), Path.open
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The storage of what is in ``tmp_path / "in"``. left: reads until all further ones raise ``err``."""
+    storage, plain = SimpleNamespace(left=ENOUGH, err=OSError()), Path.open
+
+    class File(FileIO):
+        def readinto(self, buffer: Any, /) -> int | None:
+            storage.left -= 1
+            if storage.left < 0:
+                raise storage.err
+            return super().readinto(buffer)
 
     def opened(path: Path, mode: str = "r", buffering: int = -1, *more: Any, **options: Any) -> Any:
         if mode != "rb" or not path.is_relative_to(tmp_path / "in"):
             return plain(path, mode, buffering, *more, **options)
-        file = File(path)
-        file.storage = storage
-        return BufferedReader(file) if buffering else file
+        return BufferedReader(File(path)) if buffering else File(path)
 
     monkeypatch.setattr(Path, "open", opened)
     return storage
@@ -87,11 +62,13 @@ def messages(path: Path) -> list[Sent]:
 
 
 def test_storage_that_fails_at_any_read_ends_the_run_and_costs_nothing(
-    storage: Storage, source: Path, derainer: Derainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Any, source: Path, derainer: Derainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or memory, by turns. What is done is not done again."""
     monkeypatch.setattr(sapnet.bags.derain, "PART_BYTES", 80_000)
-    reads = storage.reads_of(lambda: derain_bag(derainer, source, tmp_path / "whole"))
+    storage.left = ENOUGH
+    derain_bag(derainer, source, tmp_path / "whole")
+    reads = ENOUGH - storage.left
     failures: list[str] = []
     for number, left in enumerate(spread(reads, 8)):
         storage.left, storage.err = left, MemoryError() if number % 2 else OSError(errno.EIO, "Input/output error")
