@@ -157,6 +157,11 @@ WRONG_USAGE = [
     ("derain clip.mp4 -o out.png", "an image is written as an image and a video as a video"),
     ("derain missing.png -o out.png", "missing.png does not exist; check the path"),
     ("derain in -o notes.txt", "notes.txt is a file of no known type; give a folder for the output"),
+    ("derain in/a.png -o in", "in/a.png is an input and would be overwritten"),
+    ("derain in/a.png -o in/a.png --overwrite", "in/a.png is an input and would be overwritten"),
+    ("derain in/a.png -o empty/../in --overwrite", "in/a.png is an input and would be overwritten"),
+    ("derain in/a.png -o link --overwrite", "in/a.png is an input and would be overwritten"),
+    ("derain in/a.png in/a.jpg -o out --masks", "would both be written to out/a_streak_mask.png"),
 ]
 
 
@@ -165,7 +170,8 @@ def test_wrong_usage_is_one_line_and_exit_status_2_and_writes_nothing(
     words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_bag(tmp_path / "drive", drive(5))
-    for name in ("in/a.png", "clip.mp4", "notes.txt", "empty/notes.txt"):
+    (tmp_path / "link").symlink_to("in")
+    for name in ("in/a.png", "in/a.jpg", "clip.mp4", "notes.txt", "empty/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     before = sorted(tmp_path.rglob("*"))

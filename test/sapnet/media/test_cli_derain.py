@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from picture_builders import flat, gradients
 from sapnet.cli import main
 from sapnet.commands import derain
 from sapnet.derainer import Derained, Derainer
@@ -23,13 +24,14 @@ from sapnet.media.videos import read_video, write_video
 
 Frame = NDArray[np.uint8]
 MakeFrame = Callable[..., Frame]
+NAMES = ["a.bmp", "a.png", "trip/a.png", "trip/day 2/ü.PNG"]
 
 
 @pytest.fixture
 def photos(tmp_path: Path, make_frame: MakeFrame) -> Path:
     """A folder with images of two sizes in two levels, and with what is not to be derained."""
     folder = tmp_path / "photos"
-    for index, name in enumerate(("a.png", "B.PNG", "trip/a.png", "trip/day 2/ü.bmp")):
+    for index, name in enumerate(NAMES):
         save(folder / name, make_frame(20 + index % 2, 30, index))
     for name in (".hidden.png", ".thumbnails/a.png"):
         save(folder / name, make_frame(20, 30))
@@ -63,10 +65,9 @@ def save(path: Path, image: Frame) -> None:
 
 
 def save_clip(path: Path, count: int = 7) -> None:
-    rows, columns = np.mgrid[:48, :64]
     with write_video(path, 12.5) as video:
-        for index in range(count):
-            video.write(np.stack([rows * 4, columns * 3, 90 + rows + columns + index], 2).astype(np.uint8))
+        for frame in gradients(count):
+            video.write(frame)
 
 
 def read_clip(path: Path) -> tuple[float, list[Frame]]:
@@ -91,7 +92,8 @@ def test_a_large_image_to_a_file_in_tiles(
     tmp_path: Path, make_frame: MakeFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(tmp_path / "rainy.png", make_frame(300, 700))
-    assert run(tmp_path / "rainy.png", "-o", tmp_path / "new/derained.png", "--tile", 256) == 0
+    assert run(tmp_path / "rainy.png", "-o", tmp_path / "new/derained.png", "--tile", 256, "--masks") == 0
+    assert files(tmp_path / "new") == ["derained.png", "derained_streak_mask.png"]
     np.testing.assert_array_equal(read_image(tmp_path / "new/derained.png"), make_frame(300, 700))
     output = capsys.readouterr()
     assert output.err == ""
@@ -109,12 +111,14 @@ def test_folders_keep_names_and_layout_and_no_more_frames_than_a_batch_are_derai
             return super().__call__(frames)
 
     monkeypatch.setattr(derain, "derainer_from", lambda args: Counting(backend="fake"))
-    assert run(photos, clip, "-o", tmp_path / "out", "--batch", 3) == 0
+    save(photos / "out/earlier.png", np.zeros((20, 30, 3), np.uint8))
+    (photos / "folder.png").mkdir()
+    assert run(photos, clip, "-o", photos / "out", "--batch", 3) == 0
+    (photos / "out/earlier.png").unlink()
     assert calls == [3, 1, 3, 3, 1]
-    names = ["B.PNG", "a.png", "trip/a.png", "trip/day 2/ü.bmp"]
-    assert files(tmp_path / "out") == sorted([*names, "clip.mp4"])
-    for name in names:
-        np.testing.assert_array_equal(read_image(tmp_path / "out" / name), read_image(photos / name))
+    assert files(photos / "out") == sorted([*NAMES, "clip.mp4"])
+    for name in NAMES:
+        np.testing.assert_array_equal(read_image(photos / "out" / name), read_image(photos / name))
 
 
 def test_the_shipped_network_derains_as_derainer_does(tmp_path: Path, make_frame: MakeFrame) -> None:
@@ -131,7 +135,7 @@ def test_the_shipped_network_derains_as_derainer_does(tmp_path: Path, make_frame
 
 
 def test_every_picture_of_an_animation_is_derained(tmp_path: Path) -> None:
-    levels = [np.full((20, 30, 3), level, np.uint8) for level in (40, 90, 200)]
+    levels = [flat(level, 20, 30) for level in (40, 90, 200)]
     write_pictures(tmp_path / "a.webp", PictureFile([Picture(level) for level in levels], {"duration": 100}))
     assert run(tmp_path / "a.webp", "-o", tmp_path / "out", "--masks", "--batch", 2) == 0
     assert [round(picture.frame.mean()) for picture in read_pictures(tmp_path / "out/a.webp").pictures] == [40, 90, 200]
@@ -144,7 +148,7 @@ def test_masks_stand_beside_the_outputs_and_json_reports_every_file(
     out = tmp_path / "out"
     assert run(photos / "a.png", clip, "-o", out, "--masks", "--json") == 0
     assert files(out) == ["a.png", "a_streak_mask.png", "clip.mp4", "clip_streak_mask.mkv"]
-    np.testing.assert_array_equal(read_image(out / "a_streak_mask.png"), np.zeros((20, 30, 3)))
+    np.testing.assert_array_equal(read_image(out / "a_streak_mask.png"), np.zeros((21, 30, 3)))
     fps, masks = read_clip(out / "clip_streak_mask.mkv")
     assert fps == pytest.approx(12.5)
     np.testing.assert_array_equal(np.stack(masks), np.zeros((7, 48, 64, 3)))
@@ -175,7 +179,7 @@ def test_an_input_that_cannot_be_read_does_not_stop_the_others(
     assert run(photos, "-o", tmp_path / "out", "--batch", 4, "--json") == 2
     output = capsys.readouterr()
     report = json.loads(output.out)
-    assert files(tmp_path / "out") == ["B.PNG", "a.png", "trip/a.png", "trip/day 2/ü.bmp"]
+    assert files(tmp_path / "out") == NAMES
     assert len(report["files"]) == 4
     failed = {Path(failure["input"]).name: failure["error"] for failure in report["failed"]}
     assert sorted(failed) == ["broken.mp4", "broken.png", "empty.jpg", "small.png"]

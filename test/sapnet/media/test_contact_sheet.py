@@ -8,14 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from picture_builders import flat
 from sapnet.images.frame import psnr, psnr_y
 from sapnet.media.contact_sheet import contact_sheet, side_by_side_video
 
 RED, BLUE = (0, 0, 255), (255, 0, 0)
-
-
-def flat(colour: tuple[int, int, int], height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), colour, np.uint8)
 
 
 def count(sheet: np.ndarray, colour: tuple[int, int, int]) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
+from picture_builders import flat, gradients
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import Frame
 from sapnet.media import pictures
@@ -19,9 +20,8 @@ PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SUFFIXES = [".png", ".jpg", ".bmp", ".tif", ".webp", ".gif", ".ppm", ".pgm"]
 
 
-def smooth(height: int = 40, width: int = 64) -> Frame:
-    rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows * 4, columns * 3, 90 + rows + columns], 2).astype(np.uint8)
+def smooth() -> Frame:
+    return gradients(1, 40)[0]
 
 
 def copied(source: Path, output: Path) -> PictureFile:
@@ -111,7 +111,7 @@ def test_exif_is_kept_and_the_picture_turned_upright(tmp_path: Path, suffix: str
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".gif", ".tif"])
 def test_all_pictures_of_a_file_are_kept(tmp_path: Path, suffix: str) -> None:
-    levels = [np.full((20, 30, 3), level, np.uint8) for level in (40, 90, 200)]
+    levels = [flat(level, 20, 30) for level in (40, 90, 200)]
     first, *rest = [Image.fromarray(level) for level in levels]
     first.save(tmp_path / f"a{suffix}", save_all=True, append_images=rest, duration=[100, 200, 300], loop=0)
     file = copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}")

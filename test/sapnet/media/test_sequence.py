@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from picture_builders import flat
 from sapnet.media.sequence import RainySequence, builtin_frames
 
 
@@ -22,7 +23,7 @@ def test_builtin_photographs_move() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for index, size in enumerate([(40, 60), (60, 40), (40, 60), (40, 60)]):
-        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((*size, 3), 60, np.uint8))
+        cv2.imwrite(str(tmp_path / f"{index}.png"), flat(60, *size))
     return tmp_path
 
 

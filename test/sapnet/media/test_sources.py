@@ -9,13 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from picture_builders import flat
 from sapnet.errors import ImageFormatError
 from sapnet.media.sources import read_frames
 from sapnet.media.videos import write_video
-
-
-def flat(value: int, height: int = 32, width: int = 48) -> np.ndarray:
-    return np.full((height, width, 3), value, np.uint8)
 
 
 def test_folder_in_natural_order_with_unequal_sizes(tmp_path: Path) -> None:
@@ -38,7 +35,7 @@ def test_folder_in_natural_order_with_unequal_sizes(tmp_path: Path) -> None:
 def test_video(tmp_path: Path) -> None:
     with write_video(tmp_path / "v.mp4", 12.0) as video:
         for index in range(5):
-            video.write(flat(20 * index))
+            video.write(flat(20 * index, 32, 48))
     frames = list(read_frames(tmp_path / "v.mp4"))
     assert [name for name, _ in frames] == [f"{index:06d}" for index in range(5)]
     assert [int(frame.mean()) for _, frame in frames] == pytest.approx([0, 20, 40, 60, 80], abs=3)

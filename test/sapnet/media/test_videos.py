@@ -15,18 +15,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from picture_builders import flat, gradients
 from sapnet.errors import ImageFormatError, SapnetError
 from sapnet.media import formats, videos
 from sapnet.media.videos import read_video, write_video
 
 Frame = NDArray[np.uint8]
 BT709, BT601, LIMITED, FULL = 1, 6, 1, 2
-
-
-def smooth_frames(count: int, height: int = 48, width: int = 64) -> list[Frame]:
-    """Gradients in motion, which lossy codecs keep nearly as they are."""
-    rows, columns = np.mgrid[:height, :width]
-    return [np.stack([rows * 4, columns * 3, 90 + rows + columns + i], 2).astype(np.uint8) for i in range(count)]
 
 
 def make_video(
@@ -49,7 +44,7 @@ def make_video(
         if rotation:
             stream.set_display_rotation(rotation)
         audio: Any = container.add_stream(sound, rate=48000, bit_rate=128_000) if sound else None
-        for at, pixels in zip(times, frames or smooth_frames(len(times)), strict=True):
+        for at, pixels in zip(times, frames or gradients(len(times)), strict=True):
             frame = av.VideoFrame.from_ndarray(pixels, "bgr24").reformat(
                 format=stream.pix_fmt,
                 dst_colorspace=context.get("colorspace"),
@@ -132,7 +127,7 @@ def test_a_fixed_rate_format_keeps_the_length_of_a_variable_one(tmp_path: Path) 
 @pytest.mark.parametrize(("colorspace", "color_range"), [(BT709, FULL), (BT601, LIMITED)])
 def test_pixel_aspect_ratio_colour_and_metadata_are_kept(tmp_path: Path, colorspace: int, color_range: int) -> None:
     colour = {"colorspace": colorspace, "color_range": color_range, "color_primaries": 1, "color_trc": 1}
-    red = [np.full((48, 64, 3), (30, 60, 200), np.uint8)] * 2
+    red = [flat((30, 60, 200), 48, 64)] * 2
     source = make_video(tmp_path / "a.mp4", [0, 40], frames=red, sample_aspect_ratio=Fraction(4, 3), **colour)
     convert(source, tmp_path / "b.mp4")
     for path in (source, tmp_path / "b.mp4"):
@@ -165,7 +160,7 @@ def test_subtitles_and_chapters_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
 def test_rotated_videos_come_out_upright(tmp_path: Path, rotation: int) -> None:
-    frame = smooth_frames(1)[0]
+    frame = gradients(1)[0]
     path = make_video(
         tmp_path / "a.mp4", [0, 40], rotation=rotation, frames=[frame] * 2, sample_aspect_ratio=Fraction(4, 3)
     )
@@ -257,7 +252,7 @@ def test_an_odd_size_loses_its_last_row_and_column_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with write_video(tmp_path / "a.mp4", 29.97) as video:
-        video.write(smooth_frames(1, 33, 35)[0])
+        video.write(gradients(1, 33, 35)[0])
     assert "33x35" in caplog.text
     assert pixels_of(tmp_path / "a.mp4").shape == (1, 32, 34, 3)
 
