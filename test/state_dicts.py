@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -15,6 +17,11 @@ SMALL = ModelConfig(channels=8, reduction=4, dilations=(1, 2), downscale=2, stag
 def make(config: ModelConfig = SMALL, seed: int = 0) -> SAPNet:
     torch.manual_seed(seed)
     return SAPNet(config)
+
+
+def small(**changes: Any) -> SAPNet:
+    """SMALL with changes, ready to run."""
+    return make(replace(SMALL, **changes)).eval().requires_grad_(False)
 
 
 def official_state(network: SAPNet, prefix: str = "module.") -> dict[str, torch.Tensor]:

@@ -15,16 +15,12 @@ Frame = NDArray[np.uint8]
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a network of the vehicle's kind (half resolution inside), random and small enough to compile fast."""
-    import torch
+    from state_dicts import small
 
-    from sapnet.config import ModelConfig
-    from sapnet.model import SAPNet
     from sapnet.model.weights import save_weights
 
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
-    torch.manual_seed(0)
-    network = SAPNet(ModelConfig(channels=8, dilations=(1, 2), downscale=2, stages=2, reduction=4))
-    save_weights(network, path, {"made": "by a test"})
+    save_weights(small(stages=2), path, {"made": "by a test"})
     return path
 
 

@@ -1,4 +1,4 @@
-"""Parity of backends and precisions on real photographs (../shared/data), and on a GPU where there is one."""
+"""Parity of backends and precisions on real photographs (../shared/data)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import pytest
 from sapnet import Derainer
 from sapnet.errors import BackendError
 from sapnet.images.frame import psnr
-
-torch = pytest.importorskip("torch")
 
 # Parts of the pictures do: what differs between backends is arithmetic, pixel by pixel.
 CROP = (slice(30, 190), slice(40, 241))
@@ -68,14 +66,3 @@ def test_the_mean_of_a_camera_frame_survives_bf16(shared_data):
         make("sapnet_fast", "openvino", precision="fp32", stages=1) as fine,
     ):
         assert psnr(coarse([still])[0].image, fine([still])[0].image) >= 48
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
-@pytest.mark.parametrize(("precision", "floor"), [("fp32", 55), ("fp16", 50), ("bf16", 48)])
-def test_cuda_torch_is_close_to_the_cpu(weights, frames, exact, precision, floor):
-    with make(weights, "torch", device="cuda", precision=precision) as derainer:
-        derainer.prepare(*frames[0].shape[:2], batch=2)
-        results = derainer(frames)
-    for result, expected in zip(results, exact, strict=True):
-        assert psnr(result.image, expected.image) >= floor

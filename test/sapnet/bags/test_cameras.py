@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,14 @@ Find = Callable[..., list[Camera]]
 
 
 @pytest.fixture
-def find(tmp_path: Path) -> Iterator[Find]:
+def find(tmp_path: Path) -> Find:
     """``find(messages, *topics)``: the cameras of a recording of these messages."""
-    with ExitStack() as stack:
 
-        def run(messages: list[Sent], *topics: str) -> list[Camera]:
-            return find_cameras(stack.enter_context(open_recording(write_bag(tmp_path / "bag", messages))), topics)
+    def run(messages: list[Sent], *topics: str) -> list[Camera]:
+        with open_recording(write_bag(tmp_path / "bag", messages)) as bag:
+            return find_cameras(bag, topics)
 
-        yield run
+    return run
 
 
 def declared(topic: str, words: str, content: bytes = b"\0" * 20) -> Sent:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -135,33 +133,27 @@ def test_an_empty_recording(tmp_path: Path, storage: str) -> None:
     assert ours(write_bag(tmp_path / "topic", [], storage, [("/a", STRING)])) == []
 
 
-def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    content = YAML(typ="safe").load(file)
-    change(content["rosbag2_bagfile_information"])
-    YAML(typ="safe").dump(content, file)
-
-
 @pytest.mark.parametrize("version", [1, 3, 4, 6, 8, 9])
 def test_metadata_of_every_version(tmp_path: Path, version: int) -> None:
     bag = split_bag(tmp_path / "bag", [mixed(2), mixed(2, START_NS + 10**9)], "sqlite3", qos=(LATCHED,))
 
-    def age(metadata: dict[str, Any]) -> None:
-        metadata["version"] = version
-        since = {3: ("compression_format", "compression_mode"), 5: ("files",), 6: ("custom_data",), 8: ("ros_distro",)}
-        for key in (key for first, keys in since.items() if version < first for key in keys):
-            del metadata[key]
-        if version < 4:  # paths had the folder's name in them
-            metadata["relative_file_paths"] = [f"bag/{name}" for name in metadata["relative_file_paths"]]
-        for entry in metadata["topics_with_message_count"]:
-            topic = entry["topic_metadata"]
-            if version < 7:
-                del topic["type_description_hash"]
-            if version < 4:
-                del topic["offered_qos_profiles"]
-            elif version >= 9:
-                topic["offered_qos_profiles"] = YAML(typ="safe").load(topic["offered_qos_profiles"])
-
-    edit(bag / "metadata.yaml", age)
+    content = YAML(typ="safe").load(bag / "metadata.yaml")
+    metadata = content["rosbag2_bagfile_information"]
+    metadata["version"] = version
+    since = {3: ("compression_format", "compression_mode"), 5: ("files",), 6: ("custom_data",), 8: ("ros_distro",)}
+    for key in (key for first, keys in since.items() if version < first for key in keys):
+        del metadata[key]
+    if version < 4:  # paths had the folder's name in them
+        metadata["relative_file_paths"] = [f"bag/{name}" for name in metadata["relative_file_paths"]]
+    for entry in metadata["topics_with_message_count"]:
+        topic = entry["topic_metadata"]
+        if version < 7:
+            del topic["type_description_hash"]
+        if version < 4:
+            del topic["offered_qos_profiles"]
+        elif version >= 9:
+            topic["offered_qos_profiles"] = YAML(typ="safe").load(topic["offered_qos_profiles"])
+    YAML(typ="safe").dump(content, bag / "metadata.yaml")
     assert ours(bag) == in_order(mixed(2)) + in_order(mixed(2, START_NS + 10**9))
     with open_recording(bag) as source:
         assert {topic.qos for topic in source.topics} == {(LATCHED,)}

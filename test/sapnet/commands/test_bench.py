@@ -19,12 +19,11 @@ def convolving(tmp_path_factory):
     """An ONNX model of float32 images, NCHW, whose height and width are free; one channel comes out."""
     onnx = pytest.importorskip("onnx", reason="needs onnx")
     pytest.importorskip("openvino", reason="needs openvino")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    ends = [[helper.make_tensor_value_info(name, kind, [1, n, "height", "width"])] for name, n in (("x", 3), ("y", 1))]
-    weights = helper.make_tensor("w", kind, [1, 3, 1, 1], [1.0, 2.0, 3.0])
-    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "g", *ends, [weights])
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    one_channel (float[1, 3, height, width] x) => (float[1, 1, height, width] y)
+    <float[1, 3, 1, 1] w = {1, 2, 3}> { y = Conv(x, w) }"""
     path = tmp_path_factory.mktemp("onnx") / "other.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(onnx.parser.parse_model(text), path)
     return path
 
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from state_dicts import small
 
-from sapnet.config import ModelConfig
-from sapnet.model import DeployNet, SAPNet
+from sapnet.model import DeployNet
 from sapnet.model.deploy import Form, rewrite
 from sapnet.model.weights import load_weights
 
 forms = pytest.mark.parametrize("form", Form)
-
-
-def small(**changes) -> SAPNet:
-    torch.manual_seed(0)
-    config = ModelConfig(**{"channels": 8, "reduction": 4, "dilations": (1, 2), "stages": 3, **changes})
-    return SAPNet(config).eval().requires_grad_(False)
 
 
 @forms
@@ -30,14 +24,14 @@ class TestRewrite:
         torch.testing.assert_close(rewrite(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
 
     def test_a_frame_smaller_than_the_dilation(self, form):
-        network = small(dilations=(8, 16))
+        network = small(dilations=(8, 16), downscale=1)
         rainy = torch.rand(1, 3, 5, 9)
         torch.testing.assert_close(rewrite(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_the_attention_does_not_overflow(self, form, dtype):
         """Channel means of about 3 over 38,400 pixels: in fp16 the sum would be infinite, in bf16 far off."""
-        network = small(channels=4, dilations=(1,), stages=1)
+        network = small(channels=4, dilations=(1,), downscale=1, stages=1)
         network.blocks[0].conv1.bias.fill_(3.0)
         rainy = torch.rand(1, 3, 160, 240)
         expected = network.derain(rainy)

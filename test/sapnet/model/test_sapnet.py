@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
+from state_dicts import small
 from torch.nn import functional as F
 
-from sapnet.config import PRESETS, ModelConfig
+from sapnet.config import PRESETS
 from sapnet.model import SAPNet
 from sapnet.model.blocks import SeparableConv
 from sapnet.model.sapnet import take
 
-SMALL = ModelConfig(channels=8, reduction=4, dilations=(1, 2), stages=3)
 SIZES = [(16, 16), (17, 23), (16, 31), (33, 20)]
-
-
-def make(config: ModelConfig) -> SAPNet:
-    torch.manual_seed(0)
-    return SAPNet(config).eval().requires_grad_(False)
-
-
-def small(**changes) -> SAPNet:
-    return make(replace(SMALL, **changes))
 
 
 @pytest.mark.parametrize(
@@ -51,15 +40,12 @@ def test_separable_heads_equal_convolutions_side_by_side():
     fused = SeparableConv(6, 4, heads=4)
     x = torch.rand(1, 6, 9, 10)
     heads = []
-    for depthwise, depthwise_bias, pointwise, pointwise_bias in zip(
-        fused.depthwise.weight.chunk(4),
-        fused.depthwise.bias.chunk(4),
-        fused.pointwise.weight.chunk(4),
-        fused.pointwise.bias.chunk(4),
-        strict=True,
-    ):
-        y = F.conv2d(x, depthwise, depthwise_bias, padding=1, groups=6)
-        heads.append(F.conv2d(y, pointwise, pointwise_bias))
+    for head in range(4):
+        depthwise, pointwise = (
+            [values.chunk(4)[head] for values in (layer.weight, layer.bias)]
+            for layer in (fused.depthwise, fused.pointwise)
+        )
+        heads.append(F.conv2d(F.conv2d(x, *depthwise, padding=1, groups=6), *pointwise))
     torch.testing.assert_close(fused(x), torch.cat(heads, 1))
 
 

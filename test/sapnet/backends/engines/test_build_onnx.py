@@ -28,16 +28,13 @@ Steps = list[tuple[str, float]]
 @pytest.fixture(scope="module")
 def model() -> bytes:
     """uint8 frames to float32 and back: the smallest network of our kind."""
-    helper, types = onnx.helper, onnx.TensorProto
-    sizes = ["batch", "height", "width", 3]
-    nodes = [
-        helper.make_node("Cast", ["frames"], ["floats"], to=types.FLOAT),
-        helper.make_node("Relu", ["floats"], ["positive"]),
-        helper.make_node("Cast", ["positive"], ["derained"], to=types.UINT8),
-    ]
-    ends = [[helper.make_tensor_value_info(name, types.UINT8, sizes)] for name in ("frames", "derained")]
-    graph = helper.make_graph(nodes, "identity", *ends)
-    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
+    text = """<ir_version: 8, opset_import: ["": 18]>
+    identity (uint8[batch, height, width, 3] frames) => (uint8[batch, height, width, 3] derained) {
+        floats = Cast<to = 1>(frames)
+        positive = Relu(floats)
+        derained = Cast<to = 2>(positive)
+    }"""
+    return bytes(onnx.parser.parse_model(text).SerializeToString())
 
 
 def build(model: bytes, library: str = RTX, target: str = "portable") -> tuple[bytes, Steps]:

@@ -86,7 +86,7 @@ def test_auto_derains_at_once_and_changes_over(exact: np.ndarray, tmp_path: Path
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_cuda_graphs_agree_with_float32(precision: str, exact: np.ndarray) -> None:
     with Derainer(backend="torch", device="cuda", precision=precision, max_batch=4) as derainer:
         derainer.prepare(*FRAME.shape[:2])
