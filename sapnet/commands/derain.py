@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,6 @@ from sapnet.media.formats import DEFAULT_CRF
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
-    from sapnet.derainer import Derainer
-    from sapnet.media.derain import FileReport
 
 _DESCRIPTION = """\
 Derain images and videos.
@@ -111,24 +110,36 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan_jobs(args.inputs, args.output, masks=args.masks, overwrite=args.overwrite)
     with derainer_from(args) as derainer, counting_bar() as progress:
         tiler, started = Tiler(derainer, args.tile), time.monotonic()
-        reports = derain_files(tiler, jobs, args.batch, progress, args.quality, args.crf)
+        derain_files(tiler, jobs, args.batch, progress, args.quality, args.crf)
         seconds = time.monotonic() - started
-    failed = [report for report in reports if report.error]
+    failed, done = [job for job in jobs if job.error], [job for job in jobs if not job.error]
     if failed and len(jobs) == 1:
         raise SapnetError(failed[0].error)
+    frames = sum(job.frames for job in done)
     if args.json:
-        print(json.dumps(_as_json(reports, seconds, derainer), indent=2))
-    elif len(failed) < len(jobs):
-        frames = sum(report.frames for report in reports)
+        figures = {
+            "files": [{key: value for key, value in asdict(job).items() if key != "error"} for job in done],
+            "failed": [{"input": job.input, "error": job.error} for job in failed],
+            "frames": frames,
+            "seconds": round(seconds, 3),
+            "fps": round(frames / seconds, 2),
+            "weights": derainer.weights,
+            "stages": derainer.stages,
+            "backend": derainer.backend_name,
+            "precision": derainer.precision,
+            "device": derainer.device,
+        }
+        print(json.dumps(figures, indent=2, default=str))
+    elif done:
         print(
-            f"derained {counted(len(jobs) - len(failed), 'file')}, {counted(frames, 'frame')} in {seconds:.1f} s "
+            f"derained {counted(len(done), 'file')}, {counted(frames, 'frame')} in {seconds:.1f} s "
             f"({frames / seconds:.1f} frames/s, {derainer.backend_name} {derainer.precision}): {args.output}"
         )
-    damaged = [report for report in reports if report.damage]
-    for report in damaged:
-        print(f"sapnet: warning: {report.job.source} is derained only in part: {report.damage}", file=sys.stderr)
+    damaged = [job for job in done if job.damage]
+    for job in damaged:
+        print(f"sapnet: warning: {job.input} is derained only in part: {job.damage}", file=sys.stderr)
     if failed:
-        names = ", ".join(str(report.job.source) for report in failed[:3]) + (", ..." if len(failed) > 3 else "")
+        names = ", ".join(str(job.input) for job in failed[:3]) + (", ..." if len(failed) > 3 else "")
         raise SapnetError(f"{len(failed)} of {counted(len(jobs), 'input')} could not be derained: {names}")
     return EXIT_PARTIAL if damaged else 0
 
@@ -139,30 +150,3 @@ def _parse_tile(text: str) -> int:
     if not text.isdecimal() or 0 < int(text) < MIN_TILE:
         raise argparse.ArgumentTypeError(f"expected 0 or at least {MIN_TILE}, got {text!r}")
     return int(text)
-
-
-def _as_json(reports: list[FileReport], seconds: float, derainer: Derainer) -> dict[str, object]:
-    frames = sum(report.frames for report in reports)
-    return {
-        "files": [
-            {
-                "input": str(report.job.source),
-                "output": str(report.job.output),
-                "streak_mask": str(report.job.mask) if report.job.mask else None,
-                "frames": report.frames,
-                "rain_score": report.rain_score,
-                "damage": report.damage,
-            }
-            for report in reports
-            if not report.error
-        ],
-        "failed": [{"input": str(report.job.source), "error": report.error} for report in reports if report.error],
-        "frames": frames,
-        "seconds": round(seconds, 3),
-        "fps": round(frames / seconds, 2),
-        "weights": derainer.weights,
-        "stages": derainer.stages,
-        "backend": derainer.backend_name,
-        "precision": derainer.precision,
-        "device": derainer.device,
-    }

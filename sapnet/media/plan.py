@@ -12,17 +12,21 @@ from sapnet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_vi
 _SUFFIXES = " ".join(sorted((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
-    """One image or video: where it comes from and goes to. ``mask`` is None where no streak mask is wanted."""
+    """One image or video: where it comes from and goes to and, once it is done, the result.
 
-    source: Path
+    streak_mask: None where none is wanted. frames: derained ones. rain_score: their mean, 0 to 1.
+    damage: what of the input could not be read; empty if all was. error: why it has no output; empty if it has one.
+    """
+
+    input: Path
     output: Path
-    mask: Path | None
-
-    @property
-    def is_video(self) -> bool:
-        return is_video(self.source)
+    streak_mask: Path | None
+    frames: int = 0
+    rain_score: float = 0.0
+    damage: str = ""
+    error: str = ""
 
 
 def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite: bool = False) -> list[Job]:
@@ -46,14 +50,14 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
     if to_file and is_video(inputs[0]) != is_video(out):
         raise SapnetError(f"an image is written as an image and a video as a video, got {inputs[0]} and {out}")
     jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in outputs]
-    sources = {job.source.resolve(): job.source for job in jobs}
+    sources = {job.input.resolve(): job.input for job in jobs}
     writers: dict[Path, Path] = {}
     for job in jobs:
-        for path in filter(None, (job.output, job.mask)):
-            other = writers.setdefault(path, job.source)
-            if other != job.source:
+        for path in filter(None, (job.output, job.streak_mask)):
+            other = writers.setdefault(path, job.input)
+            if other != job.input:
                 raise SapnetError(
-                    f"{other} and {job.source} would both be written to {path}; rename one, or derain them in two runs"
+                    f"{other} and {job.input} would both be written to {path}; rename one, or derain them in two runs"
                 )
             if source := sources.get(path.resolve()):
                 raise SapnetError(f"{source} is an input and would be overwritten; give another output")
