@@ -8,11 +8,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -61,7 +61,7 @@ _COPIED_BYTES = 1 << 27
 _REPEATS = 5
 
 
-@dataclass(frozen=True)
+@dataclass
 class Timing:
     """A contender and, once it is measured, its times.
 
@@ -199,20 +199,14 @@ def measure(
                 call()
                 seconds[turn, index] = time.perf_counter() - started
                 on_step()
-    percentiles = np.percentile(seconds * 1000.0, (5, 50, 95), axis=0).T.tolist()
-    ratios = np.median(seconds[:, :1] / seconds, axis=0).tolist()
-    return [
-        replace(
-            timing,
-            p5_ms=round(p5, 3),
-            p50_ms=round(p50, 3),
-            p95_ms=round(p95, 3),
-            fps=round(batch * 1000.0 / p50, 2),
-            ratio=round(ratio, 3),
-            of_bound=None if timing.bound_ms is None else round(timing.bound_ms / p50, 3),
-        )
-        for (_, timing), (p5, p50, p95), ratio in zip(ready, percentiles, ratios, strict=True)
-    ]
+    timings = [timing for _, timing in ready]
+    for timing, own in zip(timings, seconds.T, strict=True):
+        p5, p50, p95 = np.percentile(1000.0 * own, (5, 50, 95)).tolist()
+        timing.p5_ms, timing.p50_ms, timing.p95_ms = round(p5, 3), round(p50, 3), round(p95, 3)
+        timing.fps = round(batch * 1000.0 / p50, 2)
+        timing.ratio = round(float(np.median(seconds[:, 0] / own)), 3)
+        timing.of_bound = None if timing.bound_ms is None else round(timing.bound_ms / p50, 3)
+    return timings
 
 
 @contextmanager
@@ -223,7 +217,11 @@ def network(noise: Frames, weights: str, backend: str, **options: Any) -> Iterat
     with Derainer(weights, backend, **options) as derainer:
         derainer.prepare(height, width, batch)
         what = derainer.weights, derainer.backend_name, derainer.precision, derainer.device, derainer.stages
-        bound_ms = None if backend == "fake" else _bound_ms(derainer, batch, height, width)
+        bound_ms = None
+        if backend != "fake":
+            peak = measure_peak("cpu" if derainer.device == processor_name() else "cuda", derainer.precision)
+            works = count(derainer.weights, derainer.stages, derainer.precision, batch, height, width)
+            bound_ms = round(1000.0 * peak.seconds(works), 3)
         yield lambda: derainer(frames), Timing(*what, bound_ms)
 
 
@@ -251,16 +249,14 @@ def onnx_model(noise: Frames, path: Path, layout: str = "nchw", precision: str =
     yield lambda: request.infer([data], share_inputs=True), Timing(str(path), "openvino", precision, processor_name())
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """Of one convolution. flop: a multiplication and an addition count as two. bytes: input, weights and output."""
 
     flop: int
     bytes: int
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """Of a device in one precision. flop_per_s: of a matrix product. bytes_per_s: read and written by a copy."""
 
     flop_per_s: float
@@ -269,12 +265,6 @@ class Peak:
     def seconds(self, works: Sequence[Work]) -> float:
         """The least time for convolutions that run one after another, all else fused into them (roofline)."""
         return sum(max(work.flop / self.flop_per_s, work.bytes / self.bytes_per_s) for work in works)
-
-
-def _bound_ms(derainer: Derainer, batch: int, height: int, width: int) -> float:
-    device = "cpu" if derainer.device == processor_name() else "cuda"
-    works = count(derainer.weights, derainer.stages, derainer.precision, batch, height, width)
-    return round(1000.0 * measure_peak(device, derainer.precision).seconds(works), 3)
 
 
 def count(weights: str, stages: int, precision: str, batch: int, height: int, width: int) -> list[Work]:
