@@ -8,20 +8,16 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module, metadata
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import sapnet
-from sapnet.commands.common import add_verbose
+from sapnet.commands.common import VERBOSE_HELP
 from sapnet.errors import SapnetError
-
-if TYPE_CHECKING:
-    from sapnet.commands.common import Subparsers
 
 COMMANDS = ("derain", "bag", "compare", "fleet", "compile", "bench", "info")
 ENTRY_POINT_GROUP = "sapnet.commands"
@@ -37,23 +33,6 @@ examples:
   sapnet info
   sapnet derain --help
 """
-
-
-class _Unavailable:
-    """Stands in for a command whose package cannot be imported here: listed, and says why when it is run."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        self.name = name
-        self.reason = reason
-
-    def add_parser(self, subparsers: Subparsers) -> argparse.ArgumentParser:
-        # Without a prefix character nothing is an option, so that whatever arguments follow reach ``run``.
-        parser = subparsers.add_parser(self.name, help=f"unavailable: {self.reason}", prefix_chars="\0", add_help=False)
-        parser.add_argument("ignored", nargs="*")
-        return parser
-
-    def run(self, args: argparse.Namespace) -> int:
-        raise SapnetError(f"{self.name} is unavailable: {self.reason}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,12 +79,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
+    parser: argparse.ArgumentParser = _Parser(
+        prog="sapnet",
+        description="Takes rain out of camera images.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sapnet {sapnet.__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help=VERBOSE_HELP)
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     loaders = _loaders()
     # The one that is named is loaded alone: the others' imports would only take time.
     named = next((word for word in argv if not word.startswith("-")), "")
-    names = [named] if named in loaders else list(loaders)
-    commands = {name: loaders[name]() for name in names}
-    parser = _parser(commands)
+    for name in [named] if named in loaders else loaders:
+        try:
+            command = loaders[name]()
+        except ImportError as err:
+            if name in COMMANDS:
+                raise
+            reason = f"unavailable: {err}; {ROS_INSTALL}"
+            if name == named:
+                raise SapnetError(f"{name} is {reason}") from err
+            subparsers.add_parser(name, help=reason)
+        else:
+            command.add_parser(subparsers).set_defaults(run=command.run)
     if not argv:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
@@ -114,7 +111,7 @@ def _dispatch(argv: list[str]) -> int:
     except SystemExit as stop:  # how argparse ends --help and wrong usage
         return int(stop.code or 0)
     with _logging(logging.INFO if args.verbose else logging.WARNING):
-        status: int = commands[args.command].run(args)
+        status: int = args.run(args)
         return status
 
 
@@ -127,30 +124,8 @@ def _loaders() -> dict[str, Callable[[], Any]]:
         name: partial(import_module, f"sapnet.commands.{name}") for name in COMMANDS
     }
     for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        loaders.setdefault(entry.name, partial(_load_entry, entry))
+        loaders.setdefault(entry.name, entry.load)
     return loaders
-
-
-def _load_entry(entry: metadata.EntryPoint) -> Any:
-    try:
-        return entry.load()
-    except ImportError as err:
-        return _Unavailable(entry.name, f"{err}; {ROS_INSTALL}")
-
-
-def _parser(commands: Mapping[str, Any]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
-        prog="sapnet",
-        description="Takes rain out of camera images.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"sapnet {sapnet.__version__}")
-    add_verbose(parser, default=False)
-    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for command in commands.values():
-        command.add_parser(subparsers)
-    return parser
 
 
 @contextmanager
@@ -170,9 +145,6 @@ def _logging(level: int) -> Iterator[None]:
 @contextmanager
 def _signals_unwind() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the program as an exception does, which removes temporary files and children."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

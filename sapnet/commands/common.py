@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+Number = TypeVar("Number", int, float)
 # The options of add_network_arguments, which are arguments of Derainer and parameters of derain_node too.
 NETWORK = ("weights", "backend", "engine", "device", "precision", "stages")
-MAX_TEXT = 500
+VERBOSE_HELP = "say more on stderr"
 _TELL_EVERY_S = 5.0  # between two lines on the progress of a build
 # An input could be read only in part, and the output has that part.
 EXIT_PARTIAL = 3
@@ -49,13 +52,8 @@ def add_command(
         formatter_class=_HelpFormatter,
     )
     # Suppressed, as a default here would undo a -v that came before the command's name.
-    add_verbose(parser, default=argparse.SUPPRESS)
+    parser.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help=VERBOSE_HELP)
     return parser
-
-
-def add_verbose(parser: argparse.ArgumentParser, default: bool | str) -> None:
-    """Add ``-v``, which shows the log from INFO up."""
-    parser.add_argument("-v", "--verbose", action="store_true", default=default, help="say more on stderr")
 
 
 def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True, weights: bool = True) -> None:
@@ -110,12 +108,18 @@ def parse_shape(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def parse_whole(text: str, lowest: int, highest: int | None = None) -> int:
+def parse_number(text: str, kind: Callable[[str], Number], expected: str, is_right: Callable[[Number], bool]) -> Number:
+    """A number for which ``is_right`` holds. expected: what the error says otherwise."""
+    with suppress(ValueError):
+        if is_right(number := kind(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+
+def parse_whole(text: str, lowest: int, highest: float = math.inf) -> int:
     """A whole number from ``lowest`` to ``highest``."""
-    if not text.isdecimal() or int(text) < lowest or (highest is not None and int(text) > highest):
-        expected = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
-        raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
-    return int(text)
+    bounds = f"of at least {lowest}" if highest == math.inf else f"from {lowest} to {highest}"
+    return parse_number(text, int, f"a whole number {bounds}", lambda number: lowest <= number <= highest)
 
 
 def parse_positive(text: str) -> int:
@@ -125,24 +129,12 @@ def parse_positive(text: str) -> int:
 
 def parse_above_zero(text: str) -> float:
     """A finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
+    return parse_number(text, float, "a number above 0", lambda number: 0 < number < math.inf)
 
 
 def parse_seconds(text: str) -> float:
     """A number of seconds of at least 0."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds of at least 0, got {text!r}")
-    return seconds
+    return parse_number(text, float, "seconds of at least 0", lambda number: 0 <= number < math.inf)
 
 
 def counted(number: int, noun: str) -> str:
@@ -177,7 +169,7 @@ def counting_bar() -> Progress:
     return progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
-def clean(text: str, longest: int = MAX_TEXT) -> str:
+def clean(text: str, longest: int = 500) -> str:
     """Untrusted text as one line of at most ``longest`` characters, without control characters."""
     words = " ".join(text[: 4 * longest].split())
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)

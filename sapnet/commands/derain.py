@@ -18,6 +18,7 @@ from sapnet.commands.common import (
     counted,
     counting_bar,
     derainer_from,
+    parse_number,
     parse_positive,
     parse_whole,
 )
@@ -147,6 +148,4 @@ def run(args: argparse.Namespace) -> int:
 def _parse_tile(text: str) -> int:
     from sapnet.media.tiles import MIN_TILE
 
-    if not text.isdecimal() or 0 < int(text) < MIN_TILE:
-        raise argparse.ArgumentTypeError(f"expected 0 or at least {MIN_TILE}, got {text!r}")
-    return int(text)
+    return parse_number(text, int, f"0 or at least {MIN_TILE}", lambda side: side == 0 or side >= MIN_TILE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from sapnet.commands.common import (
     add_command,
     add_network_arguments,
     counted,
+    parse_number,
     parse_positive,
     progress_bar,
 )
@@ -128,10 +128,5 @@ def _summary(report: FleetReport) -> str:
 
 def _parse_share(text: str) -> float:
     """A number of cores or GPUs: a fraction of one, or a whole number, as Ray takes them."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < math.inf or (share > 1 and share != int(share)):
-        raise argparse.ArgumentTypeError(f"expected a fraction such as 0.5, or a whole number, got {text!r}")
-    return share
+    expected = "a fraction such as 0.5, or a whole number"
+    return parse_number(text, float, expected, lambda share: 0 <= share <= 1 or (share > 1 and share.is_integer()))
