@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 from sapnet.commands.common import add_network_arguments
 from sapnet.errors import SapnetError
-from sapnet.media.sources import IMAGE_SUFFIXES
+from sapnet.media.formats import IMAGE_SUFFIXES
 
 Given = ParamSpec("Given")
 

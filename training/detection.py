@@ -19,8 +19,7 @@ from sapnet import Derainer
 from sapnet.errors import SapnetError
 from sapnet.images.frame import Frame
 from sapnet.media.formats import is_video
-from sapnet.media.sequence import limit_width
-from sapnet.media.sources import read_frames
+from sapnet.media.sequence import limit_width, read_frames
 from sapnet.rain import RainSynthesizer
 from training.detector import Detections, Detector, Floats
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sapnet import Derainer
 from sapnet.images.frame import psnr, psnr_y, to_y
-from sapnet.media.sources import read_image
+from sapnet.media.pictures import read_image
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD, streak_mask
 from training.datasets.paired import ImagePair, check, images_in, read_pair, refuse
 from training.metrics import Image, Plane, count_pixels, mask_figures, ssim, streak_strength, true_streaks

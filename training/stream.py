@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sapnet.images.frame import to_tensor
-from sapnet.media.sources import read_image
+from sapnet.media.pictures import read_image
 from sapnet.rain import RainSynthesizer
 from training.config import DataConfig
 from training.datasets.augment import Image, augment_scene, compress, draw_window

@@ -1,4 +1,4 @@
-"""Rainy sequences for demo and benchmarks: a source's frames or built-in photographs in motion, in synthetic rain."""
+"""Frames one after another: of pictures and videos, of built-in photographs in motion, and in synthetic rain."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import NamedTuple, cast
 import cv2
 import numpy as np
 
-from sapnet.errors import SapnetError
+from sapnet.errors import ImageFormatError, SapnetError
+from sapnet.files import natural_key
 from sapnet.images.frame import Frame
+from sapnet.media.formats import IMAGE_SUFFIXES, is_image
 from sapnet.media.pictures import read_image
-from sapnet.media.sources import read_frames
+from sapnet.media.videos import read_video
 from sapnet.rain import RainSynthesizer
 
 NO_RAIN = "none"
@@ -28,6 +30,28 @@ _PHOTOGRAPHS = ("rocket.jpg", "chelsea.png", "coffee.png")
 # A photograph is shown this much higher than the frame, which leaves room to pan.
 _ZOOM = 1.12
 _SEED = 5
+
+
+def read_frames(path: Path) -> Iterator[tuple[str, Frame]]:
+    """Names and frames, uint8 (H, W, 3) BGR, of a picture, a folder of pictures or a video, read as they are asked for.
+
+    A picture's name is its file's, that of a video's frame its number. Raises SapnetError where nothing is,
+    ImageFormatError at a frame that cannot be read.
+    """
+    if not path.exists():
+        raise SapnetError(f"{path} does not exist; check the path")
+    if path.is_dir() or is_image(path):
+        found = [file for file in path.iterdir() if is_image(file) and file.is_file()] if path.is_dir() else [path]
+        if not found:
+            raise SapnetError(f"{path} holds no pictures; expected files ending in {' '.join(IMAGE_SUFFIXES)}")
+        for file in sorted(found, key=lambda file: natural_key(file.name)):
+            yield file.name, read_image(file)
+        return
+    with read_video(path) as video:
+        for index, frame in enumerate(video.frames()):
+            yield f"{index:06d}", frame.pixels
+        if video.damage:
+            raise ImageFormatError(f"{path} can be read only in part: {video.damage}", "decode")
 
 
 class RainyFrame(NamedTuple):

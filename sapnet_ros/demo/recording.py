@@ -15,8 +15,7 @@ from sapnet.bags.open import is_recording, open_recording
 from sapnet.bags.types import CAMERA_INFO, IMAGE, decode, described_topic
 from sapnet.errors import BagError
 from sapnet.images.frame import Frame
-from sapnet.media.sequence import RainySequence
-from sapnet.media.sources import read_frames
+from sapnet.media.sequence import RainySequence, read_frames
 from sapnet_ros.camera import image_message
 from sapnet_ros.replay.recorder import new_bag
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from sapnet import Derainer
-from sapnet.media.sources import read_image
+from sapnet.media.pictures import read_image
 from training.detection import clean_frames, run_experiment, summarise
 from training.detector import Detector
 

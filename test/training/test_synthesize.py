@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.media.sources import read_image
+from sapnet.media.pictures import read_image
 from sapnet.rain import RainConfig, StreakLayer
 from training.datasets.paired import find_pairs, read_pair
 from training.metrics import true_streaks

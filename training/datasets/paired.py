@@ -14,7 +14,8 @@ from pathlib import Path
 from sapnet.errors import ImageFormatError
 from sapnet.files import natural_key
 from sapnet.images.frame import MIN_SIDE, Frame
-from sapnet.media.sources import IMAGE_SUFFIXES, read_image
+from sapnet.media.formats import IMAGE_SUFFIXES
+from sapnet.media.pictures import read_image
 
 # Names of folders, lower case.
 _RAINY = ("rainy", "rain", "input", "rainy_image")

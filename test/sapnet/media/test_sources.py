@@ -11,7 +11,7 @@ import pytest
 
 from picture_builders import flat
 from sapnet.errors import ImageFormatError
-from sapnet.media.sources import read_frames
+from sapnet.media.sequence import read_frames
 from sapnet.media.videos import write_video
 
 
