@@ -91,7 +91,7 @@ def test_colcon_test_runs_the_tests(colcon_install: Path) -> None:
     workspace = colcon_install.parent
     colcon = [sys.executable, "-m", "colcon"]
     subprocess.run(
-        [*colcon, "test", "--pytest-args", "test/sapnet_ros/test_mailbox.py"], cwd=workspace, check=True, timeout=120
+        [*colcon, "test", "--pytest-args", "test/sapnet_ros/test_params.py"], cwd=workspace, check=True, timeout=120
     )
     done = subprocess.run([*colcon, "test-result"], cwd=workspace, capture_output=True, text=True, check=True)
     tests = re.search(r"Summary: (\d+) tests, 0 errors, 0 failures", done.stdout)

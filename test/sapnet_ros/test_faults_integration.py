@@ -247,21 +247,6 @@ def test_a_camera_that_sends_rubbish(rig: Rig) -> None:
         assert_unharmed(fates[name])
 
 
-RATES = {"a": 40.0, "b": 20.0, "c": 10.0, "d": 5.0}
-
-
-def test_cameras_of_equal_size_share_batches_and_none_starves(rig: Rig) -> None:
-    rig.configure(tuple(RATES), fake__latency_ms=120)  # 8 batches in a second
-    rig.stream(RATES, 5.0)
-    fates = rig.settle()
-    for name, rate in RATES.items():
-        assert fates[name].derained >= 0.5 * min(5.0 * rate, 25), f"{name}: {fates[name]}"
-        assert fates[name].dropped.keys() <= {"overload"}
-    assert fates["a"].dropped["overload"] > fates["a"].sent / 4
-    # More than one call can have done for them alone.
-    assert sum(f.derained for f in fates.values()) > 1.3 * max(f.derained for f in fates.values())
-
-
 def test_camera_info_that_does_not_fit_the_frames_is_told(rig: Rig) -> None:
     rig.configure(("a", "b"), **ALL)
     infos = {name: rig.peer.publisher(CameraInfo, rig.topic("camera_info", name)) for name in ("a", "b")}

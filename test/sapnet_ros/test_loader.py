@@ -131,23 +131,28 @@ def test_a_measurement_that_hangs_is_told(make: Callable[..., Loader]) -> None:
     go.set()
 
 
-def test_stages_that_do_not_load_after_an_old_hang_leave_the_network_in_place(make: Callable[..., Loader]) -> None:
+def test_a_network_that_hung_is_loaded_until_that_succeeds_and_stays_where_other_stages_do_not_load(
+    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sapnet_ros.loader.FIRST_PAUSE_S", 0.02)
+    loads: list[Any] = [StubDerainer(), BackendError("not back yet"), StubDerainer(), BackendError("no such stages")]
     tries = []
 
     def load(stages: int) -> StubDerainer:
         tries.append(stages)
-        if stages == 3:
-            raise BackendError("no such stages")
-        return StubDerainer(stages)
+        if isinstance(loaded := loads[len(tries) - 1], BackendError):
+            raise loaded
+        return loaded
 
     loader = make(load, [(48, 64)])
     eventually(lambda: loader.ready)
     loader.restart(loader.derainer, "it hangs", threading.current_thread(), began_s=0.0)
     eventually(lambda: loader.ready)
+    assert loader.last_error[0].startswith("not back yet; restarting it in 0.04 s")
     loader.choose_stages(StageChoice(3, 0.0))
     eventually(lambda: loader.error == "no such stages")
     time.sleep(0.05)
-    assert (loader.ready_for((48, 64)), tries) == (True, [0, 0, 3])
+    assert (loader.ready_for((48, 64)), tries) == (True, [0, 0, 0, 3])
 
 
 class TimedDerainer(StubDerainer):
