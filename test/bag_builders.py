@@ -180,6 +180,13 @@ def drive(count: int) -> list[Sent]:
     return [sent for pair in zip(camera(count, height=48, width=64), words, strict=True) for sent in pair]
 
 
+def changed(sent: Sent, place: int) -> Sent:
+    """Its byte at ``place``, counted from the end where negative, is another one."""
+    data = bytearray(sent.data)
+    data[place] ^= 1
+    return sent._replace(data=bytes(data))
+
+
 def split_bag(
     path: Path,
     groups: Sequence[Sequence[Sent]],

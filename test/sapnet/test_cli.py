@@ -157,6 +157,8 @@ WRONG_USAGE = [
     ("derain clip.mp4 -o out.png", "an image is written as an image and a video as a video"),
     ("derain missing.png -o out.png", "missing.png does not exist; check the path"),
     ("derain in -o notes.txt", "notes.txt is a file of no known type; give a folder for the output"),
+    ("derain in/a.png -o out", "in/a.png"),
+    ("derain clip.mp4 -o out", "clip.mp4"),
     ("derain in/a.png -o in", "in/a.png is an input and would be overwritten"),
     ("derain in/a.png -o in/a.png --overwrite", "in/a.png is an input and would be overwritten"),
     ("derain in/a.png -o empty/../in --overwrite", "in/a.png is an input and would be overwritten"),

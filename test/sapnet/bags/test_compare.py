@@ -20,6 +20,7 @@ from bag_builders import (
     START_NS,
     Sent,
     camera,
+    changed,
     compressed,
     image,
     smooth_frames,
@@ -67,13 +68,6 @@ def drive(number: int = 5) -> list[Sent]:
     said = [text("/log", stamp, f"{stamp}") for stamp in stamps(number)]
     wheels = [wheel("/wheel", stamp, index) for index, stamp in enumerate(stamps(number))]
     return [message for some in zip(camera(number, CAMERA), said, wheels, strict=True) for message in some]
-
-
-def changed(sent: Sent, place: int) -> Sent:
-    """Its byte at ``place``, counted from the end where negative, is another one."""
-    data = bytearray(sent.data)
-    data[place] ^= 1
-    return sent._replace(data=bytes(data))
 
 
 def test_a_recording_equals_itself(compare: Compare) -> None:

@@ -188,15 +188,6 @@ def test_an_input_that_cannot_be_read_does_not_stop_the_others(
     assert "4 of 8 inputs could not be derained" in output.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["broken.png", "broken.mp4"])
-def test_the_only_input_that_cannot_be_read_is_one_line(
-    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / name).write_bytes(b"neither")
-    assert run(tmp_path / name, "-o", tmp_path / "out") == 2
-    assert str(tmp_path / name) in refused(capsys)
-
-
 def test_a_video_that_is_cut_off_is_derained_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_clip(tmp_path / "clip.avi", 40)
     data = (tmp_path / "clip.avi").read_bytes()
