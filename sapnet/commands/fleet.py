@@ -114,16 +114,13 @@ def _summary(report: FleetReport) -> str:
         lines[_MAX_NAMED:] = [f"... and {more} more, see ledger.jsonl"]
     counts = ", ".join(f"{report.count(state)} {state}" for state in (DONE, PARTIAL, KEPT, FAILED))
     nodes = len({row.node for row in report.rows if row.node})
-    workers = counted(report.workers, "worker") + (f" on {nodes} nodes" if nodes > 1 else "")
     speed = report.frames / report.seconds if report.seconds else 0.0
-    return "\n".join(
-        [
-            *lines,
-            f"{counted(len(report.rows), 'recording')}: {counts}",
-            f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s ({speed:.1f} frames/s, {workers}): "
-            f"{report.output}",
-        ]
-    )
+    where = f"{speed:.1f} frames/s, {counted(nodes, 'node')}"
+    lines += [
+        f"{counted(len(report.rows), 'recording')}: {counts}",
+        f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s ({where}): {report.output}",
+    ]
+    return "\n".join(lines)
 
 
 def _parse_share(text: str) -> float:

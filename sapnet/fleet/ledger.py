@@ -44,14 +44,13 @@ class Row:
 class FleetReport:
     """The result of a fleet, rows sorted by path.
 
-    frames: derained in this run. seconds: elapsed. workers: processes that finished a recording.
+    frames: derained in this run. seconds: elapsed.
     """
 
     output: str
     rows: list[Row] = field(default_factory=list)
     frames: int = 0
     seconds: float = 0.0
-    workers: int = 0
 
     def count(self, state: str) -> int:
         """Return the number of recordings in a state."""
@@ -59,16 +58,9 @@ class FleetReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return what summary.json holds."""
-        return {
-            "output": self.output,
-            "bags": len(self.rows),
-            **{state: self.count(state) for state in (DONE, PARTIAL, KEPT, FAILED)},
-            "frames": self.frames,
-            "seconds": self.seconds,
-            "fps": round(self.frames / self.seconds, 2) if self.seconds else 0.0,
-            "workers": self.workers,
-            "rows": [asdict(row) for row in self.rows],
-        }
+        counts = {state: self.count(state) for state in (DONE, PARTIAL, KEPT, FAILED)}
+        fps = round(self.frames / self.seconds, 2) if self.seconds else 0.0
+        return {"bags": len(self.rows), **counts, "fps": fps, **asdict(self)}
 
 
 def utc_now() -> str:

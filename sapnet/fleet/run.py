@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,7 +104,6 @@ def _derain(
     # The largest first, so that no worker is left alone with a long one at the end.
     waiting = [(bag, 1) for bag in sorted(bags, key=lambda bag: bag.size)]
     running: dict[Any, tuple[Bag, int]] = {}
-    workers: set[str] = set()
     show(description="recordings", total=sum(bag.size for bag in bags))
     try:
         while waiting or running:
@@ -115,15 +113,13 @@ def _derain(
             [ref] = ray.wait(list(running))[0]
             bag, attempt = running.pop(ref)
             try:
-                row, worker = ray.get(ref)
+                row = ray.get(ref)
             except ray.exceptions.RayError as err:
                 if attempt < fleet.tries:
                     waiting.append((bag, attempt + 1))
                     continue
                 row = _failed(bag, err, attempt, report)
-            else:
-                workers.add(worker)
-                report.frames += row.frames
+            report.frames += row.frames
             append_line(Path(report.output) / LEDGER, asdict(row))
             report.rows.append(row)
             failed = f", {report.count(FAILED)} failed" if report.count(FAILED) else ""
@@ -133,15 +129,14 @@ def _derain(
             ray.cancel(ref)
         if running:
             ray.wait(list(running), num_returns=len(running), timeout=_GRACE_S)
-    report.workers = len(workers)
 
 
 @contextmanager
 def connected(address: str, cpus: float) -> Iterator[None]:
     """Connect to the Ray cluster at ``address`` or, if that is empty, start Ray on this machine with so many CPUs.
 
-    A connection that this process already has is used and left open. For the main thread, as it handles SIGTERM.
-    Raises SapnetError.
+    A connection that this process already has is used and left open. For the main thread, as it handles SIGTERM: as
+    this process did before. Raises SapnetError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -155,21 +150,19 @@ def connected(address: str, cpus: float) -> Iterator[None]:
     if not address:
         settings = {"address": "local", "num_cpus": max(1, math.ceil(cpus)), "include_dashboard": False}
         settings["object_store_memory"] = _OBJECT_STORE_BYTES
-    before = signal.getsignal(signal.SIGTERM)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _require_reachable(address)
         ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as err:  # Ray raises that itself, where the machine is too busy to start it in time
         where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
         raise SapnetError(f"cannot {where}: {first_line(err)}; see docs/fleet.md") from err
-    # In place of Ray's handler, which prints a stack trace.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, on_sigterm)  # in place of Ray's handler, which prints a stack trace
     try:
         yield
     except SystemExit:  # whose status Ray's calls turn into 1
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
         ray.shutdown()
 
 
@@ -209,26 +202,20 @@ def _workplace(out: Path, job: dict[str, dict[str, Any]]) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / _LOCK, timeout=0):
-            _check_job(out / JOB, json.loads(json.dumps(job)))
+            if not (out / JOB).is_file():
+                write_json(out / JOB, job)
+            before = read_json(out / JOB, f"choose another output, or move the file away to continue in {out}")
+            changed = [
+                f"{key} was {was!r}, now {now!r}"
+                for part, values in json.loads(json.dumps(job)).items()
+                for key, now in values.items()
+                if (was := before.get(part, {}).get(key)) != now
+            ]
+            if changed:
+                said = f"{out} was derained with other options: {', '.join(changed)}"
+                raise SapnetError(f"{said}; use them, or choose another output")
             yield
     except Timeout:
         raise SapnetError(f"another process writes to {out}; wait for it, or choose another output") from None
     except OSError as err:
         raise BagError(f"{out} cannot be written ({err.strerror or err}); check its permissions and space") from err
-
-
-def _check_job(path: Path, job: dict[str, dict[str, Any]]) -> None:
-    if not path.is_file():
-        write_json(path, job)
-        return
-    before = read_json(path, f"choose another output, or move the file away to continue in {path.parent}")
-    changed = [
-        f"{key} was {was!r}, now {now!r}"
-        for part, values in job.items()
-        for key, now in values.items()
-        if (was := before.get(part, {}).get(key)) != now
-    ]
-    if changed:
-        raise SapnetError(
-            f"{path.parent} was derained with other options: {', '.join(changed)}; use them, or choose another output"
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import time
@@ -23,8 +22,6 @@ from sapnet.fleet.plan import Bag
 if TYPE_CHECKING:
     from sapnet.derainer import Derainer
 
-# Network storage may show a new file late.
-_VISIBLE_WITHIN_S = 10.0
 # Before an attempt that is not the first, doubled each time: storage that is away, or a lock that is held, comes back.
 _BACKOFF_S, _MAX_BACKOFF_S = 1.0, 60.0
 
@@ -55,8 +52,8 @@ class WorkerError(SapnetError):
         return f"{self.node} cannot derain: {self.why}"
 
 
-def derain_recording(bag: Bag, work: Work, attempt: int) -> tuple[Row, str]:
-    """Derain one recording, continuing what an earlier attempt has left; return its row and this process's name.
+def derain_recording(bag: Bag, work: Work, attempt: int) -> Row:
+    """Derain one recording, continuing what an earlier attempt has left.
 
     attempt: from 1. Raises WorkerError, and what ``derain_bag`` raises.
     """
@@ -78,7 +75,7 @@ def derain_recording(bag: Bag, work: Work, attempt: int) -> tuple[Row, str]:
         derainer.close()  # a device that has failed may go on failing until it is opened again
         _network.cache_clear()
         raise
-    row = Row(
+    return Row(
         input=str(bag.source),
         output=str(bag.output),
         state=PARTIAL if report.is_partial else DONE,
@@ -93,19 +90,14 @@ def derain_recording(bag: Bag, work: Work, attempt: int) -> tuple[Row, str]:
         started=started,
         ended=utc_now(),
     )
-    return row, f"{node}/{os.getpid()}"
 
 
 def _load(work: Work, node: str) -> Derainer:
     """The network for this work. Raises WorkerError."""
     if work.version != sapnet.__version__:
         raise WorkerError(node, f"it has sapnet {sapnet.__version__}, expected {work.version}; install that there")
-    until_s = time.monotonic() + _VISIBLE_WITHIN_S
-    while not work.marker.is_file():
-        if time.monotonic() > until_s:
-            reason = f"{work.marker} is not visible there; put inputs and output on storage that all share"
-            raise WorkerError(node, reason)
-        time.sleep(0.2)
+    if not work.marker.is_file():
+        raise WorkerError(node, f"{work.marker} is not visible there; put inputs and output on storage that all share")
     try:
         return _network(json.dumps(work.network))
     except SapnetError as err:
