@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -70,18 +70,14 @@ def test_where_capture_is_impossible_frames_run_uncaptured_with_one_warning(
 @pytest.mark.usefixtures("cuda")
 def test_a_capture_waits_for_who_loads_an_engine_and_a_replay_does_not() -> None:
     runner = make()
-
-    def infer() -> threading.Event:
-        done = threading.Event()
-        threading.Thread(target=lambda: (runner.infer(noise(1)), done.set()), daemon=True).start()
-        return done
-
-    with devices.PREPARING:
-        captured = infer()
-        assert not captured.wait(0.2)
-    assert captured.wait(30)
-    with devices.PREPARING:
-        assert infer().wait(30)
+    with ThreadPoolExecutor(1) as another:
+        with devices.PREPARING:
+            captured = another.submit(runner.infer, noise(1))
+            with pytest.raises(TimeoutError):
+                captured.result(0.2)
+        captured.result(30)
+        with devices.PREPARING:
+            another.submit(runner.infer, noise(1)).result(30)
 
 
 @pytest.mark.usefixtures("cuda")

@@ -8,7 +8,6 @@ import resource
 import signal
 import time
 from multiprocessing.context import ForkServerContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -54,17 +53,6 @@ def parts_of(output: Path) -> int:
     return journal.read_text().count("\n") if journal.is_file() else 0
 
 
-def wait_for_parts(process: BaseProcess, output: Path, count: int) -> bool:
-    """Until so many are whole, and the job has begun; False where the process ended before."""
-    until_s = time.monotonic() + WAIT_S
-    while not (partial(output) / "job.json").is_file() or parts_of(output) < count:
-        assert time.monotonic() < until_s, "it did not come to that"
-        if not process.is_alive():
-            return False
-        time.sleep(0.002)
-    return True
-
-
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_killed_at_any_moment_and_gone_on_with(
     storage: str, processes: ForkServerContext, source: Path, whole: list[Sent], tmp_path: Path
@@ -75,8 +63,10 @@ def test_killed_at_any_moment_and_gone_on_with(
     while len(kills) < KILLS // 2:
         process = processes.Process(target=bag_worker.derain, args=(source, output), kwargs={"storage": storage})
         process.start()
-        if wait_for_parts(process, output, parts_of(output) + moments.randrange(5)):
-            time.sleep(moments.uniform(0.0, 0.03))
+        job, count = partial(output) / "job.json", parts_of(output) + moments.randrange(5)
+        while process.is_alive() and not (job.is_file() and parts_of(output) >= count):
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0.0, 0.03))
         process.kill()
         process.join(WAIT_S)
         kills += [parts_of(output)] if process.exitcode == -signal.SIGKILL else []

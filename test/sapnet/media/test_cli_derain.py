@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from picture_builders import flat, gradients
 from sapnet.cli import main
 from sapnet.commands import derain
-from sapnet.derainer import Derained, Derainer
+from sapnet.derainer import Derainer
 from sapnet.media.pictures import Picture, PictureFile, read_image, read_pictures, write_pictures
 from sapnet.media.videos import read_video, write_video
 
@@ -103,14 +103,8 @@ def test_a_large_image_to_a_file_in_tiles(
 def test_folders_keep_names_and_layout_and_no_more_frames_than_a_batch_are_derained_at_once(
     tmp_path: Path, photos: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-
-    class Counting(Derainer):
-        def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
-            calls.append(len(frames))
-            return super().__call__(frames)
-
-    monkeypatch.setattr(derain, "derainer_from", lambda args: Counting(backend="fake"))
+    calls, plain = [], Derainer.__call__
+    monkeypatch.setattr(Derainer, "__call__", lambda self, frames: calls.append(len(frames)) or plain(self, frames))
     save(photos / "out/earlier.png", np.zeros((20, 30, 3), np.uint8))
     (photos / "folder.png").mkdir()
     assert run(photos, clip, "-o", photos / "out", "--batch", 3) == 0
@@ -235,13 +229,11 @@ def test_no_name_is_too_much_for_a_terminal(
 def test_a_signal_leaves_no_temporary_file(
     tmp_path: Path, clip: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Signalled(Derainer):
-        def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
-            assert files(tmp_path / "out")
-            signal.raise_signal(number)
-            return super().__call__(frames)
+    def signalled(derainer: Derainer, frames: Sequence[Frame]) -> None:
+        assert files(tmp_path / "out")
+        signal.raise_signal(number)
 
-    monkeypatch.setattr(derain, "derainer_from", lambda args: Signalled(backend="fake"))
+    monkeypatch.setattr(Derainer, "__call__", signalled)
     # As in the foreground: background jobs ignore SIGINT and nohup SIGHUP.
     before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,23 +124,19 @@ def test_a_build_that_may_succeed_another_time_is_not_remembered_as_a_failure(tm
 def test_closing_stops_a_build_for_which_no_engine_that_is_there_waits(tmp_path: Path) -> None:
     there = FakeRequest("sapnet_fast", EngineShape(48, 64), "fp32", 0, build_s=60.0, fails=False)
     EngineCache(tmp_path).store(there.key(), b"engine", {})
-    begun, stopped = threading.Event(), threading.Event()
+    begun = threading.Event()
     slow = Backend(tmp_path, on_build=lambda status: begun.set() if status.share else None, build_s=60.0)
-
-    def build_another() -> None:
-        with pytest.raises(BackendError, match="was stopped"):
-            slow.prepare(1, 16, 16)
-        stopped.set()
-
     before = children()
-    threading.Thread(target=build_another, daemon=True).start()
-    assert begun.wait(60)
-    assert children() > before
-    slow.prepare(*SHAPE)
-    assert slow.is_ready(*SHAPE)
-    assert not stopped.is_set()
-    slow.close()
-    assert stopped.wait(60)
+    with ThreadPoolExecutor(1) as another:
+        build = another.submit(slow.prepare, 1, 16, 16)
+        assert begun.wait(60)
+        assert children() > before
+        slow.prepare(*SHAPE)
+        assert slow.is_ready(*SHAPE)
+        assert not build.done()
+        slow.close()
+        with pytest.raises(BackendError, match="was stopped"):
+            build.result(60)
     assert children() == before
     assert kinds(tmp_path) == ["engine"]
 
