@@ -207,20 +207,12 @@ class Backend(ABC):
 
     def forget(self, height: int, width: int) -> None:
         """Free what is held for frames of this size, which is made again when needed."""
-        with self._lock:
-            sizes = {key: (runner.shape.height, runner.shape.width) for key, runner in self._runners.items()}
-            dropped = [self._runners.pop(key) for key, size in sizes.items() if size == (height, width)]
-        for runner in dropped:
-            runner.close()
+        self._drop(lambda shape: (shape.height, shape.width) == (height, width))
 
     def close(self) -> None:
         """Free what the backend holds; it cannot be used afterwards. An ``infer`` in progress ends or raises."""
-        with self._lock:
-            self._closed.set()
-            dropped = list(self._runners.values())
-            self._runners.clear()
-        for runner in dropped:
-            runner.close()
+        self._closed.set()
+        self._drop(lambda shape: True)
 
     def _require_open(self) -> None:
         if self._closed.is_set():
@@ -264,11 +256,15 @@ class Backend(ABC):
         key = self._key(shape.max_batch, shape.height, shape.width)
         with self._lock:
             dropped = [self._runners.pop(key)] if key in self._runners else []
-            if self._closed.is_set():
-                dropped.append(runner)
-            else:
-                self._runners[key] = runner
-                if len(self._runners) > self._spec.max_shapes:
-                    dropped.append(self._runners.popitem(last=False)[1])
+            self._runners[key] = runner
+            while len(self._runners) > (0 if self._closed.is_set() else self._spec.max_shapes):
+                dropped.append(self._runners.popitem(last=False)[1])
         for old in dropped:
             old.close()
+
+    def _drop(self, which: Callable[[EngineShape], bool]) -> None:
+        with self._lock:
+            keys = [key for key, runner in self._runners.items() if which(runner.shape)]
+            dropped = [self._runners.pop(key) for key in keys]
+        for runner in dropped:
+            runner.close()
