@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,21 +40,44 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT
     pytest.fail(f"waited {timeout_s:g} s for {what}")
 
 
+@contextlib.contextmanager
+def repeating(action: Callable[[], Any], hz: float) -> Iterator[None]:
+    """Calls ``action`` at this rate all the while, on a thread."""
+    ends = threading.Event()
+
+    def run() -> None:
+        while not ends.wait(1 / hz):
+            action()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
 def children(pid: int) -> list[int]:
     """Processes that a process has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def arguments(*ros_args: str, **params: Any) -> list[str]:
+    """Of a command line; two underscores in a parameter's name stand for a dot."""
+    given = [word for name, value in params.items() for word in ("-p", f"{name.replace('__', '.')}:={value}")]
+    return ["--ros-args", *ros_args, *given]
 
 
 class NodeProcess:
     """derain_node as a process. ``params`` are given as on the command line."""
 
     def __init__(self, *ros_args: str, command: list[str] | None = None, log: Path, **params: Any) -> None:
-        given = [word for name, value in params.items() for word in ("-p", f"{name.replace('__', '.')}:={value}")]
         command = command or [sys.executable, "-m", "sapnet_ros.derain_node"]
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [*command, "--ros-args", *ros_args, *given],
+                [*command, *arguments(*ros_args, **params)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
@@ -85,16 +109,16 @@ class LocalNode:
 
         self.lines: list[str] = []
         self._codes: list[int] = []
-        lines = self.lines
+        severities = ("debug", "info", "warning", "error", "fatal")
+        logger = SimpleNamespace(**dict.fromkeys(severities, lambda text, **more: self.lines.append(text)))
 
         class Noting(DerainNode):
             def get_logger(self) -> Any:
-                return _NotingLogger(super().get_logger(), lines)
+                return logger
 
-        given = [word for name, value in params.items() for word in ("-p", f"{name.replace('__', '.')}:={value}")]
         options = {
             "context": peer.context,
-            "cli_args": ["--ros-args", *ros_args, *given],
+            "cli_args": arguments(*ros_args, **params),
             "use_global_arguments": False,
         }
         self._peer = peer
@@ -128,22 +152,6 @@ class LocalNode:
         self._peer.on_executor(end)
 
 
-class _NotingLogger:
-    """Notes what is logged, whatever the severity."""
-
-    def __init__(self, logger: Any, lines: list[str]) -> None:
-        self._logger, self._lines = logger, lines
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("debug", "info", "warning", "error", "fatal"):
-            return getattr(self._logger, name)
-
-        def log(text: str, **more: Any) -> None:
-            self._lines.append(text)
-
-        return log
-
-
 class Peer:
     """The other side: publishes to a derain_node and collects what it sends."""
 
@@ -155,6 +163,7 @@ class Peer:
         self.executor.add_node(self.node)
         self._running = True
         self._clients: dict[str, Any] = {}
+        self._diagnostics: list[Any] | None = None
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
 
@@ -172,13 +181,10 @@ class Peer:
         wait_for(task.done, "a task of the executor")
         return task.result()
 
-    def publisher(self, message_type: type, topic: str, reliable: bool = True, subscribers: int = 1) -> Any:
+    def publisher(self, message_type: type, topic: str, subscribers: int = 1) -> Any:
         """A publisher that has found its subscribers. What ``collect`` was asked for before has been found too."""
-        from rclpy.qos import QoSProfile, ReliabilityPolicy
-
-        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         # So deep, that nothing is overwritten here when the machine is busy elsewhere for a moment.
-        publisher = self.node.create_publisher(message_type, topic, QoSProfile(depth=100, reliability=reliability))
+        publisher = self.node.create_publisher(message_type, topic, 100)
         wait_for(lambda: publisher.get_subscription_count() >= subscribers, f"a subscriber of {topic}")
         time.sleep(FOUND_S)
         return publisher
@@ -205,6 +211,15 @@ class Peer:
 
         ready = self.collect(Bool, topic, latched=True)
         wait_for(lambda: ready and ready[-1].data, "ready", 200)
+
+    def status(self, what: str = "camera", node: str = "/derain_node") -> dict[str, Any]:
+        """Values, level and message of a diagnostic status that was made after this was called."""
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        if self._diagnostics is None:
+            self._diagnostics = self.collect(DiagnosticArray, "/diagnostics")
+        self._diagnostics.clear()
+        return dict(wait_for(lambda: status_values(list(self._diagnostics), f"{node}: {what}"), f"status {what}"))
 
     def call(self, service_type: type, name: str, request: Any) -> Any:
         """Call a service; returns its response."""

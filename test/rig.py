@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import array
 import itertools
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
@@ -23,7 +24,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
-from live import ROOT, NodeProcess, Peer, image, status_values, wait_for
+from live import ROOT, NodeProcess, Peer, image, repeating, wait_for
 from sapnet_ros.params import BY_NAME
 
 SIZE = HEIGHT, WIDTH = 48, 64
@@ -146,7 +147,6 @@ class Rig:
         placed = ["-r", f"__ns:=/{self.name}", "-r", f"__node:={self.name}"]
         given = [*placed, *deep, *ros_args]
         self.process = NodeProcess(*given, command=COMMAND, log=log, backend="fake", autostart="false")
-        self.diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
         self.feeds: dict[str, Feed] = {}
         self._made: dict[str, Feed] = {}
         self._ready: list[Any] = []
@@ -206,6 +206,9 @@ class Rig:
         frame = np.broadcast_to(colour(camera, number), (*size, 3))
         named = frame_id or camera or "camera"
         message = image(np.ascontiguousarray(frame), number if stamp is None else stamp, frame_id=named)
+        if self._image != "image":
+            png = array.array("B", cv2.imencode(".png", frame)[1].tobytes())
+            message = CompressedImage(header=message.header, format="png", data=png)
         self.send_message(message, frame, camera)
 
     def send_message(self, message: Any, expected: np.ndarray | None, camera: str = "") -> None:
@@ -221,54 +224,32 @@ class Rig:
             time.sleep(max(0.0, began_s + at_s - time.monotonic()))
             self.send(name)
 
-    @contextmanager
-    def streaming(self, hz: float, *cameras: str) -> Iterator[None]:
+    def streaming(self, hz: float, *cameras: str) -> AbstractContextManager[None]:
         """Each camera sends at this rate all the while."""
-        ends = threading.Event()
-
-        def run() -> None:
-            while not ends.wait(1 / hz):
-                for name in cameras or ("",):
-                    self.send(name)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield
-        finally:
-            ends.set()
-            thread.join()
+        return repeating(lambda: [self.send(name) for name in cameras or ("",)], hz)
 
     def status(self, what: str) -> dict[str, Any]:
         """A diagnostic status that was made after this was called."""
-        self.diagnostics.clear()
-        return dict(
-            wait_for(
-                lambda: status_values(list(self.diagnostics), f"/{self.name}/{self.name}: {what}"), f"status {what}"
-            )
-        )
+        return self.peer.status(what, f"/{self.name}/{self.name}")
 
     def settle(self, timeout_s: float = 30.0) -> dict[str, Fates]:
         """Wait until every frame sent has its fate; asserts order and accounting, and returns the fates by camera."""
-        self.diagnostics.clear()
         fates = {}
         for feed in self.feeds.values():
-            label, values = f"/{self.name}/{self.name}: {feed.name or 'camera'}", {}
+            label, counts = feed.name or "camera", feed.outputs.values()
 
-            def quiet(feed: Feed = feed, label: str = label, values: dict[str, Any] = values) -> bool:
-                values |= status_values(list(self.diagnostics), label)
-                if not values or values["in_flight"] != "0":
-                    return False
+            def quiet(feed: Feed = feed, label: str = label, counts: Collection[Any] = counts) -> dict[str, Any]:
+                values = self.status(label)
                 out = int(values["derained"]) + int(values["passed_through"])
                 all_came = int(values["received"]) + int(values["lost_in_transport"]) == len(feed.sent)
-                return all_came and all(len(messages) == out for messages in feed.outputs.values())
+                settled = values["in_flight"] == "0" and all_came and all(len(messages) == out for messages in counts)
+                return values if settled else {}
 
             try:
-                wait_for(quiet, "every frame's fate", timeout_s)
+                fates[feed.name] = feed.check(wait_for(quiet, "every frame's fate", timeout_s))
             except pytest.fail.Exception:
-                lengths = {topic: len(messages) for topic, messages in feed.outputs.items()}
-                pytest.fail(f"{label}: {len(feed.sent)} sent, came out {lengths}, diagnostics {values}")
-            fates[feed.name] = feed.check(values)
+                came = list(map(len, counts))
+                pytest.fail(f"{label}: {len(feed.sent)} sent, came out {came}, diagnostics {self.status(label)}")
         return fates
 
     def one(self) -> Fates:

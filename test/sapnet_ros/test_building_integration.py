@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +15,18 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
-from live import NodeProcess, Peer, image, millis, status_values, wait_for
+from live import NodeProcess, Peer, image, millis, repeating, wait_for
 
 pytestmark = pytest.mark.once
 
 Start = Callable[..., NodeProcess]
 GRAY = np.full((48, 64, 3), 90, np.uint8)
-BACKEND = "/derain_node: backend"
 
 
-@contextmanager
-def frames(peer: Peer) -> Iterator[None]:
+def frames(peer: Peer) -> AbstractContextManager[None]:
     """A camera at 20 Hz."""
-    publisher = peer.publisher(Image, "/image")
-    running = True
-
-    def publish() -> None:
-        stamp = 1000
-        while running:
-            publisher.publish(image(GRAY, stamp))
-            stamp += 50
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        yield
-    finally:
-        running = False
-        thread.join()
+    publisher, stamps = peer.publisher(Image, "/image"), itertools.count(1000, 50)
+    return repeating(lambda: publisher.publish(image(GRAY, next(stamps))), 20)
 
 
 def reasons(statuses: list[Any]) -> list[str]:
@@ -52,26 +34,20 @@ def reasons(statuses: list[Any]) -> list[str]:
     return [value.value for message in statuses for value in message.status[0].values if value.key == "reason"]
 
 
-def is_ready(peer: Peer) -> Callable[[], bool]:
-    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
-    return lambda: bool(ready) and ready[-1].data
-
-
 def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
     peer: Peer, start_process: Start, tmp_path: Path
 ) -> None:
     cold = start_process(fake__build_s=2.0, cache_dir=tmp_path / "cache")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     fates = peer.collect(DiagnosticArray, "/frame_status")
     derained = peer.collect(Image, "/derained/image")
-    ready = is_ready(peer)
+    ready = peer.collect(Bool, "/derain_node/ready", latched=True)
     with frames(peer):
         said = "building the engine for 48x64: "
-        wait_for(lambda: said in status_values(diagnostics, BACKEND).get("message", ""), "progress")
-        assert status_values(diagnostics, BACKEND)["level"] == DiagnosticStatus.WARN
+        status = wait_for(lambda: said in (s := peer.status("backend"))["message"] and s, "progress")
+        assert status["level"] == DiagnosticStatus.WARN
         assert len(derained) > 0
-        assert not ready()
-        wait_for(lambda: ready() and "" in reasons(fates), "a derained frame")
+        assert not ready[-1].data
+        wait_for(lambda: ready[-1].data and "" in reasons(fates), "a derained frame")
     passed, *_ = reasons(fates)
     assert passed == "building"
     # Once derained, always derained.
@@ -82,9 +58,8 @@ def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
     assert cold.stop() == 0
 
     warm = start_process(fake__build_s=2.0, cache_dir=tmp_path / "cache")
-    again = is_ready(peer)
     with frames(peer):
-        wait_for(again, "the engine of the first start")
+        peer.wait_ready()
     assert "building the engine" not in warm.log.read_text()
 
 
@@ -92,11 +67,10 @@ def test_an_engine_that_cannot_be_built_is_an_error_and_frames_go_on(
     peer: Peer, start_node: Start, tmp_path: Path
 ) -> None:
     start_node(fake__build_s=0.2, fake__mode="build_fails", cache_dir=tmp_path / "cache")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     derained = peer.collect(Image, "/derained/image")
     with frames(peer):
-        wait_for(lambda: status_values(diagnostics, BACKEND).get("level") == DiagnosticStatus.ERROR, "an ERROR")
-        assert "the engine cannot be built" in status_values(diagnostics, BACKEND)["message"]
+        status = wait_for(lambda: (s := peer.status("backend"))["level"] == DiagnosticStatus.ERROR and s, "an ERROR")
+        assert "the engine cannot be built" in status["message"]
         seen = len(derained)
         wait_for(lambda: len(derained) > seen + 5, "frames that pass through")
 
@@ -105,22 +79,17 @@ def test_the_old_engine_serves_while_one_for_other_stages_is_built(
     peer: Peer, start_node: Start, tmp_path: Path
 ) -> None:
     start_node(fake__build_s=2.0, cache_dir=tmp_path / "cache", warmup_sizes="[48x64]")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     fates = peer.collect(DiagnosticArray, "/frame_status")
-    wait_for(is_ready(peer), "the first engine")
-
-    def second_build() -> dict[str, str]:
-        status = status_values(list(diagnostics), BACKEND)
-        return status if "building the engine for 48x64: " in status.get("message", "") else {}
-
+    peer.wait_ready()
     with frames(peer):
-        wait_for(lambda: "fake" in status_values(list(diagnostics), BACKEND).get("message", ""), "no build under way")
+        wait_for(lambda: "fake" in peer.status("backend")["message"], "no build under way")
         assert peer.set_parameter("stages", 2).successful
-        status = wait_for(second_build, "the second build")
+        said = "building the engine for 48x64: "
+        status = wait_for(lambda: said in (s := peer.status("backend"))["message"] and s, "the second build")
         assert status["stages"] == "4", "the first engine serves"
         assert status["level"] == DiagnosticStatus.WARN
-        wait_for(lambda: status_values(list(diagnostics), BACKEND).get("stages") == "2", "the second engine")
-        wait_for(lambda: "fake" in status_values(list(diagnostics), BACKEND)["message"], "no word of a build any more")
+        wait_for(lambda: peer.status("backend")["stages"] == "2", "the second engine")
+        wait_for(lambda: "fake" in peer.status("backend")["message"], "no word of a build any more")
     assert set(reasons(fates)) == {""}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from live import LocalNode, NodeProcess, Peer, image, millis, status_values, wait_for
+from sapnet.errors import BackendError
+from sapnet_ros.diagnostics import MAX_CHARACTERS
 from sapnet_ros.params import BY_NAME, PARAMETERS
 
 Start = Callable[..., Any]
@@ -30,9 +33,7 @@ GRAY = np.full((48, 64, 3), 90, np.uint8)
 def test_lifecycle_by_hand(peer: Peer, start_node: Start) -> None:
     start_node(autostart="false", warmup_sizes="[48x64]")
     assert peer.state() == "unconfigured"
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-    process = "/derain_node: process"
-    wait_for(lambda: status_values(diagnostics, process).get("state") == "unconfigured", "diagnostics in every state")
+    assert peer.status("process")["state"] == "unconfigured", "diagnostics in every state"
     assert peer.change(Transition.TRANSITION_CONFIGURE)
     ready = peer.collect(Bool, "/derain_node/ready", latched=True)
     wait_for(lambda: ready and ready[-1].data, "~/ready before the node is active")
@@ -98,8 +99,7 @@ def test_wrong_parameters_fail_configure_until_they_are_mended(peer: Peer, start
     assert not peer.change(Transition.TRANSITION_CONFIGURE)
     assert peer.state() == "unconfigured"
     assert all(f"parameter '{name}' must be" in node.log for name in ("mask_mode", "jpeg_quality"))
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-    told = wait_for(lambda: status_values(diagnostics, "/derain_node: process"), "diagnostics")
+    told = peer.status("process")
     assert told["level"] == b"\x02"
     assert "got 500" in told["message"]
     assert not peer.set_parameter("jpeg_quality", 400).successful
@@ -159,37 +159,59 @@ def test_enable_service_switches_deraining(peer: Peer, start_node: Start) -> Non
 
 def test_simulated_time_without_a_clock_stalls_nothing(peer: Peer, start_node: Start) -> None:
     start_node(use_sim_time="true", warmup_sizes="[48x64]")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     derained = peer.collect(Image, "/derained/image")
     peer.wait_ready()
     peer.publisher(Image, "/image").publish(image(GRAY, 42))
     wait_for(lambda: derained, "a derained frame")
     assert millis(derained[0]) == 42
-    wait_for(lambda: status_values(diagnostics, "/derain_node: camera").get("derained") == "1", "diagnostics")
+    wait_for(lambda: peer.status()["derained"] == "1", "diagnostics")
 
 
 def test_missing_weights_pass_frames_through_and_say_so(peer: Peer, start_node: Start, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="loading weights needs torch")
-    start_node(backend="torch", weights=str(tmp_path / "none.safetensors"))
+    missing = f"{tmp_path}/{'none/' * 200}none.safetensors"
+    start_node(backend="torch", device="cpu", weights=missing, warmup_sizes="[48x64]")
     status = peer.collect(DiagnosticArray, "/frame_status")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
-    wait_for(lambda: status_values(diagnostics, "/derain_node: backend").get("level") == b"\x02", "an ERROR", 60)
-    assert "none.safetensors" in status_values(diagnostics, "/derain_node: backend")["message"]
+    told = wait_for(lambda: (s := peer.status("backend"))["level"] == b"\x02" and s, "an ERROR", 60)
+    assert "/none/none" in told["message"]
+    assert all(len(text) == MAX_CHARACTERS and text.endswith("...") for text in (told["message"], told["weights"]))
     peer.publisher(Image, "/image").publish(image(GRAY, 1))
     wait_for(lambda: status, "a frame's status")
     assert status_values(status, "/derain_node: camera")["reason"] == "failure"
+    assert peer.change(Transition.TRANSITION_DEACTIVATE)
+    assert peer.change(Transition.TRANSITION_CLEANUP)
+    assert peer.set_parameter("weights", "sapnet_fast").successful
+    assert peer.change(Transition.TRANSITION_CONFIGURE)
+    told = wait_for(lambda: (s := peer.status("backend"))["message"] == "ready" and s, "the weights that there are", 60)
+    assert told["level"] == b"\x00"
+
+
+def test_a_network_that_does_not_come_is_an_error(
+    peer: Peer, start_node: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = threading.Event()
+
+    def load(*given: Any) -> None:
+        ends.wait(60)
+        raise BackendError("it never came")
+
+    monkeypatch.setattr("sapnet_ros.node.load_derainer", load)
+    start_node(diagnostics__build_silent_after_s=2.0)
+    for level, said in ((b"\x01", "loading the network"), (b"\x02", "loading the network: no news for ")):
+        told = wait_for(lambda n=level: (s := peer.status("backend"))["level"] == n and s, said)
+        assert told["message"].startswith(said)
+    ends.set()
+    wait_for(lambda: peer.status("backend")["message"] == "it never came", "the reason")
 
 
 def test_switching_a_camera_off_takes_effect_at_once(peer: Peer, start_node: Start) -> None:
     """A call that does not return wakes nobody, and no other frame comes: only the service can."""
     start_node(cameras="[a, b]", fake__mode="hang", hang_timeout_s=3600.0, warmup_sizes="[48x64]")
     peer.wait_ready()
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     statuses = {name: peer.collect(DiagnosticArray, f"/{name}/frame_status") for name in "ab"}
     for name in "ab":
         peer.publisher(Image, f"/{name}/image").publish(image(GRAY, 1))
-        status = f"/derain_node: {name}"
-        wait_for(lambda s=status: status_values(diagnostics, s).get("in_flight") == "1", f"the frame of {name}")
+        wait_for(lambda n=name: peer.status(n)["in_flight"] == "1", f"the frame of {name}")
     assert peer.call(SetBool, "/derain_node/b/enable", SetBool.Request(data=False)).success
     wait_for(lambda: statuses["b"], "the frame that waited")
     assert status_values(statuses["b"], "/derain_node: b")["reason"] == "disabled"

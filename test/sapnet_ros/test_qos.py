@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from live import LocalNode, Peer, image, status_values, wait_for
+from live import LocalNode, Peer, image, wait_for
 from sapnet_ros.qos import Losses
 
 CAME, OVERWRITTEN, REPORTED = "came", "overwritten in a queue", "lost and reported"
@@ -39,14 +38,13 @@ def test_frames_overwritten_in_the_nodes_own_queue_are_counted(
     peer: Peer, start_node: Callable[..., LocalNode]
 ) -> None:
     start_node("-p", "qos_overrides./image.subscription.depth:=1", warmup_sizes="[48x64]")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera: Any = peer.node.create_publisher(Image, "/image", QoSProfile(depth=1000))
     wait_for(lambda: camera.get_subscription_count() == 1, "the node's subscription")
     message = image(np.zeros((48, 64, 3), np.uint8), 1)
 
     def counts() -> tuple[int, int]:
-        values = status_values(diagnostics, "/derain_node: camera")
-        return int(values.get("received", 0)), int(values.get("lost_in_transport", 0))
+        values = peer.status()
+        return int(values["received"]), int(values["lost_in_transport"])
 
     camera.publish(message)
     wait_for(lambda: counts() == (1, 0), "the first frame, from which on numbers tell")

@@ -37,12 +37,6 @@ def remaps(**rules: str) -> list[str]:
     return [word for name, topic in rules.items() for word in ("-r", f"{name.replace('__', '/')}:={topic}")]
 
 
-def status(diagnostics: list[Any], name: str = "/derain_node: camera") -> dict[str, Any]:
-    """Of a message that is still to come."""
-    diagnostics.clear()
-    return dict(wait_for(lambda: status_values(diagnostics, name), name))
-
-
 TWO = {"cameras": "[front, rear]"}
 
 
@@ -144,7 +138,6 @@ def test_camera_info_with_binning_or_a_region_is_for_the_reduced_image(
 ) -> None:
     start_node()
     infos, statuses = peer.collect(CameraInfo, "/derained/camera_info"), peer.collect(DiagnosticArray, "/frame_status")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     message = image(FRAME, 1)
     peer.publisher(CameraInfo, "/camera_info").publish(CameraInfo(header=message.header, **reduced))
     peer.wait_ready()
@@ -152,7 +145,7 @@ def test_camera_info_with_binning_or_a_region_is_for_the_reduced_image(
     wait_for(lambda: infos and statuses, "the frame")
     assert statuses[0].status[0].message == "derained", "its size was made ready by the camera_info"
     assert infos[0] == CameraInfo(header=message.header, **reduced)
-    assert status(diagnostics)["level"] == OK
+    assert peer.status()["level"] == OK
 
 
 def send_until_heard(camera: Any, driver: Any, derained: list[Any]) -> int:
@@ -188,32 +181,30 @@ def test_each_frame_gets_its_own_camera_info_where_that_comes_after_it(
 def test_a_camera_info_that_does_not_come_is_waited_for_in_vain_and_told(peer: Peer, start_node: Start) -> None:
     start_node(enabled="false")
     derained = peer.collect(CameraInfo, "/derained/camera_info")
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera, driver = peer.publisher(Image, "/image"), peer.publisher(CameraInfo, "/camera_info")
     last = send_until_heard(camera, driver, derained)
-    before = int(status(diagnostics)["late_camera_infos"])
+    before = int(peer.status()["late_camera_infos"])
     camera.publish(image(FRAME, last + 1))
     wait_for(lambda: millis(derained[-1]) == last + 1, "the frame without a camera_info")
     assert derained[-1].distortion_model == f"zoom {last}"
-    assert int(status(diagnostics)["late_camera_infos"]) == before + 1
+    assert int(peer.status()["late_camera_infos"]) == before + 1
 
 
 def test_nothing_is_run_while_nobody_subscribes(peer: Peer, start_node: Start) -> None:
     start_node(warmup_sizes="[48x64]", lazy="true", on_overload="passthrough")
     peer.wait_ready()
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     camera = peer.publisher(Image, "/image")
     for stamp in range(5):
         camera.publish(image(FRAME, stamp))
-    wait_for(lambda: status(diagnostics).get("dropped_unwatched") == "5", "five frames that nobody sees")
-    values = status(diagnostics)
+    wait_for(lambda: peer.status().get("dropped_unwatched") == "5", "five frames that nobody sees")
+    values = peer.status()
     assert (values["received"], values["derained"], values["level"]) == ("5", "0", OK)
     assert "unwatched" in values["message"]
     for topic, kind in (("/rain_score", Float32), ("/streak_mask/image", Image), ("/frame_status", DiagnosticArray)):
         messages = peer.collect(kind, topic)
         # Again and again, for nothing tells when the node knows its subscriber.
         wait_for(lambda m=messages: camera.publish(image(FRAME, 10)) or m, f"what belongs on {topic}")
-    assert int(status(diagnostics)["derained"]) >= 3
+    assert int(peer.status()["derained"]) >= 3
 
 
 @pytest.mark.parametrize(
@@ -236,14 +227,13 @@ def test_a_transport_in_the_name_is_told_once_with_what_to_write(
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_a_topic_of_another_type_is_an_error(peer: Peer, stranger: Peer, start_node: Start, side: str) -> None:
     node = start_node()
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     if side == "output":
         stranger.node.create_subscription(CompressedImage, "/derained/image", print, 1)
         topic, wrong = "/derained/image", "sensor_msgs/msg/CompressedImage"
     else:
         stranger.node.create_publisher(Image, "/camera_info", 1)
         topic, wrong = "/camera_info", "sensor_msgs/msg/Image"
-    told = wait_for(lambda: (s := status(diagnostics))["level"] == ERROR and s, "the ERROR")
+    told = wait_for(lambda: (s := peer.status())["level"] == ERROR and s, "the ERROR")
     assert told["message"].startswith(f"{topic} is used with type {wrong}")
     assert sum(told["message"] in line for line in node.lines) == 1
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sensor_msgs.msg import CameraInfo, Image
 
-live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+from live import ROOT, NodeProcess, Peer, image, wait_for
 
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[1]
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/integration.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -26,38 +24,36 @@ def test_python_in_the_document_parses() -> None:
         compile(snippet, "docs/integration.md", "exec")
 
 
-def test_frame_mask_and_calibration_come_together(tmp_path: Path) -> None:
+def test_frame_mask_and_calibration_come_together(
+    peer: Peer, start_process: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
     pytest.importorskip(
         "message_filters", reason="needs message_filters: source ROS 2, or put its src on PYTHONPATH; it is pure Python"
     )
     (snippet,) = (text for text in SNIPPETS if "message_filters" in text)
     consumer_file, output = tmp_path / "consumer.py", tmp_path / "output.txt"
     consumer_file.write_text(snippet)
-    node = live.NodeProcess(log=tmp_path / "log", backend="fake")
-    peer = live.Peer()
+    start_process()
     with output.open("w") as file:
         consumer = subprocess.Popen([sys.executable, str(consumer_file)], stdout=file, stderr=file)
     try:
         images, infos = peer.publisher(Image, "image"), peer.publisher(CameraInfo, "camera_info")
         derained = ("/derained/image", "/streak_mask/image", "/derained/camera_info")
-        live.wait_for(lambda: all(map(peer.node.count_subscribers, derained)), "the consumer to subscribe")
+        wait_for(lambda: all(map(peer.node.count_subscribers, derained)), "the consumer to subscribe")
         sent = []
 
         def came() -> list[str]:
             sent.append(1000 + len(sent))
-            message = live.image(np.zeros((48, 64, 3), np.uint8), sent[-1])
+            message = image(np.zeros((48, 64, 3), np.uint8), sent[-1])
             infos.publish(CameraInfo(header=message.header, height=48, width=64))
             images.publish(message)
             time.sleep(0.1)
             return output.read_text().splitlines()
 
-        first = live.wait_for(came, "a frame with its mask and calibration")[0]
+        first = wait_for(came, "a frame with its mask and calibration")[0]
         stamp, *rest = first.split()
         assert rest == ["bgr8", "mono8", "64x48"]
         assert round(float(stamp) * 1000) in sent
-        assert node.stop() == 0
     finally:
-        peer.close()
-        consumer.send_signal(signal.SIGKILL)
+        consumer.kill()
         consumer.wait()
-        node.process.kill()
