@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import cast
 
 import cv2
@@ -87,37 +86,35 @@ class RainConfig:
     mist: float = 0.0
 
 
-RAIN_PRESETS: Mapping[str, RainConfig] = MappingProxyType(
-    {
-        # Few, thin and distinct, as in Rain100L.
-        "light": RainConfig(
-            layers=(
-                StreakLayer(count=200, length=0.07, width=0.0036, brightness=40),
-                StreakLayer(count=110, length=0.13, width=0.0044, brightness=56),
-                StreakLayer(count=12, length=0.18, width=0.0060, brightness=90),
-            ),
+RAIN_PRESETS: Mapping[str, RainConfig] = {
+    # Few, thin and distinct, as in Rain100L.
+    "light": RainConfig(
+        layers=(
+            StreakLayer(count=200, length=0.07, width=0.0036, brightness=40),
+            StreakLayer(count=110, length=0.13, width=0.0044, brightness=56),
+            StreakLayer(count=12, length=0.18, width=0.0060, brightness=90),
         ),
-        # A shower: more of the same, and a thin veil.
-        "medium": RainConfig(
-            layers=(
-                StreakLayer(count=600, length=0.08, width=0.0040, brightness=36),
-                StreakLayer(count=300, length=0.15, width=0.0048, brightness=60),
-                StreakLayer(count=40, length=0.22, width=0.0065, brightness=100),
-            ),
-            spread=1.5,
+    ),
+    # A shower: more of the same, and a thin veil.
+    "medium": RainConfig(
+        layers=(
+            StreakLayer(count=600, length=0.08, width=0.0040, brightness=36),
+            StreakLayer(count=300, length=0.15, width=0.0048, brightness=60),
+            StreakLayer(count=40, length=0.22, width=0.0065, brightness=100),
         ),
-        # Dense, with a veil of far drops, as in Rain100H.
-        "heavy": RainConfig(
-            layers=(
-                StreakLayer(count=1300, length=0.10, width=0.0040, brightness=32),
-                StreakLayer(count=480, length=0.17, width=0.0048, brightness=54),
-                StreakLayer(count=45, length=0.24, width=0.0065, brightness=90),
-            ),
-            directions=(-20.0, 20.0),
-            spread=2.0,
+        spread=1.5,
+    ),
+    # Dense, with a veil of far drops, as in Rain100H.
+    "heavy": RainConfig(
+        layers=(
+            StreakLayer(count=1300, length=0.10, width=0.0040, brightness=32),
+            StreakLayer(count=480, length=0.17, width=0.0048, brightness=54),
+            StreakLayer(count=45, length=0.24, width=0.0065, brightness=90),
         ),
-    }
-)
+        directions=(-20.0, 20.0),
+        spread=2.0,
+    ),
+}
 
 
 class RainSynthesizer:

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -73,14 +73,18 @@ def gather() -> dict[str, Any]:
     else:
         weights = _weights()
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    # Distributions ship OpenCV without the records that importlib.metadata reads.
-    versions = {"python": platform.python_version(), "opencv": str(cv2.__version__)}
+    installed = {
+        name: next((found.version for found in metadata.distributions(name=name)), None)
+        for name in (*_PACKAGES, "rclpy", "ros-rclpy")
+    }
+    installed["rclpy"] = installed.pop("ros-rclpy") or installed["rclpy"]
     return {
         "sapnet": sapnet.__version__,
         "weights": weights,
         "backends": {name: {"available": not why, "why_not": why} for name, why in available_backends().items()},
         "auto": _auto(),
-        "versions": {**versions, **_versions()},
+        # Distributions ship OpenCV without the records that importlib.metadata reads.
+        "versions": {"python": platform.python_version(), "opencv": str(cv2.__version__), **installed},
         "hardware": {"cpu": processor_name(), "cores": os.cpu_count(), "gpus": gpus},
         "ros": {"available": find_spec("rclpy") is not None, "distro": os.environ.get("ROS_DISTRO")},
     }
@@ -121,33 +125,36 @@ def _auto() -> dict[str, str] | None:
         return None
 
 
-def _versions() -> dict[str, str | None]:
-    """Versions by package; None where it is not installed."""
-    found = {name: _version(name) for name in _PACKAGES}
-    return {**found, "rclpy": _version("ros-rclpy") or _version("rclpy")}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _print(facts: Mapping[str, Any], verbose: bool) -> None:
     """For people: a table of weights, then sections of names and what is to be said of them."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    auto, hardware, ros, versions = facts["auto"], facts["hardware"], facts["ros"], facts["versions"]
+    sections = {
+        "backends": {
+            "auto": f"{auto['backend']}, {auto['precision']}, on {auto['device']}" if auto else "no backend runs here",
+            **{name: entry["why_not"] or "runs" for name, entry in facts["backends"].items()},
+        },
+        "machine": {
+            "cpu": f"{hardware['cpu']}, {hardware['cores']} cores",
+            "gpu": ", ".join(hardware["gpus"]) or "none that torch can use",
+            "ros 2": f"rclpy found, ROS_DISTRO {ros['distro'] or 'not set'}" if ros["available"] else "not found",
+            "installed": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+            "missing": ", ".join(name for name, version in versions.items() if not version) or "nothing",
+        },
+    }
+    if verbose:
+        sections |= {entry["path"]: entry["provenance"] for entry in facts["weights"].values()}
     # What is piped is not wrapped, so that a search finds whole lines.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
     with console.capture() as capture:
         console.print(f"sapnet {facts['sapnet']}", "", _weights_table(facts["weights"]), sep="\n", highlight=False)
-        for title, rows in _sections(facts, verbose):
+        for title, rows in sections.items():
             table = Table.grid(padding=(0, 2, 0, 0))
             table.add_column(no_wrap=True, min_width=14)
-            for name, text in rows:
+            for name, text in rows.items():
                 table.add_row(f"  {name}", Text(text))
             console.print("", Text(title), table, sep="\n")
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))
@@ -169,24 +176,3 @@ def _weights_table(weights: Mapping[str, Any]) -> Table | str:
         figures = f"{entry['parameters']:,}", str(entry["stages"]), f"{entry['bytes'] / 1e6:.2f}"
         table.add_row(name, *figures, psnr, licences)
     return table
-
-
-def _sections(facts: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    auto = facts["auto"]
-    chosen = f"{auto['backend']}, {auto['precision']}, on {auto['device']}" if auto else "no backend runs here"
-    backends = [(name, entry["why_not"] or "runs") for name, entry in facts["backends"].items()]
-    yield "backends", [("auto", chosen), *backends]
-    hardware, ros, versions = facts["hardware"], facts["ros"], facts["versions"]
-    yield (
-        "machine",
-        [
-            ("cpu", f"{hardware['cpu']}, {hardware['cores']} cores"),
-            ("gpu", ", ".join(hardware["gpus"]) or "none that torch can use"),
-            ("ros 2", f"rclpy found, ROS_DISTRO {ros['distro'] or 'not set'}" if ros["available"] else "not found"),
-            ("installed", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
-            ("missing", ", ".join(name for name, version in versions.items() if not version) or "nothing"),
-        ],
-    )
-    if verbose:
-        for entry in facts["weights"].values():
-            yield entry["path"], list(entry["provenance"].items())

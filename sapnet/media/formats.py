@@ -4,39 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 # Pillow's names of the picture formats.
-PICTURE_FORMATS: Mapping[str, str] = MappingProxyType(
-    {
-        ".png": "PNG",
-        ".jpg": "JPEG",
-        ".jpeg": "JPEG",
-        ".bmp": "BMP",
-        ".tif": "TIFF",
-        ".tiff": "TIFF",
-        ".webp": "WEBP",
-        ".gif": "GIF",
-        ".ppm": "PPM",
-        ".pgm": "PPM",
-    }
-)
+PICTURE_FORMATS: Mapping[str, str] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+}
 # FFmpeg's names of the container and of the video encoder.
-VIDEO_FORMATS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        ".mp4": ("mp4", "libx264"),
-        ".m4v": ("mp4", "libx264"),
-        ".mov": ("mov", "libx264"),
-        ".mkv": ("matroska", "libx264"),
-        ".webm": ("webm", "libvpx-vp9"),
-        ".avi": ("avi", "mjpeg"),
-        ".mpg": ("mpeg", "mpeg2video"),
-        ".mpeg": ("mpeg", "mpeg2video"),
-        ".wmv": ("asf", "wmv2"),
-    }
-)
+VIDEO_FORMATS: Mapping[str, tuple[str, str]] = {
+    ".mp4": ("mp4", "libx264"),
+    ".m4v": ("mp4", "libx264"),
+    ".mov": ("mov", "libx264"),
+    ".mkv": ("matroska", "libx264"),
+    ".webm": ("webm", "libvpx-vp9"),
+    ".avi": ("avi", "mjpeg"),
+    ".mpg": ("mpeg", "mpeg2video"),
+    ".mpeg": ("mpeg", "mpeg2video"),
+    ".wmv": ("asf", "wmv2"),
+}
 IMAGE_SUFFIXES = tuple(PICTURE_FORMATS)
-VIDEO_SUFFIXES = tuple(VIDEO_FORMATS)
 
 # H.264's constant rate factor: hardly distinguishable from the input.
 DEFAULT_CRF = 18

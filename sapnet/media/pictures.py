@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -29,9 +28,11 @@ _READ_FORMATS = sorted(set(PICTURE_FORMATS.values()))
 _WITH_ALPHA = _WITH_SEVERAL = ("PNG", "WEBP", "GIF", "TIFF")
 _DEEP = ("PNG", "TIFF", "PPM")
 # How Pillow writes a format. Every picture of an animation is whole: nothing of the one before shows through.
-_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {"PNG": {"disposal": 0, "blend": 0}, "GIF": {"disposal": 2}, "TIFF": {"compression": "tiff_lzw"}}
-)
+_OPTIONS: Mapping[str, dict[str, Any]] = {
+    "PNG": {"disposal": 0, "blend": 0},
+    "GIF": {"disposal": 2},
+    "TIFF": {"compression": "tiff_lzw"},
+}
 _OTHER_SAMPLES = ("I", "F")  # Pillow's modes of signed, 32-bit and floating-point samples
 _AFTER_IHDR = 33  # bytes of a PNG: its signature and its first chunk
 # What Pillow raises at damaged files, beside OSError.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sapnet.errors import SapnetError
-from sapnet.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
+from sapnet.media.formats import PICTURE_FORMATS, VIDEO_FORMATS, is_video
 
-_SUFFIXES = " ".join(sorted((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)))
+_SUFFIXES = sorted({*PICTURE_FORMATS, *VIDEO_FORMATS})
 
 
 @dataclass
@@ -44,12 +44,16 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
         raise SapnetError(f"{out} is a file of no known type; give a folder for the output")
     outputs: dict[tuple[Path, Path], None] = {}
     for path in inputs:
-        found = _media_in(path, skip=out) if path.is_dir() else [_require_media(path)]
+        found = _media_in(path, skip=out)
         base = path if path.is_dir() else path.parent
         outputs |= {(source, out if to_file else out / source.relative_to(base)): None for source in found}
     if to_file and is_video(inputs[0]) != is_video(out):
         raise SapnetError(f"an image is written as an image and a video as a video, got {inputs[0]} and {out}")
-    jobs = [Job(source, output, _mask_path(output) if masks else None) for source, output in outputs]
+    jobs = [Job(source, output, None) for source, output in outputs]
+    for job in jobs if masks else []:
+        # Both formats are lossless, so that a mask stays 0 or 255.
+        suffix = ".mkv" if is_video(job.output) else ".png"
+        job.streak_mask = job.output.with_name(f"{job.output.stem}_streak_mask{suffix}")
     sources = {job.input.resolve(): job.input for job in jobs}
     writers: dict[Path, Path] = {}
     for job in jobs:
@@ -68,34 +72,28 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
     return jobs
 
 
-def _require_media(path: Path) -> Path:
-    if not path.exists():
-        raise SapnetError(f"{path} does not exist; check the path")
-    if not _is_media(path):
-        raise SapnetError(f"{path} is neither an image nor a video by its name; expected a folder or {_SUFFIXES}")
-    return path
-
-
-def _media_in(folder: Path, skip: Path) -> list[Path]:
-    """Images and videos under ``folder``, sorted, without hidden ones and without those of an earlier run."""
-    whole, left_out = folder.resolve(), skip.resolve()
+def _media_in(given: Path, skip: Path) -> list[Path]:
+    """A file, or images and videos under a folder, sorted, without hidden ones and those of an earlier run."""
+    if not given.exists():
+        raise SapnetError(f"{given} does not exist; check the path")
+    if not given.is_dir():
+        if not _is_media(given):
+            expected = f"a folder or {' '.join(_SUFFIXES)}"
+            raise SapnetError(f"{given} is neither an image nor a video by its name; expected {expected}")
+        return [given]
+    whole, left_out = given.resolve(), skip.resolve()
     found = [
         path
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(given.rglob("*"))
         if _is_media(path)
         and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not any(part.startswith(".") for part in path.relative_to(given).parts)
         and (left_out == whole or left_out not in path.resolve().parents)
     ]
     if not found:
-        raise SapnetError(f"{folder} holds no image or video; looked for {_SUFFIXES}")
+        raise SapnetError(f"{given} holds no image or video; looked for {' '.join(_SUFFIXES)}")
     return found
 
 
 def _is_media(path: Path) -> bool:
-    return is_image(path) or is_video(path)
-
-
-def _mask_path(output: Path) -> Path:
-    # Both formats are lossless, so that a mask stays 0 or 255.
-    return output.with_name(f"{output.stem}_streak_mask{'.mkv' if is_video(output) else '.png'}")
+    return path.suffix.lower() in _SUFFIXES
