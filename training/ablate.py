@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jsonargparse import ArgumentParser
 
 from sapnet.errors import SapnetError
 from sapnet.model.weights import read_metadata
-from training.commands import one_line_errors, table
+from training.commands import command_line, one_line_errors, table
 from training.config import TrainConfig
-from training.train import read_config
+from training.train import config_parser, read_config
 
 DEFAULT_TERMS = ("edge=0.2", "urss=0.1", "ubs=0.1", "pcl=0.1")
 NEEDED_DB = 0.1
@@ -81,19 +79,15 @@ def _term(text: str) -> tuple[str, float]:
 
 
 @one_line_errors("ablate")
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = ArgumentParser(prog="python -m training.ablate", description=__doc__, epilog=EPILOG)
-    parser.add_argument("--config", action="config", help="YAML file of settings; a later one wins over an earlier")
+    parser = config_parser("ablate", __doc__, EPILOG)
     parser.add_argument("--terms", nargs="+", default=list(DEFAULT_TERMS), metavar="NAME=WEIGHT", help="what to try")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures here, too")
-    parser.add_class_arguments(TrainConfig)
     settings = parser.parse_args(argv)
     terms = dict(_term(text) for text in settings.terms)
-    command = shlex.join(["python", "-m", "training.ablate", *argv])
-    scores = ablate(read_config(parser, settings), terms, settings.seeds, command)
+    scores = ablate(read_config(parser, settings), terms, settings.seeds, command_line("ablate", argv))
     if settings.json:
         Path(settings.json).write_text(json.dumps(scores, indent=2) + "\n")
     print(table(("term", "val/psnr (dB)", "won (dB)", "of each seed", "worth it"), _rows(scores)))

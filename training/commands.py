@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import functools
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ParamSpec
 
 from sapnet.commands.common import add_network_arguments
 from sapnet.errors import SapnetError
 from sapnet.media.formats import IMAGE_SUFFIXES
-
-Given = ParamSpec("Given")
 
 
 def make_parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -46,14 +43,21 @@ def parse_picture(text: str) -> Path:
     return path
 
 
-def one_line_errors(name: str) -> Callable[[Callable[Given, int]], Callable[Given, int]]:
-    """Wrong input, and what cannot be read or written, end the command with one message on stderr and status 2."""
+def command_line(name: str, argv: Sequence[str]) -> str:
+    """``python -m training.NAME`` with its arguments, for the provenance of weights."""
+    return shlex.join(["python", "-m", f"training.{name}", *argv])
 
-    def decorate(main: Callable[Given, int]) -> Callable[Given, int]:
-        @functools.wraps(main)
-        def command(*args: Given.args, **kwargs: Given.kwargs) -> int:
+
+def one_line_errors(name: str) -> Callable[[Callable[[Sequence[str]], int]], Callable[..., int]]:
+    """Make a command of a function of its arguments, by default those of the process.
+
+    Wrong input, and what cannot be read or written, end it with one message on stderr and status 2.
+    """
+
+    def decorate(main: Callable[[Sequence[str]], int]) -> Callable[..., int]:
+        def command(argv: Sequence[str] | None = None) -> int:
             try:
-                return main(*args, **kwargs)
+                return main(sys.argv[1:] if argv is None else argv)
             except (SapnetError, ValueError, OSError) as err:
                 print(f"{name}: {err}", file=sys.stderr)
                 return 2

@@ -60,7 +60,7 @@ class LossConfig:
     """Weight of each term; 0 leaves it out.
 
     ssim: negative SSIM, of both published versions. l1: ours. log_mse: a tenth of the negative PSNR; ours.
-    edge, urss: canny edge loss and unsupervised rain streak segmentation, of the preprint of July 2021.
+    edge, urss: edge loss and unsupervised rain streak segmentation, of the preprint of July 2021.
     ubs, pcl: unsupervised background segmentation and perceptual contrastive loss, of WACV 2022, 0.1 each there.
     distill: distance to a teacher's derained image, of samples to which rain adds distill_from or more, in the mean
         over the image: a teacher that knows heavy rain alone is followed there alone; ours.

@@ -45,7 +45,7 @@ examples:
 
 
 @one_line_errors("detect")
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     args = _parser().parse_args(argv)
     names = short_names([CLEAN, RAINY, *args.weights])

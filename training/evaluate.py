@@ -65,7 +65,7 @@ class SetReport:
 
 
 @one_line_errors("evaluate")
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     parser = _parser()
     args = parser.parse_args(argv)

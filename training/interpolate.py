@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sapnet.model.weights import load_weights, read_metadata, save_weights
-from training.commands import make_parser, one_line_errors
+from training.commands import command_line, make_parser, one_line_errors
 
 _DESCRIPTION = """\
 Write weights that lie between those a fine-tuning began with and those it ended with: (1 - SHARE) of the first and
@@ -36,17 +35,15 @@ def interpolate(first: str | Path, second: str | Path, share: float, output: Pat
 
 
 @one_line_errors("interpolate")
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser("interpolate", _DESCRIPTION)
     parser.add_argument("first", metavar="FIRST", help="weights that a fine-tuning began with")
     parser.add_argument("second", metavar="SECOND", help="weights that it ended with")
     parser.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1 (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
     args = parser.parse_args(argv)
-    command = shlex.join(["python", "-m", "training.interpolate", *argv])
-    interpolate(args.first, args.second, args.share, args.output, command)
+    interpolate(args.first, args.second, args.share, args.output, command_line("interpolate", argv))
     return 0
 
 

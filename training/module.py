@@ -21,11 +21,9 @@ from sapnet.model.weights import load_weights
 from training.config import OptimizerConfig, TrainConfig
 from training.datasets.paired import ImagePair, read_pair
 from training.losses.combined import DerainingLoss
-from training.losses.edge import edge_agreement
 from training.metrics import ssim
 from training.stream import Sample, Stream, make_loader
 
-FIGURES = ("psnr", "ssim", "edges")
 _SHOWN = 4  # pairs of a validation set
 
 
@@ -33,8 +31,7 @@ class DerainingModule(L.LightningModule):
     """Trains a SAPNet on samples ``rainy``, ``clean``: (B, 3, H, W) RGB in [0, 1].
 
     Logs every term of the loss as ``train/<term>``, and of each validation set, after rounding to 8 bit, ``val/<set>/``
-    ``psnr`` and ``ssim`` on Y and ``edges``, how well canny's edge map agrees with the clean image's; ``val/psnr`` is
-    the sets' mean. The state is the network's alone.
+    ``psnr`` and ``ssim`` on Y; ``val/psnr`` is the sets' mean. The state is the network's alone.
     """
 
     def __init__(self, config: TrainConfig, stream: Stream, validation: Mapping[str, Sequence[ImagePair]]) -> None:
@@ -58,21 +55,23 @@ class DerainingModule(L.LightningModule):
         return terms["loss"]
 
     def validation_step(self, name: str, batch_index: int) -> None:
-        scores = np.mean([self._score(name, pair, number) for number, pair in enumerate(self.validation[name])], axis=0)
-        self.log("val/psnr", scores[0], prog_bar=True, batch_size=1, sync_dist=True)
-        figures = {f"val/{name}/{kind}": figure for kind, figure in zip(FIGURES, scores, strict=True)}
-        self.log_dict(figures, batch_size=1, sync_dist=True)
+        scores = [
+            self._score(pair, f"val/{name}/{pair.name}" if number < _SHOWN else "")
+            for number, pair in enumerate(self.validation[name])
+        ]
+        psnr, similarity = np.mean(scores, axis=0)
+        self.log("val/psnr", psnr, prog_bar=True, batch_size=1, sync_dist=True)
+        self.log_dict({f"val/{name}/psnr": psnr, f"val/{name}/ssim": similarity}, batch_size=1, sync_dist=True)
 
-    def _score(self, name: str, pair: ImagePair, number: int) -> tuple[float, float, float]:
-        """FIGURES of a pair; the first pairs of a set are shown, too."""
+    def _score(self, pair: ImagePair, title: str) -> tuple[float, float]:
+        """PSNR and SSIM of a pair, which is shown under a title, if there is one."""
         rainy, clean = read_pair(pair)
         derained = to_frames(self.network.derain(to_tensor(rainy).to(self.device)))[0]
-        if number < _SHOWN:
+        if title:
             rgb = cv2.cvtColor(np.hstack([rainy, derained, clean]), cv2.COLOR_BGR2RGB)
             tensorboard: Any = self.logger
-            tensorboard.experiment.add_image(f"val/{name}/{pair.name}", rgb, self.global_step, dataformats="HWC")
-        edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
-        return psnr_y(derained, clean), ssim(to_y(derained), to_y(clean)), edges
+            tensorboard.experiment.add_image(title, rgb, self.global_step, dataformats="HWC")
+        return psnr_y(derained, clean), ssim(to_y(derained), to_y(clean))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.config.optimizer

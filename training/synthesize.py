@@ -122,7 +122,7 @@ def _read_samples(folder: Path) -> Iterator[RainySample]:
 
 
 @one_line_errors("synthesize")
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     parser = make_parser("synthesize", __doc__ or "", EPILOG)
     parser.add_argument("photographs", type=Path, help="folder of clean images")

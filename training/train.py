@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from training.commands import one_line_errors
+from training.commands import command_line, one_line_errors
 from training.config import TrainConfig
 
 EPILOG = """
@@ -36,43 +35,39 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the lines of the examples."""
 
 
-def make_parser() -> ArgumentParser:
-    """Options: every field of TrainConfig by its name, files of them, and how to run."""
+def config_parser(name: str, description: str | None, epilog: str) -> ArgumentParser:
+    """Of ``python -m training.NAME``: every field of TrainConfig by its name, and files of them."""
     parser = ArgumentParser(
-        prog="python -m training.train",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=_HelpFormatter,
+        prog=f"python -m training.{name}", description=description, epilog=epilog, formatter_class=_HelpFormatter
     )
     parser.add_argument("--config", action="config", help="YAML file of settings; a later one wins over an earlier")
-    help_ = "stop in good order after this time"
-    parser.add_argument("--max-time", type=timedelta, default=timedelta(), metavar="HH:MM:SS", help=help_)
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output")
     parser.add_class_arguments(TrainConfig)
     return parser
-
-
-@one_line_errors("train")
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser()
-    if not argv:
-        parser.print_help(sys.stderr)
-        return 2
-    settings: Namespace = parser.parse_args(argv)
-    command = shlex.join(["python", "-m", "training.train", *argv])
-    # Lightning takes seconds to import: after the arguments are known to be right.
-    from training.run import train
-
-    print(train(read_config(parser, settings), settings.max_time.total_seconds(), settings.resume, command))
-    return 0
 
 
 def read_config(parser: ArgumentParser, settings: Namespace) -> TrainConfig:
     """The settings as a checked TrainConfig. Raises ValueError."""
     made: Any = parser.instantiate(settings)
     return TrainConfig(**{name: made[name] for name in TrainConfig.__dataclass_fields__})
+
+
+@one_line_errors("train")
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    parser = config_parser("train", __doc__, EPILOG)
+    help_ = "stop in good order after this time"
+    parser.add_argument("--max-time", type=timedelta, default=timedelta(), metavar="HH:MM:SS", help=help_)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output")
+    if not argv:
+        parser.print_help(sys.stderr)
+        return 2
+    settings: Namespace = parser.parse_args(argv)
+    # Lightning takes seconds to import: after the arguments are known to be right.
+    from training.run import train
+
+    config, command = read_config(parser, settings), command_line("train", argv)
+    print(train(config, settings.max_time.total_seconds(), settings.resume, command))
+    return 0
 
 
 if __name__ == "__main__":

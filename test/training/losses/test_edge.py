@@ -1,11 +1,11 @@
-"""The edge loss, and canny's edges beside it."""
+"""The edge loss."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from training.losses.edge import canny_edges, edge_agreement, edge_loss
+from training.losses.edge import edge_loss
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -53,18 +53,3 @@ class TestEdgeLoss:
         flat = torch.full((1, 3, 24, 24), 0.5, requires_grad=True)
         edge_loss(flat, step()).backward()
         assert torch.isfinite(flat.grad).all()
-
-
-class TestCanny:
-    def test_finds_a_step_and_nothing_else(self):
-        edges = canny_edges(step())
-        assert (edges.dtype, edges.shape) == (torch.bool, (1, 1, 24, 24))
-        columns = edges.any(2).nonzero()[:, -1]
-        assert columns.tolist() == [12]
-        assert not canny_edges(torch.full((1, 3, 24, 24), 0.5)).any()
-
-    def test_agreement_is_f1(self):
-        assert edge_agreement(step(), step()).item() == 1
-        assert edge_agreement(step(at=8), step(at=16)).item() == 0
-        half = torch.cat((step(), step()), 0)
-        assert edge_agreement(half, torch.cat((step(), 0 * step()), 0)).item() == pytest.approx(2 / 3)
