@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -42,13 +44,12 @@ def on_openvino(deploy: DeployNet) -> Infer:
     from sapnet.backends import openvino
 
     precision = openvino.choose_precision(BackendSpec(device="cpu"))
-    model, requests = openvino.convert(deploy.eval()), {}
+    model = openvino.convert(deploy.eval())
 
-    def infer(frames: Frames) -> Frames:
-        if frames.shape not in requests:
-            static = model.clone()
-            static.reshape(list(frames.shape))
-            requests[frames.shape] = openvino.compile_model(static, precision).create_infer_request()
-        return requests[frames.shape].infer([frames], share_outputs=False)[0]
+    @cache
+    def request(shape: tuple[int, ...]) -> Any:
+        static = model.clone()
+        static.reshape(list(shape))
+        return openvino.compile_model(static, precision).create_infer_request()
 
-    return infer
+    return lambda frames: request(frames.shape).infer([frames], share_outputs=False)[0]

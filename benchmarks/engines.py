@@ -47,6 +47,7 @@ GPUS = {
 _BYTES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Half": 2, "BFloat16": 2, "Float": 4, "Int32": 4, "Int64": 8}
 _KERNEL = re.compile(r"^Name: .*?, LayerType: (\w+), Inputs: (.*?), Constants: (.*?), Outputs: (.*?), TacticName:")
 _CONVOLUTIONS = ("correlation", "runtime_fusion")  # alone, and with what follows it
+_NUMBER = re.compile(r"\d+")
 _TENSOR = re.compile(r"Name: ([^,]+), Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
 
 
@@ -76,7 +77,7 @@ def _read_kernel(line: str) -> Work:
     kind, *groups = match.groups()
     # By name: a kernel that reads several slices of a tensor lists it once for each.
     inputs, constants, outputs = (
-        {name: (_sizes(dimensions), _BYTES[kind]) for name, dimensions, kind in _TENSOR.findall(group)}
+        {name: ([*map(int, _NUMBER.findall(sizes))], _BYTES[kind]) for name, sizes, kind in _TENSOR.findall(group)}
         for group in groups
     )
     moved = sum(math.prod(sizes) * width for sizes, width in (inputs | constants | outputs).values())
@@ -86,10 +87,6 @@ def _read_kernel(line: str) -> Work:
         weights, _ = next(iter(constants.values()))
         flop = 2 * batch * height * width * math.prod(weights)
     return Work(flop, moved)
-
-
-def _sizes(dimensions: str) -> list[int]:
-    return [int(size) for size in dimensions.split(",") if size]
 
 
 def plans(args: argparse.Namespace) -> Iterator[list[str]]:

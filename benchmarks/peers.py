@@ -17,8 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from contenders import Infer, eager, on_openvino, plain
+from contenders import eager, on_openvino, plain
 from prenet import load_prenet
 from tables import DOCUMENT, print_table, replace
 
@@ -29,7 +28,8 @@ from sapnet.commands.common import parse_positive
 from sapnet.config import PRESETS
 from sapnet.model import DeployNet
 from training.datasets.paired import find_pairs
-from training.scores import Method, score
+from training.metrics import Method, score
+from training.metrics import network as derained_by
 
 PLOT = DOCUMENT.parent / "images" / "peers.svg"
 SETS = {"rain100l_dev": "light", "heavy_dev": "heavy"}
@@ -47,14 +47,10 @@ class Row(NamedTuple):
     times: list[tuple[float, float]]
 
 
-def quality(infer: Infer, data: Path | None, images: int) -> list[float]:
+def quality(method: Method, args: argparse.Namespace) -> list[float]:
     """PSNR on luma in dB, the mean over the first images of each set; none without data."""
-
-    def derain(_: object, rainy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return infer(rainy[None])[0], np.zeros(rainy.shape[:2], np.uint8)
-
-    method = Method("", derain)
-    return [score(method, find_pairs(data / name)[:images]).figures["psnr_y"] for name in SETS] if data else []
+    sets = [find_pairs(args.data / name)[: args.images] for name in SETS] if args.data else []
+    return [score(method, pairs).figures["psnr_y"] for pairs in sets]
 
 
 def times(contender: Contender, turns: int, large_turns: int) -> list[tuple[float, float]]:
@@ -77,7 +73,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     for preset in ("sapnet_fast", "sapnet"):
         for stages in range(1, PRESETS[preset].stages + 1):
             with closing(Derainer(preset, "openvino", stages=stages)) as derainer:
-                psnr = quality(lambda frames: derainer(list(frames))[0].image[None], args.data, args.images)
+                psnr = quality(derained_by(derainer), args)
             large = args.large_turns if stages == PRESETS[preset].stages else 0
             yield row(preset, load_weights(preset), stages, psnr, partial(OURS, weights=preset, stages=stages), large)
     others = {"official SAPNet": (load_weights, args.official), "PReNet": (load_prenet, args.prenet)}
@@ -85,7 +81,8 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
         if path:
             peer = load(path)
             fast = on_openvino(DeployNet(peer))
-            psnr = quality(fast, args.data, args.images)
+            # Without a mask: any plane does for PSNR.
+            psnr = quality(Method(name, lambda _, rainy, fast=fast: (fast(rainy[None])[0], rainy[..., 0])), args)
             for label, infer in ((name, fast), (f"{name}, eager", eager(DeployNet(peer)))):
                 contender = partial(plain, name=label, infer=infer)
                 yield row(label, peer, peer.config.stages, psnr, contender, args.large_turns)

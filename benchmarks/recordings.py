@@ -7,12 +7,12 @@ decoded, by turns.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from timeit import timeit
 
 from tables import print_table
 
@@ -22,13 +22,6 @@ from sapnet.bags.derain import derain_bag
 from sapnet.commands.common import parse_positive, parse_shape
 
 TOPICS = {"raw": (image, "/camera/image_raw"), "compressed": (compressed, "/camera/image_raw/compressed")}
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long ``work`` takes."""
-    began_s = time.perf_counter()
-    work()
-    return time.perf_counter() - began_s
 
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
@@ -41,7 +34,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         work: dict[str, Callable[[], object]] = {"Derainer": lambda: [derainer([frame]) for frame in frames]}
         work |= {kind: lambda kind=kind: derain_bag(derainer, folder / kind, next(outputs)) for kind in TOPICS}
         derainer(frames[:1])
-        turns = [{name: seconds(one) for name, one in work.items()} for _ in range(args.turns)]
+        turns = [{name: timeit(one, number=1) for name, one in work.items()} for _ in range(args.turns)]
         print(f"{derainer.backend_name} {derainer.precision}, {args.frames} frames, median of {args.turns} turns\n")
     rows = []
     for name in work:

@@ -1,23 +1,44 @@
-"""Whether deraining helps an object detector: ``python -m training.detect --detector MODEL --clips IN...``."""
+"""Whether deraining helps an object detector: ``python -m training.detect --detector MODEL --clips IN...``.
+
+What it finds on clean frames is expected; the figures say what it loses to rain and wins back from deraining.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sapnet import Derainer
 from sapnet.commands.common import derainer_from, parse_positive, parse_whole, progress_bar
+from sapnet.errors import SapnetError
+from sapnet.images.frame import Frame
 from sapnet.media.contact_sheet import contact_sheet
-from sapnet.rain import RAIN_PRESETS
+from sapnet.media.formats import is_video
+from sapnet.media.sequence import limit_width, read_frames
+from sapnet.rain import RAIN_PRESETS, RainSynthesizer
 from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
 from training.datasets.paired import short_names
-from training.detection import CLEAN, CONFIDENCE, IOU, RAINY, clean_frames, run_experiment, summarise
-from training.detector import Detector
+from training.detector import Detections, Detector, Floats
 
+CLEAN, RAINY = "clean", "rainy"
+# What counts as detected, and the overlap from which two objects are the same.
+CONFIDENCE, IOU = 0.4, 0.5
+_SHOWN_FRAMES = 6
+_RESAMPLES = 2000
+_INTERVAL = (0.025, 0.975)
+
+_GREEN, _RED, _YELLOW = (80, 210, 80), (70, 70, 245), (40, 200, 250)
 # Fewer leave the figures to chance.
 MIN_CLEAN_DETECTIONS = 200
 
@@ -42,6 +63,142 @@ examples:
   python -m training.detect --detector fastestdet.onnx --clips drive.mp4 photos/ --picture detect.png
   python -m training.detect --detector fastestdet.onnx --clips drive.mp4 --weights sapnet_fast mine.safetensors --json
 """
+
+
+def clean_frames(clips: Sequence[Path], stride: int = 4, max_width: int = 0) -> Iterator[tuple[str, Frame]]:
+    """Names and clean frames, uint8 (H, W, 3) BGR: all images, and every ``stride``-th frame of videos.
+
+    clips: images, folders of them, videos. max_width: wider frames are scaled down; 0 for none. Raises SapnetError.
+    """
+    for clip in clips:
+        for name, frame in islice(read_frames(clip), None, None, stride if is_video(clip) else 1):
+            yield f"{clip.name} {name}", limit_width(frame, max_width)
+
+
+class Outcome(NamedTuple):
+    """What was found.
+
+    expected: how many objects on each clean frame. counts: version of the frames (clean, rainy, derained by ...)
+    -> ``count`` of each frame, (frames, 4), its seeds added up. pictures: labels and rows of a contact sheet, a few
+    frames under the first seed's rain.
+    """
+
+    expected: list[int]
+    counts: dict[str, Floats]
+    pictures: list[tuple[str, dict[str, Frame]]]
+
+
+def run_experiment(
+    frames: Callable[[], Iterable[tuple[str, Frame]]],
+    detector: Detector,
+    derainers: Mapping[str, Derainer],
+    rain: str = "heavy",
+    seeds: Sequence[int] = (1, 2, 3),
+    on_frame: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Detect on the clean frames, then on the same in rain and derained.
+
+    frames: names and clean frames, the same each time. derainers: by the names that their versions shall have.
+    rain: a preset of ``sapnet.rain``. on_frame: told how many frames are done, and of how many.
+    Raises SapnetError, also where nothing is found on the clean frames.
+    """
+    expected = [detector(clean, CONFIDENCE) for _, clean in frames()]
+    found_on = [index for index, objects in enumerate(expected) if len(objects)]
+    if not found_on:
+        raise SapnetError(
+            f"the detector finds nothing on the {len(expected)} clean frames at confidence {CONFIDENCE}; "
+            "give clips of objects that it knows"
+        )
+    counts: dict[str, Floats] = {name: np.zeros((len(expected), 4)) for name in (CLEAN, RAINY, *derainers)}
+    outcome = Outcome([len(objects) for objects in expected], counts, [])
+    shown = {found_on[at] for at in np.linspace(0, len(found_on) - 1, _SHOWN_FRAMES).round().astype(int)}
+    synthesizer = cache(partial(RainSynthesizer, rain))
+    for index, ((label, clean), objects) in enumerate(zip(frames(), expected, strict=True)):
+        on_frame(index, len(expected))
+        for seed in seeds:
+            rainy = synthesizer(*clean.shape[:2], seed).add(clean, index)[0]
+            seen = {CLEAN: clean, RAINY: rainy, **{by: derain([rainy])[0].image for by, derain in derainers.items()}}
+            found = {version: detector(frame, CONFIDENCE) for version, frame in seen.items()}
+            for version, detections in found.items():
+                counts[version][index] += count(detections, objects)
+            if index in shown and seed == seeds[0]:
+                boxes = {version: draw_detections(seen[version], found[version], objects) for version in seen}
+                outcome.pictures.append((label, boxes))
+    return outcome
+
+
+def match(found: Detections, expected: Detections) -> NDArray[np.int64]:
+    """(N,): for each found object the index of the expected one that it is, -1 for none.
+
+    In order of confidence, each takes the free expected object of its class that it overlaps most, by at least ``IOU``.
+    """
+    candidates = overlaps(found.boxes, expected.boxes)
+    candidates[(found.classes[:, None] != expected.classes[None, :]) | (candidates < IOU)] = -1.0
+    matched = np.full(len(found), -1)
+    for index in np.argsort(-found.confidences, kind="stable").tolist() if len(expected) else ():
+        best = int(candidates[index].argmax())
+        if candidates[index, best] >= 0:
+            matched[index] = best
+            candidates[:, best] = -1.0
+    return matched
+
+
+def overlaps(boxes: Floats, others: Floats) -> Floats:
+    """(N, M): intersection over union of each of ``boxes`` (N, 4) with each of ``others`` (M, 4)."""
+    shared = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
+    intersection = np.clip(shared, 0, None).prod(axis=-1)
+    areas, other_areas = ((each[:, 2:] - each[:, :2]).prod(axis=-1) for each in (boxes, others))
+    return _ratio(intersection, areas[:, None] + other_areas[None, :] - intersection, nothing=0.0)
+
+
+def count(found: Detections, expected: Detections) -> Floats:
+    """(4,): objects expected, found, and matched, and the sum of the matched ones' confidences; add up to pool."""
+    hits = match(found, expected) >= 0
+    return np.array((len(expected), len(found), hits.sum(), found.confidences[hits].sum()), np.float64)
+
+
+def summarise(counts: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
+    """Version of the frames -> figure -> its value and 95 % bootstrap interval, None where they are undefined.
+
+    counts: of an Outcome. ``won_back``, of derained versions: the share of the recall that rain took which deraining
+    gave back, below 0 where it took more. All versions draw the same frames.
+    """
+    frames = len(counts[RAINY])
+    drawn = np.random.default_rng(0).multinomial(frames, np.full(frames, 1 / frames), size=_RESAMPLES)
+    weights = np.vstack([np.ones(frames), drawn])  # all frames, then those of each resample
+    figures: dict[str, dict[str, Any]] = {}
+    in_rain = _ratio(*(weights @ counts[RAINY][:, [2, 0]]).T)
+    for version, of_frames in counts.items():
+        expected, found, matched, confidence = (weights @ of_frames).T
+        recall = _ratio(matched, expected)
+        values = {"recall": recall, "precision": _ratio(matched, found), "confidence": _ratio(confidence, matched)}
+        if version not in (CLEAN, RAINY):
+            values["won_back"] = _ratio(recall - in_rain, 1 - in_rain)
+        figures[version] = {name: _figure(*value) for name, value in values.items()}
+    return figures
+
+
+def _ratio(part: Floats, whole: Floats, nothing: float = np.nan) -> Floats:
+    result: Floats = np.divide(part, whole, out=np.full(whole.shape, nothing), where=whole > 0)
+    return result
+
+
+def _figure(value: float, *resampled: float) -> dict[str, Any]:
+    defined = [one for one in resampled if not np.isnan(one)]
+    bounds = np.quantile(defined, _INTERVAL).tolist() if defined else [None, None]
+    return {"value": None if np.isnan(value) else float(value), "interval": bounds}
+
+
+def draw_detections(frame: Frame, found: Detections, expected: Detections) -> Frame:
+    """A copy of the frame with boxes: green around what was found again, red around what was missed, yellow if new."""
+    picture = frame.copy()
+    partners = match(found, expected).tolist()
+    boxes = [(expected.boxes[index], _RED) for index in range(len(expected)) if index not in partners]
+    boxes += [(box, _YELLOW if at < 0 else _GREEN) for box, at in zip(found.boxes, partners, strict=True)]
+    for box, colour in boxes:
+        left, top, right, bottom = box.round().astype(int).tolist()
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, max(1, frame.shape[1] // 320), cv2.LINE_AA)
+    return picture
 
 
 @one_line_errors("detect")

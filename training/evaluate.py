@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from sapnet.commands.common import counting_bar, derainer_from, parse_whole
+from sapnet.images.frame import Frame
 from sapnet.media.contact_sheet import contact_sheet
 from sapnet.model.weights import load_weights
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
 from training.datasets.paired import ImagePair, check, find_pairs, read_pair, set_folders, short_names
-from training.metrics import Image, Plane, true_streaks
-from training.scores import QUALITY, Method, Score, network, rainy_input, results, score
+from training.metrics import QUALITY, Method, Score, network, rainy_input, results, score, true_streaks
 
 _DESCRIPTION = """\
 Score weights, or images that another program wrote, on paired data sets: PSNR (dB) and SSIM on Y and on RGB, means
@@ -61,7 +61,7 @@ class SetReport:
     folder: str
     pairs: Sequence[ImagePair]
     scores: list[Score] = field(default_factory=list)
-    pictures: dict[str, dict[str, Image | Plane]] = field(default_factory=dict)
+    pictures: dict[str, dict[str, Frame]] = field(default_factory=dict)
 
 
 @one_line_errors("evaluate")

@@ -17,33 +17,28 @@ both than at either end. Choose SHARE by `python -m training.evaluate` on pairs 
 """
 
 
-def interpolate(first: str | Path, second: str | Path, share: float, output: Path, command: str = "") -> None:
-    """Write ``(1 - share) * first + share * second`` as safetensors, with the provenance of ``second`` and of this.
-
-    share: 0 to 1. Raises SapnetError; ValueError for another share, or for weights of different networks.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"got share {share!r}, expected 0 to 1")
-    begin, end = load_weights(first), load_weights(second)
-    if begin.config != end.config:
-        raise ValueError(f"{first} and {second} are weights of different networks: {begin.config} and {end.config}")
-    states = begin.state_dict(), end.state_dict()
-    end.load_state_dict({name: (1 - share) * value + share * states[1][name] for name, value in states[0].items()})
-    provenance = {name: text for name, text in read_metadata(second).items() if name not in ("model_config", "metrics")}
-    mixed = {"first": Path(first).name, "second": Path(second).name, "share": share, "command": command}
-    save_weights(end, output, {**provenance, "interpolated": json.dumps(mixed)})
-
-
 @one_line_errors("interpolate")
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     parser = make_parser("interpolate", _DESCRIPTION)
-    parser.add_argument("first", metavar="FIRST", help="weights that a fine-tuning began with")
-    parser.add_argument("second", metavar="SECOND", help="weights that it ended with")
+    parser.add_argument("first", type=Path, metavar="FIRST", help="weights that a fine-tuning began with")
+    parser.add_argument("second", type=Path, metavar="SECOND", help="weights that it ended with")
     parser.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1 (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
     args = parser.parse_args(argv)
-    interpolate(args.first, args.second, args.share, args.output, command_line("interpolate", argv))
+    if not 0 <= args.share <= 1:
+        raise ValueError(f"got share {args.share!r}, expected 0 to 1")
+    begin, end = load_weights(args.first), load_weights(args.second)
+    if begin.config != end.config:
+        raise ValueError(
+            f"{args.first} and {args.second} are weights of different networks: {begin.config} and {end.config}"
+        )
+    first, second = begin.state_dict(), end.state_dict()
+    end.load_state_dict({name: (1 - args.share) * value + args.share * second[name] for name, value in first.items()})
+    kept = {name: text for name, text in read_metadata(args.second).items() if name not in ("model_config", "metrics")}
+    mixed = {"first": args.first.name, "second": args.second.name, "share": args.share}
+    mixed["command"] = command_line("interpolate", argv)
+    save_weights(end, args.output, {**kept, "interpolated": json.dumps(mixed)})
     return 0
 
 

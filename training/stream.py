@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sapnet.images.frame import to_tensor
+from sapnet.images.frame import Frame, to_tensor
 from sapnet.media.pictures import read_image
 from sapnet.rain import RainSynthesizer
 from training.config import DataConfig
-from training.datasets.augment import Image, augment_scene, compress, draw_window
+from training.datasets.augment import augment_scene, compress, draw_window
 from training.datasets.curriculum import draw_rain
 from training.datasets.layers import lay_streaks, streak_layer
 from training.datasets.paired import ImagePair, check, find_photographs, find_sets, read_pair
@@ -53,10 +53,11 @@ class Stream(Dataset[Sample]):
         least = max(config.crop, config.final_crop)
         self.pairs, self.streaks = find_sets(config.paired), find_sets(config.streaks)
         self.photographs = find_photographs(Path(config.clean)) if config.clean else []
-        check(chain(*self.pairs.values(), *self.streaks.values(), self.photographs), least)
+        alone = (ImagePair(path.stem, path, path) for path in self.photographs)
+        check(chain(*self.pairs.values(), *self.streaks.values(), alone), least)
         self._layers = [streak_layer(*read_pair(pair)) for pair in chain(*self.streaks.values())]
         self._shares = _shares(len(self.pairs), bool(self.photographs), config.paired_share)
-        self._images: dict[Path, Image] = {}
+        self._images: dict[Path, Frame] = {}
         self._free_bytes = _KEPT_BYTES
 
     def __len__(self) -> int:
@@ -82,7 +83,7 @@ class Stream(Dataset[Sample]):
             "streaks": {name: len(pairs) for name, pairs in self.streaks.items()},
         }
 
-    def _of_pair(self, pairs: Sequence[ImagePair], crop: int, rng: np.random.Generator) -> tuple[Image, Image]:
+    def _of_pair(self, pairs: Sequence[ImagePair], crop: int, rng: np.random.Generator) -> tuple[Frame, Frame]:
         augmentation = self.config.augmentation
         rainy, clean = read_pair(pairs[int(rng.integers(len(pairs)))], self._read)
         window = draw_window(rainy, crop, crop, rng)
@@ -91,7 +92,7 @@ class Stream(Dataset[Sample]):
         rainy, clean = augment_scene([rainy[window], clean[window]], augmentation, rng)
         return compress(rainy, augmentation, rng), clean
 
-    def _of_photograph(self, number: int, crop: int, seed: int) -> tuple[Image, Image]:
+    def _of_photograph(self, number: int, crop: int, seed: int) -> tuple[Frame, Frame]:
         config = self.config
         epoch, place = divmod(number, len(self.photographs))
         chosen = np.random.default_rng([seed, epoch]).permutation(len(self.photographs))[place]
@@ -102,11 +103,13 @@ class Stream(Dataset[Sample]):
             rainy = lay_streaks(self._layers[int(rng.integers(len(self._layers)))], clean, rng)
         else:
             rain = draw_rain(config.rain, rng)
-            image_height, rain_seed = _PHOTOGRAPH_HEIGHT * _draw_scale(rng), int(rng.integers(2**31))
+            # Mostly around 1; one in five up to 2.2, the streaks of a 720p frame.
+            scale = rng.uniform(1.2, 2.2) if rng.random() < 0.2 else rng.uniform(0.8, 1.3)
+            image_height, rain_seed = _PHOTOGRAPH_HEIGHT * scale, int(rng.integers(2**31))
             rainy = RainSynthesizer(rain, crop, crop, rain_seed, image_height).add(clean, 0)[0] if rain else clean
         return compress(rainy, config.augmentation, rng), clean
 
-    def _read(self, path: Path) -> Image:
+    def _read(self, path: Path) -> Frame:
         """uint8 (H, W, 3) BGR, not to be written to; the images that come first are kept, as far as memory goes."""
         if path in self._images:
             return self._images[path]
@@ -115,11 +118,6 @@ class Stream(Dataset[Sample]):
             self._images[path] = image
             self._free_bytes -= image.nbytes
         return image
-
-
-def _draw_scale(rng: np.random.Generator) -> float:
-    """Mostly around 1; one in five up to 2.2, the streaks of a 720p frame."""
-    return float(rng.uniform(1.2, 2.2) if rng.random() < 0.2 else rng.uniform(0.8, 1.3))
 
 
 def _shares(paired: int, photographs: bool, each: float) -> list[float]:

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from sapnet.commands.common import parse_positive, parse_whole
 from sapnet.errors import SapnetError
-from sapnet.images.frame import psnr_y
+from sapnet.images.frame import Frame, psnr_y
 from sapnet.media.contact_sheet import contact_sheet
 from sapnet.media.pictures import read_image, write_image
 from sapnet.rain import RainSynthesizer
 from training.commands import make_parser, one_line_errors, table
-from training.datasets.augment import Image
 from training.datasets.curriculum import RAIN_KINDS, draw_rain
 from training.datasets.paired import find_pairs, find_photographs, read_pair, refuse
 from training.metrics import streak_strength, true_streaks
@@ -42,8 +41,8 @@ class RainySample(NamedTuple):
     """rainy, clean: uint8 (h, w, 3) BGR. streaks: bool (h, w), where streaks added more than 10/255 of luma; mist is
     none."""
 
-    rainy: Image
-    clean: Image
+    rainy: Frame
+    clean: Frame
     streaks: NDArray[np.bool_]
 
 
@@ -106,7 +105,7 @@ def make_sheet(photographs: Sequence[Path], seed: int, path: Path) -> None:
     contact_sheet(rows, path, kinds)
 
 
-def _rain(clean: Image, kind: str, rng: np.random.Generator) -> RainySample:
+def _rain(clean: Frame, kind: str, rng: np.random.Generator) -> RainySample:
     rain, seed = draw_rain(kind, rng), int(rng.integers(2**31))
     if rain is None:
         return RainySample(clean, clean, true_streaks(clean, clean))
@@ -116,30 +115,27 @@ def _rain(clean: Image, kind: str, rng: np.random.Generator) -> RainySample:
     return RainySample(rainy, clean, true_streaks(rainy, synthesizer.add_mist(clean)))
 
 
-def _read_samples(folder: Path) -> Iterator[RainySample]:
-    for rainy, clean in map(read_pair, find_pairs(folder)):
-        yield RainySample(rainy, clean, true_streaks(rainy, clean))
-
-
 @one_line_errors("synthesize")
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     parser = make_parser("synthesize", __doc__ or "", EPILOG)
-    parser.add_argument("photographs", type=Path, help="folder of clean images")
-    parser.add_argument("output", type=Path, nargs="?", help="new folder for the pairs")
-    parser.add_argument("--rain", default="mixed", choices=RAIN_KINDS, help="default: %(default)s")
-    parser.add_argument(
-        "--copies", type=parse_positive, default=1, metavar="N", help="of each photograph (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=partial(parse_whole, lowest=0), default=0, help="default: %(default)s")
-    parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="pairs to compare with")
-    parser.add_argument("--sheet", type=Path, metavar="IMAGE", help="write a picture of 24 samples")
+    add = parser.add_argument
+    add("photographs", type=Path, help="folder of clean images")
+    add("output", type=Path, nargs="?", help="new folder for the pairs")
+    add("--rain", default="mixed", choices=RAIN_KINDS, help="default: %(default)s")
+    add("--copies", type=parse_positive, default=1, metavar="N", help="of each photograph (default: %(default)s)")
+    add("--seed", type=partial(parse_whole, lowest=0), default=0, help="default: %(default)s")
+    add("--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="pairs to compare with")
+    add("--sheet", type=Path, metavar="IMAGE", help="write a picture of 24 samples")
     args = parser.parse_args(argv)
     if not args.output and not args.sheet:
         parser.error("nothing to write: name OUT, --sheet or both")
     if args.sheet:
         make_sheet(find_photographs(args.photographs), args.seed, args.sheet)
-    sets = {folder: _read_samples(folder) for folder in args.compare}
+    sets: dict[Path, Iterable[RainySample]] = {
+        folder: (RainySample(*pair, true_streaks(*pair)) for pair in map(read_pair, find_pairs(folder)))
+        for folder in args.compare
+    }
     if args.output:
         made = synthesize(args.photographs, args.rain, args.seed, args.copies)
         sets = {args.output: write_set(made, args.output), **sets}

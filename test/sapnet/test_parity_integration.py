@@ -9,7 +9,7 @@ import torch
 from sapnet import Derainer
 from sapnet.model.weights import load_weights
 from training.datasets.paired import find_pairs
-from training.scores import network, rainy_input, score
+from training.metrics import network, rainy_input, score
 
 
 @pytest.mark.parametrize("crop", ["a", "b"])

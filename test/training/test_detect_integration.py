@@ -8,7 +8,7 @@ import pytest
 
 from sapnet import Derainer
 from sapnet.media.pictures import read_image
-from training.detection import clean_frames, run_experiment, summarise
+from training.detect import clean_frames, run_experiment, summarise
 from training.detector import Detector
 
 

@@ -15,8 +15,7 @@ from sapnet.errors import ImageFormatError
 from sapnet.images.frame import psnr, psnr_y, to_y
 from training.datasets.paired import find_pairs
 from training.evaluate import main
-from training.metrics import ssim
-from training.scores import network, rainy_input, results, score
+from training.metrics import network, rainy_input, results, score, ssim
 
 # 20 levels of rain on half of an image.
 PSNR_RGB = 20 * math.log10(255 / 20) + 10 * math.log10(2)

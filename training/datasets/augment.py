@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sapnet.images.frame import Frame
 from training.datasets.curriculum import DRY, MIXED
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Augmentation:
             raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma!r}")
 
 
-def augment_scene(images: Sequence[Image], augmentation: Augmentation, rng: np.random.Generator) -> list[Image]:
+def augment_scene(images: Sequence[Frame], augmentation: Augmentation, rng: np.random.Generator) -> list[Frame]:
     """Images of one scene and size as they might have been, all changed alike, so that pairs stay pairs.
 
     Noise is of the scene, for the rainy image to keep and not to be cleaned of.
@@ -49,7 +48,7 @@ def augment_scene(images: Sequence[Image], augmentation: Augmentation, rng: np.r
     if rng.random() < augmentation.gamma:
         exponent = np.exp(rng.uniform(-1, 1) * np.log(1.4))
         table = np.rint(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
-        changed = [cast(Image, cv2.LUT(image, table)) for image in changed]
+        changed = [cast(Frame, cv2.LUT(image, table)) for image in changed]
     if rng.random() < augmentation.noise:
         noise = rng.normal(0, rng.uniform(0, augmentation.noise_sigma), changed[0].shape)
         changed = [np.clip(np.rint(image + noise), 0, 255).astype(np.uint8) for image in changed]
@@ -62,9 +61,9 @@ def draw_window(image: NDArray[np.generic], height: int, width: int, rng: np.ran
     return slice(top, top + height), slice(left, left + width)
 
 
-def compress(rainy: Image, augmentation: Augmentation, rng: np.random.Generator) -> Image:
+def compress(rainy: Frame, augmentation: Augmentation, rng: np.random.Generator) -> Frame:
     """What a JPEG transport may leave of it."""
     if rng.random() >= augmentation.jpeg:
         return rainy
     _, data = cv2.imencode(".jpg", rainy, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 96))])
-    return cast(Image, cv2.imdecode(data, cv2.IMREAD_COLOR))
+    return cast(Frame, cv2.imdecode(data, cv2.IMREAD_COLOR))

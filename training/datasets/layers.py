@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.datasets.augment import Image, draw_window
+from sapnet.images.frame import Frame
+from training.datasets.augment import draw_window
 
 # How a layer is varied: half of the samples keep its scale and direction, all have their own strength.
 _WARPED = 0.5
@@ -14,17 +15,17 @@ _SHEAR = 0.2
 _STRENGTH = (0.7, 1.3)
 
 
-def streak_layer(rainy: Image, clean: Image) -> Image:
+def streak_layer(rainy: Frame, clean: Frame) -> Frame:
     """uint8 (H, W): what streaks of one grey level added to all channels, as in RainTrainL and H.
 
     Sums were clipped at 255: the channel that gained most has lost least to it.
     """
     added = (rainy.astype(np.int16) - clean).max(axis=2)
-    layer: Image = added.clip(0, 255).astype(np.uint8)
+    layer: Frame = added.clip(0, 255).astype(np.uint8)
     return layer
 
 
-def lay_streaks(layer: Image, clean: Image, rng: np.random.Generator) -> Image:
+def lay_streaks(layer: Frame, clean: Frame, rng: np.random.Generator) -> Frame:
     """``clean``, uint8 (h, w, 3) BGR, under a part of a layer: mirrored, scaled, sheared, weaker or stronger.
 
     The layer must not be smaller than the image.

@@ -114,25 +114,24 @@ def find_photographs(folder: Path) -> list[Path]:
     return found
 
 
-def check(sources: Iterable[Path | ImagePair], least: int = MIN_SIDE) -> None:
-    """Read all images and pairs. least: pixels that both sides must have.
+def check(pairs: Iterable[ImagePair], least: int = MIN_SIDE) -> None:
+    """Read all pairs. least: pixels that both sides must have.
 
-    Raises ImageFormatError that lists what is unreadable or too small, and pairs of unequal sizes.
+    Raises ImageFormatError that lists images that are unreadable or too small, and pairs of unequal sizes.
     """
     # The rainy images of one photograph follow each other.
     read = lru_cache(os.cpu_count())(read_image)
 
-    def problem(source: Path | ImagePair) -> str:
+    def problem(pair: ImagePair) -> str:
         try:
-            image = read_pair(source, read)[0] if isinstance(source, ImagePair) else read(source)
+            height, width, _ = read_pair(pair, read)[0].shape
         except (ImageFormatError, OSError) as err:
             return str(err)
-        path = source.rainy if isinstance(source, ImagePair) else source
-        height, width, _ = image.shape
-        return "" if min(height, width) >= least else f"{path} is {height}x{width}, expected at least {least}x{least}"
+        too_small = f"{pair.rainy} is {height}x{width}, expected at least {least}x{least}"
+        return too_small if min(height, width) < least else ""
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        refuse("images that cannot be used; mend or move away", [*filter(None, pool.map(problem, sources))])
+        refuse("images that cannot be used; mend or move away", [*filter(None, pool.map(problem, pairs))])
 
 
 def read_pair(pair: ImagePair, read: Callable[[Path], Frame] = read_image) -> tuple[Frame, Frame]:
