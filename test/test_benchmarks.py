@@ -88,3 +88,18 @@ def test_kernels_are_read_with_their_bytes_and_arithmetic() -> None:
     assert read_plan(CAST.replace(tensor, f"{tensor}, {tensor}")) == [cast]
     with pytest.raises(ValueError, match="got a kernel as 'Kernel 1'"):
         read_plan("Kernel 1")
+
+
+def test_what_does_not_hold_in_a_soak_is_told() -> None:
+    soak = pytest.importorskip("soak")
+    load = soak.LOADS[0]
+    whole = {"sent": 10, "received": 10, "derained": 8, "passed_through": 1, "dropped": 1, "in_flight": 0}
+    growing = [soak.Usage(float(second), 100.0 + second / 12, 20.0, 50.0) for second in range(200)]
+    assert soak.problems(load, whole, []) == []
+    one_step = [soak.Usage(float(second), 160.0 + 4 * (second > 140), 20.0, 50.0) for second in range(200)]
+    assert soak.problems(load, whole, one_step) == []
+    assert soak.problems(load, whole | {"received": 9}, []) == [
+        "received 9, but 10 are accounted for, 0 as open",
+        "sent 10, received 9",
+    ]
+    assert soak.problems(load, whole, growing) == ["memory grows by 5.00 MB a minute"]

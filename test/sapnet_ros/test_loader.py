@@ -79,23 +79,6 @@ def test_a_new_size_makes_it_unready_until_compiled(make: Callable[..., Loader])
     eventually(lambda: loader.ready)
 
 
-def test_a_network_that_does_not_load_is_an_error_and_not_tried_again(make: Callable[..., Loader]) -> None:
-    tries = []
-
-    def load(stages: int) -> StubDerainer:
-        tries.append(stages)
-        raise BackendError("no such weights")
-
-    loader = make(load, [(48, 64)])
-    eventually(lambda: loader.last_error)
-    loader.request((32, 32))
-    assert loader.error_for((48, 64)) == "no such weights"
-    assert loader.error == "no such weights"
-    assert not loader.ready
-    time.sleep(0.05)
-    assert tries == [0]
-
-
 def test_a_size_that_does_not_compile_spoils_no_other(make: Callable[..., Loader]) -> None:
     loader = make(lambda stages: StubDerainer(refuses=(32, 32)), [(32, 32), (48, 64)])
     eventually(lambda: loader.ready_for((48, 64)) and loader.error)
@@ -183,28 +166,24 @@ def test_as_many_stages_run_as_hold_the_rate(make: Callable[..., Loader], monkey
     eventually(lambda: loader.choice.said == "4 of 6 stages take 40.0 ms at 24x64: they hold 19 frames a second")
 
 
-def test_a_rate_that_all_stages_hold_loads_nothing_again(make: Callable[..., Loader]) -> None:
+@pytest.mark.parametrize(
+    ("hz", "said", "loaded"), [(1.0, "6 of 6 stages take 60.0 ms", [0]), (19.0, "4 of 6 stages take 40.0 ms", [0, 4])]
+)
+def test_a_rate_is_measured_also_where_nothing_is_compiled_and_nothing_loaded_without_need(
+    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch, hz: float, said: str, loaded: list[int]
+) -> None:
+    """As with torch on a CPU."""
     clock, loads = [100.0], []
 
     def load(stages: int) -> TimedDerainer:
         loads.append(stages)
         return TimedDerainer(stages, clock)
 
-    loader = make(load, [(48, 64)], StageChoice(0, 1.0, lambda: clock[0]))
-    eventually(lambda: loader.choice.said)
-    loader.request((24, 64))  # after which comes what there is to load
-    eventually(lambda: loader.choice.said.startswith("6 of 6 stages take 30.0 ms at 24x64"))
-    assert loads == [0]
-
-
-def test_a_rate_is_measured_also_where_nothing_is_compiled(
-    make: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As with torch on a CPU."""
-    clock = [100.0]
     monkeypatch.setattr(TimedDerainer, "is_ready", lambda *shape: True)
-    loader = make(lambda stages: TimedDerainer(stages, clock), [(48, 64)], StageChoice(0, 19.0, lambda: clock[0]))
-    eventually(lambda: loader.choice.said.startswith("4 of 6 stages take 40.0 ms at 48x64"))
+    loader = make(load, [(48, 64)], StageChoice(0, hz, lambda: clock[0]))
+    eventually(lambda: loader.choice.said.startswith(f"{said} at 48x64"))
+    time.sleep(0.05)
+    assert loads == loaded
 
 
 def hung(alive: bool) -> Any:
