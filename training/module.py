@@ -21,6 +21,7 @@ from sapnet.model.weights import load_weights
 from training.config import OptimizerConfig, TrainConfig
 from training.datasets.paired import ImagePair, read_pair
 from training.losses.combined import DerainingLoss
+from training.losses.edge import edge_agreement
 from training.metrics import ssim
 from training.stream import Sample, Stream, make_loader
 
@@ -31,7 +32,8 @@ class DerainingModule(L.LightningModule):
     """Trains a SAPNet on samples ``rainy``, ``clean``: (B, 3, H, W) RGB in [0, 1].
 
     Logs every term of the loss as ``train/<term>``, and of each validation set, after rounding to 8 bit, ``val/<set>/``
-    ``psnr`` and ``ssim`` on Y; ``val/psnr`` is the sets' mean. The state is the network's alone.
+    ``psnr`` and ``ssim`` on Y and ``edges``, how well canny's edges agree with the clean image's; ``val/psnr`` is the
+    sets' mean. The state is the network's alone.
     """
 
     def __init__(self, config: TrainConfig, stream: Stream, validation: Mapping[str, Sequence[ImagePair]]) -> None:
@@ -59,19 +61,21 @@ class DerainingModule(L.LightningModule):
             self._score(pair, f"val/{name}/{pair.name}" if number < _SHOWN else "")
             for number, pair in enumerate(self.validation[name])
         ]
-        psnr, similarity = np.mean(scores, axis=0)
+        psnr, similarity, edges = np.mean(scores, axis=0)
         self.log("val/psnr", psnr, prog_bar=True, batch_size=1, sync_dist=True)
-        self.log_dict({f"val/{name}/psnr": psnr, f"val/{name}/ssim": similarity}, batch_size=1, sync_dist=True)
+        figures = {f"val/{name}/psnr": psnr, f"val/{name}/ssim": similarity, f"val/{name}/edges": edges}
+        self.log_dict(figures, batch_size=1, sync_dist=True)
 
-    def _score(self, pair: ImagePair, title: str) -> tuple[float, float]:
-        """PSNR and SSIM of a pair, which is shown under a title, if there is one."""
+    def _score(self, pair: ImagePair, title: str) -> tuple[float, float, float]:
+        """PSNR, SSIM and agreement of the edges of a pair, which is shown under a title, if there is one."""
         rainy, clean = read_pair(pair)
         derained = to_frames(self.network.derain(to_tensor(rainy).to(self.device)))[0]
         if title:
             rgb = cv2.cvtColor(np.hstack([rainy, derained, clean]), cv2.COLOR_BGR2RGB)
             tensorboard: Any = self.logger
             tensorboard.experiment.add_image(title, rgb, self.global_step, dataformats="HWC")
-        return psnr_y(derained, clean), ssim(to_y(derained), to_y(clean))
+        edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
+        return psnr_y(derained, clean), ssim(to_y(derained), to_y(clean)), edges
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.config.optimizer

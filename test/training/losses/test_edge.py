@@ -1,11 +1,11 @@
-"""The edge loss."""
+"""The edge loss, and canny's edges beside it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from training.losses.edge import edge_loss
+from training.losses.edge import edge_agreement, edge_loss
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -53,3 +53,11 @@ class TestEdgeLoss:
         flat = torch.full((1, 3, 24, 24), 0.5, requires_grad=True)
         edge_loss(flat, step()).backward()
         assert torch.isfinite(flat.grad).all()
+
+
+def test_agreement_of_edges_is_f1():
+    flat = torch.full((1, 3, 24, 24), 0.5)
+    assert edge_agreement(step(), step()).item() == edge_agreement(flat, flat).item() == 1
+    assert edge_agreement(step(at=8), step(at=16)).item() == 0
+    half = torch.cat((step(), step()), 0)
+    assert edge_agreement(half, torch.cat((step(), 0 * step()), 0)).item() == pytest.approx(2 / 3)
