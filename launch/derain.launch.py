@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from launch import LaunchContext, LaunchDescription
 
 from sapnet_ros import launching
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
-
 
 def generate_launch_description() -> LaunchDescription:
     """All arguments, and the node made of those that are given."""
-    return launching.describe(launching.ARGUMENTS, launching.DEFAULTS, start)
+    return launching.describe(launching.ARGUMENTS, start)
 
 
 def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     """The node."""
-    return launching.derain_node(context, given, launching.remaps(given), CONFIG)
+    return launching.derain_node(context, given, launching.remaps(given))

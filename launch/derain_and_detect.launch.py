@@ -27,20 +27,17 @@ DETECTOR_ARGUMENTS = {
     "device": "Processor of the detector: cpu or cuda:N.",
     "threshold": "Smallest score of a detection.",
 }
-DEFAULTS = {"detector_namespace": "yolo", **launching.DEFAULTS}
 RELIABLE = 1  # as yolo_ros numbers it; its own default, best effort, loses large frames
-
-CONFIG = Path(__file__).resolve().parents[1] / "config"
 
 
 def generate_launch_description() -> LaunchDescription:
     """All arguments, and both nodes."""
-    return launching.describe(launching.ARGUMENTS | DETECTOR_ARGUMENTS, DEFAULTS, start)
+    return launching.describe(launching.ARGUMENTS | DETECTOR_ARGUMENTS, start, detector_namespace="yolo")
 
 
 def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     """Both nodes, or with build_only the first, which then needs no detector."""
-    derain_node = launching.derain_node(context, given, launching.remaps(given), CONFIG)
+    derain_node = launching.derain_node(context, given, launching.remaps(given))
     return derain_node if launching.switch(given, "build_only") else [*derain_node, *detector(context, given)]
 
 

@@ -8,7 +8,6 @@ not set: with cameras:='' the params_file names the cameras, and no pattern can 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from launch import LaunchContext, LaunchDescription
@@ -25,21 +24,18 @@ ARGUMENTS = {
     "derained": f"Topics of the derained images, with {PLACE}; what stands beside each image follows.",
     "streak_mask": f"Topics of the streak masks, with {PLACE}.",
 }
-DEFAULTS = {"cameras": "front,left,right,rear", **launching.DEFAULTS}
-
-CONFIG = Path(__file__).resolve().parents[1] / "config"
 
 
 def generate_launch_description() -> LaunchDescription:
     """All arguments, and the node made of those that are given."""
-    return launching.describe(ARGUMENTS, DEFAULTS, start)
+    return launching.describe(ARGUMENTS, start, cameras="front,left,right,rear")
 
 
 def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     """The node."""
     cameras = names(given["cameras"])
     values = {"cameras": cameras} if cameras else {}
-    return launching.derain_node(context, given, remaps(given, cameras), CONFIG, values)
+    return launching.derain_node(context, given, remaps(given, cameras), values)
 
 
 def names(text: str) -> list[str]:

@@ -36,23 +36,21 @@ ARGUMENTS = {
     "player": "auto: ros2bag where it is installed and can do it; ros2bag; or sapnet.",
     **{name: launching.ARGUMENTS[name] for name in NODE_ARGUMENTS},
 }
-DEFAULTS = {"rate": "1.0", "player": "auto", **launching.DEFAULTS}
 READY = "derain_node/ready"
 CLOCK_HZ = "40"
 # What the node still gives out when ros2 bag play has ended.
 REST_S = 2.0
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
-
 
 def generate_launch_description() -> LaunchDescription:
     """All arguments, and the processes of a replay."""
-    return launching.describe(ARGUMENTS, DEFAULTS, start)
+    return launching.describe(ARGUMENTS, start, rate="1.0", player="auto")
 
 
 def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     """The node, the recorder, and the player once they are ready. Raises ValueError."""
-    lockstep, loop, rate = launching.switch(given, "lockstep"), launching.switch(given, "loop"), given["rate"]
+    lockstep = launching.switch(given, "lockstep")
+    pace = ["--rate", given["rate"], *(["--loop"] if launching.switch(given, "loop") else [])]
     output = Path(given["output"]).expanduser() if given["output"] else None
     if output is not None and output.exists():
         raise ValueError(f"output:={given['output']} exists already")
@@ -61,18 +59,22 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     all_given = dict.fromkeys(launching.ARGUMENTS, "") | {name: given[name] for name in NODE_ARGUMENTS}
     remaps = [(old, new) for old, new in plan["remaps"]]
     sizes = {"warmup_sizes": plan["warmup_sizes"]}
-    node = launching.derain_node(context, all_given, remaps, CONFIG, plan["parameters"], sizes)
+    node = launching.derain_node(context, all_given, remaps, plan["parameters"], sizes)
     if not choose_ros2bag(given, plan["ros2bag_reads_it"], lockstep):
-        words = ["--rate", rate, *(["--loop"] if loop else [])]
-        player = process("bag_publisher", bag, *words, *plan["bag_publisher"])
+        player = process("bag_publisher", bag, *pace, *plan["bag_publisher"])
         words = [*([str(output)] if output is not None else []), *plan["bag_recorder"]]
         recorder = [process("bag_recorder", *words)] if output is not None or lockstep else []
         return [*node, *recorder, player, ends_with(player)]
-    player = ros2_player(bag, plan, rate, loop)
-    recorder = [ros2_recorder(plan, output)] if output is not None else []
+    # Reliable cameras: best effort loses large frames.
+    reliable = {"reliability": "reliable", "history": "keep_last", "depth": 10}
+    with tempfile.NamedTemporaryFile("w", prefix="replay_", suffix=".yaml", delete=False) as file:
+        json.dump(dict.fromkeys(plan["cameras"], reliable), file)
+    words = ["--clock", CLOCK_HZ, *pace, "--qos-profile-overrides-path", file.name, "--topics", *plan["played"]]
+    player = ros2("bag", "play", bag, *words)
+    words = ["-o", str(output), "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]
+    recorder = [ros2("bag", "record", *words)] if output is not None else []
     latched = ["--qos-durability", "transient_local", "--qos-reliability", "reliable"]
-    words = ["topic", "echo", "--once", "--filter", "m.data", *latched, READY, "std_msgs/msg/Bool"]
-    waiting = ExecuteProcess(cmd=["ros2", *words], name="waiting", output="screen")
+    waiting = ros2("topic", "echo", "--once", "--filter", "m.data", *latched, READY, "std_msgs/msg/Bool")
     begin = RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=[player]))
     return [*node, *recorder, waiting, begin, ends_with(player)]
 
@@ -83,7 +85,11 @@ def make_plan(context: LaunchContext, bag: str, images: str, lockstep: bool, rec
     That command runs with the interpreter that the package was built with; the one of launch may lack what it takes to
     read a recording.
     """
-    command = [executable(context, "sapnet"), "replay", bag, "--plan"]
+    try:
+        sapnet = ExecutableInPackage("sapnet", "sapnet_ros").perform(context)
+    except (PackageNotFoundError, SubstitutionFailure) as err:
+        raise ValueError(f"{err}; build the package with colcon and source install/setup.bash") from err
+    command = [sapnet, "replay", bag, "--plan"]
     command += [word for name in images.split(",") if name.strip() for word in ("--topic", name.strip())]
     command += ["--lockstep"] if lockstep else []
     command += ["--output", "recording"] if recorder else []
@@ -111,20 +117,9 @@ def choose_ros2bag(given: Mapping[str, str], can_read: bool, lockstep: bool) -> 
     return choice != "sapnet" and not missing
 
 
-def ros2_player(bag: str, plan: Mapping[str, Any], rate: str, loop: bool) -> ExecuteProcess:
-    """``ros2 bag play``, with reliable cameras: best effort loses large frames."""
-    reliable = {"reliability": "reliable", "history": "keep_last", "depth": 10}
-    with tempfile.NamedTemporaryFile("w", prefix="replay_", suffix=".yaml", delete=False) as file:
-        json.dump(dict.fromkeys(plan["cameras"], reliable), file)
-    words = ["--clock", CLOCK_HZ, "--rate", rate, *(["--loop"] if loop else [])]
-    words += ["--qos-profile-overrides-path", file.name, "--topics", *plan["played"]]
-    return ExecuteProcess(cmd=["ros2", "bag", "play", bag, *words], name="ros2_bag_play", output="screen")
-
-
-def ros2_recorder(plan: Mapping[str, Any], output: Path) -> ExecuteProcess:
-    """``ros2 bag record``."""
-    words = ["-o", str(output), "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]
-    return ExecuteProcess(cmd=["ros2", "bag", "record", *words], name="ros2_bag_record", output="screen")
+def ros2(command: str, verb: str, *words: str) -> ExecuteProcess:
+    """A command of the ros2 command line as a process."""
+    return ExecuteProcess(cmd=["ros2", command, verb, *words], name=f"ros2_{command}_{verb}", output="screen")
 
 
 def ends_with(player: ExecuteProcess) -> RegisterEventHandler:
@@ -142,11 +137,3 @@ def ends_with(player: ExecuteProcess) -> RegisterEventHandler:
 def process(name: str, *words: str) -> ExecuteProcess:
     """An executable of this package as a process, with the interpreter that the package was built with."""
     return ExecuteProcess(cmd=[ExecutableInPackage(name, "sapnet_ros"), *words], name=name, output="screen")
-
-
-def executable(context: LaunchContext, name: str) -> str:
-    """Path of an executable of this package. Raises ValueError where the package is not built."""
-    try:
-        return ExecutableInPackage(name, "sapnet_ros").perform(context)
-    except (PackageNotFoundError, SubstitutionFailure) as err:
-        raise ValueError(f"{err}; build the package with colcon and source install/setup.bash") from err

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
@@ -58,17 +59,18 @@ Remaps = Sequence[tuple[str, str]]
 Start = Callable[[LaunchContext, Mapping[str, str]], Sequence[Any]]
 
 
-def describe(arguments: Mapping[str, str], defaults: Mapping[str, str], start: Start) -> LaunchDescription:
+def describe(arguments: Mapping[str, str], start: Start, **defaults: str) -> LaunchDescription:
     """A launch description of all arguments, name to description, and of what ``start`` returns for their values.
 
-    A ValueError of ``start`` ends the launch with its text before any process is started.
+    defaults: of arguments that are not empty by default. A ValueError of ``start`` ends the launch with its text before
+    any process is started.
     """
 
     def perform(context: LaunchContext) -> Sequence[Any]:
         return start(context, {name: LaunchConfiguration(name).perform(context) for name in arguments})
 
     declared = [
-        DeclareLaunchArgument(name, default_value=defaults.get(name, ""), description=description)
+        DeclareLaunchArgument(name, default_value=(DEFAULTS | defaults).get(name, ""), description=description)
         for name, description in arguments.items()
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=perform)])
@@ -83,17 +85,16 @@ def derain_node(
     context: LaunchContext,
     given: Mapping[str, str],
     remappings: Remaps,
-    config: Path,
     values: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> list[Node | LogInfo]:
     """The node's action, and one line on the Fast DDS profile. Raises ValueError for an invalid argument.
 
-    config: folder with fastdds.xml. values: further parameters, which override the params_file. defaults: parameters
-    that the params_file overrides.
+    values: further parameters, which override the params_file. defaults: parameters that the params_file overrides.
     """
     build_only = switch(given, "build_only")
-    environment, line = profile_environment(given["fastdds_profile"], context.environment, config / "fastdds.xml")
+    ours = Path(get_package_share_directory("sapnet_ros")) / "config" / "fastdds.xml"
+    environment, line = profile_environment(given["fastdds_profile"], context.environment, ours)
     node = Node(
         package="sapnet_ros",
         executable="derain_node",

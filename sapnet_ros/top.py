@@ -7,14 +7,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -82,9 +80,14 @@ def run(args: argparse.Namespace) -> int:
     monitor, told_s = Monitor(args.node), 0.0
     screen = Live(get_renderable=monitor.screen, console=console, screen=True, refresh_per_second=REDRAW_HZ)
     try:
-        with _listening(monitor) as spin, screen if redrawn else nullcontext():
+        # Ctrl-C stays Python's, so that it ends the display as an exception does.
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        name = f"sapnet_top_{os.getpid()}"
+        node = rclpy.create_node(name, enable_rosout=False, start_parameter_services=False)
+        node.create_subscription(DiagnosticArray, "/diagnostics", monitor.take, DEPTH)
+        with screen if redrawn else nullcontext():
             while True:
-                spin()
+                rclpy.spin_once(node, timeout_sec=POLL_S)
                 while monitor.fresh:
                     report = monitor.fresh.pop(0)
                     if args.json:
@@ -105,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
         if args.once:
             raise
         return 0
+    finally:
+        rclpy.try_shutdown()
 
 
 class Monitor:
@@ -141,25 +146,6 @@ class Monitor:
         now_s = time.monotonic()
         shown = [render(report, now_s - came_s) for report, came_s in list(self.reports.values())]
         return Group(*(Padding(report, (0, 0, 1, 0)) for report in shown))
-
-
-@contextmanager
-def _listening(monitor: Monitor) -> Iterator[Callable[[], None]]:
-    """Subscribe; gives what waits a moment for messages and takes them."""
-    context = rclpy.Context()
-    # Ctrl-C stays Python's, so that it ends the display as an exception does.
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    name = f"sapnet_top_{os.getpid()}"
-    node = Node(name, context=context, enable_rosout=False, start_parameter_services=False)
-    executor = SingleThreadedExecutor(context=context)
-    try:
-        node.create_subscription(DiagnosticArray, "/diagnostics", monitor.take, DEPTH)
-        executor.add_node(node)
-        yield lambda: executor.spin_once(timeout_sec=POLL_S)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 def plain(report: Report) -> dict[str, Any]:
@@ -201,16 +187,14 @@ def render(report: Report, silent_s: float = 0.0) -> Group:
             latencies.add_row(Text(name), *(Text(status.figures(keys, ".1f")) for keys in parts_ms))
         body += [Text(), table]
         for name, status in cameras.items():
-            body += _notes(status, [_reasons(status)], f"{name}: " if len(cameras) > 1 else "")
+            body += _notes(status, f"{name}: " if len(cameras) > 1 else "")
         body += [Text(), latencies]
     if backend := parts.get("backend"):
         table = _table(["", "backend", "precision", "weights"], ["GPU MB", "restarts"])
         words = map(backend.text, ("backend", "precision", "weights"))
         figures = map(backend.figure, ("gpu_memory_mb", "restarts"))
         table.add_row(_level_text(backend), *map(Text, (*words, *figures)))
-        build, device = backend.text("build_progress", MAX_NOTE), backend.text("device")
-        notes = [f"build: {build}" if build not in ("", clean(backend.message, MAX_NOTE)) else ""]
-        body += [Text(), table, *_notes(backend, [*notes, f"on {device}" if device else ""])]
+        body += [Text(), table, *_notes(backend)]
     if process := parts.get("process"):
         table = _table(["", "process", "version"], ["pid", "memory MB", "CPU %", "threads"])
         figures = map(process.figure, ("pid", "memory_mb", "cpu_percent", "threads"))
@@ -239,12 +223,19 @@ def _level_text(status: Status) -> Text:
     return Text(status.level, style=STYLES.get(status.level, "magenta"))
 
 
-def _notes(status: Status, notes: list[str], prefix: str = "") -> list[RenderableType]:
-    """Lines below a table: the message, ``notes``, and the last error if it is not the message."""
-    message, error = clean(status.message, MAX_NOTE), status.text("last_error", MAX_NOTE)
+def _notes(status: Status, prefix: str = "") -> list[RenderableType]:
+    """Lines below a table: the message, and what else a camera or the backend says, unless the message has it."""
+    message, device = clean(status.message, MAX_NOTE), status.text("device")
+    build, error = (status.text(key, MAX_NOTE) for key in ("build_progress", "last_error"))
     age = status.figure("last_error_age_s")
-    last = f"last error{f' {age} s ago' if age else ''}: {error}" if error not in ("", message) else ""
-    return [Padding(Text(prefix + note), (0, 0, 0, 7), expand=False) for note in (message, *notes, last) if note]
+    notes = [
+        message,
+        _reasons(status),
+        f"build: {build}" if build not in ("", message) else "",
+        f"on {device}" if device else "",
+        f"last error{f' {age} s ago' if age else ''}: {error}" if error not in ("", message) else "",
+    ]
+    return [Padding(Text(prefix + note), (0, 0, 0, 7), expand=False) for note in notes if note]
 
 
 def _reasons(status: Status) -> str:

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-REASON = (
-    "needs launch and launch_ros: source ROS 2, or put the sources of ros2/launch and ros2/launch_ros on PYTHONPATH"
-)
-launch_package = pytest.importorskip("launch", reason=REASON)
-pytest.importorskip("launch_ros.actions", reason=REASON)
-live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+pytest.importorskip("needs_launch")
 
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from launch import LaunchContext
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+import live
 
 FILE = "derain_and_detect.launch.py"
 Given = Callable[..., Mapping[str, str]]
@@ -108,4 +106,4 @@ def test_values_of_no_use_are_refused(launch_file: ModuleType, given: Given) -> 
     with pytest.raises(ValueError, match="detector_params_file:=missing is not a file"):
         launch_file.detector_parameters(given(arguments, detector_params_file="missing"))
     with pytest.raises(ValueError, match="must not be private"):
-        launch_file.derained_topic(launch_package.LaunchContext(), given(arguments, derained="~/clean"))
+        launch_file.derained_topic(LaunchContext(), given(arguments, derained="~/clean"))

@@ -10,16 +10,12 @@ from typing import Any
 
 import pytest
 
-REASON = (
-    "needs launch and launch_ros: source ROS 2, or put the sources of ros2/launch and ros2/launch_ros on PYTHONPATH"
-)
-pytest.importorskip("launch.actions", reason=REASON)
-pytest.importorskip("launch_ros.actions", reason=REASON)
-live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+pytest.importorskip("needs_launch")
 
-from rcl_interfaces.srv import GetParameters  # noqa: E402
+from rcl_interfaces.srv import GetParameters
 
-from sapnet_ros import launching  # noqa: E402
+import live
+from sapnet_ros import launching
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 OURS = Path("/config/fastdds.xml")
@@ -30,10 +26,6 @@ def parameters(peer: Any, node: str, *names: str) -> list[Any]:
     """Values of a node's parameters: strings and booleans."""
     values = peer.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=list(names))).values
     return [value.string_value if value.type == 4 else value.bool_value for value in values]
-
-
-def wait_for_state(peer: Any, node: str, label: str) -> None:
-    live.wait_for(lambda: peer.state(node) == label, f"{node} to be {label}")
 
 
 def test_arguments_reach_the_node(launch: Launch, peer: Any) -> None:
@@ -49,7 +41,7 @@ def test_arguments_reach_the_node(launch: Launch, peer: Any) -> None:
         "backend:=fake",
         "log_level:=warn",
     )
-    wait_for_state(peer, "/front/cleaner", "active")
+    live.wait_for(lambda: peer.state("/front/cleaner") == "active", "the node to be active")
     names = ("image_transport", "weights", "backend", "use_sim_time", "autostart")
     assert parameters(peer, "/front/cleaner", *names) == ["compressed", "1e5", "fake", False, True]
     inputs = ("/camera/image_raw/compressed", "/calibration/info")

@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
-REASON = (
-    "needs launch and launch_ros: source ROS 2, or put the sources of ros2/launch and ros2/launch_ros on PYTHONPATH"
-)
-pytest.importorskip("launch.actions", reason=REASON)
-pytest.importorskip("launch_ros.actions", reason=REASON)
-live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+pytest.importorskip("needs_launch")
 
-from rcl_interfaces.srv import GetParameters  # noqa: E402
+from rcl_interfaces.srv import GetParameters
+
+import live
 
 FILE = "multi_camera.launch.py"
 CAMERAS = ["front", "left", "right", "rear"]

@@ -11,17 +11,14 @@ from typing import Any
 
 import pytest
 
-REASON = (
-    "needs launch and launch_ros: source ROS 2, or put the sources of ros2/launch and ros2/launch_ros on PYTHONPATH"
-)
-launch_package = pytest.importorskip("launch", reason=REASON)
-pytest.importorskip("launch.actions", reason=REASON)
-pytest.importorskip("launch_ros.actions", reason=REASON)
-live = pytest.importorskip("live", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+pytest.importorskip("needs_launch")
 
-from bag_builders import START_NS, smooth_frames, text  # noqa: E402
-from replay_bags import contents, drive, record  # noqa: E402
-from sapnet_ros import launching  # noqa: E402
+from launch import LaunchContext
+
+import live
+from bag_builders import START_NS, smooth_frames, text
+from replay_bags import contents, drive, record
+from sapnet_ros import launching
 
 FILE = "replay.launch.py"
 Launch = Callable[..., Any]
@@ -133,4 +130,4 @@ def test_values_of_no_use_are_refused(
     launch_file = load_launch_file(FILE)
     arguments = given(launch_file.ARGUMENTS, **{"bag": str(bag), "rate": "1"} | values)
     with pytest.raises(ValueError, match=line):
-        launch_file.start(launch_package.LaunchContext(), arguments)
+        launch_file.start(LaunchContext(), arguments)
