@@ -104,8 +104,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Derain what the arguments name. Raises SapnetError, also where an input could not be derained."""
-    from sapnet.media.derain import derain_files
-    from sapnet.media.plan import plan_jobs
+    from sapnet.media.derain import derain_files, plan_jobs
     from sapnet.media.tiles import Tiler
 
     jobs = plan_jobs(args.inputs, args.output, masks=args.masks, overwrite=args.overwrite)
