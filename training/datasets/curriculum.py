@@ -14,11 +14,11 @@ Layer = StreakLayer | NoiseLayer
 
 DRY = "dry"
 # Share of each kind in mixed rain. Dry samples teach that there may be nothing to do.
-MIXED: Mapping[str, float] = MappingProxyType({DRY: 0.10, "light": 0.36, "medium": 0.10, "heavy": 0.44})
+MIXED: Mapping[str, float] = MappingProxyType({DRY: 0.04, "light": 0.42, "medium": 0.08, "heavy": 0.46})
 # The largest kinds also cross it with streaks from other sides.
 _CROSSING_DEGREES = 6.0
 # Share of light rain that is smeared noise.
-_NOISE = 2 / 3
+_NOISE = 0.75
 
 
 def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
