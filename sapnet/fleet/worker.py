@@ -22,6 +22,8 @@ from sapnet.fleet.plan import Bag
 if TYPE_CHECKING:
     from sapnet.derainer import Derainer
 
+# Network storage may show a new file late.
+_VISIBLE_WITHIN_S = 10.0
 # Before an attempt that is not the first, doubled each time: storage that is away, or a lock that is held, comes back.
 _BACKOFF_S, _MAX_BACKOFF_S = 1.0, 60.0
 
@@ -96,8 +98,12 @@ def _load(work: Work, node: str) -> Derainer:
     """The network for this work. Raises WorkerError."""
     if work.version != sapnet.__version__:
         raise WorkerError(node, f"it has sapnet {sapnet.__version__}, expected {work.version}; install that there")
-    if not work.marker.is_file():
-        raise WorkerError(node, f"{work.marker} is not visible there; put inputs and output on storage that all share")
+    until_s = time.monotonic() + _VISIBLE_WITHIN_S
+    while not work.marker.is_file():
+        if time.monotonic() > until_s:
+            reason = f"{work.marker} is not visible there; put inputs and output on storage that all share"
+            raise WorkerError(node, reason)
+        time.sleep(0.2)
     try:
         return _network(json.dumps(work.network))
     except SapnetError as err:
