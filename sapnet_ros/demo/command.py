@@ -14,10 +14,10 @@ from sapnet.media.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet.rain import RAIN_PRESETS
 from sapnet_ros.demo.recording import TOPIC, read_input, write_recording
 from sapnet_ros.demo.report import SHEET, VIDEO, summarize, write_pictures
-from sapnet_ros.replay.command import folder_beside, perform, print_table, tell
+from sapnet_ros.replay.command import folder_beside, print_table, tell
 from sapnet_ros.replay.plan import make_plan
 from sapnet_ros.replay.processes import RunError
-from sapnet_ros.replay.run import ReplaySettings
+from sapnet_ros.replay.run import Replay
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
@@ -103,9 +103,9 @@ def _demonstrate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         node = {name: value for name in NETWORK if (value := getattr(args, name))}
         with open_recording(played) as source:
             plan = make_plan(source, [TOPIC], lockstep=not args.open_loop)
-            settings = ReplaySettings(plan, Path(BAG), record=["--status", "--input"], node_parameters=node)
-            replay, figures = perform(source, settings, folder, len(sizes))
-        quality = write_pictures(replay.bag, sizes, replay.outcomes(), sequence, args.rate, folder)
+            replay = Replay(plan, folder, Path(BAG), parameters=node, record=["--status", "--input"])
+            figures = replay.perform(len(sizes))
+        quality = write_pictures(replay.bag, sizes, replay.outcomes, sequence, args.rate, folder)
         summary = summarize(figures, quality)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
         os.replace(replay.bag, folder / BAG)

@@ -12,19 +12,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sapnet.bags import Recording, open_recording
+from sapnet.bags import open_recording
 from sapnet.bags.recording import METADATA
-from sapnet.commands.common import NETWORK, add_command, add_network_arguments, counting_bar
+from sapnet.commands.common import NETWORK, add_command, add_network_arguments
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
-from sapnet_ros.replay.plan import Plan, each, make_plan, plain
-from sapnet_ros.replay.processes import RunError, own_domain
-from sapnet_ros.replay.run import ReplayRun, ReplaySettings
+from sapnet_ros.replay.plan import Plan, each, make_plan
+from sapnet_ros.replay.processes import RunError
+from sapnet_ros.replay.run import Replay
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
 
 PIPED_WIDTH = 1000
+PLAY_OPTIONS = ("rate", "loop", "start", "duration", "max_gap")
 
 _DESCRIPTION = """\
 Play a recording to a derain_node over DDS, under simulated time, and record the node's outputs.
@@ -78,10 +79,10 @@ def run(args: argparse.Namespace) -> int:
     with open_recording(args.bag) as source:
         plan = make_plan(source, args.topic, lockstep=args.lockstep)
         if args.plan:
-            print(json.dumps(plain(plan, source, recorder=args.output is not None), indent=2))
+            print(json.dumps(plan.plain(recorder=args.output is not None), indent=2))
             return 0
         try:
-            summary = _replay(args, source, plan)
+            summary = _replay(args, plan)
         except RunError as err:
             return tell(err)
     if args.json:
@@ -95,26 +96,6 @@ def tell(err: RunError) -> int:
     """Print an error with the last lines of a process, which are to stay lines; returns the exit status."""
     print(f"sapnet: error: {err}", file=sys.stderr)
     return 1
-
-
-def perform(
-    source: Recording, settings: ReplaySettings, folder: Path, total: int | None
-) -> tuple[ReplayRun, dict[str, Any]]:
-    """Run in a ROS domain of its own, with a progress bar of ``total`` frames and the player's warnings on stderr."""
-    with own_domain(folder / "ros") as domain, counting_bar() as progress:
-        watched = settings.plan.cameras[0].source.output("derained/image")
-        watch = f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic hz {watched}"
-        print(f"To watch it, in another terminal:\n  {watch}", file=sys.stderr)
-        task = progress.add_task("starting", total=total)
-
-        def show(done: int, phase: str) -> None:
-            progress.update(task, completed=done, description=phase)
-
-        def warn(text: str) -> None:
-            progress.console.print(f"sapnet: warning: {text}", markup=False, soft_wrap=True)
-
-        replay = ReplayRun(source, settings, folder, show, warn)
-        return replay, replay.perform()
 
 
 @contextmanager
@@ -135,22 +116,23 @@ def folder_beside(output: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _replay(args: argparse.Namespace, source: Recording, plan: Plan) -> dict[str, Any]:
-    cameras = [camera.source for camera in plan.cameras]
+def _replay(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+    cameras = plan.cameras.values()
     alone = [topic.name for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
-    play = ["--rate", args.rate, "--start", args.start, "--duration", args.duration, "--max-gap", args.max_gap]
-    settings = ReplaySettings(
-        plan,
-        args.output,
-        play=[*map(str, play), *(["--loop"] if args.loop else []), *each("--topic", alone if args.topic else ())],
-        record=["--storage", args.storage, *(["--status"] if args.status else [])],
-        # An option that was not given is left to the params_file, and then to the node's default.
-        node_parameters={name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]},
-        params_file=args.params_file,
-    )
     total = None if args.loop or args.start or args.duration else sum(camera.topic.count for camera in cameras)
     with folder_beside(args.output) as folder:
-        replay, summary = perform(source, settings, folder, total)
+        replay = Replay(
+            plan,
+            folder,
+            args.output,
+            # An option that was not given is left to the params_file, and then to the node's default.
+            parameters={name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]},
+            record=["--storage", args.storage, *(["--status"] if args.status else [])],
+            params_file=args.params_file,
+            play=each("--topic", alone if args.topic else ()),
+            options=argparse.Namespace(**{name: getattr(args, name) for name in PLAY_OPTIONS}),
+        )
+        summary = replay.perform(total)
         if args.output is not None:
             _put(replay.bag, args.output, folder)
     return summary

@@ -33,36 +33,22 @@ MAX_SIZES = 16
 
 
 @dataclass(frozen=True, eq=False)
-class NodeCamera:
-    """A camera of the recording, and its name in derain_node: empty where it is the only one."""
-
-    name: str
-    source: Camera
-
-    @property
-    def label(self) -> str:
-        """Its name in the diagnostics."""
-        return self.name or "camera"
-
-    @property
-    def has_info(self) -> bool:
-        """Whether camera_info was recorded with it."""
-        return self.source.info is not None and self.source.info.count > 0
-
-
-@dataclass(frozen=True, eq=False)
 class Plan:
-    """derain_node for the cameras of one recording; sizes: of their frames, for ``warmup_sizes``."""
+    """derain_node for the cameras of one recording.
 
-    cameras: tuple[NodeCamera, ...]
+    cameras: by their names in the node; empty for the only one. sizes: of their frames, for ``warmup_sizes``.
+    """
+
+    source: Recording
+    cameras: dict[str, Camera]
     sizes: tuple[str, ...]
     lockstep: bool = False
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters that the node must have."""
-        transport = "compressed" if self.cameras[0].source.compressed else "raw"
-        names = [camera.name for camera in self.cameras if camera.name]
+        transport = "compressed" if any(camera.compressed for camera in self.cameras.values()) else "raw"
+        names = [name for name in self.cameras if name]
         fixed = {"image_transport": transport, "use_sim_time": True}
         # Only frames of a single backend are reproducible.
         return fixed | ({"cameras": names} if names else {}) | ({"stand_in": False} if self.lockstep else {})
@@ -71,54 +57,56 @@ class Plan:
     def remaps(self) -> list[tuple[str, str]]:
         """Remap rules for the node, and for subscribers that use its topic names."""
         rules = []
-        for camera in self.cameras:
-            prefix, topic = f"{camera.name}/" if camera.name else "", camera.source.topic.name
-            image = topic.removesuffix("/compressed") if camera.source.compressed else topic
+        for name, camera in self.cameras.items():
+            prefix, topic = f"{name}/" if name else "", camera.topic.name
+            image = topic.removesuffix("/compressed") if camera.compressed else topic
             rules.append((f"{prefix}image", image))
-            if camera.source.compressed and image == topic:  # named otherwise than image_transport does
+            if camera.compressed and image == topic:  # named otherwise than image_transport does
                 rules.append((f"{topic}/compressed", topic))
-            rules += [(prefix + output, camera.source.output(output)) for output in REMAPPED]
+            rules += [(prefix + output, camera.output(output)) for output in REMAPPED]
         return rules
 
     def publisher_arguments(self, recorder: bool) -> list[str]:
         """Arguments of ``bag_publisher``. recorder: whether it must wait for one."""
-        words = each("--camera", [camera.source.topic.name for camera in self.cameras])
+        words = each("--camera", self.topics)
         words += each("--exclude", self.outputs) + each("--ready", [READY, RECORDER_READY] if recorder else [READY])
         # In lockstep the recorder answers for the node, once it has written all that came with a frame.
         return [*words, *(["--lockstep", "--status", RECORDER_STATUS] if self.lockstep else [])]
 
     def recorder_arguments(self) -> list[str]:
         """Arguments of ``bag_recorder``."""
-        without_info = [camera.name for camera in self.cameras if not camera.has_info]
-        return each("--camera", [camera.name for camera in self.cameras]) + each("--without-info", without_info)
+        without_info = [name for name, camera in self.cameras.items() if camera.info is None or not camera.info.count]
+        words = each("--camera", self.cameras) + each("--without-info", without_info)
+        return [*words, *self.remap_arguments(), "-p", "use_sim_time:=true"]
 
     def remap_arguments(self) -> list[str]:
         """The node's remap rules as ROS arguments."""
-        return each("-r", [f"{old}:={new}" for old, new in self.remaps])
+        return ["--ros-args", *each("-r", [f"{old}:={new}" for old, new in self.remaps])]
+
+    @property
+    def topics(self) -> list[str]:
+        """The cameras' images."""
+        return [camera.topic.name for camera in self.cameras.values()]
 
     @property
     def outputs(self) -> list[str]:
         """The node's topics, which a recording may hold from an earlier run."""
-        return [*NODE_TOPICS, *(camera.source.output(output.name) for camera in self.cameras for output in OUTPUTS)]
+        return [*NODE_TOPICS, *(camera.output(output.name) for camera in self.cameras.values() for output in OUTPUTS)]
 
-
-def plain(plan: Plan, source: Recording, recorder: bool) -> dict[str, Any]:
-    """How node, publisher and recorder are started, for JSON. recorder: whether there is one."""
-    cameras = [camera.source for camera in plan.cameras]
-    return {
-        "parameters": plan.parameters,
-        "warmup_sizes": plan.sizes,
-        "remaps": plan.remaps,
-        "bag_publisher": plan.publisher_arguments(recorder or plan.lockstep),
-        "bag_recorder": [
-            *plan.recorder_arguments(),
-            *("--ros-args", *plan.remap_arguments(), "-p", "use_sim_time:=true"),
-        ],
-        "cameras": [camera.topic.name for camera in cameras],
-        "played": sorted({topic.name for topic in source.topics} - set(plan.outputs) - {"/clock"}),
-        "recorded": [camera.output(output.name) for camera in cameras for output in RECORDED],
-        "ros2bag_reads_it": source.storage != "ros1" and not source.notes,
-    }
+    def plain(self, recorder: bool) -> dict[str, Any]:
+        """How node, publisher and recorder are started, for JSON. recorder: whether there is one."""
+        source = self.source
+        return {
+            "parameters": self.parameters,
+            "warmup_sizes": self.sizes,
+            "remaps": self.remaps,
+            "bag_publisher": self.publisher_arguments(recorder or self.lockstep),
+            "bag_recorder": self.recorder_arguments(),
+            "cameras": self.topics,
+            "played": sorted({topic.name for topic in source.topics} - set(self.outputs) - {"/clock"}),
+            "recorded": [camera.output(output.name) for camera in self.cameras.values() for output in RECORDED],
+            "ros2bag_reads_it": source.storage != "ros1" and not source.notes,
+        }
 
 
 def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = False) -> Plan:
@@ -142,8 +130,8 @@ def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = Fa
     if not known:
         names = ", ".join(camera.topic.name for camera in cameras)
         raise BagError(f"{source.path} holds no frame of at least {MIN_SIDE}x{MIN_SIDE} that can be read on {names}")
-    named = [NodeCamera(name, camera) for name, camera in zip(_names(cameras), cameras, strict=True)]
-    return Plan(tuple(named), tuple(f"{height}x{width}" for height, width in known), lockstep)
+    named = dict(zip(_names(cameras), cameras, strict=True))
+    return Plan(source, named, tuple(f"{height}x{width}" for height, width in known), lockstep)
 
 
 def each(option: str, values: Iterable[str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -18,15 +20,17 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
 from rosbags.interfaces import QosDurability, QosHistory, QosReliability
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from sapnet.bags import Message, Topic
 from sapnet.errors import SapnetError, first_line
-from sapnet_ros.replay.clock import PlayClock
 
-CLOCK = "/clock"
+CLOCK, CLOCK_DEPTH = "/clock", 10
+# With a queue of one, Fast DDS asks after each message whether it has come; else only every three seconds.
+LOCKSTEP_DEPTH = 1
 LONG_GAP_S = 60.0
 # Discovery and signals wake no executor.
 SLICE_S = 0.05
@@ -47,52 +51,68 @@ class PlayerStopped(KeyboardInterrupt):
     """A signal asked the player to end."""
 
 
-class BagPlayer(Node):
-    """Publishes messages of ``topics`` at their log times, with their recorded QoS; ``qos_overrides`` win.
+class PlayClock:
+    """Recording time in nanoseconds, which runs ``rate`` times as fast as steady time unless it is paused."""
 
-    profiles: QoS that replaces the recorded one. warn: receives what is unusual, a sentence each. max_gap_s: longer
-    gaps between messages are shortened to it, in seconds of the recording; 0 keeps all gaps. clock_depth: queue depth
-    of /clock. skipped: topics that cannot be published here, and why. signals: those that came and wait to be obeyed;
+    def __init__(self, rate: float, steady_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self.paused = False
+        self._rate = rate
+        self._steady_ns = steady_ns
+        self.set(0)
+
+    def now_ns(self) -> int:
+        """The current time."""
+        passed_ns = 0 if self.paused else self._steady_ns() - self._set_at_ns
+        return self._set_to_ns + int(passed_ns * self._rate)
+
+    def set(self, time_ns: int) -> None:
+        """Set the current time."""
+        self._set_to_ns, self._set_at_ns = time_ns, self._steady_ns()
+
+    def pause(self, paused: bool) -> None:
+        """Stop the clock, or let it go on."""
+        self.set(self.now_ns())
+        self.paused = paused
+
+    def seconds_until(self, time_ns: int) -> float:
+        """Steady seconds until a time; negative if it has passed, infinite while the clock is paused."""
+        return math.inf if self.paused else (time_ns - self.now_ns()) / 1e9 / self._rate
+
+
+class BagPlayer(Node):
+    """Publishes messages of a recording at their log times; ``qos_overrides`` win over ``profiles``.
+
+    args: of ``bag_publisher.parse``. warn: receives what is unusual, a sentence each. publishers_of: of the topics that
+    are played. skipped: topics that cannot be published here, and why. signals: those that came and wait to be obeyed;
     SIGUSR1 pauses or resumes, others end playback.
 
-    /clock carries the recording's time: with each message, and ``clock_hz`` times per steady second. ``~/pause`` stops
-    and resumes time. Not thread-safe: it spins itself, in the thread that waits.
+    /clock carries the recording's time: with each message, and ``--clock-rate`` times per steady second, once playback
+    begins. ``~/pause`` stops and resumes time. Not thread-safe: it spins itself, in the thread that waits.
     """
 
     def __init__(
         self,
-        topics: Iterable[Topic],
         profiles: Mapping[Topic, QoSProfile],
+        args: argparse.Namespace,
         warn: Callable[[str], None],
-        rate: float,
-        max_gap_s: float,
-        clock_hz: float,
-        clock_depth: int,
         context: Context,
     ) -> None:
         super().__init__("bag_player", context=context)
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self)
-        self.time = PlayClock(rate)
+        self.time = PlayClock(args.rate)
+        self.publishers_of: dict[Topic, Any] = {}
         self.skipped: dict[Topic, str] = {}
         self.signals: list[int] = []
         self._warn = warn
-        self._told_ns: int | None = None  # until ``begin``
-        self._next_ns = 0
+        self._max_gap_s = args.max_gap
         self._served_ns = 0
-        self._publishers_of: dict[Topic, Any] = {}
-        self._clock_publisher = self.create_publisher(Clock, CLOCK, QoSProfile(depth=clock_depth))
-        self._max_gap_s = max_gap_s
-        # Those with a profile first: of two topics of one name and different types the first alone can be published.
-        for topic in sorted(topics, key=lambda topic: topic not in profiles):
-            self._advertise(topic, profiles.get(topic) or offered_profile(topic))
-        self.call_every(1 / clock_hz, self._tick)
+        depth = LOCKSTEP_DEPTH if args.lockstep else CLOCK_DEPTH
+        self.clock_publisher = self.create_publisher(Clock, CLOCK, QoSProfile(depth=depth))
+        for topic, profile in profiles.items():
+            self._advertise(topic, profile)
+        self.call_every(1 / args.clock_rate, self._tick)
         self.create_service(SetBool, "~/pause", self._on_pause)
-
-    @property
-    def topics(self) -> list[Topic]:
-        """The topics that are played."""
-        return list(self._publishers_of)
 
     def call_every(self, period_s: float, call: Callable[[], None]) -> None:
         """Call something again and again, in steady time, while the player waits; it raises what that raises."""
@@ -101,8 +121,8 @@ class BagPlayer(Node):
     def begin(self, time_ns: int) -> None:
         """Set the recording's time, which may go back."""
         self.time.set(time_ns)
-        self._told_ns, self._next_ns = time_ns, time_ns
-        self._tell_time(time_ns)
+        self._told_ns = self._next_ns = time_ns
+        self.tell_time(time_ns)
 
     def wait_until(self, time_ns: int) -> None:
         """Wait for a time of the recording; a gap before it may be shortened. Raises PlayerStopped."""
@@ -113,14 +133,19 @@ class BagPlayer(Node):
             self.serve(max(0.0, left_s))
             self._obey()
 
-    def send(self, message: Message) -> None:
-        """Publish its time, then the message."""
-        self._tell_time(message.time_ns)
-        self.publish(message)
+    def tell_time(self, time_ns: int) -> None:
+        """Publish the time, or the last one if a message is late: time goes back only when playback starts over."""
+        self._told_ns = max(self._told_ns, time_ns)
+        self.clock_publisher.publish(Clock(clock=Time(nanoseconds=self._told_ns).to_msg()))
 
     def publish(self, message: Message) -> None:
-        """Publish the message alone."""
-        self._publishers_of[message.topic].publish(message.data)
+        """Publish a message, without its time."""
+        self.publishers_of[message.topic].publish(message.data)
+
+    def wait_acknowledged(self, publisher: Any, timeout_s: float) -> None:
+        """Wait until all reliable subscribers have what was published. Raises PlayerError, PlayerStopped."""
+        if not self.spin_until(lambda: bool(publisher.wait_for_all_acked(ACKNOWLEDGED)), timeout_s):
+            raise PlayerError(f"a subscriber of {publisher.topic_name} did not take a message within {timeout_s:g} s")
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Serve callbacks until ``condition`` holds; whether it did in time. Raises PlayerStopped."""
@@ -138,19 +163,6 @@ class BagPlayer(Node):
         """Wait briefly for a callback, and run it."""
         self._executor.spin_once(timeout_sec=min(at_most_s, SLICE_S))
         self._served_ns = time.monotonic_ns()
-
-    def subscribers(self, topic: Topic) -> int:
-        """The number of subscribers of a topic."""
-        return int(self._publishers_of[topic].get_subscription_count())
-
-    def tell_time(self, time_ns: int, timeout_s: float) -> bool:
-        """Publish the time; returns whether all reliable subscribers acknowledged it in time. Raises PlayerStopped."""
-        self._tell_time(time_ns)
-        return self._wait_acknowledged(self._clock_publisher, timeout_s)
-
-    def wait_taken(self, topic: Topic, timeout_s: float) -> bool:
-        """Whether all reliable subscribers of a topic acknowledge what was sent in time. Raises PlayerStopped."""
-        return self._wait_acknowledged(self._publishers_of[topic], timeout_s)
 
     def pause(self, paused: bool) -> None:
         """Stop or resume time."""
@@ -170,7 +182,7 @@ class BagPlayer(Node):
             return
         kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
         try:
-            self._publishers_of[topic] = self.create_publisher(
+            self.publishers_of[topic] = self.create_publisher(
                 kind, topic.name, profile, qos_overriding_options=QoSOverridingOptions(kinds)
             )
         except (InvalidTopicNameException, RuntimeError) as err:  # a name of ROS 1's, or of two types
@@ -184,9 +196,6 @@ class BagPlayer(Node):
         elif gap_s > LONG_GAP_S:
             self._warn(f"nothing was recorded for {gap_s:.0f} s: waiting; --max-gap S skips such gaps")
 
-    def _wait_acknowledged(self, publisher: Any, timeout_s: float) -> bool:
-        return self.spin_until(lambda: bool(publisher.wait_for_all_acked(ACKNOWLEDGED)), timeout_s)
-
     def _obey(self) -> None:
         """Do what signals have asked for."""
         while self.signals:
@@ -195,16 +204,8 @@ class BagPlayer(Node):
             self.pause(not self.time.paused)
 
     def _tick(self) -> None:
-        if self._told_ns is not None:
-            # The next message may be late: /clock must not run ahead of it.
-            self._tell_time(min(self.time.now_ns(), self._next_ns))
-
-    def _tell_time(self, time_ns: int) -> None:
-        # A late message: time goes back only when playback starts over.
-        self._told_ns = time_ns if self._told_ns is None else max(self._told_ns, time_ns)
-        message = Clock()
-        message.clock.sec, message.clock.nanosec = divmod(self._told_ns, 10**9)
-        self._clock_publisher.publish(message)
+        # The next message may be late: /clock must not run ahead of it.
+        self.tell_time(min(self.time.now_ns(), self._next_ns))
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self.pause(request.data)

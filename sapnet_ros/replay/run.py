@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import sys
 import time
+from array import array
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, SIGUSR1, getsignal
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from sapnet.bags import Message, Recording
+from sapnet.bags import Message
+from sapnet.bags.cameras import Camera
 from sapnet.bags.types import MessageError, header_stamp
-from sapnet_ros.replay.bag_publisher import Playback, open_playback, parse
-from sapnet_ros.replay.plan import NodeCamera, Plan
-from sapnet_ros.replay.processes import Process, RunError
+from sapnet.commands.common import counting_bar
+from sapnet_ros.replay.bag_publisher import parse
+from sapnet_ros.replay.plan import Plan
+from sapnet_ros.replay.playback import Playback, open_playback
+from sapnet_ros.replay.processes import Process, RunError, own_domain
 from sapnet_ros.replay.publisher_node import PlayerError, PlayerStopped
 from sapnet_ros.reports import Status
 
@@ -33,76 +39,110 @@ IDLE_REPORTS = 5
 # launching.parameter_file.
 BELOW, ABOVE = "/**", "/**/*"
 PERCENTILES = (50, 95, 99)
+# A recording that is looped sends a frame again, maybe before the answer to it is read.
+REMEMBERED_SENDS = 16
 
 
-@dataclass(frozen=True)
-class ReplaySettings:
-    """What to play, and how.
+@dataclass(eq=False)
+class _Frames:
+    """What became of a camera's frames. sent_ns: steady times, by stamp. latencies_ms: of derained frames."""
 
-    play, record: further arguments of ``bag_publisher`` and ``bag_recorder``. node_parameters: override the
-    params_file. output: where the recording will be moved; None for none.
+    camera: Camera
+    sent: int = 0
+    recorded: int = 0
+    sent_ns: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    latencies_ms: array[float] = field(default_factory=lambda: array("d"))
+
+    def note_sent(self, frame: Message) -> None:
+        """A frame is about to be sent."""
+        try:
+            stamp_ns = header_stamp(frame.data)
+        except MessageError:  # truncated
+            stamp_ns = frame.time_ns
+        self.sent += 1
+        self.sent_ns[stamp_ns] = [*self.sent_ns[stamp_ns][1 - REMEMBERED_SENDS :], time.monotonic_ns()]
+
+    def note_answer(self, stamp_ns: int, came_ns: int, outcome: str) -> None:
+        """The status of a frame came, at this steady time."""
+        self.recorded += 1
+        if outcome == "derained":
+            sent_ns = self.sent_ns[stamp_ns]
+            self.latencies_ms.append((came_ns - sent_ns[bisect_right(sent_ns, came_ns) - 1]) / 1e6)
+
+    def figures(self, reported: Status) -> dict[str, Any]:
+        """For people and programs. reported: the node's own figures."""
+        counts = ("received", "derained", "passed_through", "dropped", "lost_in_transport")
+        latencies_ms = np.percentile(self.latencies_ms, PERCENTILES).round(2).tolist() if self.latencies_ms else []
+        return {
+            "topic": self.camera.topic.name,
+            "derained_topic": self.camera.output("derained/image"),
+            "sent": self.sent,
+            **{name: int(reported.values[name]) for name in counts},
+            "recorded": self.recorded,
+            "reasons": {fate: _reasons(reported.values, f"{fate}_") for fate in ("passed_through", "dropped")},
+            "latency_ms": dict(zip(("p50", "p95", "p99"), latencies_ms, strict=True)) if latencies_ms else None,
+        }
+
+
+@dataclass(eq=False)
+class Replay:
+    """One run in ``folder``, which must be empty, in a ROS domain of its own.
+
+    output: where the recording will be moved; None for none. parameters: of the node, which override the params_file.
+    record: further arguments of ``bag_recorder``. play: of ``bag_publisher``; options: what stands in for its defaults.
+    outcomes: ``derained`` or ``passed_through``, by the stamps of the frames that came back.
     """
 
     plan: Plan
+    folder: Path
     output: Path | None
-    play: list[str] = field(default_factory=list)
-    record: list[str] = field(default_factory=list)
-    node_parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any]
+    record: list[str]
     params_file: Path | None = None
+    play: list[str] = field(default_factory=list)
+    options: argparse.Namespace | None = None
+    outcomes: dict[int, str] = field(default_factory=dict, init=False)
+    _begun: str = field(default="", init=False)  # a line of the recorder's that is not complete yet
 
+    @property
+    def bag(self) -> Path:
+        """What the run leaves in the folder."""
+        return self.folder / "recording" / (self.output.name if self.output is not None else "none")
 
-class Answer(NamedTuple):
-    """What the recorder notes of a frame_status. came_ns: steady time of receipt."""
-
-    camera: str
-    stamp_ns: int
-    came_ns: int
-    outcome: str
-
-
-class ReplayRun:
-    """One run in ``folder``, which must be empty, in the environment's ROS domain. bag: what it leaves there.
-
-    on_progress: receives the number of frames that came back, and the current phase. warn: receives what is unusual.
-    """
-
-    def __init__(
-        self,
-        source: Recording,
-        settings: ReplaySettings,
-        folder: Path,
-        on_progress: Callable[[int, str], None],
-        warn: Callable[[str], None],
-    ) -> None:
-        self._source, self._settings, self._folder = source, settings, folder
-        self._on_progress, self._warn = on_progress, warn
-        self._sent: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        self._answers: list[Answer] = []
-        self._begun = ""  # a line of the recorder's that is not complete yet
-        self.bag = folder / "recording" / (settings.output.name if settings.output is not None else "none")
-
-    def perform(self) -> dict[str, Any]:
+    def perform(self, total: int | None) -> dict[str, Any]:
         """Run to the end and return the figures; with ``--loop``, Ctrl-C is the end.
 
-        Raises SapnetError for wrong input; RunError where a process failed or no frame was derained.
+        A progress bar of ``total`` frames and warnings go to stderr. Raises SapnetError for wrong input; RunError where
+        a process failed or no frame was derained.
         """
-        settings, plan = self._settings, self._settings.plan
-        received = self._folder / "received.log"
-        received.touch()
-        remaps = ["--ros-args", *plan.remap_arguments()]
-        record = [*([str(self.bag)] if settings.output is not None else []), *settings.record]
-        record += [*plan.recorder_arguments(), "--received", str(received), *remaps, "-p", "use_sim_time:=true"]
-        play = parse([str(self._source.path), *settings.play, *plan.publisher_arguments(recorder=True)])
-        with ExitStack() as running:
-            self._received = running.enter_context(received.open())
-            self._node = self._start(running, "sapnet_ros.derain_node", [*remaps, *self._node_parameters()])
-            self._recorder = self._start(running, "sapnet_ros.replay.recorder", record)
+        plan, log = self.plan, self.folder / "received.log"
+        play = parse([str(plan.source.path), *self.play, *plan.publisher_arguments(recorder=True)], self.options)
+        self._frames = {name or "camera": _Frames(camera) for name, camera in plan.cameras.items()}
+        frames_of = {frames.camera.topic: frames for frames in self._frames.values()}
+        log.touch()
+        record = [str(self.bag)] if self.output is not None else []
+        record += [*self.record, "--received", str(log), *plan.recorder_arguments()]
+        node = [*plan.remap_arguments(), *self._node_parameters()]
+        with ExitStack() as stack:
+            domain = stack.enter_context(own_domain(self.folder / "ros"))
+            watched = next(iter(plan.cameras.values())).output("derained/image")
+            watch = f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic hz {watched}"
+            print(f"To watch it, in another terminal:\n  {watch}", file=sys.stderr)
+            progress = stack.enter_context(counting_bar())
+            self._show = partial(progress.update, progress.add_task("starting", total=total))
+
+            def warn(text: str) -> None:
+                progress.console.print(f"sapnet: warning: {text}", markup=False, soft_wrap=True)
+
+            self._received = stack.enter_context(log.open())
+            self._node = self._start(stack, "sapnet_ros.derain_node", node)
+            self._recorder = self._start(stack, "sapnet_ros.replay.recorder", record)
             # SIGTERM ends this program as any other of its commands, and an ignored Ctrl-C stays ignored.
             signals = [number for number in (SIGINT, SIGUSR1) if getsignal(number) != SIG_IGN]
-            with open_playback(self._source, play, self._warn, [], signals) as playback:
+            with open_playback(plan.source, play, warn, [], signals) as playback:
                 playback.player.call_every(LOOK_S, lambda: self._look(playback))
                 try:
-                    playback.run(self._note_sent)
+                    playback.run(lambda frame: frames_of[frame.topic].note_sent(frame))
                 except PlayerError as err:
                     raise RunError(f"{err}\n{self._node}") from err
                 except PlayerStopped:
@@ -114,125 +154,81 @@ class ReplayRun:
                 raise RunError(str(self._recorder))
         return self._summarize(playback)
 
-    def outcomes(self) -> dict[int, str]:
-        """``derained`` or ``passed_through``, by the stamps of the frames that came back from all cameras."""
-        return {answer.stamp_ns: answer.outcome for answer in self._answers}
-
-    def _start(self, running: ExitStack, module: str, arguments: list[str]) -> Process:
-        process = Process(module, arguments, self._folder / f"{module}.log")
-        running.callback(process.stop)
+    def _start(self, stack: ExitStack, module: str, arguments: list[str]) -> Process:
+        process = Process(module, arguments, self.folder / f"{module}.log")
+        stack.callback(process.stop)
         return process
 
     def _node_parameters(self) -> list[str]:
-        settings, plan = self._settings, self._settings.plan
-        files = [self._parameter_file("below.yaml", BELOW, {"warmup_sizes": plan.sizes})]
-        files += [settings.params_file] if settings.params_file is not None else []
-        files.append(self._parameter_file("above.yaml", ABOVE, {**plan.parameters, **settings.node_parameters}))
+        files = [self._parameter_file("below.yaml", BELOW, {"warmup_sizes": self.plan.sizes})]
+        files += [self.params_file] if self.params_file is not None else []
+        files.append(self._parameter_file("above.yaml", ABOVE, {**self.plan.parameters, **self.parameters}))
         return [word for file in files for word in ("--params-file", str(file))]
 
     def _parameter_file(self, name: str, key: str, values: dict[str, Any]) -> Path:
         # JSON is YAML in which every text is quoted: the node's parser takes a bare 1e5 or no for something else.
-        path = self._folder / name
+        path = self.folder / name
         path.write_text(json.dumps({key: {"ros__parameters": values}}))
         return path
-
-    def _note_sent(self, frame: Message) -> None:
-        try:
-            stamp_ns = header_stamp(frame.data)
-        except MessageError:  # truncated
-            stamp_ns = frame.time_ns
-        self._sent[frame.topic.name][stamp_ns].append(time.monotonic_ns())
 
     def _look(self, playback: Playback) -> None:
         """Tell progress. Raises RunError where a process has ended, or the node cannot derain."""
         self._node.check()
         self._recorder.check()
-        returned, backend = self._returned(), playback.answers.report.parts.get("backend")
+        returned, backend = self._returned(), playback.report.parts.get("backend")
         starting = backend.message if backend is not None else "starting"
         if backend is not None and backend.level == "ERROR" and not returned:
             raise RunError(f"derain_node cannot derain: {backend.message}")
-        self._on_progress(returned, "deraining" if returned else starting)
+        self._show(completed=returned, description="deraining" if returned else starting)
 
     def _returned(self) -> int:
         """Frames whose status the recorder has noted."""
         *lines, self._begun = (self._begun + self._received.read()).split("\n")
         for line in lines:
             camera, stamp, came, outcome = line.split()
-            self._answers.append(Answer(camera, int(stamp), int(came), outcome))
-        return len(self._answers)
+            self._frames[camera].note_answer(int(stamp), int(came), outcome)
+            self.outcomes[int(stamp)] = outcome
+        return sum(frames.recorded for frames in self._frames.values())
 
     def _wait_for_final_diagnostics(self, playback: Playback) -> None:
         """Wait until the node's figures include the last frame, and the recorder has what it could still receive.
 
         However long a frame takes, the node reports it as in flight.
         """
-        answers = playback.answers
-        sent = sum(len(times) for frames in self._sent.values() for times in frames.values())
-        answers.idle_reports, answers.report_s = 0, time.monotonic()
+        sent = sum(frames.sent for frames in self._frames.values())
+        playback.idle_reports, playback.report_s = 0, time.monotonic()
 
         def is_complete() -> bool:
-            if not answers.idle_reports or answers.total("received", "lost_in_transport") < sent:
+            if not playback.idle_reports or playback.total("received", "lost_in_transport") < sent:
                 return False
-            return self._returned() >= answers.total("derained", "passed_through")
+            return self._returned() >= playback.total("derained", "passed_through")
 
         def has_ended() -> bool:
-            is_silent = time.monotonic() - answers.report_s > DIAGNOSTICS_TIMEOUT_S
-            return is_complete() or is_silent or answers.idle_reports >= IDLE_REPORTS
+            is_silent = time.monotonic() - playback.report_s > DIAGNOSTICS_TIMEOUT_S
+            return is_complete() or is_silent or playback.idle_reports >= IDLE_REPORTS
 
         playback.player.spin_until(has_ended, math.inf)
-        if not answers.idle_reports:
+        if not playback.idle_reports:
             raise RunError(f"derain_node has sent no diagnostics for {DIAGNOSTICS_TIMEOUT_S:g} s")
 
     def _summarize(self, playback: Playback) -> dict[str, Any]:
-        settings, report = self._settings, playback.answers.report
-        cameras = [self._camera_figures(camera, report.cameras[camera.label]) for camera in settings.plan.cameras]
+        report = playback.report
+        cameras = [frames.figures(report.cameras[label]) for label, frames in self._frames.items()]
         if not any(camera["derained"] for camera in cameras):
             reasons = json.dumps([camera["reasons"] for camera in cameras])
             raise RunError(f"none of {sum(c['sent'] for c in cameras)} frames was derained: {reasons}")
         missed = sum(c["derained"] + c["passed_through"] - c["recorded"] for c in cameras)
         backend = report.parts["backend"].values
         return {
-            "input": str(self._source.path),
-            "output": str(settings.output) if settings.output is not None else None,
+            "input": str(self.plan.source.path),
+            "output": str(self.output) if self.output is not None else None,
             "rate": playback.args.rate,
-            "lockstep": settings.plan.lockstep,
+            "lockstep": self.plan.lockstep,
             "cameras": cameras,
             "network": {name: backend.get(name, "") for name in ("weights", "backend", "precision", "device")},
             "notes": [f"the recorder missed {missed} frames that came out"] if missed else [],
         }
 
-    def _camera_figures(self, camera: NodeCamera, reported: Status) -> dict[str, Any]:
-        topic = camera.source.topic.name
-        sent, answers = self._sent[topic], [answer for answer in self._answers if answer.camera == camera.label]
-        counts = ("received", "derained", "passed_through", "dropped", "lost_in_transport")
-        return {
-            "topic": topic,
-            "derained_topic": camera.source.output("derained/image"),
-            "sent": sum(map(len, sent.values())),
-            **{name: int(reported.values[name]) for name in counts},
-            "recorded": len(answers),
-            "reasons": {fate: _reasons(reported.values, f"{fate}_") for fate in ("passed_through", "dropped")},
-            "latency_ms": _percentiles(
-                [
-                    (answer.came_ns - _last_before(sent[answer.stamp_ns], answer.came_ns)) / 1e6
-                    for answer in answers
-                    if answer.outcome == "derained"
-                ]
-            ),
-        }
-
 
 def _reasons(values: dict[str, str], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): int(count) for name, count in values.items() if name.startswith(prefix)}
-
-
-def _last_before(sent_ns: list[int], time_ns: int) -> int:
-    """When a frame was last sent before ``time_ns``; a recording that is looped has sent it several times."""
-    return sent_ns[bisect_right(sent_ns, time_ns) - 1]
-
-
-def _percentiles(latencies: list[float]) -> dict[str, float] | None:
-    if not latencies:
-        return None
-    values = np.percentile(latencies, PERCENTILES)
-    return {f"p{percent}": round(float(value), 2) for percent, value in zip(PERCENTILES, values, strict=True)}
