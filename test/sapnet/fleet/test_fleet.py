@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,7 +38,7 @@ FAKE = {"backend": "fake"}
 # So that the first worker has not done all recordings before the second has started.
 SLOW = {"backend": "fake", "fake": {"latency_ms": 120.0}}
 MARK = "SAPNET_TEST_FLEET"
-WORKING = "ray::derain_recording"  # Ray's name for a process that runs a task
+WORKING = b"ray::derain_recording"  # Ray's name for a process that runs a task
 WAIT_S = 60.0
 Messages = list[Sent]
 
@@ -106,22 +107,14 @@ def states(report: FleetReport) -> dict[str, str]:
     return {Path(row.input).name: row.state for row in report.rows}
 
 
-@pytest.fixture(scope="session")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with recordings of 12 frames."""
-    folder = tmp_path_factory.mktemp("three")
-    for name, storage in (("a", "mcap"), ("b", "sqlite3"), ("c", "mcap")):
-        record_drive(folder / "drives" / name, 12, storage)
-    return folder
-
-
 Run = Callable[..., FleetReport]
 
 
 @pytest.fixture
-def run(cluster: Any, three: Path, tmp_path: Path) -> Run:
+def run(cluster: Any, tmp_path: Path) -> Run:
     """``run(**fleet)``: a fleet from ``tmp_path/drives``, three recordings at first, to ``tmp_path/out``."""
-    shutil.copytree(three / "drives", tmp_path / "drives")
+    for name, storage in (("a", "mcap"), ("b", "sqlite3"), ("c", "mcap")):
+        record_drive(tmp_path / "drives" / name, 12, storage)
 
     def derain(options: BagOptions | None = None, bar: Progress | None = None, **fleet: Any) -> FleetReport:
         out = tmp_path / "out"
@@ -227,43 +220,35 @@ def expected(drives: Path) -> dict[str, Messages]:
     return alone(drives, drives.parent / "alone")
 
 
-def processes(mark: str, title: str = WORKING) -> list[int]:
-    """Processes of this session's Ray whose command line begins so."""
+def workers(mark: str, parent: int = 0) -> list[int]:
+    """Processes of this session's Ray that run a task; of that parent, if any."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                named = (entry / "cmdline").read_bytes().startswith(title.encode())
-                if named and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            works = (entry / "cmdline").read_bytes().startswith(WORKING)
+            is_ours = works and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes()
+            above = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if is_ours and parent in (0, above):
+                found.append(int(entry.name))
     return found
 
 
-def stop_at_work(mark: str, parent: int | None = None) -> int:
+def stop_at_work(mark: str, parent: int = 0) -> int:
     """Stop a worker in the middle of a task, one of that parent if any, so that it is still at it when it is killed."""
     stopped: list[int] = []
 
     def stop() -> bool:
-        for worker in processes(mark):
-            try:
-                if parent in (None, parent_of(worker)):
-                    os.kill(worker, signal.SIGSTOP)
-                    if worker in processes(mark):
-                        stopped.append(worker)
-                        return True
-                    os.kill(worker, signal.SIGCONT)
-            except OSError:  # it has ended meanwhile
-                continue
+        for worker in workers(mark, parent):
+            with suppress(OSError):
+                os.kill(worker, signal.SIGSTOP)
+                if worker in workers(mark):
+                    stopped.append(worker)
+                    return True
+                os.kill(worker, signal.SIGCONT)
         return False
 
     eventually(stop)
     return stopped[0]
-
-
-def parent_of(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def at_work(out: Path) -> list[Path]:
