@@ -1,18 +1,20 @@
-"""Reads one mcap file: by its index, or front to back if it has none or was cut off."""
+"""Reads one mcap file: by its index, or by one that is made from its content if it has none or was cut off."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from heapq import heappop, heappush
 from io import BufferedReader
-from itertools import count
 from pathlib import Path
 
+from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.reader import SeekingReader
 from mcap.records import (
     Attachment,
+    AttachmentIndex,
     Channel,
     Chunk,
     ChunkIndex,
@@ -29,15 +31,15 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.summary import Summary
 from zstandard import ZstdError
 
-from sapnet.bags.recording import QOS_KEY, Findings, Message, Records, Schema, Topic
+from sapnet.bags.recording import LAST_NS, QOS_KEY, Findings, Message, Records, Schema, Topic
 from sapnet.bags.types import parse_qos
 from sapnet.errors import BagError, first_line
 
 # The metadata record in which rosbag2 repeats metadata.yaml.
 ROSBAG2_RECORD = "rosbag2"
 MAGIC = b"\x89MCAP0\r\n"
-# Messages of a file without index are sorted by log time within a window of this size.
-_WINDOW_BYTES = 2**23
+# Messages outside of chunks are read in runs of at most this size.
+_RUN_BYTES = 2**23
 
 _SHORTEST = 2 * len(MAGIC) + 29  # of a file with an end: two magics and a footer
 
@@ -57,144 +59,123 @@ class McapFile:
         self._name = find().name
         self._findings = findings
         self._is_damaged = False
-        with _Stream(self._find()) as stream:
+        with _Stream(find()) as stream:
             try:
-                self.profile = _seeking(stream).get_header().profile
+                reader = SeekingReader(stream, validate_crcs=True, record_size_limit=stream.size)
+                self.profile = reader.get_header().profile
             except _DAMAGE as err:
                 raise BagError(f"it does not begin as an mcap file ({_said(err)})") from err
-            index = self._index(stream)
-            summary = index or self._scanned(stream)
-        self._is_indexed = index is not None
-        self.compression = "chunk" if any(chunk.compression for chunk in summary.chunk_indexes) else "none"
+            summary = (self._index(reader) if stream.has_end else None) or self._made_index(stream)
         statistics = summary.statistics
         assert statistics is not None
         counts = statistics.channel_message_counts
-        self._has_records = statistics.attachment_count > 0 or any(
-            record.name != ROSBAG2_RECORD for record in summary.metadata_indexes
-        )
         self._topics = {c.id: _topic(c, summary, counts.get(c.id, 0)) for c in summary.channels.values()}
         self.topics = tuple(self._topics.values())
         span_ns = statistics.message_start_time, statistics.message_end_time + 1
         self.span_ns = span_ns if statistics.message_count else (0, 0)
+        self.compression = "chunk" if any(chunk.compression for chunk in summary.chunk_indexes) else "none"
+        self._chunks = sorted(summary.chunk_indexes, key=lambda c: (c.message_start_time, c.chunk_start_offset))
+        self._records = [record.offset for record in summary.metadata_indexes if record.name != ROSBAG2_RECORD]
+        self._records += [record.offset for record in summary.attachment_indexes]
 
     def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Read messages of some of its topics, ordered by log time, then by place."""
         wanted = {number: topic for number, topic in self._topics.items() if topic in topics}
-        with _Stream(self._find()) as stream:
-            for found in self._indexed(stream, wanted, start_ns, stop_ns) if self._is_indexed else self._sorted(stream):
-                topic = wanted.get(found.channel_id)
-                if topic is not None and start_ns <= found.log_time < stop_ns:
+        # By log time and place, as chunks may overlap in time.
+        waiting: list[tuple[int, int, int, McapMessage]] = []
+
+        def before(time_ns: int) -> Iterator[Message]:
+            while waiting and waiting[0][0] < time_ns:
+                found = heappop(waiting)[-1]
+                if start_ns <= found.log_time < stop_ns:
+                    topic = wanted[found.channel_id]
                     yield Message(topic, found.log_time, found.data, found.publish_time, found.sequence)
+
+        with _Stream(self._find()) as stream:
+            for chunk in self._chunks:
+                is_in_time = chunk.message_start_time < stop_ns and start_ns <= chunk.message_end_time
+                inside = chunk.message_index_offsets.keys()  # empty if nobody knows
+                if is_in_time and (not inside or inside & wanted.keys()):
+                    yield from before(chunk.message_start_time)
+                    for place, found in enumerate(self._content(stream, chunk)):
+                        if isinstance(found, McapMessage) and found.channel_id in wanted:
+                            heappush(waiting, (found.log_time, chunk.chunk_start_offset, place, found))
+            yield from before(LAST_NS)
 
     def records(self) -> Records:
         """Read its attachments and metadata records, but for that of rosbag2, which follows from the messages."""
-        if not self._has_records:
-            return
         with _Stream(self._find()) as stream:
-            for record in self._indexed_records(stream) if self._is_indexed else self._front_to_back(stream):
-                if isinstance(record, Attachment) or (isinstance(record, Metadata) and record.name != ROSBAG2_RECORD):
-                    yield record
+            for place in self._records:
+                with self._losing_damage():
+                    stream.seek(place)
+                    record = next(StreamReader(stream, skip_magic=True, record_size_limit=stream.size).records)
+                    if isinstance(record, Attachment | Metadata):
+                        yield record
 
-    def _indexed_records(self, stream: _Stream) -> Records:
-        reader = _seeking(stream)
+    def _content(self, stream: _Stream, chunk: ChunkIndex) -> list[McapRecord]:
+        with self._losing_damage():
+            if isinstance(chunk, _Run):
+                stream.seek(chunk.chunk_start_offset)
+                return breakup_chunk(Chunk("", stream.read(chunk.chunk_length), 0, 0, 0, 0))
+            stream.seek(chunk.chunk_start_offset + 9)  # behind its opcode and length
+            return breakup_chunk(Chunk.read(ReadDataStream(stream)), validate_crc=True)
+        return []
+
+    @contextmanager
+    def _losing_damage(self, was_cut_off: bool = False) -> Iterator[None]:
+        """Note what damage costs, once however often it is met."""
         try:
-            yield from reader.iter_metadata()
-            yield from reader.iter_attachments()
+            yield
         except _DAMAGE as err:
-            self._findings.lose(f"{self._name} has a damaged attachment or metadata record ({_said(err)})")
+            if was_cut_off:
+                self._findings.lose(f"{self._name} has no end, so its recording was cut off: read up to there")
+            elif not self._is_damaged:
+                self._is_damaged = True
+                self._findings.lose(f"{self._name} is damaged ({_said(err)}): parts are left out")
 
-    def _index(self, stream: _Stream) -> Summary | None:
+    def _index(self, reader: SeekingReader) -> Summary | None:
         """The summary at the end of the file, if it has one that describes all of it."""
-        if not stream.has_end:
-            return None
         try:
-            summary = _seeking(stream).get_summary()
+            summary = reader.get_summary()
         except _DAMAGE as err:
             self._findings.note(f"{self._name} has a damaged index ({_said(err)}): read without it")
             return None
         return summary if summary is not None and _is_complete(summary) else None
 
-    def _indexed(self, stream: _Stream, wanted: dict[int, Topic], start: int, stop: int) -> Iterator[McapMessage]:
-        names = {topic.name for topic in wanted.values()}
-        reader = _seeking(stream)
-        summary = reader.get_summary()
-        assert summary is not None  # as when the file was opened
-        for chunks in _groups(summary.chunk_indexes):
-            # One group at a time, so that a damaged chunk costs no later ones.
-            summary.chunk_indexes = chunks
-            try:
-                for _, _, message in reader.iter_messages(names, starting_at=start, ending_before=stop):
-                    yield message
-            except _DAMAGE as err:
-                self._lose(err)
-
-    def _sorted(self, stream: _Stream) -> Iterator[McapMessage]:
-        """The messages of a file without index: writers log them nearly in order."""
-        waiting: list[tuple[int, int, McapMessage]] = []
-        held, numbers = 0, count()
-        for record in self._front_to_back(stream):
-            if isinstance(record, McapMessage):
-                heappush(waiting, (record.log_time, next(numbers), record))
-                held += len(record.data)
-            while held > _WINDOW_BYTES:
-                message = heappop(waiting)[2]
-                held -= len(message.data)
-                yield message
-        while waiting:
-            yield heappop(waiting)[2]
-
-    def _front_to_back(self, stream: _Stream) -> Iterator[McapRecord]:
-        """Records in the order of the file, those in chunks included, until its end or the first damage."""
+    def _made_index(self, stream: _Stream) -> Summary:
+        """What a summary would say of the file, until its end or the first damage. Raises BagError."""
+        summary, end = Summary(), len(MAGIC)
+        summary.statistics = Statistics(0, 0, {}, 0, 0, 0, LAST_NS, 0, 0)
+        chunks = summary.chunk_indexes
         stream.seek(0)
-        try:
+        with self._losing_damage(was_cut_off=not stream.has_end):
             for record in StreamReader(stream, emit_chunks=True, record_size_limit=stream.size).records:
+                start, end = end, stream.tell()
                 if isinstance(record, DataEnd | Footer):
-                    return
-                yield record
-                if isinstance(record, Chunk):
-                    yield from self._unpacked(record)
-        except _DAMAGE as err:
-            if stream.has_end:
-                self._lose(err)
-            else:
-                self._findings.lose(f"{self._name} has no end, so its recording was cut off: read up to there")
-
-    def _unpacked(self, chunk: Chunk) -> list[McapRecord]:
-        try:
-            return breakup_chunk(chunk, validate_crc=True)
-        except _DAMAGE as err:
-            self._lose(err)
-            return []
-
-    def _lose(self, err: Exception) -> None:
-        if not self._is_damaged:
-            self._is_damaged = True
-            self._findings.lose(f"{self._name} is damaged ({_said(err)}): parts are left out")
-
-    def _scanned(self, stream: _Stream) -> Summary:
-        """What a summary would say, but for the places in the file. Raises BagError."""
-        summary = Summary()
-        statistics = summary.statistics = Statistics(0, 0, {}, 0, 0, 0, 2**64, 0, 0)
-        counts = statistics.channel_message_counts
-        for record in self._front_to_back(stream):
-            if isinstance(record, McapSchema):
-                summary.schemas[record.id] = record
-            elif isinstance(record, Channel):
-                summary.channels.setdefault(record.id, record)
-            elif isinstance(record, Attachment):
-                statistics.attachment_count += 1
-            elif isinstance(record, Metadata):
-                summary.metadata_indexes.append(MetadataIndex(0, 0, record.name))
-            elif isinstance(record, Chunk):
-                summary.chunk_indexes.append(ChunkIndex(0, 0, record.compression, 0, 0, 0, {}, 0, 0))
-            elif isinstance(record, McapMessage) and record.channel_id in summary.channels:
-                counts[record.channel_id] = counts.get(record.channel_id, 0) + 1
-                statistics.message_count += 1
-                statistics.message_start_time = min(statistics.message_start_time, record.log_time)
-                statistics.message_end_time = max(statistics.message_end_time, record.log_time)
+                    break
+                if isinstance(record, Attachment):
+                    summary.attachment_indexes.append(AttachmentIndex(start, 0, 0, 0, 0, record.name, ""))
+                elif isinstance(record, Metadata):
+                    summary.metadata_indexes.append(MetadataIndex(start, 0, record.name))
+                elif isinstance(record, Chunk):
+                    chunks.append(ChunkIndex(0, start, record.compression, 0, 0, 0, {}, LAST_NS, 0))
+                    with self._losing_damage():
+                        for found in breakup_chunk(record, validate_crc=True):
+                            _add(found, summary)
+                else:
+                    if not (
+                        chunks and isinstance(chunks[-1], _Run) and end - chunks[-1].chunk_start_offset <= _RUN_BYTES
+                    ):
+                        chunks.append(_Run(0, start, "", 0, 0, 0, {}, LAST_NS, 0))
+                    chunks[-1].chunk_length = end - chunks[-1].chunk_start_offset
+                    _add(record, summary)
         if not summary.channels and not stream.has_end:
             raise BagError("it ends before its first topic")
         return summary
+
+
+class _Run(ChunkIndex):
+    """Successive messages outside of chunks, which are read as if they were one."""
 
 
 class _Stream(BufferedReader):
@@ -211,9 +192,22 @@ class _Stream(BufferedReader):
         return super().read(size if size is None else min(size, self.size))
 
 
-def _seeking(stream: _Stream) -> SeekingReader:
-    stream.seek(0)
-    return SeekingReader(stream, validate_crcs=True, record_size_limit=stream.size)
+def _add(found: McapRecord, summary: Summary) -> None:
+    """Add what the last chunk holds to a summary."""
+    statistics, chunk = summary.statistics, summary.chunk_indexes[-1]
+    assert statistics is not None
+    if isinstance(found, McapSchema):
+        summary.schemas[found.id] = found
+    elif isinstance(found, Channel):
+        summary.channels.setdefault(found.id, found)
+    elif isinstance(found, McapMessage) and found.channel_id in summary.channels:
+        counts = statistics.channel_message_counts
+        counts[found.channel_id] = counts.get(found.channel_id, 0) + 1
+        statistics.message_count += 1
+        chunk.message_index_offsets[found.channel_id] = 0
+        for span in (statistics, chunk):
+            span.message_start_time = min(span.message_start_time, found.log_time)
+            span.message_end_time = max(span.message_end_time, found.log_time)
 
 
 def _is_complete(summary: Summary) -> bool:
@@ -229,20 +223,6 @@ def _is_complete(summary: Summary) -> bool:
         and len(summary.attachment_indexes) == statistics.attachment_count
         and len(summary.metadata_indexes) == statistics.metadata_count
     )
-
-
-def _groups(chunks: Iterable[ChunkIndex]) -> Iterator[list[ChunkIndex]]:
-    """Chunks in the order of time; those that overlap are in one group, as their messages have to be sorted."""
-    group: list[ChunkIndex] = []
-    end_ns = 0
-    for chunk in sorted(chunks, key=lambda chunk: (chunk.message_start_time, chunk.chunk_start_offset)):
-        if group and chunk.message_start_time > end_ns:
-            yield group
-            group = []
-        group.append(chunk)
-        end_ns = max(end_ns, chunk.message_end_time)
-    if group:
-        yield group
 
 
 def _topic(channel: Channel, summary: Summary, messages: int) -> Topic:
