@@ -91,15 +91,12 @@ def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
     """
     images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.encoding == CDR]
     chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)] if wanted else _in_colour(source, images)
-    shared = Counter(_namespace(topic) for topic in chosen)
+    namespaces = {topic: _namespace(topic) for topic in chosen}
+    shared = Counter(namespaces.values())
     infos = {topic.name: topic for topic in source.topics if topic.type == CAMERA_INFO}
     cameras = [
-        Camera(
-            topic,
-            infos.get(f"{_namespace(topic)}camera_info"),
-            _namespace(topic) if shared[_namespace(topic)] == 1 else f"{_base(topic)}/",
-        )
-        for topic in chosen
+        Camera(topic, infos.get(f"{namespace}camera_info"), namespace if shared[namespace] == 1 else f"{_base(topic)}/")
+        for topic, namespace in namespaces.items()
     ]
     used = Counter(camera.namespace for camera in cameras)
     if clashing := [camera.topic.name for camera in cameras if used[camera.namespace] > 1]:
@@ -208,13 +205,10 @@ def _in_colour(source: Recording, images: Sequence[Topic]) -> list[Topic]:
     """One topic of each camera: the first with color images, raw ones before compressed ones."""
     found: dict[str, Topic] = {}
     for topic in sorted(images, key=lambda topic: topic.type != IMAGE):
-        if _base(topic) not in found and not _is_output(topic) and _is_colour(source, topic):
+        is_output = f"/{topic.name}".endswith(_OUTPUTS)
+        if _base(topic) not in found and not is_output and _is_colour(source, topic):
             found[_base(topic)] = topic
     return [topic for topic in images if topic in found.values()]
-
-
-def _is_output(topic: Topic) -> bool:
-    return f"/{topic.name}".endswith(_OUTPUTS)
 
 
 def _named(name: str, source: Recording, images: Sequence[Topic]) -> Topic:

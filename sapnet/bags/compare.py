@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,9 +19,8 @@ from mcap.records import Attachment
 from sapnet.bags.matching import Entry, pair_up
 from sapnet.bags.open import open_recording
 from sapnet.bags.recording import CDR, QOS_KEY, Message, Recording, Topic
-from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode, definition_of, deserialize, digest_of
+from sapnet.bags.types import COMPRESSED_IMAGE, IMAGE, decode, definition_of, digest_of
 from sapnet.errors import BagError, ImageFormatError
-from sapnet.images.messages import image_size
 
 # Encodings whose samples are the decoded ones; decoding the others rounds or mixes them.
 _EXACT = ("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "8UC1", "8UC3", "8UC4")
@@ -39,7 +38,7 @@ class TopicComparison:
     channel: what differs between the channels, if both are mcap: ``schema``, ``encoding``, ``metadata``.
     reasons: number of messages that differ, by what differs. first_s: log time of the first difference, in seconds
     from the start of A, or of B for a message that only B has; None if there is none.
-    largest_difference: of all samples of the images, 0 to 255. differing_pixels: their share, 0 to 1.
+    largest_difference: of all samples of the images, 0 to 255. differing_pixels: their mean share in an image, 0 to 1.
     lowest_psnr: in dB, of the image that differs most; None if all are equal. All are None without images.
     """
 
@@ -116,11 +115,9 @@ def compare_bags(
         chosen = [[topic for topic in bag.topics if topic.name in names] for bag in bags]
         tallies = {name: _Tally(name, bags, tolerance, times) for name in sorted(names)}
         done, total = 0, sum(topic.count for some in chosen for topic in some)
-        for pair in pair_up(bags, chosen):
-            entry = pair[0] or pair[1]
-            assert entry is not None
-            tallies[entry.message.topic.name].add(*pair)
-            done += sum(found is not None for found in pair)
+        for side, entry, partner in pair_up(bags, chosen):
+            tallies[entry.message.topic.name].add(*((entry, partner) if side == 0 else (partner, entry)))
+            done += 1 if partner is None else 2
             progress(done, total)
         results = [tally.result for tally in tallies.values()]
         records = {} if topics else _compare_records(bag_a, bag_b)
@@ -132,24 +129,23 @@ def _matching(names: set[str], patterns: Sequence[str]) -> set[str]:
 
 
 def _compare_records(a: Recording, b: Recording) -> dict[str, str]:
-    in_a, in_b = _records(a), _records(b)
+    in_a, in_b = Counter(_records(a)), Counter(_records(b))
+    names_a, names_b = ({name for name, _ in records} for records in (in_a, in_b))
+    differing = sorted({name for name, _ in (in_a - in_b) | (in_b - in_a)})
     return {
-        name: "only in A" if name not in in_b else "only in B" if name not in in_a else "differs"
-        for name in sorted(in_a.keys() | in_b.keys())
-        if in_a.get(name) != in_b.get(name)
+        name: "only in A" if name not in names_b else "only in B" if name not in names_a else "differs"
+        for name in differing
     }
 
 
-def _records(recording: Recording) -> dict[str, Counter[bytes]]:
-    """Digests of attachments and metadata records by their names."""
-    found: dict[str, Counter[bytes]] = {}
+def _records(recording: Recording) -> Iterator[tuple[str, bytes]]:
+    """Names and digests of attachments and metadata records."""
     for record in recording.records():
         if isinstance(record, Attachment):
             name, content = f"attachment {record.name}", record.media_type.encode() + b"\0" + record.data
         else:
             name, content = f"metadata record {record.name}", repr(sorted(record.metadata.items())).encode()
-        found.setdefault(name, Counter())[blake2b(content).digest()] += 1
-    return found
+        yield name, blake2b(content).digest()
 
 
 class _Tally:
@@ -165,8 +161,7 @@ class _Tally:
         if type_a == type_b and all(topic.metadata is not None for topic in (*a, *b)):
             channels_a, channels_b = _channels(a), _channels(b)
             self.result.channel = [facet for facet in channels_a if channels_a[facet] != channels_b[facet]]
-        self._pixels = 0
-        self._differing = 0
+        self._images = 0
         # Places of the last pair in A and B.
         self._last = (-1, -1)
 
@@ -208,8 +203,7 @@ class _Tally:
 
     def _compare_images(self, a: Message, b: Message) -> str:
         if a.data == b.data and a.topic.type == b.topic.type:
-            height, width = image_size(deserialize(a.data, a.topic.type), a.topic.type == COMPRESSED_IMAGE)
-            self._note_pixels(height * width, 0, 0, math.inf)
+            self._note_pixels(0, 0.0)
             return ""
         frame_a, frame_b = decode(a), decode(b)
         pixels_a, pixels_b = frame_a.decoded, frame_b.decoded
@@ -220,9 +214,10 @@ class _Tally:
             difference = np.dstack((difference, cv2.absdiff(pixels_a.alpha, pixels_b.alpha)))
         worst = reduce(cv2.max, cv2.split(difference))
         largest = int(worst.max())
-        mean_square = cv2.norm(difference, cv2.NORM_L2SQR) / difference.size
-        psnr = 10 * math.log10(255**2 / mean_square) if largest else math.inf
-        self._note_pixels(worst.size, cv2.countNonZero(worst), largest, psnr)
+        self._note_pixels(largest, cv2.countNonZero(worst) / worst.size)
+        if largest:
+            psnr = cv2.PSNR(difference, np.zeros_like(difference))
+            self.result.lowest_psnr = min(self.result.lowest_psnr or math.inf, psnr)
         if frame_a.message.header.frame_id != frame_b.message.header.frame_id:
             return "frame_id"
         if largest > self._tolerance:
@@ -232,15 +227,13 @@ class _Tally:
             return "samples"
         return ""
 
-    def _note_pixels(self, count: int, differing: int, largest: int, psnr: float) -> None:
-        """Note how many pixels of two images differ, their largest difference, and the PSNR in dB."""
+    def _note_pixels(self, largest: int, share: float) -> None:
+        """Note the largest difference of two images, and the share of pixels that differ."""
         result = self.result
-        self._pixels += count
-        self._differing += differing
-        result.differing_pixels = self._differing / self._pixels
+        self._images += 1
+        mean = result.differing_pixels or 0.0
         result.largest_difference = max(result.largest_difference or 0, largest)
-        if math.isfinite(psnr):
-            result.lowest_psnr = min(result.lowest_psnr or math.inf, psnr)
+        result.differing_pixels = mean + (share - mean) / self._images
 
 
 def _channels(topics: list[Topic]) -> dict[str, set[str]]:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,17 @@ def derain_bag(
             return run.report
 
 
+@dataclass
 class _Run:
     """One run of a job, which may resume an earlier one."""
 
-    def __init__(self, derainer: Derainer, bag: Recording, output: Path, options: BagOptions) -> None:
+    _derainer: Derainer
+    _bag: Recording
+    _output: Path
+    _options: BagOptions
+
+    def __post_init__(self) -> None:
+        bag, options = self._bag, self._options
         length_s = (bag.end_ns - bag.start_ns) / 1e9
         if options.start_s and length_s <= options.start_s:
             raise BagError(
@@ -80,16 +87,12 @@ class _Run:
         self._cameras = find_cameras(bag, options.topics)
         if not self._cameras:
             raise BagError(f"{bag.path} has no color camera; name an image topic with --topic. {contents(bag)}")
-        self._derainer = derainer
-        self._bag = bag
-        self._output = output
-        self._options = options
         self._outputs = Outputs(bag, self._cameras, options)
         self._storage = options.storage or ("mcap" if bag.storage == "ros1" else bag.storage)
         if self._storage == "sqlite3":
             _require_cdr(self._outputs.topics)
         self.report = self._empty_report()
-        self.report.job = _job(derainer, bag.path, options)
+        self.report.job = _job(self._derainer, bag.path, options)
         self.report.network = self.report.job["network"]
 
     def perform(self, job: Job, progress: Progress) -> None:
@@ -126,8 +129,8 @@ class _Run:
             nonlocal part, began_s, size, is_whole
             is_whole = False
             part.seconds = time.monotonic() - began_s
-            if writer.is_open:  # messages of the input may come to nothing
-                job.enter(Part(writer.end(), done, part))
+            if (file := writer.end()) is not None:  # messages of the input may come to nothing
+                job.enter(Part(file, done, part))
             self.report.add(part)
             part, began_s, size = self._empty_report(), time.monotonic(), 0
 
@@ -213,7 +216,7 @@ def _require_free(source: Path, output: Path, overwrite: bool) -> None:
 def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any]:
     """What identifies a job, as JSON values."""
     weights = Path(derainer.weights)
-    job = {
+    job: dict[str, Any] = {
         "input": _identity(source),
         "options": asdict(options),
         "network": {
@@ -226,8 +229,7 @@ def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any
         # Of a file, whose content may change under its name.
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
     }
-    values: dict[str, Any] = json.loads(json.dumps(job))
-    return values
+    return {key: json.loads(json.dumps(value)) for key, value in job.items()}
 
 
 def _identity(source: Path) -> list[list[Any]]:

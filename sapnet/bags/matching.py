@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import NamedTuple
 
 from sapnet.bags.recording import Message, Recording, Topic
@@ -29,8 +29,8 @@ class Entry(NamedTuple):
     digest: bytes = b""
 
 
-# The entry of A and that of B; None if nothing corresponds to the other one.
-Pair = tuple["Entry | None", "Entry | None"]
+# An entry, the side that it is of (0 for A, 1 for B), and its counterpart; None if nothing corresponds to it.
+Pair = tuple[int, Entry, "Entry | None"]
 
 
 def pair_up(recordings: Sequence[Recording], topics: Sequence[list[Topic]]) -> Iterator[Pair]:
@@ -40,62 +40,45 @@ def pair_up(recordings: Sequence[Recording], topics: Sequence[list[Topic]]) -> I
     """
     shared = {topic.name for topic in topics[0]} & {topic.name for topic in topics[1]}
     waiting = [{name: _Waiting() for name in shared} for _ in recordings]
-    places: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-    turns = _Turns()
-    streams = [recording.messages(some) for recording, some in zip(recordings, topics, strict=True)]
-    heads = [next(stream, None) for stream in streams]
-    while (message := heads[turns.side] or heads[1 - turns.side]) is not None:
-        side = turns.side if heads[turns.side] else 1 - turns.side
-        name = message.topic.name
-        entry = Entry(message, places[side][name], stamp_of(message))
-        places[side][name] += 1
+    streams = [_entries(recording.messages(some)) for recording, some in zip(recordings, topics, strict=True)]
+    # Neither recording may run ahead of the other. What a replay shares with its source are the stamps of headers,
+    # topic by topic; its log times may be of another day and pace.
+    newest: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    # How many stamps of a topic were found in both: once a topic has two, those without tell nothing, as they may be
+    # stamped anew in a replay. A single one may be of a latched topic.
+    found: Counter[str] = Counter()
+    side = 0
+    behind: int | None = None
+    while True:
+        entry = next(streams[side], None)
+        if entry is None:
+            side = 1 - side
+            if (entry := next(streams[side], None)) is None:
+                break
+        name, stamp = entry.message.topic.name, entry.stamp
         if name not in shared:
-            turns.take()
-            yield _in_order(side, entry)
+            yield side, entry, None
+        elif (partner := waiting[1 - side][name].take(stamp)) is not None:
+            found[name] += stamp is not None
+            yield side, entry, partner
         else:
-            partner = waiting[1 - side][name].take(entry.stamp)
-            turns.take(side, name, entry.stamp, partner is not None)
-            if partner is not None:
-                yield _in_order(side, entry, partner)
-            else:
-                for lost in waiting[side][name].put(entry):
-                    yield _in_order(side, lost)
-        heads[side] = next(streams[side], None)
+            yield from ((side, lost, None) for lost in waiting[side][name].put(entry))
+        if name in shared and stamp is not None:
+            newest[side][name] = stamp
+            if found[name] > 1 or max(found.values(), default=0) < 2:
+                other = newest[1 - side].get(name, -1)
+                behind = None if stamp == other else 1 - side if stamp > other else side
+        side = 1 - side if behind is None else behind
     for side, some in enumerate(waiting):
         for queue in some.values():
-            yield from (_in_order(side, entry) for entry in queue.rest())
+            yield from ((side, entry, None) for entry in queue.rest())
 
 
-def _in_order(side: int, entry: Entry, partner: Entry | None = None) -> Pair:
-    return (entry, partner) if side == 0 else (partner, entry)
-
-
-class _Turns:
-    """Which recording is read next, so that neither runs ahead of the other.
-
-    What a replay shares with its source are the stamps of headers, topic by topic; its log times may be of another day
-    and pace.
-    """
-
-    def __init__(self) -> None:
-        self.side = 0
-        self._behind: int | None = None
-        self._newest: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        # How many stamps of a topic were found in both recordings: once a topic has two, those without tell nothing, as
-        # they may be stamped anew in a replay. A single one may be of a latched topic.
-        self._found: Counter[str] = Counter()
-        self._is_settled = False
-
-    def take(self, side: int = 0, name: str = "", stamp: int | None = None, is_found: bool = False) -> None:
-        """Note the message that was read, and go on to the side that is behind, or by turns while neither is."""
-        if stamp is not None:
-            self._newest[side][name] = stamp
-            self._found[name] += is_found
-            self._is_settled |= self._found[name] > 1
-            if self._found[name] > 1 or not self._is_settled:
-                other = self._newest[1 - side].get(name, -1)
-                self._behind = None if stamp == other else 1 - side if stamp > other else side
-        self.side = 1 - self.side if self._behind is None else self._behind
+def _entries(messages: Iterator[Message]) -> Iterator[Entry]:
+    places: Counter[str] = Counter()
+    for message in messages:
+        yield Entry(message, places[message.topic.name], stamp_of(message))
+        places[message.topic.name] += 1
 
 
 class _Waiting:
@@ -112,15 +95,13 @@ class _Waiting:
             entry = entry._replace(message=entry.message._replace(data=b""), digest=digest_of(entry.message))
         self._queues.setdefault(entry.stamp, deque()).append(entry)
         self._account(entry, 1)
-        while self._is_full and (stamps := [stamp for stamp in islice(self._queues, 2) if stamp is not None]):
-            oldest = self.take(stamps[0])
-            assert oldest is not None
+        while self._is_full and (oldest := self.take(next(filter(None, self._queues), 0))) is not None:
             yield oldest
 
     def take(self, stamp: int | None) -> Entry | None:
         """Remove and return the oldest message with this stamp, or None."""
         queue = self._queues.get(stamp)
-        if queue is None:
+        if not queue:
             return None
         entry = queue.popleft()
         if not queue:

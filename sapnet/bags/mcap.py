@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sized
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from io import BufferedReader
@@ -108,7 +108,7 @@ class McapFile:
             for place in self._records:
                 with self._losing_damage():
                     stream.seek(place)
-                    record = next(StreamReader(stream, skip_magic=True, record_size_limit=stream.size).records)
+                    record = next(StreamReader(stream, skip_magic=True, record_size_limit=stream.size).records, None)
                     if isinstance(record, Attachment | Metadata):
                         yield record
 
@@ -212,16 +212,15 @@ def _add(found: McapRecord, summary: Summary) -> None:
 
 def _is_complete(summary: Summary) -> bool:
     """Whether the index leads to everything in the file: writers may leave parts of it out."""
-    statistics, channels, chunks = summary.statistics, summary.channels, summary.chunk_indexes
+    statistics, channels = summary.statistics, summary.channels
+    indexes: tuple[Sized, ...] = (summary.chunk_indexes, summary.attachment_indexes, summary.metadata_indexes)
     return (
         statistics is not None
         and statistics.channel_message_counts.keys() <= channels.keys()
         and all(channel.schema_id == 0 or channel.schema_id in summary.schemas for channel in channels.values())
-        and len(chunks) == statistics.chunk_count
+        and [*map(len, indexes)] == [statistics.chunk_count, statistics.attachment_count, statistics.metadata_count]
         # Messages outside of chunks are not indexed.
         and (statistics.chunk_count > 0) == (statistics.message_count > 0)
-        and len(summary.attachment_indexes) == statistics.attachment_count
-        and len(summary.metadata_indexes) == statistics.metadata_count
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,12 +25,11 @@ from sapnet.bags.recording import (
     Findings,
     Message,
     Recording,
-    Records,
     Topic,
     reading,
 )
 from sapnet.bags.ros1 import open_ros1
-from sapnet.bags.sqlite3 import Sqlite3File, apply_logs, logs_of
+from sapnet.bags.sqlite3 import Sqlite3File, copy_with_logs
 from sapnet.bags.types import parse_qos, zstd
 from sapnet.errors import BagError, first_line
 from sapnet.files import natural_key
@@ -89,9 +89,12 @@ def _open_rosbag2(path: Path, scratch: Path) -> Recording:
     described = _describe(path, findings)
     files = list(_opened(described.files, scratch, findings))
     if not files:
-        raise BagError(f"{path} cannot be read as a rosbag2 recording: {'; '.join(findings.are_losses)}")
+        raise BagError(f"{path} cannot be read as a rosbag2 recording: {'; '.join(findings)}")
     mcap_files = [file for file in files if isinstance(file, McapFile)]
     topics = _merged(files, described.topics)
+    # Without metadata.yaml; whether messages are compressed is not looked into.
+    is_packed = all(file.suffix in PACKED for file in described.files)
+    in_chunks = any(file.compression == "chunk" for file in mcap_files)
     spans = [file.span_ns for file in files if file.span_ns != (0, 0)]
 
     def read(wanted: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
@@ -106,14 +109,10 @@ def _open_rosbag2(path: Path, scratch: Path) -> Recording:
                     if data is not None:
                         yield message._replace(topic=owners[message.topic], data=data)
 
-    def records() -> Records:
-        for file in mcap_files:
-            yield from file.records()
-
     return Recording(
         path,
         _storage_of(described.files[0]),
-        described.compression or _compression(described.files, mcap_files),
+        described.compression or ("file" if is_packed else "chunk" if in_chunks else "none"),
         tuple(dict.fromkeys(topics.values())),
         min((start for start, _ in spans), default=0),
         max((end for _, end in spans), default=0),
@@ -121,7 +120,7 @@ def _open_rosbag2(path: Path, scratch: Path) -> Recording:
         read,
         described.custom,
         next((file.profile for file in mcap_files), "ros2"),
-        records,
+        lambda: chain.from_iterable(file.records() for file in mcap_files),
     )
 
 
@@ -150,7 +149,7 @@ def _describe(path: Path, findings: Findings) -> _Described:
         findings.lose(f"{', '.join(missing)} of the recording is missing")
     described.files = [file for file in described.files if file.is_file()]
     if not described.files:
-        said = "".join(f"; {note}" for note in findings.are_losses)
+        said = "".join(f"; {note}" for note in findings)
         raise BagError(f"{path} holds no recording; expected {METADATA} and .mcap or .db3 files in it{said}")
     return described
 
@@ -193,13 +192,9 @@ def _finder(file: Path, scratch: Path, number: int, findings: Findings) -> Calla
     """What returns where to read a file: itself, a copy with its logs applied, or where it is unpacked."""
     if file.suffix in PACKED:
         return partial(_without_packing, file, scratch / "unpacked", findings)
-    if _storage_of(file) == "sqlite3" and (logs := logs_of(file)):
+    if _storage_of(file) == "sqlite3" and (copy := copy_with_logs(file, scratch / f"{number}")):
         findings.note(f"{file.name} was not closed: the log beside it is read too")
-        (scratch / f"{number}").mkdir()
-        for original in (file, *logs):
-            shutil.copyfile(original, scratch / f"{number}" / original.name)
-        file = scratch / f"{number}" / file.name
-        apply_logs(file)
+        return lambda: copy
     return lambda: file
 
 
@@ -238,13 +233,6 @@ def _merged(files: Collection[McapFile | Sqlite3File], described: list[Topic]) -
         if not keys:
             topics[topic.key] = topic
     return topics
-
-
-def _compression(paths: list[Path], files: list[McapFile]) -> str:
-    """Of a recording whose metadata.yaml does not say; whether its messages are compressed is not looked into."""
-    if all(path.suffix in PACKED for path in paths):
-        return "file"
-    return "chunk" if any(file.compression == "chunk" for file in files) else "none"
 
 
 def _unpacked(message: Message, findings: Findings) -> bytes | None:

@@ -76,19 +76,16 @@ class Message(NamedTuple):
     sequence: int = 0
 
 
-@dataclass
-class Findings:
-    """What was wrong with a recording. are_losses: whether messages are lost by it, for each problem, a sentence."""
-
-    are_losses: dict[str, bool] = field(default_factory=dict)
+class Findings(dict[str, bool]):
+    """What was wrong with a recording: for each problem, a sentence, whether messages are lost by it."""
 
     def note(self, what: str) -> None:
         """Note a problem without loss, once however often it is found."""
-        self.are_losses.setdefault(what, False)
+        self.setdefault(what, False)
 
     def lose(self, what: str) -> None:
         """Note a loss."""
-        self.are_losses[what] = True
+        self[what] = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +113,12 @@ class Recording:
     @property
     def notes(self) -> list[str]:
         """What was wrong with it so far, one sentence each."""
-        return list(self.findings.are_losses)
+        return list(self.findings)
 
     @property
     def missing(self) -> list[str]:
         """Which parts could not be read so far, one sentence each."""
-        return [what for what, is_loss in self.findings.are_losses.items() if is_loss]
+        return [what for what, is_loss in self.findings.items() if is_loss]
 
     @property
     def count(self) -> int:

@@ -54,13 +54,9 @@ class CameraReport:
 
     def add(self, other: CameraReport) -> None:
         """Add the result for the frames that follow."""
-        self.frames += other.frames
-        self.derained_frames += other.derained_frames
-        self.skipped += other.skipped
-        self.unreadable += other.unreadable
-        self.times_ns += other.times_ns
-        self.rain_scores += other.rain_scores
-        self.latencies_ms += other.latencies_ms
+        for name, value in vars(other).items():
+            if not isinstance(value, str):
+                setattr(self, name, getattr(self, name) + value)
 
     @property
     def rain_score(self) -> float | None:
@@ -113,6 +109,7 @@ class BagReport:
 
 
 def _from_json(kind: type[_Report], values: dict[str, Any]) -> _Report:
+    """What earlier versions wrote beside the fields of now is left out."""
     return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
@@ -190,9 +187,9 @@ def _samples(camera: CameraReport, bags: tuple[Recording, Recording], start_ns: 
             "rain_score": camera.rain_scores[index],
             "width": rainy.shape[1],
             "height": rainy.shape[0],
-            "rainy": _data_uri("jpeg", compress(rainy, "jpeg", JPEG_QUALITY).tobytes()),
-            "derained": _data_uri("jpeg", compress(derained, "jpeg", JPEG_QUALITY).tobytes()),
-            "mask": mask is not None and _data_uri("png", cv2.imencode(".png", _tinted(mask[..., 0]))[1].tobytes()),
+            "rainy": _data_uri("jpeg", compress(rainy, "jpeg", JPEG_QUALITY)),
+            "derained": _data_uri("jpeg", compress(derained, "jpeg", JPEG_QUALITY)),
+            "mask": mask is not None and _data_uri("png", cv2.imencode(".png", _tinted(mask))[1]),
         }
 
 
@@ -210,15 +207,12 @@ def _frame(bag: Recording, name: str, time_ns: int) -> Frame | None:
 
 
 def _tinted(mask: Frame) -> Frame:
-    """BGRA uint8 (H, W, 4): a colour, as dense as the mask uint8 (H, W)."""
-    tinted = np.empty((*mask.shape, 4), np.uint8)
-    tinted[..., :3] = _MASK_BGR
-    tinted[..., 3] = mask
-    return tinted
+    """BGRA uint8 (H, W, 4): a colour, as dense as the mask uint8 (H, W, 3) is bright."""
+    return np.dstack((np.full_like(mask, _MASK_BGR), mask[..., 0]))
 
 
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _data_uri(kind: str, content: Frame) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
 def _curve(camera: CameraReport, values: Sequence[float], start_ns: int) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from rosbags.convert.converter import LATCH, STATIC_MSGTYPE_RENAMES, generate_message_converter
 from rosbags.interfaces import Connection, ConnectionExtRosbag1
@@ -26,11 +25,8 @@ _DAMAGE = (ReaderError, KeyError, ValueError, EOFError, IndexError, AssertionErr
 _TYPE_DAMAGE = (TypesysError, SerdeError, KeyError, ValueError)
 
 
-class _Type(NamedTuple):
-    """A message type. name: in ROS 2. convert: turns a message as ROS 1 has it into CDR."""
-
-    name: str
-    convert: Callable[[bytes | memoryview], memoryview]
+# A message type: its name in ROS 2, and what turns a message as ROS 1 has it into CDR.
+_Type = tuple[str, Callable[[bytes | memoryview], memoryview]]
 
 
 @contextmanager
@@ -57,7 +53,7 @@ def open_ros1(path: Path) -> Iterator[Recording]:
             try:
                 for connection, time_ns, data in _messages(reader, connections, start_ns, stop_ns):
                     try:
-                        converted = bytes(types[connection.msgtype].convert(data))
+                        converted = bytes(types[connection.msgtype][1](data))
                     except _TYPE_DAMAGE as err:
                         said = f"{connection.topic} holds messages that are no {connection.msgtype}"
                         findings.lose(f"{said} ({first_line(err)}): left out")
@@ -114,7 +110,7 @@ def _types(connections: Collection[Connection], findings: Findings) -> tuple[dic
             described_topic("", renamed, (), ros2)  # fails if a part of the type is missing
             with redirect_stdout(io.StringIO()):  # the library prints its progress
                 convert = generate_message_converter(ros1, ros2, name, renamed, cache, src_is2=False, dst_is2=True)
-            types[name] = _Type(renamed, convert)
+            types[name] = renamed, convert
         except _TYPE_DAMAGE as err:
             findings.lose(f"{name} cannot be read or converted ({first_line(err)}): its topics are left out")
     return types, ros2
@@ -123,7 +119,7 @@ def _types(connections: Collection[Connection], findings: Findings) -> tuple[dic
 def _topics(connections: Collection[Connection], types: dict[str, _Type], store: Typestore) -> dict[int, Topic]:
     """The topic of each connection; connections of one name and type share it."""
     merged: dict[tuple[str, str], Topic] = {}
-    keys = {connection.id: (connection.topic, types[connection.msgtype].name) for connection in connections}
+    keys = {connection.id: (connection.topic, types[connection.msgtype][0]) for connection in connections}
     for connection in connections:
         key = keys[connection.id]
         topic = merged.get(key) or described_topic(*key, (), store)

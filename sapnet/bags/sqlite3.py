@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
@@ -74,18 +75,23 @@ class Sqlite3File:
             raise
 
 
-def logs_of(path: Path) -> list[Path]:
-    """The logs beside a database that was not closed."""
-    logs = [path.with_name(path.name + end) for end in _LOGS]
-    return [log for log in logs if log.is_file() and log.stat().st_size > 0]
+def copy_with_logs(path: Path, folder: Path) -> Path | None:
+    """A copy of a database that was not closed, in a new folder, with the logs beside it applied; None without logs.
 
-
-def apply_logs(copy: Path) -> None:
-    """Apply the logs beside a copy of a database to it. Raises BagError, OSError."""
+    Raises BagError, OSError.
+    """
+    logs = [log for end in _LOGS if (log := path.with_name(path.name + end)).is_file() and log.stat().st_size > 0]
+    if not logs:
+        return None
+    folder.mkdir()
+    for original in (path, *logs):
+        shutil.copyfile(original, folder / original.name)
+    copy = folder / path.name
     try:
         with closing(sqlite3.connect(copy)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             database.execute("PRAGMA journal_mode=DELETE").fetchall()
+            return copy
     except sqlite3.DatabaseError as err:
         raise BagError(f"the database and its log cannot be merged ({err}); {_advice(copy.name)}") from err
 

@@ -6,9 +6,9 @@ import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from mcap.records import Attachment, Metadata
@@ -47,62 +47,49 @@ class Written(NamedTuple):
     counts: list[int]
 
 
+@dataclass(eq=False)
 class BagWriter:
     """A rosbag2 recording to write, in one file or several; metadata.yaml is written at its end.
 
     As a ``with`` statement it is a recording in one file. A file begins with its first message, if not before.
-    path: its folder. storage: ``mcap`` or ``sqlite3``. compression: as in Recording. profile: of mcap.
+    path: its folder. storage: ``mcap`` or ``sqlite3``. compression, custom, profile: as in Recording.
     name: of its files, to which their numbers are added; by default that of the folder. files: the complete ones.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        storage: str,
-        compression: str = "none",
-        custom: Mapping[str, str] | None = None,
-        profile: str = "ros2",
-        name: str = "",
-    ) -> None:
-        self.files: list[Written] = []
-        self._name = name or path.name
-        self._path = path
-        self._storage_name = storage
-        self._compression = compression
-        self._custom = dict(custom or {})
-        self._profile = profile
-        self._topics: list[Topic] = []
-        self._storage: _Mcap | _Sqlite3 | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a file was begun and has not ended."""
-        return self._storage is not None
+    path: Path
+    storage: str
+    compression: str = "none"
+    custom: Mapping[str, str] = field(default_factory=dict)
+    profile: str = "ros2"
+    name: str = ""
+    files: list[Written] = field(default_factory=list)
+    _topics: list[Topic] = field(default_factory=list)
+    _file: _Mcap | _Sqlite3 | None = None
 
     def begin(self) -> _Mcap | _Sqlite3:
         """Begin a file. Raises OSError, sqlite3.Error."""
-        self._file = self._path / f"{self._name}_{len(self.files)}{STORAGES[self._storage_name]}"
-        if self._storage_name == "mcap":
-            self._storage = _Mcap(self._file, self._compression == "chunk", self._profile)
+        path = self.path / f"{self.name or self.path.name}_{len(self.files)}{STORAGES[self.storage]}"
+        if self.storage == "mcap":
+            self._file = _Mcap(path, self.compression == "chunk", self.profile)
         else:
-            self._storage = _Sqlite3(self._file)
-        self._numbers = [self._storage.add(topic) for topic in self._topics]
+            self._file = _Sqlite3(path)
+        self._numbers = [self._file.add(topic) for topic in self._topics]
         self._counts = [0] * len(self._topics)
         self._span: tuple[int, int] | None = None
-        return self._storage
+        return self._file
 
     def add(self, topic: Topic) -> int:
         """Add a topic to this file and all later ones, and return the number to write its messages under."""
         self._topics.append(topic)
-        if self._storage is not None:
-            self._numbers.append(self._storage.add(topic))
+        if self._file is not None:
+            self._numbers.append(self._file.add(topic))
             self._counts.append(0)
         return len(self._topics) - 1
 
     def add_record(self, record: Attachment | Metadata) -> None:
         """Add an attachment or a metadata record, which only mcap holds."""
-        if isinstance(self._storage, _Mcap):
-            self._storage.add_record(record)
+        if isinstance(self._file, _Mcap):
+            self._file.add_record(record)
 
     def write(
         self, number: int, time_ns: int, data: bytes | memoryview, publish_ns: int | None = None, sequence: int = 0
@@ -111,49 +98,49 @@ class BagWriter:
 
         Raises OSError, sqlite3.Error.
         """
-        storage = self._storage or self.begin()
-        packed = zstd.compress(data) if self._compression == "message" else bytes(data)
+        file = self._file or self.begin()
+        packed = zstd.compress(data) if self.compression == "message" else bytes(data)
         publish_ns = time_ns if publish_ns is None else publish_ns
-        storage.write(self._numbers[number], time_ns, packed, publish_ns, sequence)
+        file.write(self._numbers[number], time_ns, packed, publish_ns, sequence)
         self._counts[number] += 1
         first, last = self._span or (time_ns, time_ns)
         self._span = min(first, time_ns), max(last, time_ns)
 
-    def end(self) -> Written:
-        """Complete the file. Raises OSError, sqlite3.Error."""
-        assert self._storage is not None
-        name = f"{self._file.name}.zstd" if self._compression == "file" else self._file.name
+    def end(self) -> Written | None:
+        """Complete the file; None if none was begun. Raises OSError, sqlite3.Error."""
+        if self._file is None:
+            return None
+        plain = self._file.path
+        name = f"{plain.name}.zstd" if self.compression == "file" else plain.name
         written = Written(name, *(self._span or (0, 0)), self._counts)
-        self._storage.close(_dump(self._metadata([written])))
-        self._storage = None
-        if name != self._file.name:
-            with self._file.open("rb") as plain, zstd.open(self._path / name, "wb") as packed:
-                shutil.copyfileobj(plain, packed)
-            self._file.unlink()
+        self._file.close(_dump(self._metadata([written])))
+        self._file = None
+        if self.compression == "file":
+            with plain.open("rb") as content, zstd.open(self.path / name, "wb") as packed:
+                shutil.copyfileobj(content, packed)
+            plain.unlink()
         self.files.append(written)
         return written
 
     def abort(self) -> None:
         """Close the file as it is."""
-        if self._storage is not None:
+        if self._file is not None:
             with suppress(OSError, sqlite3.Error):
-                self._storage.abort()
-            self._storage = None
+                self._file.abort()
+            self._file = None
 
     def finish(self) -> None:
         """Write metadata.yaml and sync it to the disk. Raises OSError."""
-        path = self._path / METADATA
+        path = self.path / METADATA
         path.write_text(_dump({METADATA_ROOT: self._metadata(self.files)}), encoding="utf-8")
         sync(path)
 
     def __enter__(self) -> BagWriter:
-        self._path.mkdir(parents=True)
+        self.path.mkdir(parents=True)
         self.begin()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self.end()
@@ -163,11 +150,11 @@ class BagWriter:
 
     def _metadata(self, files: Sequence[Written]) -> dict[str, Any]:
         """metadata.yaml for some of the files."""
-        mode = self._compression if self._compression in ("message", "file") else ""
+        mode = self.compression if self.compression in ("message", "file") else ""
         counts = map(sum, zip(*(file.counts for file in files), strict=True))
         return {
             "version": VERSION,
-            "storage_identifier": self._storage_name,
+            "storage_identifier": self.storage,
             "relative_file_paths": [file.name for file in files],
             **_extent(files),
             "topics_with_message_count": [
@@ -186,7 +173,7 @@ class BagWriter:
             "compression_format": "zstd" if mode else "",
             "compression_mode": mode,
             "files": [{"path": file.name, **_extent([file])} for file in files],
-            "custom_data": self._custom or None,
+            "custom_data": dict(self.custom) or None,
             "ros_distro": "rosbags",
         }
 
@@ -213,7 +200,9 @@ def _extent(files: Sequence[Written]) -> dict[str, Any]:
 
 class _Mcap:
     def __init__(self, path: Path, compress: bool, profile: str) -> None:
+        self.path = path
         self._stream = path.open("xb")
+        self.abort = self._stream.close
         self._writer = McapWriter(self._stream, compression=CompressionType.ZSTD if compress else CompressionType.NONE)
         self._writer.start(profile)
         # A channel without schema has neither a type's name nor a definition.
@@ -233,9 +222,7 @@ class _Mcap:
         if isinstance(record, Metadata):
             self._writer.add_metadata(record.name, record.metadata)
         else:
-            self._writer.add_attachment(
-                record.create_time, record.log_time, record.name, record.media_type, record.data
-            )
+            self._writer.add_attachment(**vars(record))
 
     def write(self, number: int, time_ns: int, data: bytes, publish_ns: int, sequence: int) -> None:
         self._writer.add_message(number, time_ns, data, publish_ns, sequence)
@@ -243,15 +230,14 @@ class _Mcap:
     def close(self, metadata: str) -> None:
         self._writer.add_metadata(ROSBAG2_RECORD, {"serialized_metadata": metadata})
         self._writer.finish()  # type: ignore[no-untyped-call]
-        self._stream.close()
-
-    def abort(self) -> None:
-        self._stream.close()
+        self.abort()
 
 
 class _Sqlite3:
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._database = sqlite3.connect(path, check_same_thread=False)
+        self.abort = self._database.close
         self._database.executescript(_SQLITE3_TABLES)
         self._types: set[str] = set()
 
@@ -270,7 +256,4 @@ class _Sqlite3:
     def close(self, metadata: str) -> None:
         self._database.execute("INSERT INTO metadata VALUES (NULL, ?, ?)", (VERSION, metadata))
         self._database.commit()
-        self._database.close()
-
-    def abort(self) -> None:
-        self._database.close()
+        self.abort()

@@ -18,16 +18,14 @@ from sapnet.commands.common import (
     EXIT_PARTIAL,
     add_command,
     add_network_arguments,
+    counting_bar,
     derainer_from,
     parse_positive,
     parse_seconds,
     parse_whole,
-    progress_bar,
 )
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from sapnet.bags.report import BagReport, CameraReport
     from sapnet.commands.common import Subparsers
 
@@ -74,14 +72,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of each recording, except its time range."""
-    parser.add_argument(
-        "--topic",
-        action="append",
-        dest="topics",
-        default=[],
-        metavar="T",
-        help="image topic to derain; may be repeated (default: every color camera)",
-    )
+    whole: dict[str, Any] = {"type": parse_positive, "default": 1, "metavar": "N"}
+    what = "image topic to derain; may be repeated (default: every color camera)"
+    parser.add_argument("--topic", dest="topics", action="append", default=[], metavar="T", help=what)
     parser.add_argument("--replace", action="store_true", help="write derained frames under the source's topic")
     parser.add_argument("--only-derained", action="store_true", help="write derained topics only")
     parser.add_argument("--compressed", choices=CODECS, default="", help="write CompressedImages (default: as IN)")
@@ -92,15 +85,9 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="Q",
         help="JPEG quality (default: %(default)s)",
     )
-    parser.add_argument("--stride", type=parse_positive, default=1, metavar="N", help="derain every Nth frame")
+    parser.add_argument("--stride", **whole, help="derain every Nth frame")
     parser.add_argument("--storage", choices=STORAGES, default="", help="of OUT (default: as IN; mcap for ROS 1)")
-    parser.add_argument(
-        "--batch",
-        type=parse_positive,
-        default=1,
-        metavar="N",
-        help="frames per batch; more is faster on a GPU (default: 1)",
-    )
+    parser.add_argument("--batch", **whole, help="frames per batch; more is faster on a GPU (default: %(default)s)")
 
 
 def options_from(args: argparse.Namespace) -> BagOptions:
@@ -114,12 +101,12 @@ def run(args: argparse.Namespace) -> int:
     from sapnet.bags.derain import derain_bag
     from sapnet.bags.report import write_html
 
-    with derainer_from(args, max_batch=args.batch) as derainer, _progress() as bar:
-        task = bar.add_task(args.input.name, total=None, fps=0.0)
+    with derainer_from(args, max_batch=args.batch) as derainer, counting_bar() as bar:
+        task = bar.add_task(args.input.name, total=None)
 
         def show(messages: int, total: int, frames: int) -> None:
-            elapsed = bar.tasks[task].elapsed or math.inf
-            bar.update(task, completed=messages, total=max(total, messages), fps=frames / elapsed)
+            speed = f"{frames / (bar.tasks[task].elapsed or math.inf):.1f} frames/s"
+            bar.update(task, completed=messages, total=max(total, messages), description=f"{args.input.name}, {speed}")
 
         options = options_from(args)
         report = derain_bag(
@@ -170,15 +157,3 @@ def _counts(camera: CameraReport) -> str:
     parts += [f"{camera.skipped} skipped"] if camera.skipped else []
     parts += [f"{camera.unreadable} unreadable"] if camera.unreadable else []
     return ", ".join(parts)
-
-
-def _progress() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    return progress_bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[fps]:.1f} frames/s"),
-        TimeRemainingColumn(),
-    )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -60,20 +60,10 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         metavar="N",
         help="largest difference of a pixel value, 0 to 255, that images may have (default: %(default)s)",
     )
-    parser.add_argument(
-        "--topic",
-        action="append",
-        default=[],
-        metavar="T",
-        help="compare only this topic, a name or a pattern such as '/front/*'; may be repeated",
-    )
-    parser.add_argument(
-        "--ignore",
-        action="append",
-        default=[],
-        metavar="T",
-        help="leave this topic out, even if --topic matches it; may be repeated",
-    )
+    some: dict[str, Any] = {"action": "append", "default": [], "metavar": "T"}
+    compared = "compare only this topic, a name or a pattern such as '/front/*'; may be repeated"
+    parser.add_argument("--topic", **some, help=compared)
+    parser.add_argument("--ignore", **some, help="leave this topic out, even if --topic matches it; may be repeated")
     parser.add_argument("--times", action="store_true", help="compare log times too")
     parser.add_argument("--json", action="store_true", help="print the differences as JSON")
     return parser
