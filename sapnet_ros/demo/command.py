@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from sapnet.media.sequence import BUILTIN_FRAMES, NO_RAIN, RainySequence
 from sapnet.rain import RAIN_PRESETS
 from sapnet_ros.demo.recording import TOPIC, read_input, write_recording
 from sapnet_ros.demo.report import SHEET, VIDEO, summarize, write_pictures
-from sapnet_ros.replay.command import folder_beside, print_table, tell
+from sapnet_ros.replay.command import folder_beside, print_table, put, tell
 from sapnet_ros.replay.plan import make_plan
 from sapnet_ros.replay.processes import RunError
 from sapnet_ros.replay.run import Replay
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 BAG = "bag"
 SUMMARY = "summary.json"
-RESULTS = (SHEET, VIDEO, BAG, SUMMARY)
 DEFAULT_WIDTH = 640
 NATIVE = "native"
 
@@ -108,19 +106,10 @@ def _demonstrate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         quality = write_pictures(replay.bag, sizes, replay.outcomes, sequence, args.rate, folder)
         summary = summarize(figures, quality)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
-        os.replace(replay.bag, folder / BAG)
-        _replace(folder, args.output)
+        args.output.mkdir(exist_ok=True)
+        for made in (folder / SHEET, folder / VIDEO, replay.bag, folder / SUMMARY):
+            put(made, args.output / made.name)
     return figures, summary
-
-
-def _replace(made: Path, output: Path) -> None:
-    """Move the results to ``output``; other files there stay."""
-    output.mkdir(exist_ok=True)
-    for name in RESULTS:
-        old, new = output / name, made / name
-        if old.exists():
-            os.replace(old, made / f"old_{name}")
-        os.replace(new, old)
 
 
 def _parse_size(text: str) -> int:

@@ -17,7 +17,7 @@ from sapnet.bags.recording import METADATA
 from sapnet.commands.common import NETWORK, add_command, add_network_arguments
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
-from sapnet_ros.replay.plan import Plan, each, make_plan
+from sapnet_ros.replay.plan import Plan, make_plan
 from sapnet_ros.replay.processes import RunError
 from sapnet_ros.replay.run import Replay
 
@@ -129,12 +129,13 @@ def _replay(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
             parameters={name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]},
             record=["--storage", args.storage, *(["--status"] if args.status else [])],
             params_file=args.params_file,
-            play=each("--topic", alone if args.topic else ()),
-            options=argparse.Namespace(**{name: getattr(args, name) for name in PLAY_OPTIONS}),
+            play=argparse.Namespace(
+                topic=alone if args.topic else [], **{name: getattr(args, name) for name in PLAY_OPTIONS}
+            ),
         )
         summary = replay.perform(total)
         if args.output is not None:
-            _put(replay.bag, args.output, folder)
+            put(replay.bag, args.output)
     return summary
 
 
@@ -148,10 +149,11 @@ def _check_output(output: Path, bag: Path, overwrite: bool) -> None:
         raise SapnetError(f"{output} is, or holds, the recording to play; give another output")
 
 
-def _put(made: Path, output: Path, folder: Path) -> None:
+def put(made: Path, output: Path) -> None:
+    """Move a result to ``output``; one that is there takes its place beside it. Raises SapnetError."""
     try:
         if output.exists():
-            os.rename(output, folder / "replaced")
+            os.rename(output, made.with_name(f"replaced_{made.name}"))
         os.rename(made, output)
     except OSError as err:
         raise SapnetError(f"{output} cannot be made ({err.strerror}); give another output") from err

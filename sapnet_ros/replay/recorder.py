@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -43,12 +43,27 @@ DEPTH = 50
 DERAINED = "derained"
 
 
+@dataclass
+class _Frames:
+    """What has come of a camera's frames. status: that of the last frame, until all outputs of the frame have come."""
+
+    camera: str
+    counts: dict[Output, int]
+    derained: int = 0
+    status: bytes | None = None
+
+    def complete(self) -> bool:
+        """Whether no output of the last frame is missing, by counting: each output keeps the order of frames."""
+        frames = self.counts[FRAME_STATUS]
+        expected = {output: self.derained if output is RAIN_SCORE else frames for output in self.counts}
+        return self.status is not None and self.counts == expected
+
+
 class Recorder(Node):
     """Writes the outputs of a derain_node's cameras to ``bag``, if there is one, at the times of the node's clock.
 
-    cameras: their names; empty for a single camera. without_info: cameras whose camera_info nobody publishes.
-    status, frames_in: also record frame_status, and the input frames. log: receives a line for each frame_status:
-    camera, header stamp, time of receipt on CLOCK_MONOTONIC (both in nanoseconds), and the outcome.
+    args: of the command line. log: receives a line for each frame_status: camera, header stamp, time of receipt on
+    CLOCK_MONOTONIC (both in nanoseconds), and the outcome.
 
     The subscription of simulated time is reliable: a player that waits until /clock is acknowledged, as it does in
     lockstep, determines the log time of what it sends next.
@@ -57,18 +72,9 @@ class Recorder(Node):
     outputs of the frame are written.
     """
 
-    def __init__(
-        self,
-        bag: BagWriter | None,
-        log: TextIO | None,
-        cameras: Sequence[str],
-        without_info: Sequence[str],
-        status: bool,
-        frames_in: bool,
-    ) -> None:
+    def __init__(self, bag: BagWriter | None, log: TextIO | None, args: argparse.Namespace) -> None:
         super().__init__("recorder")
-        self._bag = bag
-        self._log = log
+        self._bag, self._log = bag, log
         self._simulated_ns: int | None = None  # before the first message of /clock
         self._is_simulated = bool(self.get_parameter("use_sim_time").value)
         if self._is_simulated:
@@ -78,25 +84,19 @@ class Recorder(Node):
         self._ready = self.create_publisher(Bool, "~/ready", latched_profile())
         self._recorded = self.create_publisher(DiagnosticArray, "~/recorded", QoSProfile(depth=DEPTH))
         self._subscribed: list[Any] = []
-        for camera in cameras:
+        for camera in args.camera or [""]:
             topics = Topics(self, camera, "raw")
-            outputs = [output for output in RECORDED if output is not DERAINED_INFO or camera not in without_info]
+            outputs = [output for output in RECORDED if output is not DERAINED_INFO or camera not in args.without_info]
             outputs = [*(outputs if bag is not None else ()), FRAME_STATUS]
             frames = _Frames(camera or "camera", dict.fromkeys(outputs, 0))
             for output in outputs:
-                written = status or output is not FRAME_STATUS
+                written = args.status or output is not FRAME_STATUS
                 self._record(topics.outputs[output], output.type, partial(self._take_output, frames, output), written)
-            if frames_in:
+            if args.input:
                 self._record(topics.image, IMAGE, lambda data, came_ns: None)
         # Steady: simulated time may not start before we are ready.
         steady = RosClock(clock_type=ClockType.STEADY_TIME)
         self._discovery = self.create_timer(0.1, self._look_for_publishers, clock=steady)
-
-    def _look_for_publishers(self) -> None:
-        has_time = self._simulated_ns is not None or not self._is_simulated
-        if has_time and all(subscription.get_publisher_count() for subscription in self._subscribed):
-            self._discovery.cancel()
-            self._ready.publish(Bool(data=True))
 
     def _record(self, topic: str, kind: str, on_message: Callable[[bytes, int], None], written: bool = True) -> None:
         """Subscribe. on_message: called with each message once it is written, and with the steady time of receipt."""
@@ -107,7 +107,8 @@ class Recorder(Node):
         def take(data: bytes) -> None:
             came_ns = time.monotonic_ns()
             if bag is not None:
-                bag.write(connection, self._now_ns(), data)
+                now_ns = self._simulated_ns if self._is_simulated else self.get_clock().now().nanoseconds
+                bag.write(connection, now_ns or 0, data)
             on_message(data, came_ns)
 
         self._subscribed.append(self.create_subscription(TYPES[kind], topic, take, QoSProfile(depth=DEPTH), raw=True))
@@ -124,27 +125,14 @@ class Recorder(Node):
             self._recorded.publish(frames.status)
             frames.status = None
 
+    def _look_for_publishers(self) -> None:
+        has_time = self._simulated_ns is not None or not self._is_simulated
+        if has_time and all(subscription.get_publisher_count() for subscription in self._subscribed):
+            self._discovery.cancel()
+            self._ready.publish(Bool(data=True))
+
     def _note_time(self, message: Clock) -> None:
         self._simulated_ns = message.clock.sec * 10**9 + message.clock.nanosec
-
-    def _now_ns(self) -> int:
-        return (self._simulated_ns or 0) if self._is_simulated else int(self.get_clock().now().nanoseconds)
-
-
-@dataclass
-class _Frames:
-    """What has come of a camera's frames. status: that of the last frame, until all outputs of the frame have come."""
-
-    camera: str
-    counts: dict[Output, int]
-    derained: int = 0
-    status: bytes | None = None
-
-    def complete(self) -> bool:
-        """Whether no output of the last frame is missing, by counting: each output keeps the order of frames."""
-        frames = self.counts[FRAME_STATUS]
-        expected = {output: self.derained if output is RAIN_SCORE else frames for output in self.counts}
-        return self.status is not None and self.counts == expected
 
 
 @contextmanager
@@ -177,8 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     noted = args.received.open("w", buffering=1) if args.received else nullcontext()
     try:
         with made as bag, noted as log:
-            recorder = Recorder(bag, log, args.camera or [""], args.without_info, args.status, args.input)
-            executor = SingleThreadedExecutor()
+            recorder, executor = Recorder(bag, log, args), SingleThreadedExecutor()
             executor.add_node(recorder)
             while not stop.is_set():
                 executor.spin_once(timeout_sec=0.1)

@@ -24,7 +24,7 @@ from sapnet.bags.cameras import Camera
 from sapnet.bags.types import MessageError, header_stamp
 from sapnet.commands.common import counting_bar
 from sapnet_ros.replay.bag_publisher import parse
-from sapnet_ros.replay.plan import Plan
+from sapnet_ros.replay.plan import Plan, each
 from sapnet_ros.replay.playback import Playback, open_playback
 from sapnet_ros.replay.processes import Process, RunError, own_domain
 from sapnet_ros.replay.publisher_node import PlayerError, PlayerStopped
@@ -79,7 +79,14 @@ class _Frames:
             "sent": self.sent,
             **{name: int(reported.values[name]) for name in counts},
             "recorded": self.recorded,
-            "reasons": {fate: _reasons(reported.values, f"{fate}_") for fate in ("passed_through", "dropped")},
+            "reasons": {
+                fate: {
+                    name.removeprefix(f"{fate}_"): int(count)
+                    for name, count in reported.values.items()
+                    if name.startswith(f"{fate}_")
+                }
+                for fate in ("passed_through", "dropped")
+            },
             "latency_ms": dict(zip(("p50", "p95", "p99"), latencies_ms, strict=True)) if latencies_ms else None,
         }
 
@@ -89,7 +96,7 @@ class Replay:
     """One run in ``folder``, which must be empty, in a ROS domain of its own.
 
     output: where the recording will be moved; None for none. parameters: of the node, which override the params_file.
-    record: further arguments of ``bag_recorder``. play: of ``bag_publisher``; options: what stands in for its defaults.
+    record: further arguments of ``bag_recorder``. play: values of ``bag_publisher`` that stand in for its defaults.
     outcomes: ``derained`` or ``passed_through``, by the stamps of the frames that came back.
     """
 
@@ -99,8 +106,7 @@ class Replay:
     parameters: dict[str, Any]
     record: list[str]
     params_file: Path | None = None
-    play: list[str] = field(default_factory=list)
-    options: argparse.Namespace | None = None
+    play: argparse.Namespace | None = None
     outcomes: dict[int, str] = field(default_factory=dict, init=False)
     _begun: str = field(default="", init=False)  # a line of the recorder's that is not complete yet
 
@@ -116,7 +122,7 @@ class Replay:
         a process failed or no frame was derained.
         """
         plan, log = self.plan, self.folder / "received.log"
-        play = parse([str(plan.source.path), *self.play, *plan.publisher_arguments(recorder=True)], self.options)
+        play = parse([str(plan.source.path), *plan.publisher_arguments(recorder=True)], self.play)
         self._frames = {name or "camera": _Frames(camera) for name, camera in plan.cameras.items()}
         frames_of = {frames.camera.topic: frames for frames in self._frames.values()}
         log.touch()
@@ -160,16 +166,12 @@ class Replay:
         return process
 
     def _node_parameters(self) -> list[str]:
-        files = [self._parameter_file("below.yaml", BELOW, {"warmup_sizes": self.plan.sizes})]
-        files += [self.params_file] if self.params_file is not None else []
-        files.append(self._parameter_file("above.yaml", ABOVE, {**self.plan.parameters, **self.parameters}))
-        return [word for file in files for word in ("--params-file", str(file))]
-
-    def _parameter_file(self, name: str, key: str, values: dict[str, Any]) -> Path:
+        below, above = self.folder / "below.yaml", self.folder / "above.yaml"
         # JSON is YAML in which every text is quoted: the node's parser takes a bare 1e5 or no for something else.
-        path = self.folder / name
-        path.write_text(json.dumps({key: {"ros__parameters": values}}))
-        return path
+        below.write_text(json.dumps({BELOW: {"ros__parameters": {"warmup_sizes": self.plan.sizes}}}))
+        above.write_text(json.dumps({ABOVE: {"ros__parameters": {**self.plan.parameters, **self.parameters}}}))
+        files = [below, above] if self.params_file is None else [below, self.params_file, above]
+        return each("--params-file", map(str, files))
 
     def _look(self, playback: Playback) -> None:
         """Tell progress. Raises RunError where a process has ended, or the node cannot derain."""
@@ -228,7 +230,3 @@ class Replay:
             "network": {name: backend.get(name, "") for name in ("weights", "backend", "precision", "device")},
             "notes": [f"the recorder missed {missed} frames that came out"] if missed else [],
         }
-
-
-def _reasons(values: dict[str, str], prefix: str) -> dict[str, int]:
-    return {name.removeprefix(prefix): int(count) for name, count in values.items() if name.startswith(prefix)}
