@@ -118,7 +118,7 @@ class BackendSpec:
     fake: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _DEVICE.fullmatch(str(self.device)):
+        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise BackendError(f"got device {self.device!r}, expected auto, cpu, cuda or cuda:N")
         if self.precision not in PRECISIONS:
             raise BackendError(f"got precision {self.precision!r}, expected {', '.join(PRECISIONS)}")

@@ -155,6 +155,8 @@ class EngineBackend(Backend):
             self._cache.try_store(verdict, b"", {"reason": str(err)})
             self._cache.remove(request.key())
             raise
+        except OSError as err:  # no folder for temporary files, or no memory for another process
+            raise BackendError(f"the build of the engine for {shape} cannot be started: {err}") from err
 
 
 def main() -> int:

@@ -58,8 +58,8 @@ class EngineCache:
 
     folder: "" means ``sapnet/engines`` in the user's cache folder; made on the first store, for the user alone.
     max_bytes: above it, the least recently used entries are removed.
-    Reading raises EngineCacheError if the folder or a file belongs to somebody else or can be written by others;
-    writing raises SapnetError where that is impossible.
+    Reading, listing and clearing raise EngineCacheError if the folder or a file belongs to somebody else or can be
+    written by others; writing raises SapnetError where that is impossible.
     """
 
     def __init__(self, folder: str | Path = "", max_bytes: int = 8 * 2**30) -> None:
@@ -145,6 +145,8 @@ class EngineCache:
 
     def _files(self) -> list[tuple[Path, int]]:
         """The files of entries and their sizes, the last used first."""
+        with _using(self.folder), suppress(FileNotFoundError):
+            _check_trust(self.folder, {os.geteuid()})
         files = []
         for path in self.folder.glob(_NAME):
             with suppress(FileNotFoundError):  # another process may have removed it
@@ -186,9 +188,9 @@ def _read(path: Path, in_cache: bool = True, with_data: bool = True) -> Entry:
         with _using(path):
             if in_cache:
                 _check_trust(path.parent, {os.geteuid()})
-            _check_trust(path, {os.geteuid()} if in_cache else {os.geteuid(), _ROOT})
-            if not stat.S_ISREG(path.lstat().st_mode):
+            if not stat.S_ISREG(path.lstat().st_mode):  # first: nobody is told to change the rights of /tmp
                 raise EngineCacheError(f"{path} is not a plain file, expected one of your own; put the file there")
+            _check_trust(path, {os.geteuid()} if in_cache else {os.geteuid(), _ROOT})
             with safe_open(path, "np") as file:
                 header = json.loads((file.metadata() or {})[_ABOUT])
                 entry = Entry(**header, path=path, data=file.get_tensor(_DATA).tobytes() if with_data else b"")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from waiting import eventually
@@ -119,6 +120,13 @@ def test_a_build_that_may_succeed_another_time_is_not_remembered_as_a_failure(tm
     with pytest.raises(BackendError, match=r"cannot be used \(Not a directory\)") as caught:
         build_in_child(request, EngineCache(tmp_path / "file"), lambda step, share: None, threading.Event())
     assert type(caught.value) is BackendError
+
+
+def test_that_no_build_can_be_started_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile._get_default_tempdir", Mock(side_effect=FileNotFoundError(2, "No usable folder")))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(BackendError, match=r"the engine for 48x64 cannot be started: .*No usable folder"):
+        Backend(tmp_path).prepare(*SHAPE)
 
 
 def test_closing_stops_a_build_for_which_no_engine_that_is_there_waits(tmp_path: Path) -> None:

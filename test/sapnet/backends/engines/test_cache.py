@@ -92,6 +92,17 @@ def test_what_others_can_write_is_refused(place: str, mode: int, cache: EngineCa
         cache.load(KEY)
 
 
+def test_a_folder_that_others_can_write_is_neither_listed_nor_cleared(cache: EngineCache, entry: Entry) -> None:
+    lock = cache.folder / ".somebody.lock"
+    lock.touch()
+    cache.folder.chmod(0o777)
+    for use in (cache.entries, cache.clear):
+        with pytest.raises(EngineCacheError, match="has mode 0777"):
+            use()
+    assert lock.exists()
+    assert entry.path.exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root")
 def test_what_belongs_to_others_is_refused(cache: EngineCache, entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chown(entry.path, 4321, 4321)
@@ -114,6 +125,13 @@ def test_links_are_refused(cache: EngineCache, entry: Entry, tmp_path: Path) -> 
         cache.load(KEY)
     cache.store(KEY, b"new", {})
     assert read_entry(target).data == DATA
+
+
+def test_nobody_is_told_to_change_the_rights_of_what_is_no_file(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)  # as /tmp
+    for path in (tmp_path, os.devnull):
+        with pytest.raises(EngineCacheError, match="is not a plain file"):
+            read_entry(path)
 
 
 def test_the_least_recently_used_are_removed_first(tmp_path: Path) -> None:
