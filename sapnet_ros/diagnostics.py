@@ -159,14 +159,15 @@ def _camera_level(
             f"the backend is slower than the deadline of {params.deadline_ms} ms: "
             f"{missed} frames in a row have missed it"
         )
-    if stats.last_error:
-        return ERROR, stats.last_error
-    if stats.last_reason == UNWATCHED:
+    reason, error = stats.last_fate  # once: the dispatch may settle a frame meanwhile
+    if error:
+        return ERROR, error
+    if reason == UNWATCHED:
         return OK, "unwatched: nobody subscribes to an output"
-    if stats.last_reason == DRY:
+    if reason == DRY:
         return OK, "dry: frames pass through"
-    if stats.last_reason:
-        return WARN, f"the last frame was not derained: {stats.last_reason}"
+    if reason:
+        return WARN, f"the last frame was not derained: {reason}"
     if camera.info_mismatch:
         return WARN, camera.info_mismatch
     return OK, "deraining"

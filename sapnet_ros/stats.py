@@ -26,7 +26,7 @@ class CameraStats:
     """Counts of one camera; every method may be called from any thread. clock: steady seconds.
 
     received = derained + passed_through + dropped + in_flight; the two in between are by reason.
-    last_reason, last_error: why the last frame was not derained, and its error; empty if it was derained.
+    last_fate: why the last frame was not derained, and its error, read as one; both are empty if it was derained.
     error: the last error of any frame. rain_score: of the last frame that has one, whatever its outcome.
     missed_in_row: frames that missed their deadline since the last one that did not.
     """
@@ -35,7 +35,7 @@ class CameraStats:
         self.received = self.derained = self.lost_in_transport = self.missed_in_row = 0
         self.passed_through: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
-        self.last_reason = self.last_error = self.error = ""
+        self.last_fate, self.error = ("", ""), ""
         self.rain_score: float | None = None
         self._clock = clock
         self._lock = Lock()
@@ -120,7 +120,7 @@ class CameraStats:
 
     def _note_fate(self, reason: str, error: str) -> None:
         if error or reason != OVERLOAD:  # which is no sign of the network's state
-            self.last_reason, self.last_error = reason, error
+            self.last_fate = reason, error
         if error:
             self.error, self._error_s = error, self._clock()
 
