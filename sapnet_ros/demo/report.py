@@ -61,7 +61,7 @@ def write_pictures(
 
 
 def summarize(figures: dict[str, Any], quality: dict[str, float | None]) -> dict[str, Any]:
-    """``summary.json`` from the figures of a ReplayRun and the PSNR."""
+    """``summary.json`` from the figures of a Replay and the PSNR."""
     (camera,), network = figures["cameras"], figures["network"]
     counts = ("sent", "received", "derained", "passed_through", "dropped", "latency_ms")
     return {

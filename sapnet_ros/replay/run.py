@@ -65,8 +65,8 @@ class _Frames:
     def note_answer(self, stamp_ns: int, came_ns: int, outcome: str) -> None:
         """The status of a frame came, at this steady time."""
         self.recorded += 1
-        if outcome == "derained":
-            sent_ns = self.sent_ns[stamp_ns]
+        # A latched frame from before the start of what is played has no time.
+        if outcome == "derained" and (sent_ns := self.sent_ns.get(stamp_ns)):
             self.latencies_ms.append((came_ns - sent_ns[bisect_right(sent_ns, came_ns) - 1]) / 1e6)
 
     def figures(self, reported: Status) -> dict[str, Any]:
