@@ -33,6 +33,7 @@ READY_S = 60.0
 # Subscriptions know a publisher before it knows them, and what it sends until then is lost.
 KNOWN_S = 0.5
 ACK_S = 5.0
+STOP_S = 10.0
 DEPTH = 100
 CAMERAS = ("front", "left", "right", "rear")
 COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport", "in_flight")
@@ -52,6 +53,10 @@ def running_node(*parameters: str) -> Iterator[None]:
             yield
         finally:
             process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @contextmanager
