@@ -216,7 +216,10 @@ class TensorRtBackend(EngineBackend):
 
     def __init__(self, spec: BackendSpec) -> None:
         self._trt = choose_library()
-        self._gpu = devices.find_device("cuda" if spec.device == "auto" else spec.device)
+        try:
+            self._gpu = devices.find_device("cuda" if spec.device == "auto" else spec.device)
+        except BackendError as err:  # of a device that nobody may have named
+            raise BackendError(f"backend 'tensorrt' needs a GPU: {err}") from err
         if self._gpu.type == "cpu":
             raise BackendError("backend 'tensorrt' runs on a GPU, got device 'cpu'; use 'openvino' or 'torch' there")
         self._capability = torch.cuda.get_device_capability(self._gpu)

@@ -105,7 +105,7 @@ class TestOpenVino:
 class TestTensorRt:
     def test_says_that_there_is_no_gpu(self, no_gpu):
         pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx")
-        with pytest.raises(BackendError, match=r"no CUDA GPU.*check the NVIDIA driver"):
+        with pytest.raises(BackendError, match=r"'tensorrt' needs a GPU.*no CUDA GPU.*check the NVIDIA driver"):
             create_backend("tensorrt", BackendSpec())
 
 
