@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ FRAMES, DERAINED, STREAKS = "frames", "derained", "streaks"
 _EXPORTED = 0.3
 # Of TensorRT's share, what is worth a report.
 _LEAST_STEP = 0.001
+# A report comes after this long even so: the share may stand still for minutes.
+_SILENT_S = 1.0
 # While torch derains frames on the same GPU, single timings of kernels mislead.
 _TIMINGS = 8
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
@@ -211,6 +214,7 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
             trt.IProgressMonitor.__init__(self)
             self._phases: dict[str, list[int]] = {}  # open ones, the outermost first: steps, steps done
             self._share = 0.0
+            self._told = time.monotonic()
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             self._phases[name] = [max(steps, 1), 0]
@@ -221,9 +225,10 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
             for steps, done in reversed(list(self._phases.values())):
                 inside = min(1.0, (done + inside) / steps)
             # Hundreds of times a second, and a repeated phase would make it fall.
-            if inside >= self._share + _LEAST_STEP:
-                self._share = inside
-                on_step("building", inside)
+            now = time.monotonic()
+            if inside >= self._share + _LEAST_STEP or now - self._told >= _SILENT_S:
+                self._share, self._told = max(self._share, inside), now
+                on_step("building", self._share)
             return True
 
         def phase_finish(self, name: str) -> None:

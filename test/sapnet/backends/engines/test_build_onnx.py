@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +56,16 @@ def test_builds_for_every_target_and_reports_progress(model: bytes) -> None:
 
 
 @rtx
+def test_progress_that_stands_still_is_reported_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, steps = [0.0], []
+    monkeypatch.setattr(build_onnx.time, "monotonic", lambda: now[0])
+    monitor = build_onnx._make_monitor(SimpleNamespace(IProgressMonitor=object), lambda *step: steps.append(step))
+    monitor.phase_start("whole", None, 2)
+    for now[0], step in ((0.1, 0), (0.2, 0), (1.2, 0), (1.3, 0)):
+        monitor.step_complete("whole", step)
+    assert steps == [("building", 0.5)] * 2
+
+
 def test_tensorrt_is_asked_by_the_interface_that_both_share(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_onnx, "load_library", lambda name: import_module(RTX))
     engine, _ = build(model, TENSORRT, target="")
