@@ -126,6 +126,9 @@ class BackendSpec:
             raise BackendError(
                 f"got stages {self.stages!r}, expected 1 to {MAX_STAGES}, or 0 for the number the weights were made for"
             )
+        for name, least in (("max_shapes", 1), ("max_batch", 1), ("threads", 0)):
+            if (value := getattr(self, name)) < least:
+                raise BackendError(f"got {name} {value!r}, expected at least {least}")
 
 
 @contextmanager
