@@ -32,10 +32,11 @@ from bag_builders import (
     wheel,
     write_bag,
 )
-from sapnet.bags import open_recording
+from sapnet.bags import Recording, Topic, open_recording
 from sapnet.bags.cameras import BagOptions
 from sapnet.bags.derain import derain_bag
 from sapnet.bags.report import BagReport
+from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, BagError
 from sapnet.images.messages import decode_compressed, decode_image
@@ -246,6 +247,31 @@ def test_a_batch_gives_the_same(derainer: Derainer, tmp_path: Path) -> None:
         derain_bag(derainer, source, tmp_path / f"{batch}", BagOptions(batch=batch))
         outputs.append(read_bag(tmp_path / f"{batch}"))
     assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_real_recordings_pass_through_unchanged(derainer: Derainer, shared_data: Path, tmp_path: Path) -> None:
+    """What rosbag2 recorded, with a camera added, message for message."""
+    for storage in ("mcap", "sqlite3"):
+        for name in ("talker", "wbag"):
+            source = tmp_path / f"{storage}_{name}"
+            with open_recording(shared_data / "bags" / storage / name) as bag:
+                recorded = [(m.topic.name, m.topic.type, m.time_ns, m.data) for m in bag.messages()]
+                frame = image(CAMERA, bag.start_ns, smooth_frames(1, 48, 64)[0])
+                write_like(source, bag, frame)
+            output = tmp_path / f"{storage}_{name}_out"
+            assert derain_bag(derainer, source, output).frames == 1
+            got = read_bag(output)
+            assert [m for m in got if not m[0].startswith("/cam/")] == recorded
+            assert len(got) == len(recorded) + 3
+
+
+def write_like(path: Path, bag: Recording, frame: Sent) -> None:
+    """The recording with one more message."""
+    with BagWriter(path, bag.storage) as writer:
+        connections = {topic: writer.add(topic) for topic in bag.topics}
+        writer.write(writer.add(Topic(frame.topic, frame.type)), frame.time_ns, frame.data)
+        for message in bag.messages():
+            writer.write(connections[message.topic], message.time_ns, message.data)
 
 
 random_messages = st.lists(
