@@ -155,6 +155,5 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C, and what service managers and schedulers stop a run with, reach the whole group of processes. The run
     # ends in good order after its step and takes its workers along: they end with it even where it is killed.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The second one ends a worker, too: Python waits for those that are left of a run that its second one breaks off.
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

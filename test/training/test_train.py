@@ -7,9 +7,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from multiprocessing import active_children
 from pathlib import Path
@@ -20,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import train_process
-from waiting import eventually
 
 from sapnet.errors import ImageFormatError
 from sapnet.model.weights import load_weights, read_metadata
@@ -115,33 +111,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings: Settings, monkey
     resumed = train(config, resume=True)
     assert read_metadata(resumed)["training"].startswith("6 of 6 steps")
     assert_equal(whole, resumed)
-
-
-def test_repeated_signals_end_a_run_with_its_workers(photographs: Path, tmp_path: Path) -> None:
-    """To the run alone, as `kill` sends them: nobody else ends its workers."""
-    data = [
-        "--data.clean",
-        str(photographs),
-        "--data.validation",
-        "[]",
-        "--data.crop",
-        "64",
-        "--data.final_crop",
-        "64",
-        "--data.workers",
-        "1",
-    ]
-    words = ["--preset", "sapnet_fast", "--output", str(tmp_path / "run"), *data, "--checkpoint_every", "1"]
-    with subprocess.Popen([sys.executable, "-m", "training.train", *words], cwd=ROOT) as run:
-        try:
-            eventually((tmp_path / "run" / LAST).is_file)
-            until_s = time.monotonic() + 60
-            while run.poll() is None and time.monotonic() < until_s:
-                run.terminate()
-                time.sleep(0.05)
-            assert run.poll() is not None
-        finally:
-            run.kill()
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(settings: Settings, pairs: Path, tmp_path: Path) -> None:
