@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sapnet import Derainer
-from sapnet.commands.common import derainer_from, parse_positive, parse_whole, progress_bar
+from sapnet.commands.common import derainer_from, parse_positive, progress_bar, whole_number
 from sapnet.errors import SapnetError
 from sapnet.images.frame import Frame
 from sapnet.media.contact_sheet import contact_sheet
@@ -258,7 +258,7 @@ def _cell(value: float | None = None, interval: Sequence[float] = ()) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("detect", _DESCRIPTION, _EXAMPLES)
     add_networks(parser, default=["sapnet_fast"])
-    seed = partial(parse_whole, lowest=0)
+    seed = whole_number(0)
     default = "(default: %(default)s)"
     add = parser.add_argument
     add("--detector", required=True, type=Path, metavar="MODEL", help="ONNX file of FastestDet's layout")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sapnet.commands.common import counting_bar, derainer_from, parse_whole
+from sapnet.commands.common import derainer_from, progress_bar, whole_number
 from sapnet.images.frame import Frame
 from sapnet.media.contact_sheet import contact_sheet
 from sapnet.model.weights import load_weights
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     names = short_names(str(each) for folder in args.data for each in set_folders(folder))
     reports = [SetReport(name, folder, find_pairs(Path(folder))) for folder, name in names.items()]
     check(pair for report in reports for pair in report.pairs)
-    with counting_bar() as progress:
+    with progress_bar(counts=True) as progress:
         for report, method in _methods(args, reports):
             task = progress.add_task(f"{report.name}: {method.name}", total=len(report.pairs))
             report.scores.append(score(method, report.pairs, on_image=partial(progress.advance, task)))
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--every-stage", action="store_true", help="score the result after each of the weights' stages")
     add(
         "--mask-threshold",
-        type=partial(parse_whole, lowest=0, highest=255),
+        type=whole_number(0, 255),
         default=DEFAULT_MASK_THRESHOLD,
         metavar="T",
         help="luma, 0 to 255, that must be taken out of a pixel to mark it as a streak (default: %(default)s)",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sapnet.commands.common import parse_positive, parse_whole
+from sapnet.commands.common import parse_positive, whole_number
 from sapnet.errors import SapnetError
 from sapnet.images.frame import Frame, psnr_y
 from sapnet.media.contact_sheet import contact_sheet
@@ -124,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     add("output", type=Path, nargs="?", help="new folder for the pairs")
     add("--rain", default="mixed", choices=RAIN_KINDS, help="default: %(default)s")
     add("--copies", type=parse_positive, default=1, metavar="N", help="of each photograph (default: %(default)s)")
-    add("--seed", type=partial(parse_whole, lowest=0), default=0, help="default: %(default)s")
+    add("--seed", type=whole_number(0), default=0, help="default: %(default)s")
     add("--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="pairs to compare with")
     add("--sheet", type=Path, metavar="IMAGE", help="write a picture of 24 samples")
     args = parser.parse_args(argv)

@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,11 @@ from sapnet.commands.common import (
     EXIT_PARTIAL,
     add_command,
     add_network_arguments,
-    counting_bar,
     derainer_from,
     parse_positive,
     parse_seconds,
-    parse_whole,
+    progress_bar,
+    whole_number,
 )
 
 if TYPE_CHECKING:
@@ -56,38 +55,35 @@ sapnet bag drive/ -o derained/ --resume
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Describe the arguments of ``sapnet bag``."""
     parser = add_command(subparsers, "bag", "derain the cameras of a recording", _EXAMPLES, _DESCRIPTION)
-    parser.add_argument("input", type=Path, metavar="IN", help="rosbag2 folder or file, or ROS 1 bag")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder to create")
+    add = parser.add_argument
+    add("input", type=Path, metavar="IN", help="rosbag2 folder or file, or ROS 1 bag")
+    add("-o", "--output", required=True, type=Path, metavar="OUT", help="folder to create")
     add_bag_arguments(parser)
     seconds: dict[str, Any] = {"type": parse_seconds, "default": 0.0, "metavar": "S"}
-    parser.add_argument("--start", dest="start_s", **seconds, help="skip the first S seconds")
-    parser.add_argument("--duration", dest="duration_s", **seconds, help="stop after S seconds; 0: never")
-    parser.add_argument("--report", type=Path, metavar="HTML", help="write a report with samples, scores and latency")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT, or what an interrupted run left of it")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add("--start", dest="start_s", **seconds, help="skip the first S seconds")
+    add("--duration", dest="duration_s", **seconds, help="stop after S seconds; 0: never")
+    add("--report", type=Path, metavar="HTML", help="write a report with samples, scores and latency")
+    add("--resume", action="store_true", help="continue an interrupted run")
+    add("--overwrite", action="store_true", help="replace OUT, or what an interrupted run left of it")
+    add("--json", action="store_true", help="print the report as JSON")
     add_network_arguments(parser)
     return parser
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of each recording, except its time range."""
+    add, default = parser.add_argument, "(default: %(default)s)"
     whole: dict[str, Any] = {"type": parse_positive, "default": 1, "metavar": "N"}
-    what = "image topic to derain; may be repeated (default: every color camera)"
-    parser.add_argument("--topic", dest="topics", action="append", default=[], metavar="T", help=what)
-    parser.add_argument("--replace", action="store_true", help="write derained frames under the source's topic")
-    parser.add_argument("--only-derained", action="store_true", help="write derained topics only")
-    parser.add_argument("--compressed", choices=CODECS, default="", help="write CompressedImages (default: as IN)")
-    parser.add_argument(
-        "--quality",
-        type=partial(parse_whole, lowest=1, highest=100),
-        default=BagOptions.quality,
-        metavar="Q",
-        help="JPEG quality (default: %(default)s)",
-    )
-    parser.add_argument("--stride", **whole, help="derain every Nth frame")
-    parser.add_argument("--storage", choices=STORAGES, default="", help="of OUT (default: as IN; mcap for ROS 1)")
-    parser.add_argument("--batch", **whole, help="frames per batch; more is faster on a GPU (default: %(default)s)")
+    topics = "image topic to derain; may be repeated (default: every color camera)"
+    add("--topic", dest="topics", action="append", default=[], metavar="T", help=topics)
+    add("--replace", action="store_true", help="write derained frames under the source's topic")
+    add("--only-derained", action="store_true", help="write derained topics only")
+    add("--compressed", choices=CODECS, default="", help="write CompressedImages (default: as IN)")
+    quality = f"JPEG quality {default}"
+    add("--quality", type=whole_number(1, 100), default=BagOptions.quality, metavar="Q", help=quality)
+    add("--stride", **whole, help="derain every Nth frame")
+    add("--storage", choices=STORAGES, default="", help="of OUT (default: as IN; mcap for ROS 1)")
+    add("--batch", **whole, help=f"frames per batch; more is faster on a GPU {default}")
 
 
 def options_from(args: argparse.Namespace) -> BagOptions:
@@ -101,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from sapnet.bags.derain import derain_bag
     from sapnet.bags.report import write_html
 
-    with derainer_from(args, max_batch=args.batch) as derainer, counting_bar() as bar:
+    with derainer_from(args, max_batch=args.batch) as derainer, progress_bar(counts=True) as bar:
         task = bar.add_task(args.input.name, total=None)
 
         def show(messages: int, total: int, frames: int) -> None:

@@ -97,20 +97,13 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add("--shape", type=parse_shape, default=(240, 320), metavar="HxW", help="height x width (default: 240x320)")
     add("--batch", type=parse_positive, default=1, metavar="N", help="frames per call (default: %(default)s)")
     add("--frames", type=parse_positive, default=20, metavar="N", help="calls timed of each (default: %(default)s)")
-    onnx = "other models to time, on OpenVINO"
-    add("--onnx", nargs="+", type=Path, default=[], metavar="MODEL", help=onnx)
+    add("--onnx", nargs="+", type=Path, default=[], metavar="MODEL", help="other models to time, on OpenVINO")
     add("--layout", choices=("nchw", "nhwc"), default="nchw", help="image layout of --onnx (default: %(default)s)")
     add("--json", action="store_true", help="print the figures as JSON")
     weights = "shipped weights or files; several are compared (default: sapnet_fast)"
     add("--weights", nargs="+", default=["sapnet_fast"], metavar="NAME|PATH", help=weights)
-    add(
-        "--backend",
-        nargs="+",
-        type=_parse_backend,
-        default=[("auto", "")],
-        metavar="NAME[:PRECISION]",
-        help=f"{', '.join(BACKENDS)}; several are compared (default: auto)",
-    )
+    backends = f"{', '.join(BACKENDS)}; several are compared (default: auto)"
+    add("--backend", nargs="+", type=_parse_backend, default=[("auto", "")], metavar="NAME[:PRECISION]", help=backends)
     add_network_arguments(parser, backend=False, weights=False)
     return parser
 

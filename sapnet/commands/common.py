@@ -18,7 +18,7 @@ from sapnet.images.frame import MIN_SIDE
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress
 
     from sapnet.backends.base import BuildStatus
     from sapnet.derainer import Derainer
@@ -61,21 +61,16 @@ def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True,
     with ``--engine``.
     """
     group = parser.add_argument_group("network")
+    add, default = group.add_argument, "(default: %(default)s)"
     if weights:
-        what = _help("shipped weights or a file")
-        group.add_argument("--weights", default="sapnet_fast", metavar="NAME|PATH", help=what)
+        add("--weights", default="sapnet_fast", metavar="NAME|PATH", help=f"shipped weights or a file {default}")
     if backend:
-        group.add_argument("--backend", default="auto", choices=BACKENDS, help=_help("what runs the network"))
-        group.add_argument("--engine", default="", metavar="FILE", help="TensorRT engine compiled ahead of time")
-    group.add_argument("--device", default="auto", metavar="DEVICE", help=_help("cpu, cuda, cuda:N"))
-    group.add_argument("--precision", default="auto", choices=PRECISIONS, help=_help("arithmetic of the network"))
-    group.add_argument(
-        "--stages",
-        default=0,
-        type=int,
-        metavar="N",
-        help=f"recurrences, 1 to {MAX_STAGES}; fewer is faster; 0 is the preset's own (default: 0)",
-    )
+        add("--backend", default="auto", choices=BACKENDS, help=f"what runs the network {default}")
+        add("--engine", default="", metavar="FILE", help="TensorRT engine compiled ahead of time")
+    add("--device", default="auto", metavar="DEVICE", help=f"cpu, cuda, cuda:N {default}")
+    add("--precision", default="auto", choices=PRECISIONS, help=f"arithmetic of the network {default}")
+    stages = f"recurrences, 1 to {MAX_STAGES}; fewer is faster; 0 is the preset's own {default}"
+    add("--stages", default=0, type=int, metavar="N", help=stages)
 
 
 def derainer_from(args: argparse.Namespace, **more: Any) -> Derainer:
@@ -108,33 +103,27 @@ def parse_shape(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def parse_number(text: str, kind: Callable[[str], Number], expected: str, is_right: Callable[[Number], bool]) -> Number:
-    """A number for which ``is_right`` holds. expected: what the error says otherwise."""
-    with suppress(ValueError):
-        if is_right(number := kind(text)):
-            return number
-    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+def number(kind: Callable[[str], Number], expected: str, is_right: Callable[[Number], bool]) -> Callable[[str], Number]:
+    """The type of an argument: a number for which ``is_right`` holds. expected: what the error says otherwise."""
+
+    def parse(text: str) -> Number:
+        with suppress(ValueError):
+            if is_right(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+    return parse
 
 
-def parse_whole(text: str, lowest: int, highest: float = math.inf) -> int:
-    """A whole number from ``lowest`` to ``highest``."""
+def whole_number(lowest: int, highest: float = math.inf) -> Callable[[str], int]:
+    """The type of an argument: a whole number from ``lowest`` to ``highest``."""
     bounds = f"of at least {lowest}" if highest == math.inf else f"from {lowest} to {highest}"
-    return parse_number(text, int, f"a whole number {bounds}", lambda number: lowest <= number <= highest)
+    return number(int, f"a whole number {bounds}", lambda value: lowest <= value <= highest)
 
 
-def parse_positive(text: str) -> int:
-    """A whole number of at least 1."""
-    return parse_whole(text, 1)
-
-
-def parse_above_zero(text: str) -> float:
-    """A finite number above 0."""
-    return parse_number(text, float, "a number above 0", lambda number: 0 < number < math.inf)
-
-
-def parse_seconds(text: str) -> float:
-    """A number of seconds of at least 0."""
-    return parse_number(text, float, "seconds of at least 0", lambda number: 0 <= number < math.inf)
+parse_positive = whole_number(1)
+parse_above_zero = number(float, "a number above 0", lambda value: 0 < value < math.inf)
+parse_seconds = number(float, "seconds of at least 0", lambda value: 0 <= value < math.inf)
 
 
 def counted(number: int, noun: str) -> str:
@@ -150,23 +139,14 @@ class _HelpFormatter(argparse.HelpFormatter):
         return "\n\n".join(part if "\n  " in part else textwrap.fill(part, width) for part in paragraphs)
 
 
-def _help(text: str) -> str:
-    return f"{text} (default: %(default)s)"
-
-
-def progress_bar(*columns: str | ProgressColumn) -> Progress:
-    """A progress bar on stderr if that is a terminal, removed at the end. columns: by default those of rich."""
+def progress_bar(*, counts: bool = False) -> Progress:
+    """A progress bar on stderr if that is a terminal, removed at the end. counts: show them, not a percentage."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import MofNCompleteColumn, Progress
 
+    description, bar, share, remaining = Progress.get_default_columns()
+    columns = description, bar, MofNCompleteColumn() if counts else share, remaining
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-
-
-def counting_bar() -> Progress:
-    """A progress bar with a count."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    return progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def clean(text: str, longest: int = 500) -> str:

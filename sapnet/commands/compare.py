@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapnet.commands.common import add_command, clean, counted, counting_bar, parse_whole
+from sapnet.commands.common import add_command, clean, counted, progress_bar, whole_number
 
 if TYPE_CHECKING:
     from sapnet.bags.compare import Comparison, TopicComparison
@@ -51,21 +50,17 @@ _UNLIMITED = 10_000  # columns, for a pipe
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Describe the arguments of ``sapnet compare``."""
     parser = add_command(subparsers, "compare", "compare two recordings topic by topic", _EXAMPLES, _DESCRIPTION)
-    parser.add_argument("a", type=Path, metavar="A", help="recording: a folder, .mcap, .db3 or .bag")
-    parser.add_argument("b", type=Path, metavar="B", help="recording to compare with it")
-    parser.add_argument(
-        "--tolerance",
-        type=partial(parse_whole, lowest=0, highest=255),
-        default=0,
-        metavar="N",
-        help="largest difference of a pixel value, 0 to 255, that images may have (default: %(default)s)",
-    )
+    add = parser.add_argument
+    add("a", type=Path, metavar="A", help="recording: a folder, .mcap, .db3 or .bag")
+    add("b", type=Path, metavar="B", help="recording to compare with it")
+    most = "largest difference of a pixel value, 0 to 255, that images may have (default: %(default)s)"
+    add("--tolerance", type=whole_number(0, 255), default=0, metavar="N", help=most)
     some: dict[str, Any] = {"action": "append", "default": [], "metavar": "T"}
     compared = "compare only this topic, a name or a pattern such as '/front/*'; may be repeated"
-    parser.add_argument("--topic", **some, help=compared)
-    parser.add_argument("--ignore", **some, help="leave this topic out, even if --topic matches it; may be repeated")
-    parser.add_argument("--times", action="store_true", help="compare log times too")
-    parser.add_argument("--json", action="store_true", help="print the differences as JSON")
+    add("--topic", **some, help=compared)
+    add("--ignore", **some, help="leave this topic out, even if --topic matches it; may be repeated")
+    add("--times", action="store_true", help="compare log times too")
+    add("--json", action="store_true", help="print the differences as JSON")
     return parser
 
 
@@ -73,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare what the arguments name; return 1 if the recordings differ. Raises SapnetError."""
     from sapnet.bags.compare import compare_bags
 
-    with counting_bar() as progress:
+    with progress_bar(counts=True) as progress:
         task = progress.add_task("messages", total=None)
         comparison = compare_bags(
             args.a,

@@ -6,7 +6,6 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from sapnet.commands.common import (
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from sapnet.backends.base import BuildStatus, EngineShape, OnBuild
     from sapnet.backends.engines.cache import EngineCache
     from sapnet.commands.common import Subparsers
@@ -83,7 +84,8 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
     if args.output and (not args.ahead_of_time or len(args.shape) > 1):
         raise SapnetError("-o writes one engine that is built --ahead-of-time; others stay in the cache")
     shapes = [EngineShape(height, width, args.batch) for height, width in args.shape]
-    with _telling(args.json) as tell:
+    with progress_bar() as bar:
+        tell = _teller(bar, args.json)
         for facts in _build_ahead(args, cache, shapes, tell) if args.ahead_of_time else _build_here(args, shapes, tell):
             if args.json:
                 print(json.dumps(facts), flush=True)
@@ -119,22 +121,19 @@ def _build_here(args: argparse.Namespace, shapes: list[EngineShape], tell: OnBui
             yield {"shape": str(shape), "ready": True, "device": derainer.device, "seconds": seconds}
 
 
-@contextmanager
-def _telling(as_json: bool) -> Iterator[OnBuild]:
-    """Yield a callback that shows progress: as JSON, as a bar on a terminal, else as a line every few seconds."""
-    with progress_bar() as bar:
-        task = bar.add_task("", total=1.0)
-        tell_line = tell_builds()
+def _teller(bar: Progress, as_json: bool) -> OnBuild:
+    """Return a callback that shows progress: as JSON, on the bar on a terminal, else as a line every few seconds."""
+    task, tell_line = bar.add_task("", total=1.0), tell_builds()
 
-        def tell(status: BuildStatus) -> None:
-            bar.update(task, description=f"{status.shape}: {status.step}", completed=status.share)
-            if as_json:
-                facts = {"step": status.step, "share": round(status.share, 3), "seconds": round(status.seconds, 1)}
-                print(json.dumps(facts), flush=True)
-            elif bar.disable:
-                tell_line(status)
+    def tell(status: BuildStatus) -> None:
+        bar.update(task, description=f"{status.shape}: {status.step}", completed=status.share)
+        if as_json:
+            facts = {"step": status.step, "share": round(status.share, 3), "seconds": round(status.seconds, 1)}
+            print(json.dumps(facts), flush=True)
+        elif bar.disable:
+            tell_line(status)
 
-        yield tell
+    return tell
 
 
 def _list(cache: EngineCache, as_json: bool) -> None:

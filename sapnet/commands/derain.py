@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +15,16 @@ from sapnet.commands.common import (
     add_command,
     add_network_arguments,
     counted,
-    counting_bar,
     derainer_from,
-    parse_number,
+    number,
     parse_positive,
-    parse_whole,
+    progress_bar,
+    whole_number,
 )
 from sapnet.errors import SapnetError
 from sapnet.images.codecs import JPEG_QUALITY
 from sapnet.media.formats import DEFAULT_CRF
+from sapnet.media.tiles import MIN_TILE, Tiler
 
 if TYPE_CHECKING:
     from sapnet.commands.common import Subparsers
@@ -54,50 +54,23 @@ sapnet derain panorama.tif -o derained.tif --tile 1024
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Describe the arguments of ``sapnet derain``."""
     parser = add_command(subparsers, "derain", "derain images and videos", _EXAMPLES, _DESCRIPTION)
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="image, video or folder of them")
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        metavar="OUT",
-        help="output folder, created if missing; or, for one image or video, the output file",
-    )
-    parser.add_argument(
-        "--masks",
-        action="store_true",
-        help="also write streak masks (0 or 255) as NAME_streak_mask.png, or .mkv (FFV1) for videos",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-    parser.add_argument(
-        "--batch",
-        type=parse_positive,
-        default=1,
-        metavar="N",
-        help="frames per batch; more than 1 is faster on a GPU (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--quality",
-        type=partial(parse_whole, lowest=1, highest=100),
-        default=JPEG_QUALITY,
-        metavar="Q",
-        help="quality of JPEG and WebP, 1 to 100 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--crf",
-        type=partial(parse_whole, lowest=0, highest=51),
-        default=DEFAULT_CRF,
-        metavar="N",
-        help="constant rate factor of H.264, 0 (best) to 51; other codecs get a similar quality (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--tile",
-        type=_parse_tile,
-        metavar="SIDE",
-        help="side in pixels of the overlapping tiles that larger images are derained in; 0 never tiles "
-        "(default: tile where memory is short)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("inputs", nargs="+", type=Path, metavar="IN", help="image, video or folder of them")
+    output = "output folder, created if missing; or, for one image or video, the output file"
+    add("-o", "--output", required=True, type=Path, metavar="OUT", help=output)
+    masks = "also write streak masks (0 or 255) as NAME_streak_mask.png, or .mkv (FFV1) for videos"
+    add("--masks", action="store_true", help=masks)
+    add("--overwrite", action="store_true", help="replace existing outputs")
+    batch = f"frames per batch; more than 1 is faster on a GPU {default}"
+    add("--batch", type=parse_positive, default=1, metavar="N", help=batch)
+    quality = f"quality of JPEG and WebP, 1 to 100 {default}"
+    add("--quality", type=whole_number(1, 100), default=JPEG_QUALITY, metavar="Q", help=quality)
+    crf = f"constant rate factor of H.264, 0 (best) to 51; other codecs get a similar quality {default}"
+    add("--crf", type=whole_number(0, 51), default=DEFAULT_CRF, metavar="N", help=crf)
+    side = number(int, f"0 or at least {MIN_TILE}", lambda side: side == 0 or side >= MIN_TILE)
+    tile = "side in pixels of the overlapping tiles that larger images are derained in; 0 never tiles"
+    add("--tile", type=side, metavar="SIDE", help=f"{tile} (default: tile where memory is short)")
+    add("--json", action="store_true", help="print the report as JSON")
     add_network_arguments(parser)
     return parser
 
@@ -105,10 +78,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Derain what the arguments name. Raises SapnetError, also where an input could not be derained."""
     from sapnet.media.derain import derain_files, plan_jobs
-    from sapnet.media.tiles import Tiler
 
     jobs = plan_jobs(args.inputs, args.output, masks=args.masks, overwrite=args.overwrite)
-    with derainer_from(args) as derainer, counting_bar() as progress:
+    with derainer_from(args) as derainer, progress_bar(counts=True) as progress:
         tiler, started = Tiler(derainer, args.tile), time.monotonic()
         derain_files(tiler, jobs, args.batch, progress, args.quality, args.crf)
         seconds = time.monotonic() - started
@@ -142,9 +114,3 @@ def run(args: argparse.Namespace) -> int:
         names = ", ".join(str(job.input) for job in failed[:3]) + (", ..." if len(failed) > 3 else "")
         raise SapnetError(f"{len(failed)} of {counted(len(jobs), 'input')} could not be derained: {names}")
     return EXIT_PARTIAL if damaged else 0
-
-
-def _parse_tile(text: str) -> int:
-    from sapnet.media.tiles import MIN_TILE
-
-    return parse_number(text, int, f"0 or at least {MIN_TILE}", lambda side: side == 0 or side >= MIN_TILE)

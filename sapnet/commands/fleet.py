@@ -14,7 +14,7 @@ from sapnet.commands.common import (
     add_command,
     add_network_arguments,
     counted,
-    parse_number,
+    number,
     parse_positive,
     progress_bar,
 )
@@ -53,30 +53,22 @@ _MAX_NAMED = 20
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Describe the arguments of ``sapnet fleet``."""
     parser = add_command(subparsers, "fleet", "derain many recordings over Ray", _EXAMPLES, _DESCRIPTION)
-    parser.add_argument("inputs", nargs="+", metavar="IN", help="recording, folder or quoted pattern")
-    parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT", help="output folder, created if missing"
-    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="IN", help="recording, folder or quoted pattern")
+    add("-o", "--output", required=True, type=Path, metavar="OUT", help="output folder, created if missing")
     add_bag_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    group = parser.add_argument_group("workers")
-    group.add_argument(
-        "--workers", type=parse_positive, default=0, metavar="N", help="recordings at a time (default: as many as fit)"
-    )
-    group.add_argument("--cpus-per-worker", type=_parse_share, default=1.0, metavar="C", help="cores (default: 1)")
-    group.add_argument(
-        "--gpus-per-worker",
-        type=_parse_share,
-        default=0.0,
-        metavar="G",
-        help="GPUs, or a fraction such as 0.5 to share one; with 0 workers run on the CPU (default: 0)",
-    )
-    group.add_argument(
-        "--address", default="", metavar="A", help="HOST:PORT of a Ray cluster, or auto (default: this machine only)"
-    )
-    group.add_argument(
-        "--retries", type=parse_positive, default=3, metavar="N", help="attempts at each recording (default: 3)"
-    )
+    add("--json", action="store_true", help="print the summary as JSON")
+    add = parser.add_argument_group("workers").add_argument
+    # As Ray takes them.
+    share = number(float, "a fraction such as 0.5, or a whole number", lambda n: n >= 0 and (n < 1 or n.is_integer()))
+    workers = "recordings at a time (default: as many as fit)"
+    add("--workers", type=parse_positive, default=0, metavar="N", help=workers)
+    add("--cpus-per-worker", type=share, default=1.0, metavar="C", help="cores (default: 1)")
+    gpus = "GPUs, or a fraction such as 0.5 to share one; with 0 workers run on the CPU (default: 0)"
+    add("--gpus-per-worker", type=share, default=0.0, metavar="G", help=gpus)
+    address = "HOST:PORT of a Ray cluster, or auto (default: this machine only)"
+    add("--address", default="", metavar="A", help=address)
+    add("--retries", type=parse_positive, default=3, metavar="N", help="attempts at each recording (default: 3)")
     add_network_arguments(parser)
     return parser
 
@@ -121,9 +113,3 @@ def _summary(report: FleetReport) -> str:
         f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s ({where}): {report.output}",
     ]
     return "\n".join(lines)
-
-
-def _parse_share(text: str) -> float:
-    """A number of cores or GPUs: a fraction of one, or a whole number, as Ray takes them."""
-    expected = "a fraction such as 0.5, or a whole number"
-    return parse_number(text, float, expected, lambda share: 0 <= share <= 1 or (share > 1 and share.is_integer()))

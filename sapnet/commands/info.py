@@ -6,8 +6,11 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -17,8 +20,6 @@ from sapnet.commands.common import add_command
 from sapnet.errors import SapnetError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sapnet.commands.common import Subparsers
 
 _EXAMPLES = """\
@@ -113,24 +114,18 @@ def _weights() -> dict[str, dict[str, Any]]:
 def _auto() -> dict[str, str] | None:
     from sapnet.derainer import Derainer
 
-    try:
-        with Derainer() as derainer:
-            return {
-                "backend": derainer.backend_name,
-                "precision": derainer.precision,
-                "device": derainer.device,
-                "weights": derainer.weights,
-            }
-    except SapnetError:
-        return None
+    with suppress(SapnetError), Derainer() as derainer:
+        return {
+            "backend": derainer.backend_name,
+            "precision": derainer.precision,
+            "device": derainer.device,
+            "weights": derainer.weights,
+        }
+    return None
 
 
 def _print(facts: Mapping[str, Any], verbose: bool) -> None:
     """For people: a table of weights, then sections of names and what is to be said of them."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     auto, hardware, ros, versions = facts["auto"], facts["hardware"], facts["ros"], facts["versions"]
     sections = {
         "backends": {
@@ -147,32 +142,24 @@ def _print(facts: Mapping[str, Any], verbose: bool) -> None:
     }
     if verbose:
         sections |= {entry["path"]: entry["provenance"] for entry in facts["weights"].values()}
+    print(f"sapnet {facts['sapnet']}", "", *_weights_table(facts["weights"]), sep="\n")
     # What is piped is not wrapped, so that a search finds whole lines.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
-    with console.capture() as capture:
-        console.print(f"sapnet {facts['sapnet']}", "", _weights_table(facts["weights"]), sep="\n", highlight=False)
-        for title, rows in sections.items():
-            table = Table.grid(padding=(0, 2, 0, 0))
-            table.add_column(no_wrap=True, min_width=14)
-            for name, text in rows.items():
-                table.add_row(f"  {name}", Text(text))
-            console.print("", Text(title), table, sep="\n")
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    for title, rows in sections.items():
+        print(f"\n{title}")
+        for name, text in rows.items():
+            line = f"  {name:<13} {text}"
+            print(textwrap.fill(line, width, subsequent_indent=" " * 16, break_on_hyphens=False))
 
 
-def _weights_table(weights: Mapping[str, Any]) -> Table | str:
-    from rich.table import Table
-
+def _weights_table(weights: Mapping[str, Any]) -> list[str]:
     if not weights:
-        return "weights\n  cannot be read without torch: pip install torch"
-    table = Table("weights", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
-    for heading in ("parameters", "stages", "MB"):
-        table.add_column(heading, justify="right")
-    table.add_column("PSNR, dB")
-    table.add_column("licence")
+        return ["weights", "  cannot be read without torch: pip install torch"]
+    row = "{:<12} {:>10}  {:>6}  {:>4}  {:<24}  {}".format
+    lines = [row("weights", "parameters", "stages", "MB", "PSNR, dB", "licence")]
     for name, entry in weights.items():
         psnr = " ".join(f"{data} {decibels:.1f}" for data, decibels in list(entry["psnr"].items())[:2])
         licences = ", ".join(licence for licence in _LICENCES if licence in entry["licence"])
-        figures = f"{entry['parameters']:,}", str(entry["stages"]), f"{entry['bytes'] / 1e6:.2f}"
-        table.add_row(name, *figures, psnr, licences)
-    return table
+        size = f"{entry['bytes'] / 1e6:.2f}"
+        lines.append(row(name, f"{entry['parameters']:,}", entry["stages"], size, psnr, licences))
+    return lines

@@ -22,7 +22,7 @@ import numpy as np
 from sapnet.bags import Message
 from sapnet.bags.cameras import Camera
 from sapnet.bags.types import MessageError, header_stamp
-from sapnet.commands.common import counting_bar
+from sapnet.commands.common import progress_bar
 from sapnet_ros.replay.bag_publisher import parse
 from sapnet_ros.replay.plan import Plan, each
 from sapnet_ros.replay.playback import Playback, open_playback
@@ -134,7 +134,7 @@ class Replay:
             watched = next(iter(plan.cameras.values())).output("derained/image")
             watch = f"ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic hz {watched}"
             print(f"To watch it, in another terminal:\n  {watch}", file=sys.stderr)
-            progress = stack.enter_context(counting_bar())
+            progress = stack.enter_context(progress_bar(counts=True))
             self._show = partial(progress.update, progress.add_task("starting", total=total))
 
             def warn(text: str) -> None:
