@@ -28,12 +28,8 @@ GAP = 8  # pixels between the parts of a picture
 # What the diagram shows: the modules that a frame comes through, by the thread that runs them.
 THREADS = {
     "receives (executor)": ["sapnet_ros.derain_node", "sapnet_ros.node", "sapnet_ros.camera", "sapnet_ros.mailbox"],
-    "decides and publishes (worker)": [
-        "sapnet_ros.dispatch",
-        "sapnet_ros.batching",
-        "sapnet_ros.fate",
-    ],
-    "runs the network (inference)": ["sapnet.derainer", "sapnet.backends", "sapnet.model"],
+    "decides and publishes (worker)": ["sapnet_ros.dispatch", "sapnet_ros.fate"],
+    "runs the network (inference)": ["sapnet_ros.inference", "sapnet.derainer", "sapnet.backends", "sapnet.model"],
     "loads and builds (loader)": ["sapnet_ros.loader"],
 }
 

@@ -214,7 +214,7 @@ class Camera:
         """Check durability and types of the other endpoints on the topics: call it periodically while subscribed."""
         for subscription in self._subscriptions:
             subscription.look_for_latched()
-        expected = {subscription.topic: subscription.type_name for subscription in self._subscriptions}
+        expected = {one.topic: f"sensor_msgs/msg/{one.message_type.__name__}" for one in self._subscriptions}
         expected |= {publisher.topic_name: output.type for output, publisher in self._publishers.items()}
         in_use = dict(self._node.get_topic_names_and_types())
         wrong_types = "; ".join(
@@ -251,21 +251,15 @@ class Camera:
             before = list(self._stamps)[: self._stamps.index(stamp)]
             return 2 * sum(earlier in self._infos for earlier in before) > len(before)
 
-    def publish(
-        self,
-        frame: Received,
-        derained: Derained | None,
-        reason: str,
-        params: NodeParams,
-    ) -> None:
-        """Publish the derained frame, or the original if there is none, with all other outputs.
+    def publish(self, frame: Received, params: NodeParams) -> None:
+        """Publish a settled frame, derained or else the original, with all other outputs.
 
         Every message has the frame's header, and is made only if it has a subscriber. All are made before the first is
         published, so that a frame is published whole or not at all; frame_status comes last. The frame's ``parts``
         receive both durations. Raises ImageFormatError for a frame that cannot be encoded as JPEG.
         """
         began_s = time.monotonic()
-        header, decoded, parts = frame.message.header, frame.decoded, frame.parts
+        header, decoded, derained = frame.message.header, frame.decoded, frame.derained
         self.frame_id = header.frame_id
         bgr = decoded.bgr if derained is None else derained.image
         info = self._info_for(header, bgr.shape[:2])
@@ -283,12 +277,13 @@ class Camera:
             if message is not None:
                 self._publishers[output].publish(message)
         if self.is_wanted(FRAME_STATUS):
-            status = self._frame_status(derained, reason, time.monotonic() - frame.received_s)
+            status = self._frame_status(frame)
             self._publishers[FRAME_STATUS].publish(DiagnosticArray(header=header, status=[status]))
-        parts.postprocess_s, parts.publish_s = made_s - began_s, time.monotonic() - made_s
+        frame.parts.postprocess_s, frame.parts.publish_s = made_s - began_s, time.monotonic() - made_s
 
-    def _frame_status(self, derained: Derained | None, reason: str, latency_s: float) -> DiagnosticStatus:
-        values = {"reason": reason, "latency_ms": f"{1e3 * latency_s:.3f}"}
+    def _frame_status(self, frame: Received) -> DiagnosticStatus:
+        derained, latency_ms = frame.derained, 1e3 * (time.monotonic() - frame.received_s)
+        values = {"reason": frame.fate.reason, "latency_ms": f"{latency_ms:.3f}"}
         if derained is not None:
             values["rain_score"] = f"{derained.rain_score:.4f}"
         return DiagnosticStatus(

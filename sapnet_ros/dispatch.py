@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from threading import Thread
+from typing import Any
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError, describe
 from sapnet.images.messages import decode_compressed, decode_image
 from sapnet_ros import fate as fates
-from sapnet_ros.batching import Batching, Call, Inference
-from sapnet_ros.camera import Camera
+from sapnet_ros.camera import Camera, image_size_of
 from sapnet_ros.fate import Fate
+from sapnet_ros.inference import Call, Inference
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Mailbox, Received
 from sapnet_ros.params import NodeParams
@@ -23,23 +25,17 @@ from sapnet_ros.params import NodeParams
 NEVER = math.inf
 # From receipt; a driver that sends the camera_info after the image does so at once.
 INFO_WAIT_S = 0.05
-
-
-@dataclass(frozen=True, eq=False)
-class Settled:
-    """A frame to publish. until_s: how long it may wait for its camera_info, steady time."""
-
-    frame: Received
-    fate: Fate
-    derained: Derained | None
-    until_s: float
+LIVE_S = 1.0  # a batch does not wait for a camera that was silent for longer
+CALLS = 10  # recent calls, whose longest tells how long the next may take ...
+MARGIN, MARGIN_S = 1.25, 0.005  # ... with this factor and addition, for a result in time
 
 
 class Dispatch:
     """Settles every frame of all cameras exactly once, each camera's in order of receipt.
 
-    A camera has at most one frame in hand, so that none can overtake another. Frames that have reached their deadline,
-    and those that need no network, do not wait for it. One thread dispatches and publishes, another runs the network.
+    A camera has at most one frame out of its mailbox, so that none can overtake another. Frames that have reached their
+    deadline, and those that need no network, do not wait for it. Frames of equal size share a call of the network; the
+    least recently derained camera goes first. One thread dispatches and publishes, another runs the network.
 
     params: returns the current parameters. log_error: receives a kind of error and its text. make_inference: makes an
     Inference, another one when a call hangs. clock: steady seconds.
@@ -64,10 +60,10 @@ class Dispatch:
         self._log_error = log_error
         self._make_inference = functools.partial(make_inference, self._mailbox.wake)
         self._clock = clock
-        self._batching = Batching(cameras, clock)
-        self._in_hand: dict[str, Received] = {}
-        self._settled: dict[str, Settled] = {}
+        self._held: dict[str, Received] = {}  # by camera: a frame taken from its mailbox, until published or dropped
+        self._turns = list(cameras)  # the least recently derained first
         self._call: Call | None = None
+        self._calls_s = deque([0.0], maxlen=CALLS)
         self._give_up_s = NEVER
         self._inference = self._make_inference()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
@@ -78,10 +74,21 @@ class Dispatch:
         """Dispatch frames on a thread, until ``close``."""
         self._thread.start()
 
-    def put(self, frame: Received) -> None:
-        """Queue a frame, which was counted as received."""
-        for lost in self._mailbox.put(frame, self._params().on_overload == "passthrough"):
-            self._cameras[lost.camera].stats.count_dropped(fates.SHUTDOWN if lost is frame else fates.OVERLOAD)
+    def receive(self, name: str, message: Any) -> None:
+        """Count and queue a camera's image message, when it comes."""
+        frame = Received(name, message, self._clock())
+        self._cameras[name].stats.count_received(frame.received_s)
+        # Once closed, there may be no parameters any more.
+        keep_overtaken = not self._mailbox.closed and self._params().on_overload == "passthrough"
+        for lost in self._mailbox.put(frame, keep_overtaken):
+            self._cameras[name].stats.count_dropped(fates.SHUTDOWN if lost is frame else fates.OVERLOAD)
+
+    def receive_info(self, name: str, info: Any) -> None:
+        """Prepare the frame size before the first frame; after that, the frames' own size counts."""
+        self.wake()  # where a frame waits for it
+        height, width = image_size_of(info)
+        if not (self._cameras[name].size or self._mailbox.closed) and height * width <= self._params().max_pixels:
+            self._loader.request((height, width))
 
     def wake(self) -> None:
         """Reconsider all frames, after a change that takes effect at once."""
@@ -116,49 +123,54 @@ class Dispatch:
         self._publish_settled()
         self._settle_missed(params)
         # One frame of each camera at a time: a flood of one must not keep the others, or a result, waiting.
-        took = [self._take_from(name, params) for name in self._batching.turns]
+        took = [self._take_from(name, params) for name in self._turns]
         self._settle_missed(params)
         next_s = min(self._start_call(params), self._next_s(params))
         return self._clock() if any(took) else next_s
 
     def _end(self) -> None:
-        """Drop the frames in hand, and end the thread of the network."""
-        if self._in_hand and self._call is not None:
+        """Settle the frames that are held, without the network, and end its thread."""
+        in_hand = self._in_hand()
+        if in_hand and self._call is not None:
             self._log_error("give-up", "the network does not finish in time: its frames are dropped")
-        for held in list(self._in_hand.values()):
-            self._settle(held, Fate(fates.SHUTDOWN, dropped=True))
-        for settled in self._settled.values():
-            self._publish(settled)
+        for frame in in_hand:
+            self._settle(frame, Fate(fates.SHUTDOWN, dropped=True))
+        for frame in list(self._held.values()):
+            self._publish(frame)
         self._inference.close()
+
+    def _in_hand(self) -> list[Received]:
+        """The frames that are to be derained, in turn: those of the call, or of the next one, all of equal size."""
+        held = [self._held[name] for name in self._turns if name in self._held]
+        return [frame for frame in held if frame.fate is None]
 
     def _end_call(self, call: Call, ended_s: float, params: NodeParams) -> None:
         self._call = None
         call_s = ended_s - call.started_s
-        self._batching.calls_s.append(call_s)
+        self._calls_s.append(call_s)
         if call.error:
             self._loader.note_failure(call.error)
-        for index, held in enumerate(call.batch):
-            camera = self._cameras[held.camera]
-            derained = None if call.error else call.results[index]
+        for frame, derained in zip(call.batch, call.results, strict=True):
+            camera = self._cameras[frame.camera]
             # Also for a late frame: the gate must not stay shut because every result is late.
             dry = False
             if derained is not None:
                 camera.stats.rain_score = derained.rain_score
                 dry = camera.gate.note_score(derained.rain_score, ended_s, params)
-            if self._in_hand.get(held.camera) is not held:
+            if frame.fate is not None:
                 continue  # settled when its deadline came
-            held.parts.inference_s = call_s
-            if ended_s >= self._due_s(held, params):
-                self._settle(held, fates.missed(params))
+            frame.parts.inference_s = call_s
+            if ended_s >= self._due_s(frame, params):
+                self._settle(frame, fates.missed(params))
                 continue
             camera.stats.missed_in_row = 0
             if derained is None:
-                self._settle(held, fates.failed(call.error, params))
+                self._settle(frame, fates.failed(call.error, params))
             elif dry:
-                self._settle(held, Fate(fates.DRY))
+                self._settle(frame, Fate(fates.DRY))
             else:
                 image = camera.steadier(derained.image, params.steadiness)
-                self._settle(held, Fate(), replace(derained, image=image))
+                self._settle(frame, Fate(), replace(derained, image=image))
 
     def _watch_call(self, params: NodeParams) -> None:
         """Abandon a call that hangs, and restart the backend."""
@@ -170,32 +182,22 @@ class Dispatch:
         left_behind.close()
         self._loader.restart(call.derainer, error, left_behind.thread, call.started_s)
         # Those of the call, and those that waited for the next one.
-        for held in list(self._in_hand.values()):
-            self._settle(held, fates.failed(error, params))
+        for frame in self._in_hand():
+            self._settle(frame, fates.failed(error, params))
 
     def _settle_missed(self, params: NodeParams) -> None:
         """Settle the frames in hand that have missed their deadline."""
-        for held in list(self._in_hand.values()):
-            if self._clock() >= self._due_s(held, params):
-                self._settle(held, fates.missed(params))
+        for frame in self._in_hand():
+            if self._clock() >= self._due_s(frame, params):
+                self._settle(frame, fates.missed(params))
 
     def _take_from(self, name: str, params: NodeParams) -> bool:
         """Take a camera's oldest frame if it can be settled, or derained next; returns whether there was one."""
-        if name in self._in_hand or name in self._settled or (head := self._mailbox.head(name)) is None:
+        if name in self._held or (head := self._mailbox.head(name)) is None:
             return False
-        camera, now_s = self._cameras[head.camera], self._clock()
-        fate = fates.decide(
-            head,
-            self._loader,
-            params,
-            now_s,
-            self._due_s(head, params),
-            watched=not params.lazy or camera.watched,
-            enabled=camera.enabled,
-            gate=camera.gate,
-        )
-        waits = self._call is not None
-        if fate is None and (waits or not self._batching.may_join(head, self._in_hand.values(), self._loader.derainer)):
+        camera, now_s = self._cameras[name], self._clock()
+        fate = fates.decide(head, camera, self._loader, params, now_s, self._due_s(head, params))
+        if fate is None and not self._may_join(head):
             return False
         if not self._mailbox.take(head):
             return True  # a newer one has taken its place
@@ -212,77 +214,107 @@ class Dispatch:
             self._loader.request(head.size)
         head.parts.preprocess_s = self._clock() - now_s
         if fate is not None:
-            self._finish(head, fate)
+            self._settle(head, fate)
         else:
-            self._in_hand[head.camera] = head
+            self._held[name] = head
         return True
 
+    def _may_join(self, frame: Received) -> bool:
+        """Whether a frame would start a batch, or may join the one that waits for its call."""
+        in_hand = self._in_hand()
+        if self._call is not None or not in_hand:
+            return self._call is None
+        return in_hand[0].size == frame.size and self._loader.ready_for(frame.size, len(in_hand) + 1)
+
     def _start_call(self, params: NodeParams) -> float:
-        """Send frames of equal size to the network; returns until when to wait for more of them."""
-        derainer, group = self._loader.derainer, self._batching.group(self._in_hand)
-        if self._call is not None or self._mailbox.closed or not group or derainer is None:
+        """Send the frames in hand to the network; returns until when to wait for those of other cameras."""
+        derainer, batch = self._loader.derainer, self._in_hand()
+        if self._call is not None or self._mailbox.closed or not batch or derainer is None:
             return NEVER
-        until_s = self._batching.wait_until_s(group, derainer, params, lambda frame: self._due_s(frame, params))
-        if until_s is not None:
+        until_s = self._wait_until_s(batch, params)
+        if until_s > self._clock():
             return until_s
-        self._call = self._batching.start(derainer, group)
-        self._inference.start(self._call)
+        if not self._loader.ready_for(batch[0].size, len(batch)):
+            batch = batch[:1]
+        self._call = call = Call(derainer, batch, self._clock)
+        for frame in batch:
+            frame.parts.wait_s = call.started_s - frame.received_s - frame.parts.preprocess_s
+            self._cameras[frame.camera].gate.note_look(call.started_s)
+            self._turns.remove(frame.camera)
+            self._turns.append(frame.camera)
+        self._inference.start(call)
         return NEVER
+
+    def _wait_until_s(self, batch: Sequence[Received], params: NodeParams) -> float:
+        """Until when a batch waits for frames of other cameras that are likely to come."""
+        now_s, size = self._clock(), batch[0].size
+        call_s = MARGIN * max(self._calls_s) + MARGIN_S
+        until_s = min(
+            min(frame.received_s + params.batch_wait_ms / 1000, self._due_s(frame, params) - call_s) for frame in batch
+        )
+        others = [camera for name, camera in self._cameras.items() if name not in {frame.camera for frame in batch}]
+        likely = any(
+            camera.size == size
+            and camera.enabled
+            and camera.stats.silent_s(now_s) < LIVE_S
+            and camera.stats.expected_s < until_s
+            and not camera.gate.passes(now_s, params)
+            for camera in others
+        )
+        return until_s if likely and self._loader.ready_for(size, len(batch) + 1) else now_s
 
     def _next_s(self, params: NodeParams) -> float:
         """The next time at which a call counts as hung, a deadline is due, or waiting for a camera_info ends."""
         heads = [head for name in self._cameras if (head := self._mailbox.head(name)) is not None]
-        due_s = min((self._due_s(frame, params) for frame in (*self._in_hand.values(), *heads)), default=NEVER)
-        next_s = min((settled.until_s for settled in self._settled.values()), default=due_s)
-        hangs_s = NEVER if self._call is None else self._call.started_s + params.hang_timeout_s
-        return min(due_s, next_s, hangs_s)
+        times_s = [self._due_s(frame, params) for frame in (*self._in_hand(), *heads)]
+        times_s += [frame.until_s for frame in self._held.values() if frame.fate is not None]
+        if self._call is not None:
+            times_s.append(self._call.started_s + params.hang_timeout_s)
+        return min(times_s, default=NEVER)
 
     def _due_s(self, frame: Received, params: NodeParams) -> float:
         """When the original must be sent to meet the deadline."""
         if not params.deadline_ms:
             return NEVER
         # Frames of several cameras are published one after another.
-        pending = sum(name in self._in_hand or self._mailbox.head(name) is not None for name in self._cameras)
+        pending = sum(name in self._held or self._mailbox.head(name) is not None for name in self._cameras)
         deadline_s = params.deadline_ms / 1000
         lead_s = max(1, pending) * self._cameras[frame.camera].stats.passing_s
         # The network gets at least half of the time.
         return frame.received_s + deadline_s - min(lead_s, deadline_s / 2)
 
-    def _settle(self, held: Received, fate: Fate, derained: Derained | None = None) -> None:
-        del self._in_hand[held.camera]
-        self._finish(held, fate, derained)
-
-    def _finish(self, frame: Received, fate: Fate, derained: Derained | None = None) -> None:
-        """Count a frame, and publish it now or once its camera_info has come."""
-        camera = self._cameras[frame.camera]
+    def _settle(self, frame: Received, fate: Fate, derained: Derained | None = None) -> None:
+        """Count a frame that is dropped; publish any other, now or once its camera_info has come."""
+        camera, params = self._cameras[frame.camera], self._params()
+        frame.fate, frame.derained = fate, derained
         if derained is None:
             camera.steadier.forget()
         if fate.kind == fates.DEADLINE:
             camera.stats.missed_in_row += 1
-            if camera.stats.missed_in_row % self._params().diagnostics_missed_in_row == 0:
+            if camera.stats.missed_in_row % params.diagnostics_missed_in_row == 0:
                 self._loader.review_stages()
         if fate.error:
             self._log_error(f"{camera.label}:{fate.kind}", f"{camera.label}: {fate.error}")
         if fate.dropped:
+            self._held.pop(frame.camera, None)
             camera.stats.count_dropped(fate.reason, fate.error)
             return
-        until_s = min(frame.received_s + INFO_WAIT_S, self._due_s(frame, self._params()))
-        self._settled[frame.camera] = Settled(frame, fate, derained, until_s)
+        self._held[frame.camera] = frame
+        frame.until_s = min(frame.received_s + INFO_WAIT_S, self._due_s(frame, params))
         self._publish_settled()
 
     def _publish_settled(self) -> None:
         """Publish the frames that wait for no camera_info any more."""
-        for name, settled in list(self._settled.items()):
-            waits = self._clock() < settled.until_s
-            if not (waits and self._cameras[name].awaits_info(settled.frame.message.header)):
-                del self._settled[name]
-                self._publish(settled)
+        for name, frame in list(self._held.items()):
+            waits = self._clock() < frame.until_s and self._cameras[name].awaits_info(frame.message.header)
+            if frame.fate is not None and not waits:
+                self._publish(frame)
 
-    def _publish(self, settled: Settled) -> None:
-        frame, fate, derained = settled.frame, settled.fate, settled.derained
-        camera = self._cameras[frame.camera]
+    def _publish(self, frame: Received) -> None:
+        del self._held[frame.camera]
+        camera, fate = self._cameras[frame.camera], frame.fate
         try:
-            camera.publish(frame, derained, fate.reason, self._params())
+            camera.publish(frame, self._params())
         except (ImageFormatError, RuntimeError, MemoryError) as err:  # RuntimeError: of rclpy
             camera.stats.count_dropped(fates.FAILURE, describe(err))
             self._log_error(f"{camera.label}:{type(err).__name__}", f"{camera.label}: {describe(err)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import MIN_SIDE
@@ -10,6 +11,9 @@ from sapnet.images.messages import image_size
 from sapnet_ros.loader import Loader
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
+
+if TYPE_CHECKING:
+    from sapnet_ros.camera import Camera
 
 # Part of the public contract.
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
@@ -71,31 +75,22 @@ class RainGate:
 
 
 def decide(
-    frame: Received,
-    loader: Loader,
-    params: NodeParams,
-    now_s: float,
-    due_s: float,
-    *,
-    watched: bool,
-    enabled: bool,
-    gate: RainGate,
+    frame: Received, camera: Camera, loader: Loader, params: NodeParams, now_s: float, due_s: float
 ) -> Fate | None:
-    """Decide on a frame by its header, before it is decoded; None: derain it.
+    """Decide on a camera's frame by its header, before it is decoded; None: derain it.
 
     due_s: when the original must be sent to meet the deadline. Times are steady.
-    watched, enabled, gate: of its camera.
     """
     if frame.size is None:
         try:
             frame.size = image_size(frame.message, params.image_transport == "compressed", params.max_pixels)
         except ImageFormatError as err:
             return unreadable(err)
-    if not watched:
+    if params.lazy and not camera.watched:
         return Fate(UNWATCHED, dropped=True)
     if frame.overtaken:
         return Fate(OVERLOAD)
-    if not (params.enabled and enabled):
+    if not (params.enabled and camera.enabled):
         return Fate(DISABLED)
     if min(frame.size) < MIN_SIDE:
         height, width = frame.size
@@ -103,7 +98,7 @@ def decide(
     if not loader.ready_for(frame.size):
         error = loader.error_for(frame.size)
         return failed(error, params) if error else Fate(BUILDING)
-    if gate.passes(now_s, params):
+    if camera.gate.passes(now_s, params):
         return Fate(DRY)
     return missed(params) if now_s >= due_s else None
 

@@ -127,7 +127,6 @@ class Loader:
     choice: chooses the number of stages.
     max_sizes: size of the LRU cache of frame sizes.
     on_change: called, from any thread, whenever ``ready`` may have changed.
-    on_error: called with a text when loading or compiling fails.
     clock: steady seconds.
     """
 
@@ -138,7 +137,6 @@ class Loader:
         sizes: Iterable[Size],
         max_sizes: int,
         on_change: Callable[[], None],
-        on_error: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.choice = choice
@@ -147,7 +145,6 @@ class Loader:
         self._load = load
         self._to_review: tuple[Size, bool] | None = None  # a size to measure, and whether the stages may rise
         self._on_change = on_change
-        self._on_error = on_error
         self._clock = clock
         self._changed = Condition()
         self._closed = False
@@ -187,10 +184,10 @@ class Loader:
         """Seconds without progress in loading or compiling; 0 if neither is under way."""
         return self._clock() - self._news_s if self._doing else 0.0
 
-    def ready_for(self, size: Size) -> bool:
-        """Whether a frame of this size would be derained at once."""
+    def ready_for(self, size: Size, batch: int = 1) -> bool:
+        """Whether a batch of frames of this size would be derained at once."""
         derainer = self.derainer
-        return derainer is not None and not self._closed and derainer.is_ready(*size)
+        return derainer is not None and not self._closed and derainer.is_ready(*size, batch)
 
     def error_for(self, size: Size) -> str:
         """Why frames of this size cannot be derained; empty if they can, or will be able to."""
@@ -271,42 +268,37 @@ class Loader:
 
     def _tell_error(self, error: str) -> None:
         self.note_failure(error)
-        self._on_error(error)
+        log.error(error)
 
     def _run(self) -> None:
         while (work := self._next_work()) is not None:
-            work()
+            self._news_s, (self._doing, do) = self._clock(), work
+            do()
             self._doing, self._build = "", None
             self._on_change()
 
-    def _next_work(self) -> Callable[[], None] | None:
-        """What is to be done, once there is something; None once closed."""
+    def _next_work(self) -> tuple[str, Callable[[], None]] | None:
+        """What is to be done, for display and to call, once there is something; None once closed."""
         with self._changed:
             while not self._closed:
                 timeout_s, stages, derainer = None, self.choice.stages, self.derainer
                 if self._loaded_stages != stages:
                     timeout_s = self.restarts.pause_s
                     if timeout_s == 0:
-                        self._note_doing("loading the network")
-                        return functools.partial(self._reload, stages)
+                        return "loading the network", functools.partial(self._reload, stages)
                 elif derainer is not None:
                     sizes = [size for size in reversed(self._sizes) if size not in self._failed]
                     if missing := [size for size in sizes if not derainer.is_ready(*size)]:
                         height, width = missing[0]
-                        self._note_doing(f"compiling for {height}x{width}")
-                        return functools.partial(self._compile, derainer, missing[0])
+                        return f"compiling for {height}x{width}", functools.partial(self._compile, derainer, missing[0])
                     # The network that stands in for an engine is slower than the engine: do not measure it.
                     if self._to_review is not None and derainer.building:
                         timeout_s = REVIEW_POLL_S
                     elif self._to_review is not None:
                         review, self._to_review = self._to_review, None
-                        self._note_doing("measuring the network")
-                        return functools.partial(self._review, derainer, *review)
+                        return "measuring the network", functools.partial(self._review, derainer, *review)
                 self._changed.wait(timeout_s)
         return None
-
-    def _note_doing(self, doing: str) -> None:
-        self._news_s, self._doing = self._clock(), doing
 
     def _reload(self, stages: int) -> None:
         try:

@@ -6,9 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from threading import Event, Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sapnet.derainer import Derained
 from sapnet.images.messages import Decoded
+
+if TYPE_CHECKING:
+    from sapnet_ros.fate import Fate
 
 # The queue of one camera: most of a second of 1280x720 at 30 Hz, and a bound for frames without content.
 MAX_WAITING_BYTES = 64 * 2**20
@@ -44,6 +48,8 @@ class Received:
 
     overtaken: a newer frame came before this one's turn, and it is to pass through.
     size: height, width as the image's header says, once it was read. decoded: its pixels, once it was decoded.
+    fate: once it is settled, with derained where it is published as such. until_s: how long it may wait for its
+    camera_info then, steady time.
     """
 
     camera: str
@@ -52,6 +58,9 @@ class Received:
     overtaken: bool = False
     size: tuple[int, int] | None = None
     decoded: Decoded | None = None
+    fate: Fate | None = None
+    derained: Derained | None = None
+    until_s: float = 0.0
     parts: Parts = field(default_factory=Parts)
 
     @property

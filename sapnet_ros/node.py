@@ -22,11 +22,10 @@ from std_srvs.srv import SetBool
 from sapnet.backends import BuildStatus
 from sapnet.images.topics import DERAINED
 from sapnet_ros import diagnostics, params
-from sapnet_ros.camera import Camera, image_size_of, require_no_collisions
+from sapnet_ros.camera import Camera, require_no_collisions
 from sapnet_ros.diagnostics import ProcessUsage, Throttle
 from sapnet_ros.dispatch import Dispatch
 from sapnet_ros.loader import Loader, StageChoice, load_derainer
-from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import latched_profile, reliability_chosen
 
@@ -121,7 +120,6 @@ class DerainNode(LifecycleNode):
             current.warmup_sizes,
             max_sizes,
             on_change=self._publish_ready,
-            on_error=lambda text: self.get_logger().error(text),
         )
         self._publish_ready()
         return super().on_configure(state)
@@ -136,8 +134,8 @@ class DerainNode(LifecycleNode):
         self._dispatch.start()
         self._active_since_s = time.monotonic()
         for camera in self._cameras.values():
-            on_image = functools.partial(self._receive, camera)
-            on_info = functools.partial(self._receive_info, camera)
+            on_image = functools.partial(self._dispatch.receive, camera.name)
+            on_info = functools.partial(self._dispatch.receive_info, camera.name)
             camera.subscribe(self.params, on_image, on_info, self._reliability_chosen)
             image, derained = map(camera.topics.final, (camera.topics.image, camera.topics.outputs[DERAINED]))
             self.get_logger().info(f"deraining {image} to {derained}")
@@ -230,22 +228,6 @@ class DerainNode(LifecycleNode):
     def _current(self) -> NodeParams:
         assert self.params is not None
         return self.params
-
-    def _receive(self, camera: Camera, message: Any) -> None:
-        if self._dispatch is None:
-            return  # a message that was on its way when the camera was unsubscribed
-        now_s = time.monotonic()
-        camera.stats.count_received(now_s)
-        self._dispatch.put(Received(camera.name, message, now_s))
-
-    def _receive_info(self, camera: Camera, info: Any) -> None:
-        """Prepare the frame size before the first frame; after that, the frames' own size counts."""
-        self._wake_dispatch()  # where a frame waits for it
-        if camera.size or self.loader is None or self.params is None:
-            return
-        height, width = image_size_of(info)
-        if height * width <= self.params.max_pixels:
-            self.loader.request((height, width))
 
     def _log_error(self, kind: str, text: str) -> None:
         if self._throttle.allow(kind):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -74,47 +75,40 @@ class Losses:
         return self._counted - before
 
 
+@dataclass(eq=False)
 class CameraSubscription:
     """A subscription that adapts to its publishers: reliable and volatile at first.
 
     It is replaced by a best-effort one when a publisher offers only that, and by a transient local one when all
     publishers are, so that a message published before the node started is received too.
 
-    topic: as given to rcl, which applies the remap rules; the attribute is the resolved name.
+    name: of the topic as given to rcl, which applies the remap rules; ``topic`` is the resolved name.
     may_fall_back: whether it may become best effort. on_lost: called with the number of newly lost messages.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        message_type: type,
-        topic: str,
-        callback: Callable[[Any], None],
-        may_fall_back: bool,
-        on_lost: Callable[[int], None],
-    ) -> None:
-        self._node = node
-        self.type_name = f"sensor_msgs/msg/{message_type.__name__}"
-        self._type = message_type
-        self._name = topic
-        self.topic = str(node.resolve_topic_name(topic))
-        self._callback = callback
-        self._may_fall_back = may_fall_back
-        self._on_lost = on_lost
-        self.best_effort = False
-        self._latched = False
+    node: Node
+    message_type: type
+    name: str
+    callback: Callable[[Any], None]
+    may_fall_back: bool
+    on_lost: Callable[[int], None]
+    best_effort: bool = False
+    latched: bool = False
+
+    def __post_init__(self) -> None:
+        self.topic = str(self.node.resolve_topic_name(self.name))
         self._create()
 
     def destroy(self) -> None:
         """Stop receiving."""
-        self._node.destroy_subscription(self._subscription)
+        self.node.destroy_subscription(self._subscription)
 
     def look_for_latched(self) -> None:
         """Become transient local if all publishers are."""
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        publishers = self.node.get_publishers_info_by_topic(self.topic)
         durabilities = {publisher.qos_profile.durability for publisher in publishers}
-        if not self._latched and durabilities == {DurabilityPolicy.TRANSIENT_LOCAL}:
-            self._latched = True
+        if not self.latched and durabilities == {DurabilityPolicy.TRANSIENT_LOCAL}:
+            self.latched = True
             self._recreate()
 
     def _create(self) -> None:
@@ -124,11 +118,11 @@ class CameraSubscription:
             profile.reliability = ReliabilityPolicy.BEST_EFFORT
             # Without reliability: the one that is declared already would win over this profile.
             overrides = QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH])
-        if self._latched:
+        if self.latched:
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        self._subscription = self._node.create_subscription(
-            self._type,
-            self._name,
+        self._subscription = self.node.create_subscription(
+            self.message_type,
+            self.name,
             self._receive,
             profile,
             event_callbacks=SubscriptionEventCallbacks(
@@ -145,27 +139,27 @@ class CameraSubscription:
 
     def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
         number = info.get("publication_sequence_number")
-        self._losses.note_number(number, lambda: self._node.count_publishers(self.topic) == 1)
-        self._on_lost(self._losses.take_new())
-        self._callback(message)
+        self._losses.note_number(number, lambda: self.node.count_publishers(self.topic) == 1)
+        self.on_lost(self._losses.take_new())
+        self.callback(message)
 
     def _on_message_lost(self, event: Any) -> None:
         self._losses.reported += event.total_count_change
-        self._on_lost(self._losses.take_new())
+        self.on_lost(self._losses.take_new())
 
     def _on_incompatible(self, event: Any) -> None:
         policy = QoSPolicyKind(event.last_policy_kind)
-        if policy == QoSPolicyKind.DURABILITY and self._latched:
-            self._latched = False
-        elif policy == QoSPolicyKind.RELIABILITY and self._may_fall_back:
-            self._may_fall_back = False
+        if policy == QoSPolicyKind.DURABILITY and self.latched:
+            self.latched = False
+        elif policy == QoSPolicyKind.RELIABILITY and self.may_fall_back:
+            self.may_fall_back = False
             self.best_effort = True
-            self._node.get_logger().warning(
+            self.node.get_logger().warning(
                 f"A publisher of {self.topic} offers best effort only: subscribing as best effort. Large frames may be "
                 "lost in transport; a reliable publisher, or a larger shared-memory segment on its side, avoids that."
             )
         else:
-            self._node.get_logger().error(
+            self.node.get_logger().error(
                 f"A publisher of {self.topic} offers an incompatible {policy.name.lower()}: nothing comes from it. "
                 f"Set qos_overrides.{self.topic}.subscription.{policy.name.lower()} to what it offers."
             )

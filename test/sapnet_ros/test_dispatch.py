@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from live import image, millis, wait_for
 from sapnet import Derainer
 from sapnet.steadiness import Steadier
-from sapnet_ros.batching import Call
 from sapnet_ros.dispatch import Dispatch
 from sapnet_ros.fate import RainGate
+from sapnet_ros.inference import Call
 from sapnet_ros.loader import Loader, StageChoice
 from sapnet_ros.mailbox import Received
 from sapnet_ros.params import PARAMETERS, NodeParams
@@ -52,10 +52,10 @@ class NotingCamera:
     def awaits_info(self, header: Any) -> bool:
         return millis(SimpleNamespace(header=header)) in self.awaited
 
-    def publish(self, frame: Received, derained: Any, reason: str, params: NodeParams) -> None:
+    def publish(self, frame: Received, params: NodeParams) -> None:
         self.time.now_s += self.publish_s
         frame.parts.publish_s = self.publish_s
-        self.sent.append((millis(frame.message), reason or "derained"))
+        self.sent.append((millis(frame.message), frame.fate.reason or "derained"))
         self.latencies_s.append(self.time.now_s - frame.received_s)
 
 
@@ -80,7 +80,6 @@ class Simulation:
             [SMALL, LARGE],
             4,
             on_change=lambda: None,
-            on_error=self.errors.append,
         )
         wait_for(lambda: self.loader.ready, "the fake backend")
         inference: Any = SimpleNamespace(start=self._start_call, close=lambda: None)
@@ -97,8 +96,7 @@ class Simulation:
         return self.now_s
 
     def send(self, number: int, camera: int = 0, size: tuple[int, int] = SMALL) -> None:
-        self.figures(camera).count_received(self.now_s)
-        self.dispatch.put(Received(str(camera), image(np.full((*size, 3), 7, np.uint8), number), self.now_s))
+        self.dispatch.receive(str(camera), image(np.full((*size, 3), 7, np.uint8), number))
 
     def figures(self, camera: int = 0) -> Any:
         return self.cameras[str(camera)].stats
@@ -334,10 +332,10 @@ def test_no_size_starves(make: Make) -> None:
 def test_a_frame_that_cannot_be_published_is_dropped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     simulation, publish = make(), NotingCamera.publish
 
-    def broken(camera: NotingCamera, frame: Received, *rest: Any) -> None:
+    def broken(camera: NotingCamera, frame: Received, params: NodeParams) -> None:
         if millis(frame.message) == 1:
             raise RuntimeError("broken")
-        publish(camera, frame, *rest)
+        publish(camera, frame, params)
 
     monkeypatch.setattr(NotingCamera, "publish", broken)
     for number in range(3):

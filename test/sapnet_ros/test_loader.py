@@ -58,7 +58,7 @@ def make() -> Iterator[Callable[..., Loader]]:
 
     def make(load: Callable[[int], object], sizes: Sequence[Size] = (), rate: StageChoice | None = None) -> Loader:
         choice = rate or StageChoice(0, 0.0)
-        made.append(Loader(load, choice, sizes, MAX_SIZES, on_change=lambda: None, on_error=lambda text: None))
+        made.append(Loader(load, choice, sizes, MAX_SIZES, on_change=lambda: None))
         return made[-1]
 
     yield make
