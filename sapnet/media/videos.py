@@ -75,20 +75,18 @@ class VideoReader:
         self._shape: tuple[int, ...] = ()
         stream.codec_context.thread_type = "AUTO"
 
-    def frames(self, copy: Callable[[av.Packet[Any]], None] | None = None) -> Iterator[VideoFrame]:
+    def frames(self, copy: Callable[[av.Packet[Any]], None] = lambda packet: None) -> Iterator[VideoFrame]:
         """All frames in order of display. copy: receives the packets of the audio and subtitle streams as they come.
 
         Raises ImageFormatError where no frame can be decoded or where the size changes.
         """
-        copied = ("audio", "subtitle") if copy else ()
-        streams = [self.stream, *(stream for stream in self.container.streams if stream.type in copied)]
         damaged, end = 0, 0.0
-        for packet in self._packets(streams):
-            if packet is not None and packet.dts is not None and packet.time_base:
+        for packet in self._packets():
+            if packet.dts is not None and packet.time_base:
                 shown = packet.dts if packet.pts is None else packet.pts
                 end = max(end, float((shown + (packet.duration or 0)) * packet.time_base))
-            if packet is not None and packet.stream is not self.stream:
-                if copy and packet.dts is not None:
+            if packet.stream is not self.stream:
+                if packet.dts is not None:
                     copy(packet)
                 continue
             try:
@@ -101,13 +99,16 @@ class VideoReader:
             raise ImageFormatError(f"{self.path} opens as a video but holds no frame that can be read", "decode")
         self.damage = self.damage or self._missing(end, damaged)
 
-    def _packets(self, streams: list[Any]) -> Iterator[av.Packet[Any] | None]:
-        """All packets, then those without content that flush the decoders: None where reading stops at damage."""
+    def _packets(self) -> Iterator[av.Packet[Any]]:
+        """Packets of the video, of sound and of subtitles, then those without content that flush the decoders."""
+        kinds = "audio", "subtitle"
         try:
-            yield from self.container.demux(streams)
+            yield from self.container.demux([self.stream, *(s for s in self.container.streams if s.type in kinds)])
         except (av.FFmpegError, OSError) as err:
             self.damage = f"reading stops at a damaged place ({err.strerror})"
-            yield None
+            flush: av.Packet[Any] = av.Packet()
+            flush.stream = self.stream
+            yield flush
 
     def _missing(self, end: float, damaged: int) -> str:
         read = end - (self.container.start_time or 0) / av.time_base
@@ -178,7 +179,8 @@ def write_video(
                 codec = "ffv1" if lossless else codec
                 writer = VideoWriter(path, container, codec, Fraction(rate).limit_denominator(100_000), crf, like)
                 yield writer
-                writer.close()
+                if writer.stream:  # write what the encoder still holds
+                    container.mux(writer.stream.encode(None))
         except OSError:
             raise
         except (av.FFmpegError, ValueError) as err:
@@ -188,56 +190,53 @@ def write_video(
             ) from err
 
 
+@dataclass(eq=False)
 class VideoWriter:
-    """Frames of one size on their way to a file."""
+    """Frames of one size on their way to a file; the arguments are those of ``write_video``."""
 
-    def __init__(
-        self,
-        path: Path,
-        container: OutputContainer,
-        codec: str,
-        rate: Fraction,
-        crf: int,
-        like: VideoReader | None,
-    ) -> None:
-        self._path = path
-        self._container = container
-        self._codec = codec
-        self._crf = crf
-        self._like = like
-        self._rate, self._time_base = (like.rate, like.time_base) if like else (rate, 1 / rate)
-        if like and codec in _FIXED_RATE:
-            # The rate of the frames that follow each other fastest, where those of the input last unequally long.
-            self._rate = max(like.rate, min(like.stream.guessed_rate or like.rate, _FASTEST))
-            self._time_base = 1 / self._rate
-        self._stream: VideoStream | None = None
+    path: Path
+    container: OutputContainer
+    codec: str
+    rate: Fraction
+    crf: int
+    like: VideoReader | None
+    stream: VideoStream | None = None
+
+    def __post_init__(self) -> None:
+        self._time_base = 1 / self.rate
+        if like := self.like:
+            self.rate, self._time_base = like.rate, like.time_base
+            if self.codec in _FIXED_RATE:
+                # That of the frames that follow each other fastest, where those of the input last unequally long.
+                self.rate = max(like.rate, min(like.stream.guessed_rate or like.rate, _FASTEST))
+                self._time_base = 1 / self.rate
         self._others: dict[int, Any] = {}
         self._waiting: list[av.Packet[Any]] = []
         self._least, self._end = -(2**62), 0  # of the next frame's pts, and where the last frame ends
         self._converter = VideoReformatter()
-        if like and codec != "ffv1":
+        if like and self.codec != "ffv1":
             self._add_others(like)
 
     def _add_others(self, like: VideoReader) -> None:
         """Add copies of the audio, subtitle and attachment streams, and set metadata and chapters."""
-        self._container.metadata.update(_tags(like.container))
-        self._container.set_chapters(like.container.chapters())
+        self.container.metadata.update(_tags(like.container))
+        self.container.set_chapters(like.container.chapters())
         others = [stream for stream in like.container.streams if stream is not like.stream]
         for stream in others:
             if stream.type in ("audio", "subtitle", "attachment"):
                 with suppress(ValueError):  # the format cannot hold it
-                    copy = self._container.add_stream_from_template(stream)
+                    copy = self.container.add_stream_from_template(stream)
                     copy.metadata.update(stream.metadata)
                     copy.disposition = stream.disposition
                     self._others[stream.index] = copy
         left_out = [stream for stream in others if stream.index not in self._others]
         if left_out:
             names = (f"{stream.type} {getattr(stream.codec_context, 'name', '')}".strip() for stream in left_out)
-            log.warning("%s leaves out streams of the input: %s", self._path, ", ".join(names))
+            log.warning("%s leaves out streams of the input: %s", self.path, ", ".join(names))
 
     def write(self, pixels: Frame, pts: int | None = None, duration: int = 0) -> None:
         """Append uint8 (H, W, 3) BGR or (H, W) gray. pts, duration: in the time base of ``like``; without, the next."""
-        stream = self._stream = self._stream or self._start(*pixels.shape[:2])
+        stream = self.stream = self.stream or self._start(*pixels.shape[:2])
         pixels = np.ascontiguousarray(pixels[: stream.height, : stream.width])
         frame = av.VideoFrame.from_ndarray(pixels, "bgr24" if pixels.ndim == 3 else "gray")
         if pixels.ndim == 3:
@@ -248,49 +247,44 @@ class VideoWriter:
                 dst_color_range=stream.codec_context.color_range or None,
                 interpolation=_ACCURATE,
             )
-        if pts is not None and self._like and self._time_base != self._like.time_base:
-            pts, duration = round(pts * self._like.time_base / self._time_base), 1
+        if pts is not None and self.like and self._time_base != self.like.time_base:
+            pts, duration = round(pts * self.like.time_base / self._time_base), 1
         # Containers with rounded timestamps can give two frames the same one.
         frame.pts = self._end if pts is None else max(pts, self._least)
-        frame.duration = duration or max(1, round(1 / (self._rate * self._time_base)))
+        frame.duration = duration or max(1, round(1 / (self.rate * self._time_base)))
         frame.time_base = self._time_base
         self._least, self._end = frame.pts + 1, frame.pts + frame.duration
-        self._container.mux(stream.encode(frame))
+        self.container.mux(stream.encode(frame))
         while self._waiting:
             self.copy(self._waiting.pop(0))
 
     def copy(self, packet: av.Packet[Any]) -> None:
         """Append a packet of one of the streams that are copied, if it is not hidden by an edit list."""
         # A format of fixed rate has no time before the first frame.
-        shown_s = -_PRIMING_S if self._codec not in _FIXED_RATE else 0
+        shown_s = -_PRIMING_S if self.codec not in _FIXED_RATE else 0
         if packet.is_discard and packet.pts is not None and packet.pts * packet.time_base < shown_s:
             return
-        if self._stream is None:  # nothing can be written before the video's size is known
+        if self.stream is None:  # nothing can be written before the video's size is known
             self._waiting.append(packet)
         elif packet.stream_index in self._others:
             packet.stream = self._others[packet.stream_index]
-            self._container.mux_one(packet)
-
-    def close(self) -> None:
-        """Write what the encoder still holds."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
+            self.container.mux_one(packet)
 
     def _start(self, height: int, width: int) -> VideoStream:
-        options, pixel_format = _encoder(self._codec, self._crf)
+        options, pixel_format = _encoder(self.codec, self.crf)
         if pixel_format.endswith("420p") and (height % 2 or width % 2):
-            log.warning("%s: an even size is needed; the last row or column of %dx%d is cut", self._path, height, width)
+            log.warning("%s: an even size is needed; the last row or column of %dx%d is cut", self.path, height, width)
             height, width = height - height % 2, width - width % 2
-        stream = self._container.add_stream(self._codec, rate=self._rate, options=options)
+        stream = self.container.add_stream(self.codec, rate=self.rate, options=options)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
         stream.time_base = stream.codec_context.time_base = self._time_base
-        if self._like:
+        if self.like:
             for name in _COLOUR:
-                setattr(stream.codec_context, name, getattr(self._like.stream.codec_context, name))
-            if ratio := self._like.stream.sample_aspect_ratio:
-                stream.sample_aspect_ratio = 1 / ratio if self._like.turned else ratio
-            stream.metadata.update(_tags(self._like.stream))
+                setattr(stream.codec_context, name, getattr(self.like.stream.codec_context, name))
+            if ratio := self.like.stream.sample_aspect_ratio:
+                stream.sample_aspect_ratio = 1 / ratio if self.like.turned else ratio
+            stream.metadata.update(_tags(self.like.stream))
         if pixel_format in ("yuvj420p", "gray"):
             stream.codec_context.color_range = _FULL_RANGE
         return stream
