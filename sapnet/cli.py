@@ -8,8 +8,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib import import_module, metadata
 from types import FrameType
@@ -62,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a run
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _signals_unwind():
-            status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with ExitStack() as stack:
+            _let_signals_unwind(stack)
+            status = _dispatch(list(sys.argv[1:] if argv is None else argv), stack)
         print(end="", flush=True)
     except SapnetError as err:
         print(f"sapnet: error: {' '.join(str(err).split())}", file=sys.stderr)
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _dispatch(argv: list[str]) -> int:
+def _dispatch(argv: list[str], stack: ExitStack) -> int:
     parser: argparse.ArgumentParser = _Parser(
         prog="sapnet",
         description="Takes rain out of camera images.",
@@ -110,9 +111,9 @@ def _dispatch(argv: list[str]) -> int:
         args = parser.parse_args(argv)
     except SystemExit as stop:  # how argparse ends --help and wrong usage
         return int(stop.code or 0)
-    with _logging(logging.INFO if args.verbose else logging.WARNING):
-        status: int = args.run(args)
-        return status
+    _log_to_stderr(stack, logging.INFO if args.verbose else logging.WARNING)
+    status: int = args.run(args)
+    return status
 
 
 def _loaders() -> dict[str, Callable[[], Any]]:
@@ -128,32 +129,21 @@ def _loaders() -> dict[str, Callable[[], Any]]:
     return loaders
 
 
-@contextmanager
-def _logging(level: int) -> Iterator[None]:
-    """Send the package's log to stderr from ``level`` up."""
-    logger = logging.getLogger("sapnet")
-    handler, before = _StderrHandler(), logger.level
+def _log_to_stderr(stack: ExitStack, level: int) -> None:
+    """Send the package's log to stderr from ``level`` up, until ``stack`` is closed."""
+    logger, handler = logging.getLogger("sapnet"), _StderrHandler()
+    stack.callback(logger.removeHandler, handler)
+    stack.callback(logger.setLevel, logger.level)
     logger.addHandler(handler)
     logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
 
 
-@contextmanager
-def _signals_unwind() -> Iterator[None]:
+def _let_signals_unwind(stack: ExitStack) -> None:
     """Let SIGTERM and SIGHUP end the program as an exception does, which removes temporary files and children."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    # What is ignored, as SIGHUP is under nohup, stays so.
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as SIGHUP is under nohup
+            stack.callback(signal.signal, number, signal.signal(number, stop))

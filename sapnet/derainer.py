@@ -109,6 +109,12 @@ class Derainer:
         return self._backend.device
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What runs now, by the names that reports and journals use, as JSON values."""
+        network = {"weights": self.weights, "stages": self.stages, "backend": self.backend_name}
+        return {**network, "precision": self.precision, "device": self.device}
+
+    @property
     def building(self) -> bool:
         """Whether what runs now stands in for an engine that is being built."""
         return self._backend.building

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sapnet.commands.common import add_network_arguments
 from sapnet.errors import SapnetError
-from sapnet.media.formats import IMAGE_SUFFIXES
+from sapnet.media.formats import is_image
 
 
 def make_parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def add_networks(parser: argparse.ArgumentParser, default: Sequence[str]) -> Non
 def parse_picture(text: str) -> Path:
     """A file that a picture can be written to."""
     path = Path(text)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if not is_image(path):
         raise argparse.ArgumentTypeError(f"expected a file that ends in .png, got {text!r}")
     return path
 

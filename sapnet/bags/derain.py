@@ -219,13 +219,7 @@ def _job(derainer: Derainer, source: Path, options: BagOptions) -> dict[str, Any
     job: dict[str, Any] = {
         "input": _identity(source),
         "options": asdict(options),
-        "network": {
-            "weights": derainer.weights,
-            "backend": derainer.backend_name,
-            "precision": derainer.precision,
-            "stages": derainer.stages,
-            "device": derainer.device,
-        },
+        "network": derainer.facts,
         # Of a file, whose content may change under its name.
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "",
     }

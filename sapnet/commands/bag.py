@@ -15,6 +15,7 @@ from sapnet.bags.cameras import CODECS, BagOptions
 from sapnet.bags.recording import STORAGES
 from sapnet.commands.common import (
     EXIT_PARTIAL,
+    Subparsers,
     add_command,
     add_network_arguments,
     derainer_from,
@@ -26,7 +27,6 @@ from sapnet.commands.common import (
 
 if TYPE_CHECKING:
     from sapnet.bags.report import BagReport, CameraReport
-    from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
 Derain the cameras of a recording.
@@ -149,7 +149,6 @@ def _summary(report: BagReport, page: Path | None) -> str:
 
 
 def _counts(camera: CameraReport) -> str:
-    parts = [f"{camera.derained_frames} of {camera.frames} frames derained"]
-    parts += [f"{camera.skipped} skipped"] if camera.skipped else []
-    parts += [f"{camera.unreadable} unreadable"] if camera.unreadable else []
-    return ", ".join(parts)
+    others = {"skipped": camera.skipped, "unreadable": camera.unreadable}
+    counts = "".join(f", {count} {name}" for name, count in others.items() if count)
+    return f"{camera.derained_frames} of {camera.frames} frames derained{counts}"

@@ -20,6 +20,7 @@ from sapnet.backends import BACKENDS, BackendSpec
 from sapnet.backends.base import PRECISIONS, Frames, import_installed
 from sapnet.backends.devices import processor_name
 from sapnet.commands.common import (
+    Subparsers,
     add_command,
     add_network_arguments,
     parse_positive,
@@ -34,7 +35,6 @@ from sapnet.images.frame import MIN_SIDE
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
 Time the network on noise. All combinations of --weights and --backend, and all models of --onnx, take turns in one
@@ -209,13 +209,12 @@ def network(noise: Frames, weights: str, backend: str, **options: Any) -> Iterat
     frames = list(noise)
     with Derainer(weights, backend, **options) as derainer:
         derainer.prepare(height, width, batch)
-        what = derainer.weights, derainer.backend_name, derainer.precision, derainer.device, derainer.stages
         bound_ms = None
         if backend != "fake":
             peak = measure_peak("cpu" if derainer.device == processor_name() else "cuda", derainer.precision)
             works = count(derainer.weights, derainer.stages, derainer.precision, batch, height, width)
             bound_ms = round(1000.0 * peak.seconds(works), 3)
-        yield lambda: derainer(frames), Timing(*what, bound_ms)
+        yield lambda: derainer(frames), Timing(**derainer.facts, bound_ms=bound_ms)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sapnet.backends import BACKENDS
 from sapnet.backends.base import PRECISIONS
@@ -16,15 +16,12 @@ from sapnet.config import MAX_STAGES
 from sapnet.images.frame import MIN_SIDE
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from rich.progress import Progress
 
     from sapnet.backends.base import BuildStatus
     from sapnet.derainer import Derainer
 
-    Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 Number = TypeVar("Number", int, float)
 # The options of add_network_arguments, which are arguments of Derainer and parameters of derain_node too.

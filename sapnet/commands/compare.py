@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapnet.commands.common import add_command, clean, counted, progress_bar, whole_number
+from sapnet.commands.common import Subparsers, add_command, clean, counted, progress_bar, whole_number
 
 if TYPE_CHECKING:
     from sapnet.bags.compare import Comparison, TopicComparison
-    from sapnet.commands.common import Subparsers
 
 EXIT_DIFFERENT = 1
 

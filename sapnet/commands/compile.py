@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sapnet.commands.common import (
+    Subparsers,
     add_command,
     add_network_arguments,
     derainer_from,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from sapnet.backends.base import BuildStatus, EngineShape, OnBuild
     from sapnet.backends.engines.cache import EngineCache
-    from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
 Build the TensorRT engine for a frame size into the cache, where the node and all commands find it. What is there

@@ -8,10 +8,10 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sapnet.commands.common import (
     EXIT_PARTIAL,
+    Subparsers,
     add_command,
     add_network_arguments,
     counted,
@@ -25,9 +25,6 @@ from sapnet.errors import SapnetError
 from sapnet.images.codecs import JPEG_QUALITY
 from sapnet.media.formats import DEFAULT_CRF
 from sapnet.media.tiles import MIN_TILE, Tiler
-
-if TYPE_CHECKING:
-    from sapnet.commands.common import Subparsers
 
 _DESCRIPTION = """\
 Derain images and videos.
@@ -95,11 +92,7 @@ def run(args: argparse.Namespace) -> int:
             "frames": frames,
             "seconds": round(seconds, 3),
             "fps": round(frames / seconds, 2),
-            "weights": derainer.weights,
-            "stages": derainer.stages,
-            "backend": derainer.backend_name,
-            "precision": derainer.precision,
-            "device": derainer.device,
+            **derainer.facts,
         }
         print(json.dumps(figures, indent=2, default=str))
     elif done:

@@ -11,6 +11,7 @@ from sapnet.commands.bag import add_bag_arguments, options_from
 from sapnet.commands.common import (
     EXIT_PARTIAL,
     NETWORK,
+    Subparsers,
     add_command,
     add_network_arguments,
     counted,
@@ -20,7 +21,6 @@ from sapnet.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from sapnet.commands.common import Subparsers
     from sapnet.fleet import FleetReport
 
 EXIT_FAILED = 1

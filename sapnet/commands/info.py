@@ -13,14 +13,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sapnet
-from sapnet.commands.common import add_command
+from sapnet.commands.common import Subparsers, add_command
 from sapnet.errors import SapnetError
-
-if TYPE_CHECKING:
-    from sapnet.commands.common import Subparsers
 
 _EXAMPLES = """\
 sapnet info
@@ -111,16 +108,11 @@ def _weights() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _auto() -> dict[str, str] | None:
+def _auto() -> dict[str, Any] | None:
     from sapnet.derainer import Derainer
 
     with suppress(SapnetError), Derainer() as derainer:
-        return {
-            "backend": derainer.backend_name,
-            "precision": derainer.precision,
-            "device": derainer.device,
-            "weights": derainer.weights,
-        }
+        return derainer.facts
     return None
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from sapnet.errors import ImageFormatError
 from sapnet.images.codecs import codec_of, compress, decompress, stored_size
 from sapnet.images.frame import Frame
-from sapnet.images.pixel_formats import BAYER, PIXEL_FORMATS, PixelFormat, Pixels, to_8_bit, to_bgr
+from sapnet.images.pixel_formats import BAYER, PIXEL_FORMATS, PixelFormat, Pixels, to_8_bit
 
 MAX_PIXELS = 33_177_600  # 7680 x 4320
 MAX_QUOTED = 80  # characters of a message's text in an error; its publisher may make it megabytes long
@@ -104,7 +104,8 @@ def _decoded(pixels: Pixels, encoding: str, code: int | None, input_bits: int) -
     eight_bit = to_8_bit(pixels, input_bits)
     alpha: Pixels | None = cv2.extractChannel(eight_bit, 3) if pixels.shape[2:] == (4,) else None
     is_deep = encoding == "mono16" and pixels.itemsize == 2 and pixels.ndim == 2
-    return Decoded(to_bgr(eight_bit, code), encoding, alpha, pixels if is_deep else None)
+    bgr: Pixels = eight_bit if code is None else cv2.cvtColor(eight_bit, code)
+    return Decoded(np.ascontiguousarray(bgr), encoding, alpha, pixels if is_deep else None)
 
 
 def encode_image(frame: Pixels, encoding: str, alpha: Frame | None = None) -> SimpleNamespace:

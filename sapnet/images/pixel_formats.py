@@ -79,12 +79,6 @@ def white(bits: int) -> int:
     return int(2 ** (bits or 16) - 1)
 
 
-def to_bgr(pixels: Frame, code: int | None) -> Frame:
-    """uint8 pixels by one of OpenCV's conversions as contiguous BGR (H, W, 3); no copy where they are that already."""
-    bgr: Pixels = pixels if code is None else cv2.cvtColor(pixels, code)
-    return np.ascontiguousarray(bgr)
-
-
 # OpenCV names a Bayer pattern by its second row and column, ROS by its first: rggb is OpenCV's BG.
 _BAYER_CODES = {
     "rggb": cv2.COLOR_BayerBG2BGR,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, repeat
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +25,7 @@ _TITLE = 40
 _LABEL = 36
 
 
-def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Sequence[str] = ()) -> None:
+def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Sequence[str]) -> None:
     """Write rows of pictures as one PNG, titled by their names.
 
     rows: name -> uint8 (H, W, 3) BGR or (H, W); columns stand in the order of the names' first appearance, and a
@@ -34,7 +33,7 @@ def contact_sheet(rows: Sequence[Mapping[str, Frame]], path: Path, labels: Seque
     """
     titles = list(dict.fromkeys(name for row in rows for name in row))
     strips = [_titles(titles, _CELL)]
-    for row, label in zip(rows, chain(labels, repeat("")), strict=False):
+    for row, label in zip(rows, labels, strict=True):
         scale = _CELL / max(max(picture.shape[:2]) for picture in row.values())
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         pictures = {

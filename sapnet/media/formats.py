@@ -30,7 +30,6 @@ VIDEO_FORMATS: Mapping[str, tuple[str, str]] = {
     ".mpeg": ("mpeg", "mpeg2video"),
     ".wmv": ("asf", "wmv2"),
 }
-IMAGE_SUFFIXES = tuple(PICTURE_FORMATS)
 
 # H.264's constant rate factor: hardly distinguishable from the input.
 DEFAULT_CRF = 18

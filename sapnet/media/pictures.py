@@ -130,10 +130,7 @@ def write_pictures(path: Path, file: PictureFile, quality: int = JPEG_QUALITY) -
     if is_deep and kind == "TIFF" and "icc_profile" in file.info:
         log.warning("%s: the colour profile is left out, as the picture has 16 bits", path)
     try:
-        if is_deep:
-            content = _encode_deep(kind, suffix, first, file.info.get("icc_profile"))
-        else:
-            content = _encode(kind, suffix, file, quality)
+        content = _encode_deep(kind, suffix, file) if is_deep else _encode(kind, suffix, file, quality)
     except (OSError, ValueError, OverflowError, struct.error, cv2.error) as err:
         height, width = first.pixels.shape[:2]
         raise ImageFormatError(
@@ -164,14 +161,13 @@ def _decode_file(path: Path, content: bytes) -> PictureFile:
     # A profile for other colours than those that are written would be wrong.
     if image.mode in ("L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B") and image.info.get("icc_profile"):
         info["icc_profile"] = image.info["icc_profile"]
-    if count > 1:
-        info |= {"duration": [], "loop": image.info.get("loop", 1)}
-    pictures = []
+    pictures, durations = [], []
     for index in range(count):
         image.seek(index)
         pictures.append(_decode_deep(content) if is_deep else _decode(image))
-        if count > 1:
-            info["duration"].append(round(image.info.get("duration") or 0))
+        durations.append(round(image.info.get("duration") or 0))
+    if count > 1:
+        info |= {"duration": durations, "loop": image.info.get("loop", 1)}
     # After the pictures: a PNG is read to its end for it.
     if image.format in ("JPEG", "MPO", "PNG", "WEBP") and (exif := image.getexif()):
         exif.pop(ExifTags.Base.Orientation, None)
@@ -230,8 +226,9 @@ def _to_pillow(picture: Picture, kind: str, suffix: str) -> Image.Image:
     return image
 
 
-def _encode_deep(kind: str, suffix: str, picture: Picture, profile: bytes | None) -> bytes:
+def _encode_deep(kind: str, suffix: str, file: PictureFile) -> bytes:
     """A picture of 16 bits, which Pillow cannot write in colour."""
+    [picture] = file.pictures
     pixels = picture.pixels
     if picture.alpha is not None and kind != "PPM":
         color = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
@@ -239,7 +236,7 @@ def _encode_deep(kind: str, suffix: str, picture: Picture, profile: bytes | None
     if suffix == ".pgm" and pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     encoded = cv2.imencode(suffix, pixels)[1].tobytes()
-    if kind == "PNG" and profile:
+    if kind == "PNG" and (profile := file.info.get("icc_profile")):
         chunk = io.BytesIO()
         PngImagePlugin.putchunk(chunk, b"iCCP", b"ICC profile\0\0", zlib.compress(profile))
         encoded = encoded[:_AFTER_IHDR] + chunk.getvalue() + encoded[_AFTER_IHDR:]

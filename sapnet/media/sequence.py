@@ -16,7 +16,7 @@ import numpy as np
 from sapnet.errors import ImageFormatError, SapnetError
 from sapnet.files import natural_key
 from sapnet.images.frame import Frame
-from sapnet.media.formats import IMAGE_SUFFIXES, is_image
+from sapnet.media.formats import PICTURE_FORMATS, is_image
 from sapnet.media.pictures import read_image
 from sapnet.media.videos import read_video
 from sapnet.rain import RainSynthesizer
@@ -43,7 +43,7 @@ def read_frames(path: Path) -> Iterator[tuple[str, Frame]]:
     if path.is_dir() or is_image(path):
         found = [file for file in path.iterdir() if is_image(file) and file.is_file()] if path.is_dir() else [path]
         if not found:
-            raise SapnetError(f"{path} holds no pictures; expected files ending in {' '.join(IMAGE_SUFFIXES)}")
+            raise SapnetError(f"{path} holds no pictures; expected files ending in {' '.join(PICTURE_FORMATS)}")
         for file in sorted(found, key=lambda file: natural_key(file.name)):
             yield file.name, read_image(file)
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from sapnet.errors import ImageFormatError
 from sapnet.files import natural_key
 from sapnet.images.frame import MIN_SIDE, Frame
-from sapnet.media.formats import IMAGE_SUFFIXES
+from sapnet.media.formats import is_image
 from sapnet.media.pictures import read_image
 
 # Names of folders, lower case.
@@ -106,7 +106,7 @@ def find_photographs(folder: Path) -> list[Path]:
 
     Raises ImageFormatError without any.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if is_image(path) and path.is_file())
     found = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not found:
         what = "holds no images" if folder.is_dir() else "no such folder"
@@ -152,7 +152,7 @@ def refuse(title: str, problems: Sequence[str]) -> None:
 
 def images_in(folder: Path) -> list[Path]:
     """The image files that lie in ``folder`` itself, hidden ones passed over, in natural order."""
-    return [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    return [path for path in _visible(folder) if is_image(path) and path.is_file()]
 
 
 def _visible(folder: Path) -> list[Path]:
