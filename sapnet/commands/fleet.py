@@ -96,18 +96,14 @@ def _network(args: argparse.Namespace) -> dict[str, str | int]:
 def _summary(report: FleetReport) -> str:
     from sapnet.fleet.ledger import DONE, FAILED, KEPT, PARTIAL
 
-    lines = [
-        f"{row.state}: {row.input}: {row.error or '; '.join(row.notes)}"
-        for state in (FAILED, PARTIAL)
-        for row in report.rows
-        if row.state == state
-    ]
+    # Failed ones first, as by the alphabet.
+    rows = sorted((row for row in report.rows if row.state in (FAILED, PARTIAL)), key=lambda row: row.state)
+    lines = [f"{row.state}: {row.input}: {row.error or '; '.join(row.notes)}" for row in rows]
     if more := len(lines[_MAX_NAMED:]):
         lines[_MAX_NAMED:] = [f"... and {more} more, see ledger.jsonl"]
     counts = ", ".join(f"{report.count(state)} {state}" for state in (DONE, PARTIAL, KEPT, FAILED))
     nodes = len({row.node for row in report.rows if row.node})
-    speed = report.frames / report.seconds if report.seconds else 0.0
-    where = f"{speed:.1f} frames/s, {counted(nodes, 'node')}"
+    where = f"{report.fps:.1f} frames/s, {counted(nodes, 'node')}"
     lines += [
         f"{counted(len(report.rows), 'recording')}: {counts}",
         f"{counted(report.frames, 'frame')} in {report.seconds:.1f} s ({where}): {report.output}",

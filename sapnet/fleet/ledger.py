@@ -16,17 +16,18 @@ DONE, PARTIAL, FAILED, KEPT = "done", "partial", "failed", "kept"
 
 @dataclass
 class Row:
-    """The result for one recording.
+    """A recording of the plan and, once that has ended, its result.
 
+    input, output: absolute paths of the recording and of the folder for its derained copy. bytes: its size.
     state: ``done`` in this run; ``partial`` if only a part of it could be read, and that part was derained; ``failed``
-    after the last attempt; ``kept`` if an earlier run had done it.
+    after the last attempt; ``kept`` if an earlier run had done it; empty until then.
     attempts: how often it was begun in this run. seconds: time spent on it. node: host and Ray node that finished it.
     error: why it failed. notes: problems found in the recording. started, ended: UTC, ISO 8601.
     """
 
     input: str
     output: str
-    state: str
+    state: str = ""
     attempts: int = 0
     frames: int = 0
     unreadable: int = 0
@@ -56,11 +57,15 @@ class FleetReport:
         """Return the number of recordings in a state."""
         return sum(row.state == state for row in self.rows)
 
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
     def as_json(self) -> dict[str, Any]:
         """Return what summary.json holds."""
         counts = {state: self.count(state) for state in (DONE, PARTIAL, KEPT, FAILED)}
-        fps = round(self.frames / self.seconds, 2) if self.seconds else 0.0
-        return {"bags": len(self.rows), **counts, "fps": fps, **asdict(self)}
+        return {"bags": len(self.rows), **counts, "fps": round(self.fps, 2), **asdict(self)}
 
 
 def utc_now() -> str:

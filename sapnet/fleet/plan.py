@@ -6,7 +6,6 @@ import glob
 import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
@@ -14,22 +13,14 @@ from sapnet.bags.derain import REPORT
 from sapnet.bags.open import is_recording_file
 from sapnet.bags.recording import METADATA
 from sapnet.errors import SapnetError
+from sapnet.fleet.ledger import Row
 
 PARTIAL_SUFFIX = ".partial"
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Bag:
-    """A recording, the folder for its derained copy (both absolute paths), and its size in bytes."""
-
-    source: Path
-    output: Path
-    size: int
-
-
-def plan_bags(inputs: Sequence[str], out: Path) -> list[Bag]:
+def plan_bags(inputs: Sequence[str], out: Path) -> list[Row]:
     """Pair every recording with its output, sorted by path.
 
     inputs: recordings, folders that are searched recursively, and ``glob`` patterns, in which ``**`` matches any
@@ -63,7 +54,7 @@ def plan_bags(inputs: Sequence[str], out: Path) -> list[Bag]:
             f"no recording in {' '.join(inputs)}; expected folders with {METADATA}, or .mcap, .db3 or .bag files"
         )
     _check(pairs)
-    return [Bag(source, output, _size(source)) for source, output in sorted(pairs.items())]
+    return [Row(str(source), str(output), bytes=_size(source)) for source, output in sorted(pairs.items())]
 
 
 def is_complete(output: Path) -> bool:
@@ -76,12 +67,13 @@ def _recordings(match: Path, base: Path, seen: set[Path]) -> Iterator[Path]:
 
     seen: folders that were searched, none of them again, however many matches of a pattern or links lead to it.
     """
-    if match.is_file() and (match == base or not _is_whole(match.parent, os.listdir(match.parent))):
-        if is_recording_file(match):
-            yield match
+    if match.is_file():
+        # A file of a recording stands for all of it.
+        is_part = match != base and _is_whole(match.parent, os.listdir(match.parent))
+        if is_part or is_recording_file(match):
+            yield match.parent if is_part else match
         return
-    # A file of a recording stands for all of it.
-    for root, folders, files in os.walk(match.parent if match.is_file() else match, onerror=_warn, followlinks=True):
+    for root, folders, files in os.walk(match, onerror=_warn, followlinks=True):
         here = Path(root)
         if here.resolve() in seen:
             folders.clear()

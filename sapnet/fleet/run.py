@@ -25,8 +25,8 @@ from sapnet.bags.cameras import BagOptions
 from sapnet.errors import BagError, SapnetError, describe, first_line
 from sapnet.files import append_line, read_json, write_json
 from sapnet.fleet.ledger import FAILED, KEPT, PARTIAL, FleetReport, Row, read_ledger, utc_now
-from sapnet.fleet.plan import Bag, is_complete
-from sapnet.fleet.worker import Work, WorkerError, derain_recording
+from sapnet.fleet.plan import is_complete
+from sapnet.fleet.worker import WorkerError, derain_recording
 
 INSTALL = "run pip install '.[fleet]' in the repository"
 LEDGER, JOB, SUMMARY = "ledger.jsonl", "fleet.json", "summary.json"
@@ -56,7 +56,7 @@ class FleetOptions:
 
 
 def derain_fleet(
-    bags: Sequence[Bag],
+    bags: Sequence[Row],
     out: Path,
     network: Mapping[str, Any],
     options: BagOptions | None = None,
@@ -76,16 +76,17 @@ def derain_fleet(
     with _workplace(out, {"options": asdict(options), "network": dict(network)}):
         newest, report, left = read_ledger(out / LEDGER), FleetReport(str(out)), []
         for bag in bags:
-            row = newest.get(str(bag.output))
-            if row is None or row.state == FAILED or not is_complete(bag.output):
+            row = newest.get(bag.output)
+            if row is None or row.state == FAILED or not is_complete(Path(bag.output)):
                 left.append(bag)
             else:
-                report.rows.append(replace(row, input=str(bag.source), state=PARTIAL if row.state == PARTIAL else KEPT))
+                report.rows.append(replace(row, input=bag.input, state=PARTIAL if row.state == PARTIAL else KEPT))
         if left:
-            work = Work(_placed(network, fleet), options, (out / JOB).absolute(), sapnet.__version__)
+            work = {"network": _placed(network, fleet), "options": options, "version": sapnet.__version__}
+            work["marker"] = (out / JOB).absolute()
             show = partial(bar.update, bar.add_task("starting Ray", total=None))
-            with connected(fleet.address, fleet.workers * fleet.cpus or len(os.sched_getaffinity(0))):
-                _derain(left, work, fleet, report, show)
+            with _connected(fleet.address, fleet.workers * fleet.cpus or len(os.sched_getaffinity(0))) as ray:
+                _derain(ray, left, work, fleet, report, show)
         report.rows.sort(key=lambda row: row.input)
         report.seconds = round(time.monotonic() - began_s, 3)
         write_json(out / SUMMARY, report.as_json())
@@ -93,23 +94,29 @@ def derain_fleet(
 
 
 def _derain(
-    bags: Sequence[Bag], work: Work, fleet: FleetOptions, report: FleetReport, show: Callable[..., None]
+    ray: Any,
+    bags: Sequence[Row],
+    work: Mapping[str, Any],
+    fleet: FleetOptions,
+    report: FleetReport,
+    show: Callable[..., None],
 ) -> None:
     """Run the tasks, and add a row to ledger and report as each one ends. show: updates the bar's task."""
-    ray: Any = import_module("ray")
-    _require_room(ray.nodes(), fleet)
+    free = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(has.get("CPU", 0) >= fleet.cpus and has.get("GPU", 0) >= fleet.gpus for has in free):
+        raise SapnetError(f"no node has {fleet.cpus:g} CPUs and {fleet.gpus:g} GPUs for a worker; ask for less")
     # Retried below, where attempts are counted. max_calls=0: Ray would end the process, and with it the loaded
     # network, after each task that has a GPU.
     task = ray.remote(num_cpus=fleet.cpus, num_gpus=fleet.gpus, max_retries=0, max_calls=0)(derain_recording)
     # The largest first, so that no worker is left alone with a long one at the end.
-    waiting = [(bag, 1) for bag in sorted(bags, key=lambda bag: bag.size)]
-    running: dict[Any, tuple[Bag, int]] = {}
-    show(description="recordings", total=sum(bag.size for bag in bags))
+    waiting = [(bag, 1) for bag in sorted(bags, key=lambda bag: bag.bytes)]
+    running: dict[Any, tuple[Row, int]] = {}
+    show(description="recordings", total=sum(bag.bytes for bag in bags))
     try:
         while waiting or running:
             while waiting and len(running) < (fleet.workers or _MAX_SUBMITTED):
                 bag, attempt = waiting.pop()
-                running[task.remote(bag, work, attempt)] = bag, attempt
+                running[task.remote(bag, attempt, **work)] = bag, attempt
             [ref] = ray.wait(list(running))[0]
             bag, attempt = running.pop(ref)
             try:
@@ -123,7 +130,7 @@ def _derain(
             append_line(Path(report.output) / LEDGER, asdict(row))
             report.rows.append(row)
             failed = f", {report.count(FAILED)} failed" if report.count(FAILED) else ""
-            show(advance=bag.size, description=f"recordings: {len(report.rows)}{failed}")
+            show(advance=bag.bytes, description=f"recordings: {len(report.rows)}{failed}")
     finally:
         for ref in running:
             ray.cancel(ref)
@@ -132,19 +139,19 @@ def _derain(
 
 
 @contextmanager
-def connected(address: str, cpus: float) -> Iterator[None]:
-    """Connect to the Ray cluster at ``address`` or, if that is empty, start Ray on this machine with so many CPUs.
+def _connected(address: str, cpus: float) -> Iterator[Any]:
+    """Ray, connected to the cluster at ``address`` or, if that is empty, started on this machine with so many CPUs.
 
     A connection that this process already has is used and left open. For the main thread, as it handles SIGTERM: as
     this process did before. Raises SapnetError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray = import_module("ray")
+        ray: Any = import_module("ray")
     except ImportError as err:
         raise SapnetError(f"a fleet needs Ray ({err}); install it: {INSTALL}") from err
     if ray.is_initialized():
-        yield
+        yield ray
         return
     settings: dict[str, Any] = {"address": address}
     if not address:
@@ -152,42 +159,32 @@ def connected(address: str, cpus: float) -> Iterator[None]:
         settings["object_store_memory"] = _OBJECT_STORE_BYTES
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        _require_reachable(address)
+        # Ray itself would try for minutes where nothing listens.
+        host, separator, port = address.rpartition(":")
+        if separator and port.isdecimal():
+            socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
+        elif address not in ("", "auto"):
+            raise ValueError(f"got {address!r}, expected HOST:PORT of the head node, or auto")
         ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as err:  # Ray raises that itself, where the machine is too busy to start it in time
         where = f"connect to the Ray cluster at {address}" if address else "start Ray on this machine"
         raise SapnetError(f"cannot {where}: {first_line(err)}; see docs/fleet.md") from err
     signal.signal(signal.SIGTERM, on_sigterm)  # in place of Ray's handler, which prints a stack trace
     try:
-        yield
+        yield ray
     except SystemExit:  # whose status Ray's calls turn into 1
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         ray.shutdown()
 
 
-def _require_reachable(address: str) -> None:
-    """Raises ValueError, and OSError if nothing listens there: Ray itself would keep trying for minutes."""
-    host, separator, port = address.rpartition(":")
-    if separator and port.isdecimal():
-        socket.create_connection((host, int(port)), _REACHED_WITHIN_S).close()
-    elif address not in ("", "auto"):
-        raise ValueError(f"got {address!r}, expected HOST:PORT of the head node, or auto")
-
-
-def _require_room(nodes: Sequence[Mapping[str, Any]], fleet: FleetOptions) -> None:
-    free = [node["Resources"] for node in nodes if node["Alive"]]
-    if not any(has.get("CPU", 0) >= fleet.cpus and has.get("GPU", 0) >= fleet.gpus for has in free):
-        raise SapnetError(f"no node has {fleet.cpus:g} CPUs and {fleet.gpus:g} GPUs for a worker; ask for less")
-
-
-def _failed(bag: Bag, err: Exception, tries: int, report: FleetReport) -> Row:
+def _failed(bag: Row, err: Exception, tries: int, report: FleetReport) -> Row:
     """The row of a recording that was given up. Raises WorkerError if its node has never finished one."""
     cause = getattr(err, "cause", None) or err
-    if isinstance(cause, WorkerError) and all(row.node != cause.node for row in report.rows):
+    if isinstance(cause, WorkerError) and all(row.node != cause.args[0] for row in report.rows):
         raise cause
     said = describe(cause) if cause is not err else f"the worker died ({type(err).__name__}: {first_line(err)})"
-    return Row(str(bag.source), str(bag.output), FAILED, tries, bytes=bag.size, error=said, ended=utc_now())
+    return replace(bag, state=FAILED, attempts=tries, error=said, ended=utc_now())
 
 
 def _placed(network: Mapping[str, Any], fleet: FleetOptions) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from sapnet.bags.cameras import BagOptions
 from sapnet.bags.derain import derain_bag
 from sapnet.errors import BackendError, SapnetError
 from sapnet.fleet.ledger import DONE, PARTIAL, Row, utc_now
-from sapnet.fleet.plan import Bag
 
 if TYPE_CHECKING:
     from sapnet.derainer import Derainer
@@ -28,36 +27,24 @@ _VISIBLE_WITHIN_S = 10.0
 _BACKOFF_S, _MAX_BACKOFF_S = 1.0, 60.0
 
 
-@dataclass(frozen=True)
-class Work:
-    """What all tasks of a fleet share.
+class WorkerError(SapnetError):
+    """A node, the first argument, cannot do this work at all: another version of sapnet, no shared storage, no backend.
 
-    network: arguments of Derainer. marker: a file in the output folder, which every node must see. version: of sapnet
-    on the machine that submits the tasks.
+    The second argument says why.
     """
 
-    network: Mapping[str, Any]
-    options: BagOptions
-    marker: Path
-    version: str
-
-
-class WorkerError(SapnetError):
-    """A node cannot do this work at all: another version of sapnet, no shared storage, no backend."""
-
-    def __init__(self, node: str, why: str) -> None:
-        super().__init__(node, why)
-        self.node = node
-        self.why = why
-
     def __str__(self) -> str:
-        return f"{self.node} cannot derain: {self.why}"
+        return "{} cannot derain: {}".format(*self.args)
 
 
-def derain_recording(bag: Bag, work: Work, attempt: int) -> Row:
-    """Derain one recording, continuing what an earlier attempt has left.
+def derain_recording(
+    row: Row, attempt: int, network: Mapping[str, Any], options: BagOptions, marker: Path, version: str
+) -> Row:
+    """Derain one recording, continuing what an earlier attempt has left, and return its row with the result.
 
-    attempt: from 1. Raises WorkerError, and what ``derain_bag`` raises.
+    attempt: from 1. network: arguments of Derainer. marker: a file in the output folder, which every node must see.
+    version: of sapnet on the machine that submits the tasks.
+    Raises WorkerError, and what ``derain_bag`` raises.
     """
     import ray
 
@@ -67,25 +54,34 @@ def derain_recording(bag: Bag, work: Work, attempt: int) -> Row:
     node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
     if attempt > 1:
         time.sleep(min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** (attempt - 2)))
-    derainer = _load(work, node)
-    # What the first attempt left may be why the second one failed. Never replace what this package did not write.
-    anew = attempt > 2 and not bag.output.exists()
-    bag.output.parent.mkdir(parents=True, exist_ok=True)
+    if version != sapnet.__version__:
+        raise WorkerError(node, f"it has sapnet {sapnet.__version__}, expected {version}; install that there")
+    until_s = time.monotonic() + _VISIBLE_WITHIN_S
+    while not marker.is_file():
+        if time.monotonic() > until_s:
+            raise WorkerError(node, f"{marker} is not visible there; put inputs and output on storage that all share")
+        time.sleep(0.2)
     try:
-        report = derain_bag(derainer, bag.source, bag.output, work.options, resume=not anew, overwrite=anew)
+        derainer = _derainer(json.dumps(network))
+    except SapnetError as err:
+        raise WorkerError(node, str(err)) from err
+    output = Path(row.output)
+    # What the first attempt left may be why the second one failed. Never replace what this package did not write.
+    anew = attempt > 2 and not output.exists()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        report = derain_bag(derainer, Path(row.input), output, options, resume=not anew, overwrite=anew)
     except BackendError:
         derainer.close()  # a device that has failed may go on failing until it is opened again
-        _network.cache_clear()
+        _derainer.cache_clear()
         raise
-    return Row(
-        input=str(bag.source),
-        output=str(bag.output),
+    return replace(
+        row,
         state=PARTIAL if report.is_partial else DONE,
         attempts=attempt,
         frames=report.frames,
         unreadable=sum(camera.unreadable for camera in report.cameras),
         messages=report.messages,
-        bytes=bag.size,
         seconds=round(report.seconds, 3),
         node=node,
         notes=report.notes,
@@ -94,24 +90,8 @@ def derain_recording(bag: Bag, work: Work, attempt: int) -> Row:
     )
 
 
-def _load(work: Work, node: str) -> Derainer:
-    """The network for this work. Raises WorkerError."""
-    if work.version != sapnet.__version__:
-        raise WorkerError(node, f"it has sapnet {sapnet.__version__}, expected {work.version}; install that there")
-    until_s = time.monotonic() + _VISIBLE_WITHIN_S
-    while not work.marker.is_file():
-        if time.monotonic() > until_s:
-            reason = f"{work.marker} is not visible there; put inputs and output on storage that all share"
-            raise WorkerError(node, reason)
-        time.sleep(0.2)
-    try:
-        return _network(json.dumps(work.network))
-    except SapnetError as err:
-        raise WorkerError(node, str(err)) from err
-
-
 @lru_cache(maxsize=1)
-def _network(arguments: str) -> Derainer:
+def _derainer(arguments: str) -> Derainer:
     """The Derainer for these arguments as JSON, kept from one task to the next."""
     from sapnet.derainer import Derainer
 

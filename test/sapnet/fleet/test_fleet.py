@@ -88,8 +88,8 @@ def alone(drives: Path, out: Path) -> dict[str, Messages]:
     """What each recording contains when it is derained without a fleet."""
     with Derainer(backend="fake") as derainer:
         for bag in plan_bags([str(drives)], out):
-            bag.output.parent.mkdir(parents=True, exist_ok=True)
-            derain_bag(derainer, bag.source, bag.output)
+            Path(bag.output).parent.mkdir(parents=True, exist_ok=True)
+            derain_bag(derainer, Path(bag.input), Path(bag.output))
     return contents(out)
 
 
