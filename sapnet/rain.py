@@ -136,7 +136,6 @@ class RainSynthesizer:
         self._sprites = [
             [] if isinstance(layer, NoiseLayer) else self._render_layer(layer, rng) for layer in self.config.layers
         ]
-        self._margin = max(_reach(sprites) for sprites in self._sprites)
 
     def add(self, clean: Frame, index: int) -> tuple[Frame, Frame]:
         """Rain on frame ``index`` of a sequence.
@@ -159,16 +158,11 @@ class RainSynthesizer:
     def strength(self, index: int) -> Frame:
         """The streaks of frame ``index`` alone, uint8 (H, W)."""
         rng = np.random.default_rng([self.seed, index])
-        size = self.height + 2 * self._margin, self.width + 2 * self._margin
-        canvas = np.zeros(size, np.uint8)
+        strength = np.zeros((self.height, self.width), np.uint8)
         for layer, sprites in zip(self.config.layers, self._sprites, strict=True):
-            if isinstance(layer, NoiseLayer):
-                drawn = self._smear(layer, size, rng)
-            else:
-                drawn = self._scatter(layer, sprites, size, rng)
-            cv2.add(canvas, drawn, dst=canvas)
-        inner = slice(self._margin, -self._margin)
-        return np.ascontiguousarray(canvas[inner, inner])
+            drawn = self._smear(layer, rng) if isinstance(layer, NoiseLayer) else self._scatter(layer, sprites, rng)
+            cv2.add(strength, drawn, dst=strength)
+        return strength
 
     def add_mist(self, clean: Frame) -> Frame:
         """The frame that streaks fall on: ``clean`` in the mist, uint8 (H, W, 3)."""
@@ -177,27 +171,25 @@ class RainSynthesizer:
         share = self.config.mist
         return cast(Frame, cv2.convertScaleAbs(clean, alpha=1 - share, beta=share * _AIRLIGHT))
 
-    def _scatter(
-        self, layer: StreakLayer, sprites: list[Frame], size: tuple[int, int], rng: np.random.Generator
-    ) -> Frame:
-        """A layer's streaks at random places, also partly outside the frame, which has a margin for them."""
-        canvas = np.zeros(size, np.uint8)
-        reach = _reach(sprites)
-        first, rows, columns = self._margin - reach, self.height + reach, self.width + reach
+    def _scatter(self, layer: StreakLayer, sprites: list[Frame], rng: np.random.Generator) -> Frame:
+        """A layer's streaks at random places, also partly outside the frame, uint8 (H, W)."""
+        margin = max(max(sprite.shape) for sprite in sprites)
+        rows, columns = self.height + margin, self.width + margin
+        canvas = np.zeros((rows + margin, columns + margin), np.uint8)
         count = rng.poisson(layer.count * rows * columns / self.image_height**2)
-        tops, lefts = first + rng.integers(rows, size=count), first + rng.integers(columns, size=count)
+        tops, lefts = rng.integers(rows, size=count), rng.integers(columns, size=count)
         kinds = rng.integers(len(sprites), size=count)
         for top, left, kind in zip(tops.tolist(), lefts.tolist(), kinds.tolist(), strict=True):
             sprite = sprites[kind]
             under = canvas[top : top + sprite.shape[0], left : left + sprite.shape[1]]
             (cv2.max if layer.flat else cv2.add)(under, sprite, dst=under)
-        return canvas
+        return canvas[margin:rows, margin:columns]
 
-    def _smear(self, layer: NoiseLayer, size: tuple[int, int], rng: np.random.Generator) -> Frame:
-        """A layer of noise, uint8 of this size: smeared downwards, then turned into the rain's direction."""
-        height, width = size
+    def _smear(self, layer: NoiseLayer, rng: np.random.Generator) -> Frame:
+        """A layer of noise, smeared downwards, then turned into the rain's direction, uint8 (H, W)."""
+        height, width = self.height, self.width
         # Enough for the corners of an image that is turned by 30 degrees; the border's mirror fills in beyond.
-        margin = int(_TURN_MARGIN * max(size))
+        margin = int(_TURN_MARGIN * max(height, width))
         rows, columns = height + 2 * margin, width + 2 * margin
         across, along = max(layer.width * self.image_height, _THINNEST_SIGMA), layer.length * self.image_height
 
@@ -266,7 +258,3 @@ def _streak_axes(
     x = np.arange(-columns, columns + 1, dtype=np.float32)[None, :] - np.float32(dx)
     sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
     return x * sine + y * cosine, x * cosine - y * sine
-
-
-def _reach(sprites: list[Frame]) -> int:
-    return max((max(sprite.shape) for sprite in sprites), default=1)
