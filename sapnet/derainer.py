@@ -121,11 +121,11 @@ class Derainer:
 
     def is_ready(self, height: int, width: int, batch: int = 1) -> bool:
         """Whether a batch of such frames would be derained without compiling anything."""
-        return all(self._backend.is_ready(size, height, width) for size in set(_batch_sizes(batch)))
+        return all(self._backend.is_ready(size, height, width) for size in _batch_sizes(batch))
 
     def prepare(self, height: int, width: int, batch: int = 1) -> None:
         """Compile for a batch of frames of that size; may take seconds. Raises BackendError."""
-        for size in set(_batch_sizes(batch)):
+        for size in _batch_sizes(batch):
             self._backend.prepare(size, height, width)
 
     def close(self) -> None:
@@ -148,11 +148,10 @@ class Derainer:
                 said = f"{what} as {got.dtype} {got.shape}, expected uint8 {shape}"
                 raise BackendError(f"backend {self.backend_name!r} returned {said}; use another backend")
         self._require_sound(batch, images, streaks)
-        if alone:
-            return [Derained(images[0], streaks[0], self.mask_threshold)]
         # Copied, so that keeping one result does not keep its whole batch.
+        keep = np.asarray if alone else np.copy
         pairs = zip(images, streaks, strict=True)
-        return [Derained(image.copy(), streak.copy(), self.mask_threshold) for image, streak in pairs]
+        return [Derained(keep(image), keep(streak), self.mask_threshold) for image, streak in pairs]
 
     def _require_sound(self, rainy: Frames, derained: Frames, streaks: Frames) -> None:
         """Raise BackendError for a damaged result of the right type and shape, which must not reach a detector.
@@ -186,6 +185,6 @@ def _batches(frames: Sequence[Frame]) -> list[list[int]]:
     return [group[at : at + MAX_BATCH] for group in groups.values() for at in range(0, len(group), MAX_BATCH)]
 
 
-def _batch_sizes(count: int) -> list[int]:
+def _batch_sizes(count: int) -> set[int]:
     """Sizes of the batches that ``count`` equal-sized frames are run in."""
-    return [min(MAX_BATCH, count - at) for at in range(0, count, MAX_BATCH)]
+    return {min(MAX_BATCH, count - at) for at in range(0, count, MAX_BATCH)}
