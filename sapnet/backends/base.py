@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,12 @@ from sapnet.errors import BackendError, first_line
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # No estimate of the time left once the share has not changed for this long.
 _STANDS_STILL_S = 5.0
-_TELL_EVERY_S = 0.25
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Frames = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class EngineShape:
+class EngineShape(NamedTuple):
     """Frames of height x width, in batches of 1 to ``max_batch``."""
 
     height: int
@@ -65,25 +63,22 @@ OnStep = Callable[[str, float], None]
 
 
 class BuildWatch:
-    """Times a build: turns steps and shares into BuildStatus, at most four a second and one for each step."""
+    """Times a build: turns steps and shares into BuildStatus."""
 
     def __init__(self, shape: EngineShape, on_build: OnBuild) -> None:
         self._shape = shape
         self._on_build = on_build
         self._began = time.monotonic()
         self._share = self._moved = 0.0
-        self._told: tuple[str, float] = "", 0.0
 
     def __call__(self, step: str, share: float) -> None:
         """Report progress."""
         seconds = time.monotonic() - self._began
         if share != self._share:
             self._share, self._moved = share, seconds
-        if step != self._told[0] or seconds - self._told[1] >= _TELL_EVERY_S:
-            self._told = step, seconds
-            advances = share >= 0.05 and seconds - self._moved <= _STANDS_STILL_S
-            left = seconds * (1 - share) / share if advances else None
-            self._on_build(BuildStatus(self._shape, step, share, seconds, left))
+        advances = share >= 0.05 and seconds - self._moved <= _STANDS_STILL_S
+        left = seconds * (1 - share) / share if advances else None
+        self._on_build(BuildStatus(self._shape, step, share, seconds, left))
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ class BackendSpec:
     max_batch: frames of one size that may come at once; compiled engines take up to this many.
     cache_dir: folder of compiled engines; empty for the user's own.
     engine: path of an engine that was compiled ahead of time; empty for none.
-    on_build: called up to four times a second with the progress of an engine's build, from any thread.
+    on_build: called several times a second with the progress of an engine's build, from any thread.
     stand_in: with ``auto``, have CUDA torch derain frames while an engine is built, instead of waiting for the engine.
     threads: CPU threads of OpenVINO; 0 for all.
     fake: latency and faults of the backend ``fake``, see there.

@@ -11,7 +11,7 @@ import numpy as np
 
 from sapnet.backends.base import BackendSpec, EngineShape, Frames, OnStep, Runner
 from sapnet.backends.engines.build import BuildRequest, EngineBackend
-from sapnet.backends.engines.cache import EngineCache, Entry, Key
+from sapnet.backends.engines.cache import EngineCache, Entry
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import BackendError, UnfitEngineError
 
@@ -109,11 +109,6 @@ class FakeRequest(BuildRequest):
 
     build_s: float
     fails: bool
-
-    def key(self) -> Key:
-        """As of all requests, and what was asked for."""
-        made = {"library": "fake", "weights": self.weights, "build_s": self.build_s, "fails": self.fails}
-        return {**super().key(), **made}
 
     def build(self, cache: EngineCache, on_step: OnStep) -> bytes:
         """A fake engine: nothing, for as long as was asked for."""

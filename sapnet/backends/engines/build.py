@@ -24,7 +24,7 @@ from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.errors import BackendError, SapnetError, UnfitEngineError
 
 _EVENT = "engine build: "  # begins the child's own lines; libraries print others
-_POLL_S = 0.1
+_POLL_S = 0.25
 
 log = logging.getLogger("sapnet")
 
@@ -39,12 +39,11 @@ class BuildRequest(ABC):
     stages: int
 
     def key(self) -> Key:
-        """Of the cache's entry: equal keys give equal engines.
+        """Of the cache's entry: what is asked for, and in subclasses what an engine is made from and with.
 
-        Subclasses add what an engine is made from and with: weights, code, versions, target. Raises SapnetError.
+        Equal keys give equal engines. Raises SapnetError.
         """
-        shape = [self.shape.height, self.shape.width, self.shape.max_batch]
-        return {"kind": "engine", "shape": shape, "precision": self.precision, "stages": self.stages}
+        return {"kind": "engine", **asdict(self)}
 
     @abstractmethod
     def build(self, cache: EngineCache, on_step: OnStep) -> bytes:
@@ -58,27 +57,30 @@ class BuildRequest(ABC):
 def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, stopped: threading.Event) -> Entry:
     """The engine from the cache, else built in a child process, which does not outlive this one, and stored.
 
-    on_step: called ten times a second. stopped: ends the build, which then raises BackendError.
+    on_step: called four times a second. stopped: ends the build, which then raises BackendError.
     Raises UnfitEngineError if the builder refuses, which it would do again, else SapnetError.
     """
     kind = type(request)
     # The module `tethered` has the kernel end the child with its parent, however that dies.
     command = [sys.executable, "-m", "sapnet.tethered", str(os.getpid()), __name__, kind.__module__, kind.__name__]
-    with NamedTemporaryFile() as output:
-        with subprocess.Popen(
+    with (
+        NamedTemporaryFile() as output,
+        subprocess.Popen(
             [*command, json.dumps(asdict(request)), str(cache.folder)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches it only through us
-        ) as child:
-            try:
-                while child.poll() is None and not stopped.wait(_POLL_S):
-                    said = _read_output(output.name)
-                    on_step(said["step"], said["share"])
-            finally:
-                child.kill()
-        said = _read_output(output.name)
+        ) as child,
+    ):
+        try:
+            ended = False
+            while not ended and not stopped.wait(_POLL_S):
+                ended = child.poll() is not None
+                said = _read_output(output.name)
+                on_step(said["step"], said["share"])
+        finally:
+            child.kill()
     if stopped.is_set():
         raise BackendError(f"the build of the engine for {request.shape} was stopped")
     if child.returncode < 0:
@@ -88,7 +90,6 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
         )
     if child.returncode:
         raise (UnfitEngineError if said["unfit"] else BackendError)(said["error"] or said["printed"])
-    on_step(said["step"], said["share"])
     if (entry := cache.load(request.key())) is None:
         raise BackendError(f"the engine for {request.shape} was built, but is not in {cache.folder}; check its rights")
     return entry
@@ -164,7 +165,7 @@ def main() -> int:
     module, kind, request, folder = sys.argv[1:]
     values = json.loads(request)
     try:
-        wanted = getattr(import_module(module), kind)(**{**values, "shape": EngineShape(**values["shape"])})
+        wanted = getattr(import_module(module), kind)(**{**values, "shape": EngineShape(*values["shape"])})
         wanted.get_or_build(EngineCache(folder), lambda step, share: _say(step=step, share=share))
     except SapnetError as err:
         _say(error=str(err), unfit=isinstance(err, UnfitEngineError))

@@ -44,7 +44,7 @@ FRAMES, DERAINED, STREAKS = "frames", "derained", "streaks"
 # Share of the whole build that the export takes, as measured without a GPU; the rest is TensorRT's.
 _EXPORTED = 0.3
 # Of TensorRT's share, what is worth a report.
-_LEAST_STEP = 0.001
+_LEAST_STEP = 0.01
 # A report comes after this long even so: the share may stand still for minutes.
 _SILENT_S = 1.0
 # While torch derains frames on the same GPU, single timings of kernels mislead.
@@ -82,12 +82,13 @@ class OnnxRequest(BuildRequest):
     def key(self) -> Key:
         """As of all requests, and what an engine is made from and with. Raises SapnetError."""
         version = str(load_library(self.library).__version__)
-        made = {**super().key(), **self._network(), "library": self.library, "version": version}
-        if self.library == RTX:
-            return {**made, "target": self.target}
-        gpu = torch.device(self.device)
-        # An engine of TensorRT proper is bound to them.
-        return {**made, **devices.place(gpu), "capability": list(torch.cuda.get_device_capability(gpu))}
+        made = {**super().key(), **self._network(), "version": version}
+        del made["device"]  # equal GPUs share an engine
+        if self.library == TENSORRT:
+            gpu = torch.device(self.device)
+            # An engine of TensorRT proper is bound to them.
+            made |= {**devices.place(gpu), "capability": list(torch.cuda.get_device_capability(gpu))}
+        return made
 
     def build(self, cache: EngineCache, on_step: OnStep) -> bytes:
         """The engine of a network, for one height and width and a batch of 1 to many. Raises SapnetError."""
@@ -224,7 +225,7 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
             inside = 0.0
             for steps, done in reversed(list(self._phases.values())):
                 inside = min(1.0, (done + inside) / steps)
-            # Hundreds of times a second, and a repeated phase would make it fall.
+            # TensorRT steps hundreds of times a second, and a repeated phase would make the share fall.
             now = time.monotonic()
             if inside >= self._share + _LEAST_STEP or now - self._told >= _SILENT_S:
                 self._share, self._told = max(self._share, inside), now

@@ -47,108 +47,80 @@ _MOST_DB = 99.0
 log = logging.getLogger("sapnet")
 
 
-class EngineRunner(CudaRunner):
-    """An engine on a GPU, ready for every batch size; whoever makes one holds devices.PREPARING.
+class Engine:
+    """An engine on a GPU, called with frames, derained frames and streaks there; for batches up to ``shape``'s.
 
     Raises UnfitEngineError if TensorRT refuses the engine here, with its reasons, BackendError if the GPU or its driver
     are to blame.
     """
 
     def __init__(self, trt: Any, entry: Entry, shape: EngineShape, device: torch.device, cache: EngineCache) -> None:
-        self._rtx = trt.__name__ == RTX
-        super().__init__(device, shape, self._execute, use_graphs=not self._rtx)
-        self._trt = trt
         self._logger = shared_logger(trt)
         self._logger.take_error()  # of another engine
         self._cache = cache
         self._kernels_key = {"kind": "kernels", "engine": entry.sha256, **devices.place(device)}
-        self._kernels: Any = None
         self._stored = b""
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._config: Any = None
+        runtime = trt.Runtime(self._logger)
+        if is_rtx := trt.__name__ == RTX:
+            self._require_valid(trt, runtime, entry.data)
+        engine = runtime.deserialize_cuda_engine(entry.data)
+        if engine is None:
+            raise refusal(f"TensorRT does not take the engine: {self._logger.take_error()}")
+        # What RTX takes in the runtime configuration, TensorRT takes as the argument itself.
+        how, kernels = trt.ExecutionContextAllocationStrategy.USER_MANAGED, None
+        if is_rtx:
+            how, kernels = self._make_runtime_config(trt, engine)
         # One for each batch size, as a captured graph keeps the state of its context. Calls are serial, so all contexts
         # share one buffer: each alone would take the memory of the largest batch.
-        self._contexts: dict[int, Any] = {}
-        self._memory: Tensor | None = None
-        try:
-            with torch.cuda.device(device):
-                self._load(entry.data)
-            self.warm_up()
-            if self._rtx:
-                self._store_kernels()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Free the engine, after a call in progress."""
-        super().close()
-        self._contexts.clear()
-        self._config = self._kernels = self._engine = self._runtime = self._memory = None
-
-    def _load(self, data: bytes) -> None:
-        self._runtime = self._trt.Runtime(self._logger)
-        if self._rtx:
-            self._require_valid(data)
-        engine = self._engine = self._runtime.deserialize_cuda_engine(data)
-        if engine is None:
-            said = self._logger.take_error()
-            raise refusal(f"TensorRT does not take the engine: {said}")
-        if self._rtx:
-            self._config = self._make_runtime_config()
-        self._memory = torch.empty(max(engine.device_memory_size_v2, 1), dtype=torch.uint8, device=self._device)
-
-    def _require_valid(self, engine: bytes) -> None:
-        """Have TensorRT-RTX check an engine against this GPU and driver."""
-        validity, reasons = self._runtime.get_engine_validity(engine)
-        if validity == self._trt.EngineValidity.VALID:
-            return
-        known = self._trt.EngineInvalidityDiagnostics.__members__
-        named = [name for name, bit in known.items() if int(reasons) & int(bit)]
-        said = ", ".join(name.lower().replace("_", " ") for name in named) or self._logger.take_error()
-        if validity == self._trt.EngineValidity.INVALID:
-            raise refusal(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
-        log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
-
-    def _make_runtime_config(self) -> Any:
-        config = self._engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        # Lazy swaps kernels while frames run.
-        config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        self._kernels = config.create_runtime_cache()
-        if (stored := self._cache.load(self._kernels_key)) is not None:
-            self._stored = stored.data
-            self._kernels.deserialize(stored.data)  # returns False for kernels of another driver, and stays empty
-        config.set_runtime_cache(self._kernels)
-        return config
-
-    def _context(self, batch: int) -> Any:
-        if batch not in self._contexts:
-            # What RTX takes in the runtime configuration, TensorRT takes as the argument itself.
-            user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = self._engine.create_execution_context(self._config if self._rtx else user_managed)
-            if context is None:
-                raise RuntimeError(f"TensorRT has no context for another batch size: {self._logger.take_error()}")
-            assert self._memory is not None
+        self._contexts = [engine.create_execution_context(how) for _ in range(shape.max_batch)]
+        if None in self._contexts:
+            raise RuntimeError(f"TensorRT has no context for another batch size: {self._logger.take_error()}")
+        self._memory = torch.empty(max(engine.device_memory_size_v2, 1), dtype=torch.uint8, device=device)
+        for context in self._contexts:
             context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
-            self._contexts[batch] = context
-        return self._contexts[batch]
+        self._kernels = kernels
+        self._used_by_contexts = how, engine, runtime
 
-    def _store_kernels(self) -> None:
-        """Keep the kernels that were compiled for this GPU: otherwise every start compiles them again."""
-        kernels = self._kernels.serialize()  # None: nothing to keep
-        if kernels is not None and bytes(kernels) != self._stored:
-            self._cache.try_store(self._kernels_key, bytes(kernels), {})
-
-    def _execute(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
-        context = self._context(len(frames))
+    def __call__(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
+        """Enqueue on torch's current stream what derains ``frames``; see CudaRunner."""
+        context = self._contexts[len(frames) - 1]
         context.set_input_shape(FRAMES, tuple(frames.shape))
         for name, tensor in ((FRAMES, frames), (DERAINED, derained), (STREAKS, streaks)):
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise RuntimeError(f"TensorRT could not enqueue the engine: {self._logger.take_error()}")
+
+    def store_kernels(self) -> None:
+        """Keep the kernels that were compiled for this GPU: otherwise every start compiles them again."""
+        kernels = None if self._kernels is None else self._kernels.serialize()  # None: nothing to keep
+        if kernels is not None and bytes(kernels) != self._stored:
+            self._cache.try_store(self._kernels_key, bytes(kernels), {})
+
+    def _require_valid(self, trt: Any, runtime: Any, engine: bytes) -> None:
+        """Have TensorRT-RTX check an engine against this GPU and driver."""
+        validity, reasons = runtime.get_engine_validity(engine)
+        if validity == trt.EngineValidity.VALID:
+            return
+        known = trt.EngineInvalidityDiagnostics.__members__
+        named = [name for name, bit in known.items() if int(reasons) & int(bit)]
+        said = ", ".join(name.lower().replace("_", " ") for name in named) or self._logger.take_error()
+        if validity == trt.EngineValidity.INVALID:
+            raise refusal(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
+        log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
+
+    def _make_runtime_config(self, trt: Any, engine: Any) -> tuple[Any, Any]:
+        """TensorRT-RTX's, and in it the kernels that it compiles where an engine runs."""
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        # Lazy swaps kernels while frames run.
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        kernels = config.create_runtime_cache()
+        if (stored := self._cache.load(self._kernels_key)) is not None:
+            self._stored = stored.data
+            kernels.deserialize(stored.data)  # returns False for kernels of another driver, and stays empty
+        config.set_runtime_cache(kernels)
+        return config, kernels
 
 
 def prove(
@@ -251,10 +223,13 @@ class TensorRtBackend(EngineBackend):
         targets = [f"sm{major}{minor}", *([PORTABLE] if self._capability in PORTABLE_ON else [])]
         return [OnnxRequest(*asked, RTX, target) for target in targets]
 
-    def _load(self, entry: Entry, shape: EngineShape) -> EngineRunner:
-        with devices.PREPARING, failing(f"the engine for {shape} cannot be made ready"):
-            runner = EngineRunner(self._trt, entry, shape, self._gpu, self._cache)
+    def _load(self, entry: Entry, shape: EngineShape) -> CudaRunner:
+        with devices.PREPARING, failing(f"the engine for {shape} cannot be made ready"), torch.cuda.device(self._gpu):
+            engine = Engine(self._trt, entry, shape, self._gpu, self._cache)
+            runner = CudaRunner(self._gpu, shape, engine, use_graphs=self._trt.__name__ != RTX)
             try:
+                runner.warm_up()
+                engine.store_kernels()
                 self._require_proof(runner, entry, shape)
             except BaseException:
                 runner.close()
@@ -263,7 +238,7 @@ class TensorRtBackend(EngineBackend):
                 torch.cuda.empty_cache()
             return runner
 
-    def _require_proof(self, runner: EngineRunner, entry: Entry, shape: EngineShape) -> None:
+    def _require_proof(self, runner: CudaRunner, entry: Entry, shape: EngineShape) -> None:
         """Prove an engine, once for each GPU and driver that run it."""
         engine = {"engine": entry.sha256, "code": model_code_version()}
         key = {"kind": "proof", **engine, **self._place}
