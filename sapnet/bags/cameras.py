@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,12 @@ from sapnet.bags.types import (
     COMPRESSED_IMAGE,
     IMAGE,
     BagFrame,
+    MessageError,
     decode,
     described_topic,
     deserialize,
     encode,
-    encode_info,
+    serialize,
 )
 from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.codecs import JPEG_QUALITY
@@ -87,11 +89,15 @@ class Camera:
 def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
     """The cameras with these topics, or every color camera, once each; its raw topic is preferred to a compressed one.
 
-    Outputs of derain_node are not cameras. Raises BagError if a topic is missing or holds no images.
+    Outputs of derain_node are not cameras. Raises BagError if a topic is missing or holds no images, or if no topic has
+    color images.
     """
     images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.encoding == CDR]
     chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)] if wanted else _in_colour(source, images)
-    namespaces = {topic: _namespace(topic) for topic in chosen}
+    if not chosen:
+        there = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in source.topics)) or "nothing"
+        raise BagError(f"{source.path} has no color camera; choose an image topic by its name. It holds {there}")
+    namespaces = {topic: _base(topic)[: _base(topic).rfind("/") + 1] for topic in chosen}
     shared = Counter(namespaces.values())
     infos = {topic.name: topic for topic in source.topics if topic.type == CAMERA_INFO}
     cameras = [
@@ -103,12 +109,6 @@ def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
         names = " and ".join(clashing)
         raise BagError(f"outputs of {names} would have the same names; derain one of them with --topic")
     return cameras
-
-
-def contents(source: Recording) -> str:
-    """A sentence for an error: the topics of a recording that has no suitable camera."""
-    seen = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in source.topics)) or "nothing"
-    return f"It holds {seen}"
 
 
 @dataclass
@@ -133,37 +133,35 @@ class Item:
 
 
 class Outputs:
-    """The output of one run.
+    """The output of one run. Raises BagError if there is no camera, or if an output is in the recording already.
 
-    topics: those of the source first. notes: what may be unexpected in them, a sentence each.
+    cameras: those that are derained. made: by their topics, those of the derained frames, of their camera_info if one
+    was recorded, and of the streak masks. topics: all of them, those of the source first.
+    notes: what may be unexpected in them, a sentence each.
     """
 
-    def __init__(self, bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> None:
+    def __init__(self, bag: Recording, options: BagOptions) -> None:
         self._options = options
-        self._outputs = {camera.topic: self._made(camera) for camera in cameras}
-        infos = {camera.info for camera in cameras}
+        self.cameras = find_cameras(bag, options.topics)
+        self.made = {camera.topic: self._made(camera) for camera in self.cameras}
+        infos = {camera.info for camera in self.cameras}
         if options.only_derained:
             self._kept = [topic for topic in bag.topics if options.replace and topic in infos]
         else:
-            self._kept = [topic for topic in bag.topics if not (options.replace and topic in self._outputs)]
-        made = [topic for topics in self._outputs.values() for topic in topics if topic is not None]
+            self._kept = [topic for topic in bag.topics if not (options.replace and topic in self.made)]
+        made = [topic for topics in self.made.values() for topic in topics if topic is not None]
         if clashes := sorted({topic.name for topic in made} & {topic.name for topic in self._kept}):
             raise BagError(
                 f"{bag.path} has {', '.join(clashes)} already: it was derained before. Derain the original "
                 "recording, or another camera of it with --topic"
             )
-        bases = {_base(topic) for topic in self._outputs} if options.replace else set()
+        bases = {_base(topic) for topic in self.made} if options.replace else set()
         self.notes = [
             f"{topic.name} shows a derained camera in another transport, with its rain: it is copied"
             for topic in self._kept
             if topic.type in (IMAGE, COMPRESSED_IMAGE) and _base(topic) in bases
         ]
         self.topics = (*self._kept, *made)
-
-    def names(self, camera: Camera) -> tuple[str, str, str]:
-        """Topics of a camera: source, derained, streak mask."""
-        derained, _, mask = self._outputs[camera.topic]
-        return camera.topic.name, derained.name, mask.name
 
     def messages(self, item: Item) -> Iterator[Message]:
         """The messages to write for one of the source: itself if it is kept, then the derained ones."""
@@ -172,15 +170,16 @@ class Outputs:
             yield recorded
         if item.camera is None:
             return
-        image, info, mask = self._outputs[recorded.topic]
+        image, info, mask = self.made[recorded.topic]
         if frame is not None and derained is not None:
             header, quality = frame.message.header, self._options.quality
             codec, encoding = self._options.compressed or frame.codec, output_encoding("same", frame.decoded.encoding)
             data = encode(header, derained.image, encoding, codec, quality, frame.decoded.alpha)
             yield recorded._replace(topic=image, data=data)
-            described = None if item.info is None else encode_info(header, item.info)
-            if info is not None and described is not None:
-                yield recorded._replace(topic=info, data=described)
+            if info is not None and item.info is not None:
+                with suppress(MessageError):  # one that cannot be read is copied only
+                    data = serialize(replace(deserialize(item.info, CAMERA_INFO), header=header))
+                    yield recorded._replace(topic=info, data=data)
             # A mask is exact: it is compressed without loss.
             data = encode(header, derained.streak_mask, "mono8", "png" if codec else "", quality)
             yield recorded._replace(topic=mask, data=data)
@@ -188,7 +187,6 @@ class Outputs:
             yield recorded._replace(topic=image)
 
     def _made(self, camera: Camera) -> tuple[Topic, Topic | None, Topic]:
-        """Topics of the derained frames, of their camera_info if one was recorded, and of the streak masks."""
         compressed = camera.compressed or bool(self._options.compressed)
         kind = COMPRESSED_IMAGE if compressed else IMAGE
         derained = camera.output(DERAINED.name, compressed)
@@ -221,12 +219,6 @@ def _named(name: str, source: Recording, images: Sequence[Topic]) -> Topic:
 def _base(topic: Topic) -> str:
     """The topic without the suffix of its image_transport."""
     return topic.name.removesuffix("/compressed") if topic.type == COMPRESSED_IMAGE else topic.name
-
-
-def _namespace(topic: Topic) -> str:
-    """With a slash at its end, or empty."""
-    base = _base(topic)
-    return base[: base.rfind("/") + 1]
 
 
 def _is_colour(source: Recording, topic: Topic) -> bool:

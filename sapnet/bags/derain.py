@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sapnet.bags.cameras import BagOptions, Item, Outputs, contents, find_cameras
+from sapnet.bags.cameras import BagOptions, Item, Outputs
 from sapnet.bags.journal import Job, Part, require_same, workplace
 from sapnet.bags.open import open_recording
 from sapnet.bags.pipeline import derained_items, expected_messages
-from sapnet.bags.recording import CDR, FIRST_NS, METADATA, InputError, Recording, Topic, reading
+from sapnet.bags.recording import CDR, METADATA, InputError, Recording, reading
 from sapnet.bags.report import BagReport, CameraReport, read_report
 from sapnet.bags.writer import BagWriter
 from sapnet.derainer import Derainer
@@ -84,13 +84,12 @@ class _Run:
             raise BagError(
                 f"{bag.path} is {length_s:.3f} s long; there is nothing to derain from {options.start_s:g} s on"
             )
-        self._cameras = find_cameras(bag, options.topics)
-        if not self._cameras:
-            raise BagError(f"{bag.path} has no color camera; name an image topic with --topic. {contents(bag)}")
-        self._outputs = Outputs(bag, self._cameras, options)
+        self._outputs = Outputs(bag, options)
         self._storage = options.storage or ("mcap" if bag.storage == "ros1" else bag.storage)
-        if self._storage == "sqlite3":
-            _require_cdr(self._outputs.topics)
+        unfit = [topic for topic in self._outputs.topics if topic.metadata is not None and topic.encoding != CDR]
+        if unfit and self._storage == "sqlite3":
+            names = ", ".join(f"{topic.name} ({topic.encoding})" for topic in unfit)
+            raise BagError(f"sqlite3 cannot hold {names} as recorded; leave out --storage, or write mcap")
         self.report = self._empty_report()
         self.report.job = _job(self._derainer, bag.path, options)
         self.report.network = self.report.job["network"]
@@ -99,7 +98,7 @@ class _Run:
         """Do the rest of the job."""
         bag = self._bag
         compression = "none" if bag.compression == "chunk" and self._storage != "mcap" else bag.compression
-        writer = BagWriter(job.bag, self._storage, compression, bag.custom, bag.profile, self._output.name)
+        writer = BagWriter(job.bag, self._storage, compression, bag.custom, bag.files[0].profile, self._output.name)
         done = 0
         for part in job.recover():
             writer.files.append(part.file)
@@ -111,6 +110,7 @@ class _Run:
             raise InputError(f"{err}; the work so far is kept: continue with --resume") from err
         finally:
             writer.abort()
+        self.report.messages = sum(sum(file.counts) for file in writer.files)
         self.report.notes = [*bag.notes, *self._outputs.notes, *self.report.notes]
         self.report.is_partial = bool(bag.missing)
         writer.finish()
@@ -122,17 +122,15 @@ class _Run:
     def _write(self, job: Job, writer: BagWriter, done: int, progress: Progress) -> None:
         """Write the rest in parts. done: messages of the recording that earlier runs have dealt with."""
         numbers = {topic: writer.add(topic) for topic in self._outputs.topics}
-        part, began_s, size = self._empty_report(), time.monotonic(), 0
-        frames, newest_ns, is_whole = 0, FIRST_NS, False
+        part, began_s, frames = self._empty_report(), time.monotonic(), 0
 
         def end_part() -> None:
-            nonlocal part, began_s, size, is_whole
-            is_whole = False
+            nonlocal part, began_s
             part.seconds = time.monotonic() - began_s
             if (file := writer.end()) is not None:  # messages of the input may come to nothing
                 job.enter(Part(file, done, part))
             self.report.add(part)
-            part, began_s, size = self._empty_report(), time.monotonic(), 0
+            part, began_s = self._empty_report(), time.monotonic()
 
         is_first = not writer.files
         if is_first:  # records need a file, and an output without messages has one, too
@@ -142,19 +140,19 @@ class _Run:
         is_whole = is_first
         expected = expected_messages(self._bag, self._options)
         try:
-            with closing(derained_items(self._derainer, self._bag, self._cameras, self._options, done)) as items:
+            items = derained_items(self._derainer, self._bag, self._outputs.cameras, self._options, done)
+            with closing(items):
                 for item in items:
-                    is_full = size >= PART_BYTES or time.monotonic() - began_s >= PART_SECONDS
-                    # Readers sort within a file: where the input's next file goes back in time, so does ours.
-                    if part.messages and (is_full or item.recorded.time_ns < newest_ns):
-                        end_part()
                     is_whole = False
+                    is_full = writer.written.size >= PART_BYTES or time.monotonic() - began_s >= PART_SECONDS
+                    # Readers sort within a file: where the input's next file goes back in time, so does ours.
+                    span_ns = writer.written.span_ns
+                    if span_ns and (is_full or item.recorded.time_ns < span_ns[1]):
+                        end_part()
                     for message in self._outputs.messages(item):
                         writer.write(numbers[message.topic], *message[1:])
-                        part.messages += 1
-                        size += len(message.data)
                     self._count(item, part)
-                    done, newest_ns, is_whole = item.number + 1, item.recorded.time_ns, True
+                    done, is_whole = item.number + 1, True
                     frames += item.derained is not None
                     progress(done, expected, frames)
         finally:
@@ -175,7 +173,7 @@ class _Run:
         """Count the result for a message."""
         if item.camera is None:
             return
-        counts = part.cameras[self._cameras.index(item.camera)]
+        counts = part.cameras[self._outputs.cameras.index(item.camera)]
         counts.frames += 1
         counts.skipped += item.skipped
         if item.unreadable:
@@ -190,17 +188,9 @@ class _Run:
             counts.latencies_ms.append(round(item.latency_ms, 3))
 
     def _empty_report(self) -> BagReport:
-        cameras = [CameraReport(*self._outputs.names(camera)) for camera in self._cameras]
+        made = self._outputs.made.items()
+        cameras = [CameraReport(topic.name, derained.name, mask.name) for topic, (derained, _, mask) in made]
         return BagReport(str(self._bag.path), str(self._output), cameras)
-
-
-def _require_cdr(topics: Sequence[Topic]) -> None:
-    """Raises BagError if some channels are none that sqlite3 can hold."""
-    unfit = [
-        f"{topic.name} ({topic.encoding})" for topic in topics if topic.metadata is not None and topic.encoding != CDR
-    ]
-    if unfit:
-        raise BagError(f"sqlite3 cannot hold {', '.join(unfit)} as recorded; leave out --storage, or write mcap")
 
 
 def _require_free(source: Path, output: Path, overwrite: bool) -> None:

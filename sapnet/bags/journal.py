@@ -65,7 +65,7 @@ class Job:
         """The complete parts, in order. All other files are removed. Raises BagError."""
         try:
             entries = [json.loads(line) for line in whole_lines(self._journal)]
-            parts = [Part(Written(*file), done, BagReport.from_json(report)) for file, done, report in entries]
+            parts = [Part(Written(**file), done, BagReport.from_json(report)) for file, done, report in entries]
         except (ValueError, TypeError, KeyError) as err:
             raise BagError(f"{self._journal} is damaged ({err}); start over with --overwrite") from err
         known, there = {part.file.name for part in parts}, {file.name for file in self.bag.iterdir()}
@@ -79,7 +79,7 @@ class Job:
         """Sync a complete part, and enter it in the journal."""
         sync(self.bag / part.file.name)
         sync(self.bag)
-        append_line(self._journal, [part.file, part.done, asdict(part.report)])
+        append_line(self._journal, [asdict(part.file), part.done, asdict(part.report)])
 
     def end(self, output: Path) -> None:
         """Rename the recording to ``output``, which is replaced."""

@@ -31,7 +31,7 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.summary import Summary
 from zstandard import ZstdError
 
-from sapnet.bags.recording import LAST_NS, QOS_KEY, Findings, Message, Records, Schema, Topic
+from sapnet.bags.recording import LAST_NS, QOS_KEY, Findings, Message, Schema, StoredFile, Topic
 from sapnet.bags.types import parse_qos
 from sapnet.errors import BagError, first_line
 
@@ -47,11 +47,10 @@ _SHORTEST = 2 * len(MAGIC) + 29  # of a file with an end: two magics and a foote
 _DAMAGE = (McapError, ZstdError, ValueError, KeyError, OverflowError, struct.error, RuntimeError)
 
 
-class McapFile:
-    """An mcap file. topics: one per channel. compression: ``chunk`` or ``none``. profile: of its header.
+class McapFile(StoredFile):
+    """An mcap file; its topics are its channels.
 
-    find: returns where to read it. span_ns: log times of its first message and of the last, plus one; equal if there
-    are none. Raises BagError if nothing can be read, OSError.
+    find: returns where to read it. Raises BagError if nothing can be read, OSError.
     """
 
     def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
@@ -102,7 +101,7 @@ class McapFile:
                             heappush(waiting, (found.log_time, chunk.chunk_start_offset, place, found))
             yield from before(LAST_NS)
 
-    def records(self) -> Records:
+    def records(self) -> Iterator[Attachment | Metadata]:
         """Read its attachments and metadata records, but for that of rosbag2, which follows from the messages."""
         with _Stream(self._find()) as stream:
             for place in self._records:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+import sys
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from mcap.records import Attachment, Metadata
 from rosbags.interfaces import Qos
 
-from sapnet.errors import BagError
+from sapnet.errors import BagError, first_line
+
+if sys.version_info >= (3, 14):
+    from compression import zstd as zstd
+else:
+    from backports import zstd as zstd
 
 CDR = "cdr"
 STORAGES = {"mcap": ".mcap", "sqlite3": ".db3"}
@@ -21,12 +27,10 @@ METADATA_ROOT = "rosbag2_bagfile_information"
 # In the metadata of an mcap channel, and in metadata.yaml.
 QOS_KEY = "offered_qos_profiles"
 
-Messages = Iterator["Message"]
-# Reads topics from a start (inclusive) to a stop (exclusive), log times in nanoseconds.
-Read = Callable[[Collection["Topic"], int, int], Messages]
 # Before and after whatever is recorded.
 FIRST_NS, LAST_NS = -(2**63), 2**64
-Records = Iterator["Attachment | Metadata"]
+# The first bytes of a compressed message; CDR begins with 00.
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class InputError(BagError):
@@ -88,14 +92,37 @@ class Findings(dict[str, bool]):
         self[what] = True
 
 
+class StoredFile:
+    """A file of a recording, in one of the storages.
+
+    topics: those in it. span_ns: log times of its first message and of the last, plus one; equal if there are none.
+    compression: ``chunk`` or ``none``. profile: of the mcap header.
+    """
+
+    topics: tuple[Topic, ...]
+    span_ns: tuple[int, int]
+    compression = "none"
+    profile = "ros2"
+
+    def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
+        """Read messages of some of its topics, ordered by log time, then by place. Raises OSError."""
+        raise NotImplementedError
+
+    def records(self) -> Iterator[Attachment | Metadata]:
+        """Read attachments and metadata records, which only mcap has. Raises OSError."""
+        return iter(())
+
+    def close(self) -> None:
+        """Close what is kept open between readings."""
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """An open recording.
 
     storage: ``mcap`` or ``sqlite3``, or ``ros1``. compression: ``none``, ``message``, ``file`` or, in mcap, ``chunk``.
     start_ns, end_ns: log times of the first message and of the last, plus one; equal if there are none.
-    findings: reading may add to them. custom: custom data of rosbag2. profile: of the mcap header.
-    read, read_records: what ``messages`` and ``records`` read from.
+    findings: reading may add to them. custom: custom data of rosbag2.
     """
 
     path: Path
@@ -104,11 +131,9 @@ class Recording:
     topics: tuple[Topic, ...]
     start_ns: int
     end_ns: int
+    files: Sequence[StoredFile]
     findings: Findings
-    read: Read
-    custom: Mapping[str, str] = field(default_factory=dict)
-    profile: str = "ros2"
-    read_records: Callable[[], Records] = lambda: iter(())
+    custom: Mapping[str, str]
 
     @property
     def notes(self) -> list[str]:
@@ -127,24 +152,42 @@ class Recording:
 
     def messages(
         self, topics: Collection[Topic] | None = None, start_ns: int = FIRST_NS, stop_ns: int = LAST_NS
-    ) -> Messages:
+    ) -> Iterator[Message]:
         """Iterate over messages of all or some topics, ordered by log time within each file of the recording.
 
         start_ns, stop_ns: from this log time on, and before this one. Iteration ends early at damage, and ``missing``
         says so. Raises InputError if the storage fails.
         """
-        wanted = self.topics if topics is None else topics
-        if wanted and start_ns < stop_ns:
-            with reading(self.path):
-                yield from self.read(wanted, start_ns, stop_ns)
+        wanted = {topic.key: topic for topic in (self.topics if topics is None else topics)}
+        with reading(self.path):
+            for file in self.files:
+                # By the file's own topics; one of the recording may stand for several.
+                owners = {own: wanted[own.key] for own in file.topics if own.key in wanted}
+                # What is not read is not unpacked.
+                if owners and max(start_ns, file.span_ns[0]) < min(stop_ns, file.span_ns[1]):
+                    for message in file.messages(owners, start_ns, stop_ns):
+                        data = self._unpacked(message)
+                        if data is not None:
+                            yield message._replace(topic=owners[message.topic], data=data)
 
-    def records(self) -> Records:
+    def records(self) -> Iterator[Attachment | Metadata]:
         """Iterate over the attachments and metadata records of mcap, but for that of rosbag2 itself.
 
         Raises InputError if the storage fails.
         """
         with reading(self.path):
-            yield from self.read_records()
+            for file in self.files:
+                yield from file.records()
+
+    def _unpacked(self, message: Message) -> bytes | None:
+        if message.topic.encoding != CDR or not message.data.startswith(_ZSTD):
+            return message.data
+        try:
+            return zstd.decompress(message.data)
+        except zstd.ZstdError as err:
+            why = f"cannot be unpacked ({first_line(err)}): left out"
+            self.findings.lose(f"{message.topic.name} holds messages that {why}")
+            return None
 
 
 @contextmanager

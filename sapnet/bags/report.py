@@ -97,7 +97,6 @@ class BagReport:
         """Add the result for the part of the recording that follows."""
         for camera, more in zip(self.cameras, other.cameras, strict=True):
             camera.add(more)
-        self.messages += other.messages
         self.seconds += other.seconds
         self.notes += other.notes
 

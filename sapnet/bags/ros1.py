@@ -1,4 +1,4 @@
-"""ROS 1 bags. Their messages are converted to CDR while they are read."""
+"""Reads ROS 1 bags. Their messages are converted to CDR while they are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from sapnet.bags.recording import Findings, Message, Recording, Topic
+from sapnet.bags.recording import Findings, Message, StoredFile, Topic
 from sapnet.bags.types import described_topic
 from sapnet.errors import BagError, first_line
 
@@ -29,51 +29,55 @@ _TYPE_DAMAGE = (TypesysError, SerdeError, KeyError, ValueError)
 _Type = tuple[str, Callable[[bytes | memoryview], memoryview]]
 
 
-@contextmanager
-def open_ros1(path: Path) -> Iterator[Recording]:
-    """Open a .bag file. Types that ROS 2 has are converted to those, others keep their definition. Raises BagError."""
-    reader = Reader(path)
-    try:
-        with _damage():
-            reader.open()
-    except ReaderError as err:
-        raise BagError(
-            f"{path} cannot be read as a ROS 1 bag: {first_line(err).rstrip('.')}; `rosbag reindex` repairs a bag that "
-            "was cut off or not closed (.bag.active)"
-        ) from err
-    try:
-        findings = Findings()
-        types, store = _types(reader.connections, findings)
-        known = [connection for connection in reader.connections if connection.msgtype in types]
-        topics = _topics(known, types, store)
+class Ros1File(StoredFile):
+    """A .bag file, kept open for its index. Types that ROS 2 has are converted to those, others keep their definition.
 
-        def read(wanted: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
-            keys = {topic.key for topic in wanted}
-            connections = [connection for connection in known if topics[connection.id].key in keys]
-            try:
-                for connection, time_ns, data in _messages(reader, connections, start_ns, stop_ns):
-                    try:
-                        converted = bytes(types[connection.msgtype][1](data))
-                    except _TYPE_DAMAGE as err:
-                        said = f"{connection.topic} holds messages that are no {connection.msgtype}"
-                        findings.lose(f"{said} ({first_line(err)}): left out")
-                    else:
-                        yield Message(topics[connection.id], time_ns, converted)
-            except ReaderError as err:
-                findings.lose(f"{path.name} is damaged ({first_line(err)}): read up to there")
+    find: returns where to read it. Raises BagError if it has no index, OSError.
+    """
 
-        span = (reader.start_time, reader.end_time) if any(connection.msgcount for connection in known) else (0, 0)
-        yield Recording(path, "ros1", "none", tuple(dict.fromkeys(topics.values())), *span, findings, read)
-    finally:
-        reader.close()
+    def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
+        self._findings = findings
+        path = find()
+        self._name, self._reader = path.name, Reader(path)
+        try:
+            with _damage():
+                self._reader.open()
+        except ReaderError as err:
+            raise BagError(
+                f"{first_line(err).rstrip('.')}; `rosbag reindex` repairs a bag that was cut off or not closed "
+                "(.bag.active)"
+            ) from err
+        self._types, store = _types(self._reader.connections, findings)
+        known = [connection for connection in self._reader.connections if connection.msgtype in self._types]
+        self._topics = _topics(known, self._types, store)
+        self.topics = tuple(dict.fromkeys(self._topics.values()))
+        has_messages = any(connection.msgcount for connection in known)
+        self.span_ns = (self._reader.start_time, self._reader.end_time) if has_messages else (0, 0)
 
+    def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
+        """Read messages of some of its topics, ordered by log time."""
+        wanted = [c for c in self._reader.connections if self._topics.get(c.id) in topics]
+        try:
+            for connection, time_ns, data in self._raw(wanted, start_ns, stop_ns):
+                try:
+                    converted = bytes(self._types[connection.msgtype][1](data))
+                except _TYPE_DAMAGE as err:
+                    said = f"{connection.topic} holds messages that are no {connection.msgtype}"
+                    self._findings.lose(f"{said} ({first_line(err)}): left out")
+                else:
+                    yield Message(self._topics[connection.id], time_ns, converted)
+        except ReaderError as err:
+            self._findings.lose(f"{self._name} is damaged ({first_line(err)}): read up to there")
 
-def _messages(
-    reader: Reader, connections: list[Connection], start_ns: int, stop_ns: int
-) -> Iterator[tuple[Connection, int, bytes]]:
-    """As of the library, which takes no connections for all of them. Raises ReaderError, OSError."""
-    with _damage():
-        yield from reader.messages(connections, start_ns, stop_ns) if connections else ()
+    def close(self) -> None:
+        """Close the bag."""
+        self._reader.close()
+
+    def _raw(
+        self, connections: list[Connection], start_ns: int, stop_ns: int
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        with _damage():  # of the library alone
+            yield from self._reader.messages(connections, start_ns, stop_ns)
 
 
 @contextmanager

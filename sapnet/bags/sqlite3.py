@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sapnet.bags.recording import Findings, Message, Schema, Topic
+from sapnet.bags.recording import Findings, Message, Schema, StoredFile, Topic
 from sapnet.bags.types import parse_qos
 from sapnet.errors import BagError, first_line
 
@@ -20,12 +20,8 @@ _LOGS = ("-wal", "-journal")
 _STORAGE_ERRORS = ("disk I/O error", "database or disk is full", "unable to open database file")
 
 
-class Sqlite3File:
-    """A database of a recording. topics: those in it. find: returns where to read it.
-
-    span_ns: log times of its first message and of the last, plus one; equal if there are none.
-    Raises BagError if nothing can be read, OSError.
-    """
+class Sqlite3File(StoredFile):
+    """A database of a recording. find: returns where to read it. Raises BagError if nothing can be read, OSError."""
 
     def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
         self._find = find

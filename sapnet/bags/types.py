@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,11 +20,6 @@ from rosbags.typesys.store import Typestore
 from sapnet.bags.recording import CDR, Message, Schema, Topic
 from sapnet.errors import ImageFormatError
 from sapnet.images.messages import Decoded, decode_compressed, decode_image, encode_compressed, encode_image
-
-if sys.version_info >= (3, 14):
-    from compression import zstd as zstd
-else:
-    from backports import zstd as zstd
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -83,16 +77,6 @@ def encode(
         return serialize(TYPESTORE.types[COMPRESSED_IMAGE](header=header, **vars(packed)))
     fields = encode_image(pixels, encoding, alpha)
     return serialize(TYPESTORE.types[IMAGE](header=header, **vars(fields)))
-
-
-def encode_info(header: Any, info: bytes) -> bytes | None:
-    """A recorded camera_info with another header; None if it cannot be decoded."""
-    try:
-        message = deserialize(info, CAMERA_INFO)
-    except MessageError:
-        return None
-    message.header = header
-    return serialize(message)
 
 
 def described_topic(name: str, type_name: str, qos: tuple[Qos, ...], store: Typestore = TYPESTORE) -> Topic:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mcap.records import Attachment, Metadata
 from mcap.writer import CompressionType
@@ -18,8 +18,8 @@ from rosbags.rosbag2.metadata import dump_qos_v8
 from ruamel.yaml import YAML
 
 from sapnet.bags.mcap import ROSBAG2_RECORD
-from sapnet.bags.recording import CDR, METADATA, METADATA_ROOT, QOS_KEY, STORAGES, Schema, Topic
-from sapnet.bags.types import parse_qos, zstd
+from sapnet.bags.recording import CDR, METADATA, METADATA_ROOT, QOS_KEY, STORAGES, Schema, Topic, zstd
+from sapnet.bags.types import parse_qos
 from sapnet.files import sync
 
 # Read by ROS 2 from Humble on: version 9 writes profiles as a list, which Humble does not accept.
@@ -38,13 +38,17 @@ INSERT INTO schema(schema_version, ros_distro) VALUES (4, 'rosbag2');
 """
 
 
-class Written(NamedTuple):
-    """A complete file of a recording. counts: its messages by topic, in the order in which the topics were added."""
+@dataclass
+class Written:
+    """A file of a recording. span_ns: the lowest log time and the highest; None without messages.
 
-    name: str
-    first_ns: int
-    last_ns: int
-    counts: list[int]
+    counts: messages by topic, in the order in which the topics were added. size: bytes of all messages.
+    """
+
+    name: str = ""
+    counts: list[int] = field(default_factory=list)
+    size: int = 0
+    span_ns: tuple[int, int] | None = None
 
 
 @dataclass(eq=False)
@@ -54,6 +58,7 @@ class BagWriter:
     As a ``with`` statement it is a recording in one file. A file begins with its first message, if not before.
     path: its folder. storage: ``mcap`` or ``sqlite3``. compression, custom, profile: as in Recording.
     name: of its files, to which their numbers are added; by default that of the folder. files: the complete ones.
+    written: the one that is being written.
     """
 
     path: Path
@@ -63,6 +68,7 @@ class BagWriter:
     profile: str = "ros2"
     name: str = ""
     files: list[Written] = field(default_factory=list)
+    written: Written = field(default_factory=Written)
     _topics: list[Topic] = field(default_factory=list)
     _file: _Mcap | _Sqlite3 | None = None
 
@@ -74,8 +80,7 @@ class BagWriter:
         else:
             self._file = _Sqlite3(path)
         self._numbers = [self._file.add(topic) for topic in self._topics]
-        self._counts = [0] * len(self._topics)
-        self._span: tuple[int, int] | None = None
+        self.written = Written(path.name, [0] * len(self._topics))
         return self._file
 
     def add(self, topic: Topic) -> int:
@@ -83,7 +88,7 @@ class BagWriter:
         self._topics.append(topic)
         if self._file is not None:
             self._numbers.append(self._file.add(topic))
-            self._counts.append(0)
+            self.written.counts.append(0)
         return len(self._topics) - 1
 
     def add_record(self, record: Attachment | Metadata) -> None:
@@ -102,21 +107,23 @@ class BagWriter:
         packed = zstd.compress(data) if self.compression == "message" else bytes(data)
         publish_ns = time_ns if publish_ns is None else publish_ns
         file.write(self._numbers[number], time_ns, packed, publish_ns, sequence)
-        self._counts[number] += 1
-        first, last = self._span or (time_ns, time_ns)
-        self._span = min(first, time_ns), max(last, time_ns)
+        first_ns, last_ns = self.written.span_ns or (time_ns, time_ns)
+        self.written.span_ns = min(first_ns, time_ns), max(last_ns, time_ns)
+        self.written.counts[number] += 1
+        self.written.size += len(data)
 
     def end(self) -> Written | None:
         """Complete the file; None if none was begun. Raises OSError, sqlite3.Error."""
         if self._file is None:
             return None
-        plain = self._file.path
-        name = f"{plain.name}.zstd" if self.compression == "file" else plain.name
-        written = Written(name, *(self._span or (0, 0)), self._counts)
+        written, self.written = self.written, Written()
+        plain = self.path / written.name
+        if self.compression == "file":
+            written.name += ".zstd"
         self._file.close(_dump(self._metadata([written])))
         self._file = None
         if self.compression == "file":
-            with plain.open("rb") as content, zstd.open(self.path / name, "wb") as packed:
+            with plain.open("rb") as content, zstd.open(self.path / written.name, "wb") as packed:
                 shutil.copyfileobj(content, packed)
             plain.unlink()
         self.files.append(written)
@@ -189,18 +196,17 @@ def _dump(values: Any) -> str:
 
 def _extent(files: Sequence[Written]) -> dict[str, Any]:
     """Times and number of the messages of some files, as metadata.yaml has them."""
-    filled = [file for file in files if any(file.counts)]
-    first = min((file.first_ns for file in filled), default=0)
+    spans = [file.span_ns for file in files if file.span_ns] or [(0, 0)]
+    first_ns, last_ns = min(first for first, _ in spans), max(last for _, last in spans)
     return {
-        "starting_time": {"nanoseconds_since_epoch": first},
-        "duration": {"nanoseconds": max((file.last_ns for file in filled), default=0) - first},
+        "starting_time": {"nanoseconds_since_epoch": first_ns},
+        "duration": {"nanoseconds": last_ns - first_ns},
         "message_count": sum(sum(file.counts) for file in files),
     }
 
 
 class _Mcap:
     def __init__(self, path: Path, compress: bool, profile: str) -> None:
-        self.path = path
         self._stream = path.open("xb")
         self.abort = self._stream.close
         self._writer = McapWriter(self._stream, compression=CompressionType.ZSTD if compress else CompressionType.NONE)
@@ -235,7 +241,6 @@ class _Mcap:
 
 class _Sqlite3:
     def __init__(self, path: Path) -> None:
-        self.path = path
         self._database = sqlite3.connect(path, check_same_thread=False)
         self.abort = self._database.close
         self._database.executescript(_SQLITE3_TABLES)

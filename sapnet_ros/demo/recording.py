@@ -10,7 +10,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from sapnet.bags.cameras import contents, find_cameras
+from sapnet.bags.cameras import find_cameras
 from sapnet.bags.open import is_recording, open_recording
 from sapnet.bags.types import CAMERA_INFO, IMAGE, decode, described_topic
 from sapnet.errors import BagError
@@ -36,10 +36,8 @@ def read_input(path: Path) -> Iterator[tuple[str, Frame]]:
         yield from read_frames(path)
         return
     with open_recording(path) as bag:
-        cameras = find_cameras(bag)
-        if not cameras:
-            raise BagError(f"{path} has no color camera. {contents(bag)}")
-        for index, recorded in enumerate(bag.messages([cameras[0].topic])):
+        camera = find_cameras(bag)[0]
+        for index, recorded in enumerate(bag.messages([camera.topic])):
             yield f"{index:06d}", decode(recorded).decoded.bgr
         if bag.missing:
             raise BagError(f"{path} can be read only in part: {'; '.join(bag.missing)}")

@@ -117,8 +117,6 @@ def make_plan(source: Recording, wanted: Sequence[str] = (), lockstep: bool = Fa
     Raises BagError if there is no camera, if one derain_node cannot serve all, or if no frame can be read.
     """
     cameras = find_cameras(source, wanted)
-    if not cameras:
-        raise BagError(f"{source.path} has no colour camera to derain; name an image topic with --topic")
     if len({camera.compressed for camera in cameras}) > 1:
         kinds = ", ".join(f"{c.topic.name} ({'compressed' if c.compressed else 'raw'})" for c in cameras)
         raise BagError(

@@ -224,8 +224,6 @@ def open_playback(
     if missing := set(args.topic) - {topic.name for topic in source.topics}:
         raise BagError(f"{source.path} has no topic {', '.join(sorted(missing))}")
     cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
-    if args.lockstep and not cameras:
-        raise BagError(f"{source.path} has no colour camera to go in lockstep with; name one with --camera")
     # Reliable, so that no frame is lost, whatever was recorded. First, for of two topics of one name and different
     # types the first alone can be published.
     reliable = {topic for camera in cameras for topic in (camera.topic, camera.info)}
