@@ -1,7 +1,8 @@
-"""A GPU that is not there."""
+"""A GPU that is not there, and a backend whose runners are made when the test says so."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -12,6 +13,50 @@ import pytest
 import torch
 
 from sapnet.backends import devices
+from sapnet.backends.base import Backend, BackendSpec, EngineShape, Frames, Runner
+from sapnet.errors import BackendError
+
+
+class SizedRunner(Runner):
+    """Hands frames back until it is closed."""
+
+    def __init__(self, shape: EngineShape) -> None:
+        self.shape = shape
+        self.closed = False
+
+    def infer(self, frames: Frames) -> tuple[Frames, Frames]:
+        return frames, frames[..., 0]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Sized(Backend):
+    """Keeps two runners, each for up to three frames. ``go``: one may be made. ``errors``: raised instead."""
+
+    precision, device, stages = "fp32", "a device", 1
+
+    def __init__(self, name: str = "sized") -> None:
+        super().__init__(BackendSpec(max_shapes=2, max_batch=3))
+        self.name = name
+        self.made: list[SizedRunner] = []
+        self.errors: list[BackendError] = []
+        self.making, self.go = threading.Event(), threading.Event()
+        self.go.set()
+
+    def _make(self, batch: int, height: int, width: int) -> SizedRunner:
+        self.making.set()
+        assert self.go.wait(30)
+        if self.errors:
+            raise self.errors.pop()
+        self.made.append(SizedRunner(self._shape(batch, height, width)))
+        return self.made[-1]
+
+
+@pytest.fixture
+def make_sized() -> type[Sized]:
+    """``make_sized(name="sized")``."""
+    return Sized
 
 
 def held() -> bool:
