@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,16 @@ examples:
   python -m training.evaluate --weights sapnet_fast --data Rain12 --every-stage
   python -m training.evaluate --results derained/ --data Rain1400 --json > scores.json
 """
-# Of the figures that are shown: heading, digits after the point, and what stands for one that is not a number.
-_COLUMNS: Mapping[str, tuple[str, int, str]] = {
-    "psnr_y": ("PSNR Y", 2, "inf"),
-    "ssim_y": ("SSIM Y", 3, ""),
-    "psnr_rgb": ("PSNR RGB", 2, "inf"),
-    "ssim_rgb": ("SSIM RGB", 3, ""),
-    "precision": ("precision", 3, "-"),
-    "recall": ("recall", 3, "-"),
-    "f1": ("F1", 3, "-"),
-    "matthews": ("Matthews", 3, "-"),
+# Of each figure: heading, and digits after the point.
+_COLUMNS: Mapping[str, tuple[str, int]] = {
+    "psnr_y": ("PSNR Y", 2),
+    "ssim_y": ("SSIM Y", 3),
+    "psnr_rgb": ("PSNR RGB", 2),
+    "ssim_rgb": ("SSIM RGB", 3),
+    "precision": ("precision", 3),
+    "recall": ("recall", 3),
+    "f1": ("F1", 3),
+    "matthews": ("Matthews", 3),
 }
 
 
@@ -76,17 +75,21 @@ def main(argv: Sequence[str]) -> int:
     reports = [SetReport(name, folder, find_pairs(Path(folder))) for folder, name in names.items()]
     check(pair for report in reports for pair in report.pairs)
     with progress_bar(counts=True) as progress:
+        task = progress.add_task("")
         for report, method in _methods(args, reports):
-            task = progress.add_task(f"{report.name}: {method.name}", total=len(report.pairs))
-            report.scores.append(score(method, report.pairs, on_image=partial(progress.advance, task)))
-            progress.remove_task(task)
+            progress.reset(task, description=f"{report.name}: {method.name}")
+            report.scores.append(score(method, progress.track(report.pairs, task_id=task)))
             if args.sheet and method.source:
                 _add_pictures(report)
     if args.sheet:
         rows = {_label(report, name): row for report in reports for name, row in report.pictures.items()}
         contact_sheet(list(rows.values()), args.sheet, list(rows))
-    found = [_as_json(report) for report in reports]
-    print(json.dumps(found, indent=2, allow_nan=False) if args.json else "\n\n".join(map(_as_markdown, found)))
+    if args.json:
+        # JSON has neither infinity nor NaN.
+        found = json.loads(json.dumps([_as_json(report) for report in reports]), parse_constant=lambda _: None)
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n\n".join(map(_as_markdown, reports)))
     return 0
 
 
@@ -155,43 +158,36 @@ def _label(report: SetReport, image: str) -> str:
 
 def _as_json(report: SetReport) -> dict[str, Any]:
     """A data set with its methods, each with its images."""
-    truth = report.scores[0].figures
     methods = [
         {
             **{name: value for name, value in vars(score.method).items() if name != "derain"},
-            **_shown(score.figures, score.method),
-            "images": [{"name": name, **_shown(figures, score.method)} for name, figures in score.images.items()],
+            **_shown(score, score.figures),
+            "images": [{"name": name, **_shown(score, figures)} for name, figures in score.images.items()],
         }
         for score in report.scores
     ]
-    return {
-        "name": report.name,
-        "folder": report.folder,
-        "pairs": len(report.pairs),
-        **{name: truth[name] for name in ("streak_share", "f1_all_ones")},
-        "methods": methods,
-    }
+    truth = {name: report.scores[0].figures[name] for name in ("streak_share", "f1_all_ones")}
+    return {"name": report.name, "folder": report.folder, "pairs": len(report.pairs), **truth, "methods": methods}
 
 
-def _shown(figures: Mapping[str, float], method: Method) -> dict[str, float | None]:
-    """The columns' figures; None for an infinite one, and for those of a mask where nothing makes one."""
-    known = (name for name in _COLUMNS if math.isfinite(figures[name]) and (method.source or name in QUALITY))
-    return {**dict.fromkeys(_COLUMNS), **{name: figures[name] for name in known}}
+def _shown(score: Score, figures: Mapping[str, float]) -> dict[str, float]:
+    """The columns' figures; NaN for those of a mask where nothing makes one."""
+    return {name: figures[name] if score.method.source or name in QUALITY else math.nan for name in _COLUMNS}
 
 
-def _as_markdown(found: Mapping[str, Any]) -> str:
-    """A heading and a table of means, of what ``_as_json`` gives."""
+def _as_markdown(report: SetReport) -> str:
+    """A heading and a table of means."""
+    truth = report.scores[0].figures
     setting = (
-        f"{found['pairs']} pairs; {found['streak_share']:.1%} of the pixels are streaks, "
-        f"a mask of all pixels has F1 {found['f1_all_ones']:.3f}"
+        f"{len(report.pairs)} pairs; {truth['streak_share']:.1%} of the pixels are streaks, "
+        f"a mask of all pixels has F1 {truth['f1_all_ones']:.3f}"
     )
     rows = []
-    for method in found["methods"]:
-        figures = ((method[name], digits, none) for name, (_, digits, none) in _COLUMNS.items())
-        cells = (none if figure is None else f"{figure:.{digits}f}" for figure, digits, none in figures)
-        rows.append([method["name"], str(method["stages"] or ""), *cells])
-    headings = ("method", "stages", *(heading for heading, *_ in _COLUMNS.values()))
-    return f"### {found['name']}\n\n{setting}\n\n{table(headings, rows)}"
+    for of_method in report.scores:
+        figures = zip(_shown(of_method, of_method.figures).values(), _COLUMNS.values(), strict=True)
+        cells = ("-" if math.isnan(figure) else f"{figure:.{digits}f}" for figure, (_, digits) in figures)
+        rows.append([of_method.method.name, str(of_method.method.stages or ""), *cells])
+    return f"### {report.name}\n\n{setting}\n\n{table(('method', 'stages', *dict(_COLUMNS.values())), rows)}"
 
 
 if __name__ == "__main__":

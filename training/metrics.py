@@ -6,7 +6,7 @@ Images are uint8 (H, W, 3) BGR.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,19 +163,14 @@ class Score:
     figures: Mapping[str, float]
 
 
-def score(method: Method, pairs: Sequence[ImagePair], on_image: Callable[[], None] = lambda: None) -> Score:
-    """Run ``method`` on every pair and measure; ``on_image`` is called after each.
-
-    Raises SapnetError where an image cannot be read or derained.
-    """
+def score(method: Method, pairs: Iterable[ImagePair]) -> Score:
+    """Run ``method`` on every pair and measure. Raises SapnetError where an image cannot be read or derained."""
     images, pooled = {}, np.zeros(4, np.int64)
     for pair in pairs:
         rainy, clean = read_pair(pair)
         derained, mask = method.derain(pair, rainy)
         counts = count_pixels(mask > 0, true_streaks(rainy, clean))
-        quality = {name: measure(derained, clean) for name, measure in QUALITY.items()}
-        images[pair.name] = {**quality, **mask_figures(counts)}
+        images[pair.name] = {name: measure(derained, clean) for name, measure in QUALITY.items()} | mask_figures(counts)
         pooled += counts
-        on_image()
     means = {name: float(np.mean([figures[name] for figures in images.values()])) for name in QUALITY}
-    return Score(method, images, {**means, **mask_figures(pooled)})
+    return Score(method, images, means | mask_figures(pooled))
