@@ -48,11 +48,7 @@ class DataConfig:
         _check(self.rain in RAIN_KINDS, f"data.rain must be one of {', '.join(RAIN_KINDS)}", self.rain)
         _check(0 <= self.paired_share < 1, "data.paired_share must be at least 0 and below 1", self.paired_share)
         _check(0 <= self.streaks_share <= 1, "data.streaks_share must be 0 to 1", self.streaks_share)
-        crops = (self.crop, self.final_crop)
-        _check(min(crops) >= 32, "data.crop and data.final_crop must be 32 or more", crops)
-        _check(self.batch >= 1, "data.batch must be 1 or more", self.batch)
-        _check(self.workers >= 0, "data.workers must be 0 or more", self.workers)
-        _check(self.validation_images >= 1, "data.validation_images must be 1 or more", self.validation_images)
+        _check_least(self, "data.", crop=32, final_crop=32, batch=1, workers=0, validation_images=1)
 
 
 @dataclass(frozen=True)
@@ -114,11 +110,10 @@ class OptimizerConfig:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
-        _check(self.steps >= 1, "optimizer.steps must be 1 or more", self.steps)
+        _check_least(self, "optimizer.", steps=1, weight_decay=0)
         _check(0 <= self.warmup <= self.steps, f"optimizer.warmup must be 0 to {self.steps}, the steps", self.warmup)
         rates = (self.final_lr, self.lr)
         _check(0 < self.final_lr <= self.lr, "expected 0 < optimizer.final_lr <= optimizer.lr", rates)
-        _check(self.weight_decay >= 0, "optimizer.weight_decay must not be negative", self.weight_decay)
         _check(self.clip > 0, "optimizer.clip must be above 0", self.clip)
         _check(0 <= self.ema < 1, "optimizer.ema must be 0 or more and below 1", self.ema)
 
@@ -145,11 +140,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check(self.preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}", self.preset)
-        _check(self.seed >= 0, "seed must be 0 or more", self.seed)
-        every = min(self.validate_every, self.checkpoint_every)
-        _check(every >= 1, "validate_every and checkpoint_every must be 1 or more", every)
+        _check_least(self, "", seed=0, validate_every=1, checkpoint_every=1)
 
 
 def _check(holds: object, expected: str, got: object = None) -> None:
     if not holds:
         raise ValueError(expected if got is None else f"{expected}, got {got!r}")
+
+
+def _check_least(settings: object, section: str, **least: int) -> None:
+    for name, lowest in least.items():
+        got = getattr(settings, name)
+        _check(got >= lowest, f"{section}{name} must be {lowest} or more", got)

@@ -132,7 +132,7 @@ def match(found: Detections, expected: Detections) -> NDArray[np.int64]:
 
     In order of confidence, each takes the free expected object of its class that it overlaps most, by at least ``IOU``.
     """
-    candidates = overlaps(found.boxes, expected.boxes)
+    candidates = _overlaps(found.boxes, expected.boxes)
     candidates[(found.classes[:, None] != expected.classes[None, :]) | (candidates < IOU)] = -1.0
     matched = np.full(len(found), -1)
     for index in np.argsort(-found.confidences, kind="stable").tolist() if len(expected) else ():
@@ -143,12 +143,12 @@ def match(found: Detections, expected: Detections) -> NDArray[np.int64]:
     return matched
 
 
-def overlaps(boxes: Floats, others: Floats) -> Floats:
+def _overlaps(boxes: Floats, others: Floats) -> Floats:
     """(N, M): intersection over union of each of ``boxes`` (N, 4) with each of ``others`` (M, 4)."""
     shared = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
     intersection = np.clip(shared, 0, None).prod(axis=-1)
     areas, other_areas = ((each[:, 2:] - each[:, :2]).prod(axis=-1) for each in (boxes, others))
-    return _ratio(intersection, areas[:, None] + other_areas[None, :] - intersection, nothing=0.0)
+    return np.nan_to_num(_ratio(intersection, areas[:, None] + other_areas[None, :] - intersection))
 
 
 def count(found: Detections, expected: Detections) -> Floats:
@@ -178,8 +178,8 @@ def summarise(counts: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
     return figures
 
 
-def _ratio(part: Floats, whole: Floats, nothing: float = np.nan) -> Floats:
-    result: Floats = np.divide(part, whole, out=np.full(whole.shape, nothing), where=whole > 0)
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    result: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return result
 
 
@@ -234,15 +234,13 @@ def main(argv: Sequence[str]) -> int:
             for name, derainer in derainers.items()
         }
         report = {
-            "detector": str(args.detector),
-            "clips": [str(clip) for clip in args.clips],
-            **{name: getattr(args, name) for name in ("rain", "seeds", "stride", "max_width")},
+            **{name: getattr(args, name) for name in ("detector", "clips", "rain", "seeds", "stride", "max_width")},
             "frames": len(outcome.expected),
             "clean_detections": clean,
             "networks": networks,
             "figures": figures,
         }
-        print(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2, default=str))
     else:
         seeds = ", ".join(map(str, args.seeds))
         print(f"{clean} objects on {len(outcome.expected)} clean frames; {args.rain} rain, seeds {seeds}\n")
@@ -258,17 +256,14 @@ def _cell(value: float | None = None, interval: Sequence[float] = ()) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("detect", _DESCRIPTION, _EXAMPLES)
     add_networks(parser, default=["sapnet_fast"])
-    seed = whole_number(0)
     default = "(default: %(default)s)"
     add = parser.add_argument
     add("--detector", required=True, type=Path, metavar="MODEL", help="ONNX file of FastestDet's layout")
     add("--clips", nargs="+", required=True, type=Path, metavar="IN", help="clean videos, images, folders of images")
     add("--rain", choices=RAIN_PRESETS, default="heavy", help=default)
-    add("--seeds", nargs="+", type=seed, default=[1, 2, 3], metavar="N", help="of the rain (default: 1 2 3)")
-    stride = f"take every Nth frame of videos {default}"
-    add("--stride", type=parse_positive, default=4, metavar="N", help=stride)
-    width = "scale wider frames down first"
-    add("--max-width", type=parse_positive, default=0, metavar="N", help=width)
+    add("--seeds", nargs="+", type=whole_number(0), default=[1, 2, 3], metavar="N", help="of the rain (default: 1 2 3)")
+    add("--stride", type=parse_positive, default=4, metavar="N", help=f"take every Nth frame of videos {default}")
+    add("--max-width", type=parse_positive, default=0, metavar="N", help="scale wider frames down first")
     picture = "write a few frames: found again green, missed red, new yellow"
     add("--picture", type=parse_picture, metavar="PNG", help=picture)
     add("--json", action="store_true", help="print JSON instead of a table")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import lightning as L
@@ -57,25 +57,18 @@ class DerainingModule(L.LightningModule):
         return terms["loss"]
 
     def validation_step(self, name: str, batch_index: int) -> None:
-        scores = [
-            self._score(pair, f"val/{name}/{pair.name}" if number < _SHOWN else "")
-            for number, pair in enumerate(self.validation[name])
-        ]
-        psnr, similarity, edges = np.mean(scores, axis=0)
-        self.log("val/psnr", psnr, prog_bar=True, batch_size=1, sync_dist=True)
-        figures = {f"val/{name}/psnr": psnr, f"val/{name}/ssim": similarity, f"val/{name}/edges": edges}
-        self.log_dict(figures, batch_size=1, sync_dist=True)
-
-    def _score(self, pair: ImagePair, title: str) -> tuple[float, float, float]:
-        """PSNR, SSIM and agreement of the edges of a pair, which is shown under a title, if there is one."""
-        rainy, clean = read_pair(pair)
-        derained = to_frames(self.network.derain(to_tensor(rainy).to(self.device)))[0]
-        if title:
-            rgb = cv2.cvtColor(np.hstack([rainy, derained, clean]), cv2.COLOR_BGR2RGB)
-            tensorboard: Any = self.logger
-            tensorboard.experiment.add_image(title, rgb, self.global_step, dataformats="HWC")
-        edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
-        return psnr_y(derained, clean), ssim(to_y(derained), to_y(clean)), edges
+        scores, tensorboard = [], cast(Any, self.logger).experiment
+        for number, pair in enumerate(self.validation[name]):
+            rainy, clean = read_pair(pair)
+            derained = to_frames(self.network.derain(to_tensor(rainy).to(self.device)))[0]
+            if number < _SHOWN:
+                rgb = cv2.cvtColor(np.hstack([rainy, derained, clean]), cv2.COLOR_BGR2RGB)
+                tensorboard.add_image(f"val/{name}/{pair.name}", rgb, self.global_step, dataformats="HWC")
+            edges = float(edge_agreement(to_tensor(derained), to_tensor(clean)))
+            scores.append((psnr_y(derained, clean), ssim(to_y(derained), to_y(clean)), edges))
+        means = dict(zip(("psnr", "ssim", "edges"), np.mean(scores, axis=0), strict=True))
+        self.log("val/psnr", means["psnr"], prog_bar=True, batch_size=1, sync_dist=True)
+        self.log_dict({f"val/{name}/{key}": mean for key, mean in means.items()}, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.config.optimizer
@@ -90,18 +83,17 @@ def make_network(config: TrainConfig) -> SAPNet:
     Raises CheckpointError for weights that are damaged or of another preset.
     """
     preset = PRESETS[config.preset]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = SAPNet(preset)
     if config.init:
         loaded = load_weights(config.init)
         if loaded.config.with_stages(preset.stages) != preset:
             raise ValueError(
                 f"init: {config.init} holds {loaded.config}, expected weights of the preset {config.preset!r}: {preset}"
             )
-        network = SAPNet(preset)
         network.load_state_dict(loaded.state_dict())
-        return network
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return SAPNet(preset)
+    return network
 
 
 def rate(step: int, settings: OptimizerConfig) -> float:

@@ -122,9 +122,8 @@ class Stream(Dataset[Sample]):
 
 def _shares(paired: int, photographs: bool, each: float) -> list[float]:
     """Of each paired set and, if there are some, of the photographs. Raises ValueError."""
-    count = paired + photographs
     if not each or not photographs:
-        return [1 / count] * count
+        return [1 / (paired + photographs)] * (paired + photographs)
     if (rest := 1 - paired * each) <= 0:
         raise ValueError(f"data.paired_share {each:g} of {paired} paired sets leaves nothing for the photographs")
     return [*[each] * paired, rest]

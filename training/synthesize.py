@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,6 @@ examples:
   python -m training.synthesize photographs rain_train --copies 4 --compare datasets/test/Rain100L
   python -m training.synthesize photographs --sheet rain.jpg
 """
-_SHEET_COLUMNS = 8
 # Heading of a figure -> how it is shown.
 _COLUMNS = {"images": "d", "PSNR (dB)": ".2f", "streaks": ".3f", "brightness": ".1f", "|dx|": ".2f", "|dy|": ".2f"}
 
@@ -93,14 +93,14 @@ def write_set(samples: Iterable[tuple[str, RainySample]], output: Path) -> Itera
 
 def make_sheet(photographs: Sequence[Path], seed: int, path: Path) -> None:
     """Write 24 samples as one picture: a row each of light, medium and heavy rain."""
-    kinds, rows = ("light", "medium", "heavy"), []
-    for row, kind in enumerate(kinds):
-        cells = {}
-        for column in range(_SHEET_COLUMNS):
-            rng = np.random.default_rng([seed, row, column])
-            clean = read_image(photographs[(row * _SHEET_COLUMNS + column) % len(photographs)])
-            cells[str(column + 1)] = _rain(clean, kind, rng).rainy
-        rows.append(cells)
+    kinds, clean = ("light", "medium", "heavy"), map(read_image, cycle(photographs))
+    rows = [
+        {
+            str(column + 1): _rain(next(clean), kind, np.random.default_rng([seed, row, column])).rainy
+            for column in range(8)
+        }
+        for row, kind in enumerate(kinds)
+    ]
     contact_sheet(rows, path, kinds)
 
 
