@@ -12,27 +12,19 @@ RED, MAGENTA = 0, 1  # classes
 
 
 def write_colour_detector(path: Path) -> Path:
-    """Input (1, 3, 64, 64); an output cell is 16 pixels wide, and its box a quarter of the frame.
+    """Input (1, 3, 64, 64); an output cell is 16 pixels wide, and its box half as high and wide as the frame.
 
     The mean colour of a cell says: objectness ``red - green``; class 0 ``1 - blue``, class 1 ``blue``.
     """
     onnx = pytest.importorskip("onnx", reason="needs onnx: pip install -r requirements/dev.txt")
-    helper = onnx.helper
-    # Channels of the input are B, G, R.
-    objectness = np.array([[0, -1, 1]], np.float32)
-    others = np.array([[0, 0, 0]] * 4 + [[-1, 0, 0], [1, 0, 0]], np.float32)
-    quarter = -np.log(3)  # whose sigmoid is 1/4
-    constants = {
-        "objectness_weight": objectness[..., None, None],
-        "others_weight": others[..., None, None],
-        "others_bias": np.array([0, 0, quarter, quarter, 1, 0], np.float32),
-    }
+    node = onnx.helper.make_node
+    # Of the input's channels B, G, R: objectness, the box, two classes.
+    weight = np.array([[0, -1, 1], *[[0, 0, 0]] * 4, [-1, 0, 0], [1, 0, 0]])
+    constants = {"weight": weight[..., None, None], "bias": np.array([0, 0, 0, 0, 0, 1, 0])}
     nodes = [
-        helper.make_node("AveragePool", ["frame"], ["mean"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
-        helper.make_node("Conv", ["mean", "objectness_weight"], ["signed"]),
-        helper.make_node("Relu", ["signed"], ["objectness"]),
-        helper.make_node("Conv", ["mean", "others_weight", "others_bias"], ["others"]),
-        helper.make_node("Concat", ["objectness", "others"], ["cells"], axis=1),
+        node("AveragePool", ["frame"], ["mean"], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
+        node("Conv", ["mean", "weight", "bias"], ["signed"]),
+        node("Relu", ["signed"], ["cells"]),
     ]
     return save_network(path, nodes, [1, 3, SIDE, SIDE], [1, 7, SIDE // CELL, SIDE // CELL], constants)
 

@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from picture_builders import write_pair
+from sapnet.media.pictures import write_image
+
 
 def photograph(seed: int, height: int = 72, width: int = 88) -> np.ndarray:
     """Smooth shapes with some texture, uint8 (height, width, 3)."""
@@ -22,7 +25,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of five clean photographs."""
     folder = tmp_path_factory.mktemp("photographs")
     for seed in range(5):
-        cv2.imwrite(str(folder / f"{seed}.png"), photograph(seed))
+        write_image(folder / f"{seed}.png", photograph(seed))
     return folder
 
 
@@ -30,12 +33,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of two pairs, brighter by 30 on every fourth column."""
     folder = tmp_path_factory.mktemp("pairs")
-    for part in ("rainy", "clean"):
-        (folder / part).mkdir()
     for seed in (10, 11):
         clean = photograph(seed)
         rainy = clean.copy()
         rainy[:, ::4] = np.minimum(rainy[:, ::4].astype(int) + 30, 255)
-        cv2.imwrite(str(folder / "rainy" / f"{seed}.png"), rainy)
-        cv2.imwrite(str(folder / "clean" / f"{seed}.png"), clean)
+        write_pair(folder, f"{seed}.png", rainy, clean)
     return folder

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from functools import partial
 
-import cv2
 import numpy as np
 import pytest
 from colour_detector import SIDE, write_colour_detector
 
+from picture_builders import flat
 from sapnet import Derainer
+from sapnet.media.pictures import read_image, write_image
 from training.detect import clean_frames, count, draw_detections, main, match, run_experiment, summarise
 from training.detector import Detections, Detector
 
@@ -32,7 +33,7 @@ def detector_file(tmp_path):
 
 def scene(height: int = SIDE, width: int = SIDE) -> np.ndarray:
     """Gray with a red and a magenta patch, each a cell of the detector; rain spares the first and hides the other."""
-    frame = np.full((height, width, 3), 60, np.uint8)
+    frame = flat(60, height, width)
     rows, columns = height // 4, width // 4
     frame[rows : 2 * rows, columns : 2 * columns] = 0, 0, 255
     frame[rows : 2 * rows, 3 * columns :] = 255, 195, 255
@@ -41,11 +42,9 @@ def scene(height: int = SIDE, width: int = SIDE) -> np.ndarray:
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
     for index, size in enumerate([(SIDE, SIDE), (96, 128)]):
-        cv2.imwrite(str(folder / f"{index}.png"), scene(*size))
-    return folder
+        write_image(tmp_path / "photos" / f"{index}.png", scene(*size))
+    return tmp_path / "photos"
 
 
 def test_what_is_undone_is_won_back_and_what_is_left_is_not(detector_file, photos):
@@ -95,9 +94,9 @@ class TestCommand:
         assert report["networks"]["sapnet_fast"]["backend_name"] == "fake"
         assert list(report["figures"]) == ["clean", "rainy", "sapnet_fast"]
         assert "4 objects on the clean frames, expected at least 200" in err
-        sheet = cv2.imread(str(tmp_path / "new" / "detect.png"))
-        assert sheet.shape[0] > 2 * 240
-        assert sheet.shape[1] > 3 * 320
+        height, width, _ = read_image(tmp_path / "new" / "detect.png").shape
+        assert height > 2 * 240
+        assert width > 3 * 320
 
     def test_prints_a_table(self, arguments, capsys):
         assert main([*arguments, "--weights", "sapnet_fast", "clean.safetensors"]) == 0
@@ -109,9 +108,8 @@ class TestCommand:
         assert lines[4].split("|")[2].strip() == "1.000 [1.000, 1.000]"
 
     def test_nothing_found_on_the_clean_frames(self, arguments, tmp_path, capsys):
-        gray = tmp_path / "gray.png"
-        cv2.imwrite(str(gray), np.full((SIDE, SIDE, 3), 60, np.uint8))
-        assert main([*arguments, "--clips", str(gray)]) == 2
+        write_image(tmp_path / "gray.png", flat(60, SIDE, SIDE))
+        assert main([*arguments, "--clips", str(tmp_path / "gray.png")]) == 2
         assert "finds nothing on the 1 clean frames at confidence 0.4" in capsys.readouterr().err
 
     def test_wrong_input_is_one_line_and_status_2(self, arguments, capsys):

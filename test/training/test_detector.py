@@ -60,7 +60,7 @@ class TestDetector:
         found = detector(frame, 0.4)
         assert found.classes.tolist() == [RED, MAGENTA]
         assert found.confidences == pytest.approx([1, 1])
-        assert found.boxes == pytest.approx(np.array([[32, 16, 96, 48], [160, 80, 224, 112]]), abs=1e-3)
+        assert found.boxes == pytest.approx(np.array([[0, 0, 128, 64], [128, 64, 256, 128]]), abs=1e-3)
 
     def test_no_onnx(self, tmp_path):
         (tmp_path / "wrong.onnx").write_text("no network")

@@ -6,13 +6,13 @@ import json
 import math
 import shutil
 
-import cv2
-import numpy as np
 import pytest
 
+from picture_builders import flat, write_pair
 from sapnet import Derainer
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import psnr, psnr_y, to_y
+from sapnet.media.pictures import read_image, write_image
 from training.datasets.paired import find_pairs
 from training.evaluate import main
 from training.metrics import network, rainy_input, results, score, ssim
@@ -22,21 +22,15 @@ PSNR_RGB = 20 * math.log10(255 / 20) + 10 * math.log10(2)
 PSNR_Y = PSNR_RGB + 20 * math.log10(255 / 219)
 
 
-def write(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), image)
-
-
 @pytest.fixture
 def pairs(tmp_path):
     """Two pairs, 20 levels of rain on the upper half; endings differ as in real sets."""
     folder = tmp_path / "pairs"
     for index in range(2):
-        clean = np.full((20, 24, 3), 100 + index, np.uint8)
-        rainy = clean.copy()
+        rainy = flat(100 + index, 20, 24)
+        write_image(folder / "clean" / f"{index}.bmp", rainy)
         rainy[:10] += 20
-        write(folder / "clean" / f"{index}.bmp", clean)
-        write(folder / "rainy" / f"{index}.png", rainy)
+        write_image(folder / "rainy" / f"{index}.png", rainy)
     return folder
 
 
@@ -45,10 +39,9 @@ def derained(tmp_path, pairs):
     """What another program made of the pairs: the first is perfect, of the second the left half is."""
     folder = tmp_path / "derained"
     for index in range(2):
-        result = cv2.imread(str(pairs / "clean" / f"{index}.bmp"))
-        if index == 1:
-            result[:10, 12:] += 20
-        write(folder / f"{index}.tif", result)
+        result = flat(100 + index, 20, 24)
+        result[:10, 12:] += 20 * index
+        write_image(folder / f"{index}.tif", result)
     return folder
 
 
@@ -77,7 +70,7 @@ class TestResults:
         perfect, half = scored.images.values()
         assert (perfect["psnr_y"], perfect["psnr_rgb"], perfect["f1"]) == (math.inf, math.inf, 1.0)
         assert perfect["ssim_y"] == perfect["ssim_rgb"] == pytest.approx(1.0)
-        result, clean = cv2.imread(str(derained / "1.tif")), cv2.imread(str(pairs / "clean" / "1.bmp"))
+        result, clean = read_image(derained / "1.tif"), read_image(pairs / "clean" / "1.bmp")
         expected = {"psnr_y": psnr_y(result, clean), "psnr_rgb": psnr(result, clean), "ssim_rgb": ssim(result, clean)}
         expected["ssim_y"] = ssim(to_y(result), to_y(clean))
         assert {name: half[name] for name in expected} == pytest.approx(expected)
@@ -89,9 +82,8 @@ class TestResults:
     def test_the_mask_is_what_was_taken_out_above_the_threshold_pooled_over_pixels(
         self, threshold, streaks, pairs, derained
     ):
-        for place, value in (("clean/2.png", 50), ("rainy/2.png", 80)):  # larger, all of it rain that stays
-            write(pairs / place, np.full((20, 240, 3), value, np.uint8))
-        write(derained / "2.png", np.full((20, 240, 3), 80, np.uint8))
+        write_pair(pairs, "2.png", flat(80, 20, 240), flat(50, 20, 240))  # larger, all of it rain that stays
+        write_image(derained / "2.png", flat(80, 20, 240))
         found = find_pairs(pairs)
         figures = score(results(derained, found, "other", threshold), found).figures
         assert figures["recall"] == pytest.approx(streaks / (240 + 240 + 4800))
@@ -100,7 +92,7 @@ class TestResults:
     def test_lists_what_is_missing_and_what_cannot_be_scored(self, pairs, derained):
         found = find_pairs(pairs)
         (derained / "0.tif").write_text("no image")
-        write(derained / "1.tif", np.zeros((20, 25, 3), np.uint8))
+        write_image(derained / "1.tif", flat(0, 20, 25))
         with pytest.raises(ImageFormatError, match=r"0\.tif is not a picture(.|\n)*1\.tif is 20x25, .*1\.bmp is 20x24"):
             results(derained, found)
         (derained / "0.tif").unlink()
@@ -109,9 +101,8 @@ class TestResults:
 
     def test_of_several_data_sets_lie_in_folders_of_their_names(self, pairs, derained, tmp_path, capsys):
         other = tmp_path / "other"
-        for name in ("rainy", "clean"):
-            write(other / name / "0.png", np.full((20, 24, 3), 7, np.uint8))
-        write(tmp_path / "all" / "other" / "0.png", np.full((20, 24, 3), 9, np.uint8))
+        write_pair(other, "0.png", flat(7, 20, 24), flat(7, 20, 24))
+        write_image(tmp_path / "all" / "other" / "0.png", flat(9, 20, 24))
         derained.rename(tmp_path / "all" / "pairs")
         first, second = json.loads(run(capsys, "--data", pairs, other, "--results", tmp_path / "all", "--json"))
         assert [method["name"] for method in first["methods"]] == ["rainy input", "all"]
@@ -147,7 +138,7 @@ class TestOutput:
 
     def test_sheet(self, pairs, derained, tmp_path, capsys):
         run(capsys, "--data", pairs, "--weights", "sapnet_fast", "--results", derained, "--sheet", tmp_path / "s.png")
-        sheet = cv2.imread(str(tmp_path / "s.png"))
+        sheet = read_image(tmp_path / "s.png")
         # Two rows, best and worst; rainy, two methods with masks, clean, true streaks.
         assert 7 * 320 <= sheet.shape[1] < 8 * 320
         assert 2 * 267 <= sheet.shape[0] < 3 * 267

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sapnet.media.pictures import read_image
+from picture_builders import flat
+from sapnet.media.pictures import read_image, write_image
 from sapnet.rain import RainConfig, StreakLayer
 from training.datasets.paired import find_pairs, read_pair
 from training.metrics import true_streaks
@@ -17,11 +18,11 @@ from training.synthesize import RainySample, main, statistics, synthesize
 
 def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_path: Path) -> None:
     assert main([str(photographs), str(tmp_path), "--rain", "heavy", "--copies", "2"]) == 0
-    names = [f"{stem}_{copy}" for stem in range(5) for copy in (1, 2)]
-    pairs = find_pairs(tmp_path)
-    assert [pair.name for pair in pairs] == names
-    assert sorted(path.stem for path in (tmp_path / "streaks").iterdir()) == names
     made = dict(synthesize(photographs, "heavy", seed=0, copies=2))
+    assert [*made] == [f"{stem}_{copy}" for stem in range(5) for copy in (1, 2)]
+    pairs = find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == [*made]
+    assert len([*(tmp_path / "streaks").iterdir()]) == len(made)
     for pair in pairs:
         rainy, clean = read_pair(pair)
         mask = cv2.imread(str(tmp_path / "streaks" / f"{pair.name}.png"), cv2.IMREAD_UNCHANGED)
@@ -31,13 +32,9 @@ def test_a_written_set_is_whole_and_its_masks_are_exact(photographs: Path, tmp_p
 
 
 def test_statistics_leave_dry_samples_out_and_tell_upright_streaks_from_others() -> None:
-    clean = np.zeros((8, 9, 3), np.uint8)
-    rainy = clean.copy()
+    clean, rainy = flat(0, 8, 9), flat(0, 8, 9)
     rainy[:, 4] = 40  # one upright streak
-    samples = [
-        RainySample(rainy, clean, true_streaks(rainy, clean)),
-        RainySample(clean, clean, np.zeros((8, 9), bool)),
-    ]
+    samples = [RainySample(*pair, true_streaks(*pair)) for pair in ((rainy, clean), (clean, clean))]
     images, psnr, share, brightness, dx, dy = statistics(samples)
     assert (images, brightness, dx, dy) == (1, 40, 2 * 40 / 8, 0)
     assert share == pytest.approx(1 / 9)
@@ -62,8 +59,7 @@ def test_sheet_shows_24_samples(photographs: Path, tmp_path: Path) -> None:
 
 def test_photographs_of_one_name_in_several_folders_are_kept_apart(tmp_path: Path) -> None:
     for place, level in (("day", 50), ("night", 20)):
-        (tmp_path / "in" / place).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "in" / place / "1.png"), np.full((32, 32, 3), level, np.uint8))
+        write_image(tmp_path / "in" / place / "1.png", flat(level, 32, 32))
     assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--rain", "dry"]) == 0
     found = {path.name: int(read_image(path).max()) for path in (tmp_path / "out" / "rainy").iterdir()}
     assert found == {"day_1.png": 50, "night_1.png": 20}

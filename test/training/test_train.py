@@ -12,12 +12,11 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 import train_process
 
+from picture_builders import flat, write_pair
 from sapnet.errors import ImageFormatError
 from sapnet.model.weights import load_weights, read_metadata
 from training.config import DataConfig, OptimizerConfig, TrainConfig
@@ -151,12 +150,10 @@ def test_a_finished_run_is_left_alone_and_one_without_weights_gets_the_averaged_
 
 
 def test_validation_is_spread_over_every_set_though_folders_share_a_name(tmp_path: Path, settings: Settings) -> None:
-    for camera, count in (("front", 10), ("rear", 3)):
-        for part in ("rainy", "clean"):
-            (tmp_path / camera / "pairs" / part).mkdir(parents=True)
-            for index in range(count):
-                cv2.imwrite(str(tmp_path / camera / "pairs" / part / f"{index}.png"), np.zeros((16, 16, 3), np.uint8))
     folders = tuple(str(tmp_path / camera / "pairs") for camera in ("front", "rear"))
+    for folder, count in zip(folders, (10, 3), strict=True):
+        for index in range(count):
+            write_pair(Path(folder), f"{index}.png", flat(0, 16, 16), flat(0, 16, 16))
     found = validation_pairs(settings(data={"validation": folders, "validation_images": 4}))
     assert {name: [pair.name for pair in pairs] for name, pairs in found.items()} == {
         folders[0]: ["0", "3", "6", "9"],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
+from picture_builders import flat, write_pair
 from sapnet.errors import ImageFormatError
 from training.datasets.paired import ImagePair, check, find_pairs, find_sets, set_folders
 
@@ -19,12 +18,6 @@ def make(folder: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     return folder
-
-
-def write(path: Path, height: int = 16, width: int = 20, value: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((height, width, 3), value, np.uint8))
-    return path
 
 
 def named(folder: Path) -> list[tuple[str, str, str]]:
@@ -136,13 +129,11 @@ class TestSets:
 def test_check_lists_all_that_is_wrong(tmp_path):
     names = [f"{number}.png" for number in range(5)]
     pairs = [ImagePair(name, tmp_path / "rainy" / name, tmp_path / "clean" / name) for name in names]
-    for pair in pairs:
-        write(pair.rainy)
-        write(pair.clean)
+    for name in names:
+        write_pair(tmp_path, name, flat(0, 16, 20), flat(0, 16, 20))
     check(pairs)
-    write(pairs[0].rainy, 15, 20)
-    write(pairs[0].clean, 15, 20)
-    write(pairs[1].rainy, 20, 20)
+    write_pair(tmp_path, names[0], flat(0, 15, 20), flat(0, 15, 20))
+    write_pair(tmp_path, names[1], flat(0, 20, 20), flat(0, 16, 20))
     pairs[2].clean.write_bytes(pairs[2].clean.read_bytes()[:40])
     pairs[3].rainy.write_text("no image")
     pairs[4].rainy.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from picture_builders import flat
 from sapnet.rain import RainSynthesizer
 from training.datasets.augment import Augmentation, augment_scene, compress
 from training.datasets.curriculum import MIXED, draw_rain
@@ -18,7 +19,7 @@ PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0)
     ("kind", "low", "high"), [("light", 0.06, 0.35), ("medium", 0.25, 0.65), ("heavy", 0.65, 0.95)]
 )
 def test_rain_is_of_its_kind(kind: str, low: float, high: float) -> None:
-    clean = np.full((160, 200, 3), 90, np.uint8)
+    clean = flat(90, 160, 200)
     rng = np.random.default_rng(0)
     drawn = [RainSynthesizer(draw_rain(kind, rng), 160, 200, seed) for seed in range(15)]
     share = np.mean([true_streaks(rain.add(clean, 0)[0], rain.add_mist(clean)).mean() for rain in drawn])

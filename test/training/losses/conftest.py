@@ -1,4 +1,4 @@
-"""Networks with random weights in place of those of ImageNet, which a machine need not have."""
+"""Equal random images each time, and networks with random weights in place of ImageNet's, which need not be there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import pytest
 import torch
 
 from training.losses.contrastive import Vgg16
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,6 @@ from sapnet.errors import CheckpointError
 from training.losses.segmentation import ResNetFPN, focal_loss, unsupervised_segmentation_loss
 
 
-def images(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.fixture
 def resnet(backbone: str) -> ResNetFPN:
     return ResNetFPN(backbone).eval().requires_grad_(False)
@@ -23,7 +19,7 @@ def resnet(backbone: str) -> ResNetFPN:
 
 class TestFocalLoss:
     def test_without_gamma_is_cross_entropy(self):
-        logits, target = images(2, 5, 4, 3), torch.randint(5, (2, 4, 3), generator=torch.Generator().manual_seed(0))
+        logits, target = torch.rand(2, 5, 4, 3), torch.randint(5, (2, 4, 3))
         assert focal_loss(logits, target, gamma=0).item() == pytest.approx(F.cross_entropy(logits, target).item())
 
     def test_of_a_known_probability(self):
@@ -41,7 +37,7 @@ class TestFocalLoss:
 
 
 def test_is_the_focal_loss_of_the_networks_own_labels_and_its_gradient_lowers_it(resnet):
-    image = images(2, 3, 33, 40).requires_grad_()
+    image = torch.rand(2, 3, 33, 40).requires_grad_()
     probability = resnet(image).softmax(1).amax(1)
     loss = unsupervised_segmentation_loss(image, resnet)
     assert loss.item() == pytest.approx(-((1 - probability) ** 2 * probability.log()).mean().item(), rel=1e-4)
@@ -52,9 +48,10 @@ def test_is_the_focal_loss_of_the_networks_own_labels_and_its_gradient_lowers_it
 
 @pytest.mark.parametrize(("size", "quarter"), [((32, 32), (8, 8)), ((33, 18), (9, 5))])
 def test_logits_have_a_quarter_of_the_images_size_and_are_the_same_each_time(resnet, backbone, size, quarter):
-    logits = resnet(images(2, 3, *size))
+    image = torch.rand(2, 3, *size)
+    logits = resnet(image)
     assert logits.shape == (2, 21, *quarter)
-    assert torch.equal(ResNetFPN(backbone).eval()(images(2, 3, *size)), logits)
+    assert torch.equal(ResNetFPN(backbone).eval()(image), logits)
 
 
 def test_weights_are_loaded_or_it_is_said_where_to_give_them(resnet, backbone, tmp_path):
