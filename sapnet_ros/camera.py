@@ -40,8 +40,7 @@ from sapnet.images.topics import (
 )
 from sapnet.steadiness import Steadier
 from sapnet.streaks import streak_mask
-from sapnet_ros.fate import RainGate
-from sapnet_ros.mailbox import Received
+from sapnet_ros.fate import RainGate, Received
 from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import CameraSubscription, frames_profile, overridable
 from sapnet_ros.stats import CameraStats

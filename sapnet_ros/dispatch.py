@@ -16,10 +16,10 @@ from sapnet.errors import ImageFormatError, describe
 from sapnet.images.messages import decode_compressed, decode_image
 from sapnet_ros import fate as fates
 from sapnet_ros.camera import Camera, image_size_of
-from sapnet_ros.fate import Fate
+from sapnet_ros.fate import Fate, Received
 from sapnet_ros.inference import Call, Inference
 from sapnet_ros.loader import Loader
-from sapnet_ros.mailbox import Mailbox, Received
+from sapnet_ros.mailbox import Mailbox
 from sapnet_ros.params import NodeParams
 
 NEVER = math.inf

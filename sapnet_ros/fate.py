@@ -1,24 +1,23 @@
-"""The decision on each frame: derained, passed through or dropped, and why."""
+"""Frames, and the decision on each: derained, passed through or dropped, and why."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError
 from sapnet.images.frame import MIN_SIDE
-from sapnet.images.messages import image_size
+from sapnet.images.messages import Decoded, image_size
 from sapnet_ros.loader import Loader
-from sapnet_ros.mailbox import Received
 from sapnet_ros.params import NodeParams
-
-if TYPE_CHECKING:
-    from sapnet_ros.camera import Camera
 
 # Part of the public contract.
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
 DEADLINE, FAILURE, OVERLOAD = "deadline", "failure", "overload"
 INVALID, UNSUPPORTED, SHUTDOWN, UNWATCHED = "invalid", "unsupported", "shutdown", "unwatched"
+
+MESSAGE_BYTES = 2048  # of a message, beside its data
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,54 @@ class Fate:
     dropped: bool = False
     error: str = ""
     kind: str = ""
+
+
+@dataclass
+class Parts:
+    """Parts of a frame's latency, in seconds.
+
+    wait: in the queue, and for the network. preprocess: decoding the message. inference: the call of the
+    network, for all frames of its batch. postprocess: making the messages. publish: handing them to the middleware.
+    latency: from receipt to the last publish.
+    """
+
+    wait_s: float = 0.0
+    preprocess_s: float = 0.0
+    inference_s: float = 0.0
+    postprocess_s: float = 0.0
+    publish_s: float = 0.0
+    latency_s: float = 0.0
+
+
+PARTS = tuple(part.name.removesuffix("_s") for part in fields(Parts))
+"""Names of the fields of Parts in diagnostics."""
+
+
+@dataclass(eq=False)
+class Received:
+    """A message of a camera, until it is published or dropped; ``received_s`` is steady time.
+
+    overtaken: a newer frame came before this one's turn, and it is to pass through.
+    size: height, width as the image's header says, once it was read. decoded: its pixels, once it was decoded.
+    fate: once it is settled, with derained where it is published as such. until_s: how long it may wait for its
+    camera_info then, steady time.
+    """
+
+    camera: str
+    message: Any
+    received_s: float
+    overtaken: bool = False
+    size: tuple[int, int] | None = None
+    decoded: Decoded | None = None
+    fate: Fate | None = None
+    derained: Derained | None = None
+    until_s: float = 0.0
+    parts: Parts = field(default_factory=Parts)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes in the queue, about."""
+        return len(self.message.data) + MESSAGE_BYTES
 
 
 class RainGate:
@@ -74,12 +121,10 @@ class RainGate:
         return self._dry
 
 
-def decide(
-    frame: Received, camera: Camera, loader: Loader, params: NodeParams, now_s: float, due_s: float
-) -> Fate | None:
-    """Decide on a camera's frame by its header, before it is decoded; None: derain it.
+def decide(frame: Received, camera: Any, loader: Loader, params: NodeParams, now_s: float, due_s: float) -> Fate | None:
+    """Decide on a frame by its header, before it is decoded; None: derain it.
 
-    due_s: when the original must be sent to meet the deadline. Times are steady.
+    camera: the Camera that sent it. due_s: when the original must be sent to meet the deadline. Times are steady.
     """
     if frame.size is None:
         try:

@@ -8,8 +8,8 @@ from threading import Thread
 
 from sapnet.derainer import Derained, Derainer
 from sapnet.errors import describe
+from sapnet_ros.fate import Received
 from sapnet_ros.loader import FAILURES
-from sapnet_ros.mailbox import Received
 
 
 class Call:

@@ -1,72 +1,16 @@
-"""Frames, and their queues between the callbacks that receive them and the thread that handles them."""
+"""Queues of frames between the callbacks that receive them and the thread that handles them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any
 
-from sapnet.derainer import Derained
-from sapnet.images.messages import Decoded
-
-if TYPE_CHECKING:
-    from sapnet_ros.fate import Fate
+from sapnet_ros.fate import Received
 
 # The queue of one camera: most of a second of 1280x720 at 30 Hz, and a bound for frames without content.
 MAX_WAITING_BYTES = 64 * 2**20
 MAX_WAITING_FRAMES = 1000
-# Of a message, beside its data.
-MESSAGE_BYTES = 2048
-
-
-@dataclass
-class Parts:
-    """Parts of a frame's latency, in seconds.
-
-    wait: in the queue, and for the network. preprocess: decoding the message. inference: the call of the
-    network, for all frames of its batch. postprocess: making the messages. publish: handing them to the middleware.
-    latency: from receipt to the last publish.
-    """
-
-    wait_s: float = 0.0
-    preprocess_s: float = 0.0
-    inference_s: float = 0.0
-    postprocess_s: float = 0.0
-    publish_s: float = 0.0
-    latency_s: float = 0.0
-
-
-PARTS = tuple(part.name.removesuffix("_s") for part in fields(Parts))
-"""Names of the fields of Parts in diagnostics."""
-
-
-@dataclass(eq=False)
-class Received:
-    """A message of a camera, until it is published or dropped; ``received_s`` is steady time.
-
-    overtaken: a newer frame came before this one's turn, and it is to pass through.
-    size: height, width as the image's header says, once it was read. decoded: its pixels, once it was decoded.
-    fate: once it is settled, with derained where it is published as such. until_s: how long it may wait for its
-    camera_info then, steady time.
-    """
-
-    camera: str
-    message: Any
-    received_s: float
-    overtaken: bool = False
-    size: tuple[int, int] | None = None
-    decoded: Decoded | None = None
-    fate: Fate | None = None
-    derained: Derained | None = None
-    until_s: float = 0.0
-    parts: Parts = field(default_factory=Parts)
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory that it takes in the queue, about."""
-        return len(self.message.data) + MESSAGE_BYTES
 
 
 class Mailbox:

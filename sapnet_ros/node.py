@@ -169,21 +169,14 @@ class DerainNode(LifecycleNode):
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
-        if self.state == UNCONFIGURED:  # else somebody was faster
-            self.start()
+        if self.state == UNCONFIGURED and not self.start():  # else somebody was faster
+            self.get_logger().fatal("the node cannot start; the lines above say why")
+            self.on_end(1)
 
-    def start(self) -> None:
-        """Configure and activate."""
-        self.trigger_all(self.trigger_configure, self.trigger_activate)
-
-    def trigger_all(self, *triggers: Callable[[], TransitionCallbackReturn]) -> bool:
-        """Trigger transitions in turn; if one fails, end the node."""
-        for trigger in triggers:
-            if trigger() != TransitionCallbackReturn.SUCCESS:
-                self.get_logger().fatal("the node cannot start; the lines above say why")
-                self.on_end(1)
-                return False
-        return True
+    def start(self) -> bool:
+        """Configure and activate; returns whether that succeeded."""
+        success = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == success and self.trigger_activate() == success
 
     def read_params(self) -> NodeParams:
         """The parameters to configure with."""
@@ -299,10 +292,10 @@ def _stage_choice(current: NodeParams) -> StageChoice:
 class BuildNode(DerainNode):
     """Builds the engines of ``warmup_sizes`` with the parameters of derain_node, derains nothing, and ends."""
 
-    def start(self) -> None:
-        """Configure, which starts the builds, and wait for them."""
-        if self.trigger_all(self.trigger_configure):
-            self._timer = self.create_timer(BUILD_POLL_S, self._end_when_built, clock=self.steady)
+    def start(self) -> bool:
+        """Configure, which starts the builds, and wait for them; returns whether it could be configured."""
+        self._timer = self.create_timer(BUILD_POLL_S, self._end_when_built, clock=self.steady)
+        return self.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
     def read_params(self) -> NodeParams:
         """Those of the node; ``auto`` means the backend that builds engines."""

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sapnet_ros.fate import OVERLOAD
-from sapnet_ros.mailbox import PARTS, Parts
+from sapnet_ros.fate import OVERLOAD, PARTS, Parts
 
 WINDOW = 300  # frames whose latency is remembered
 PASSING_WINDOW = 30  # frames that the time to pass one through is estimated from

@@ -18,10 +18,9 @@ from live import image, millis, wait_for
 from sapnet import Derainer
 from sapnet.steadiness import Steadier
 from sapnet_ros.dispatch import Dispatch
-from sapnet_ros.fate import RainGate
+from sapnet_ros.fate import RainGate, Received
 from sapnet_ros.inference import Call
 from sapnet_ros.loader import Loader, StageChoice
-from sapnet_ros.mailbox import Received
 from sapnet_ros.params import PARAMETERS, NodeParams
 from sapnet_ros.stats import CameraStats
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sapnet_ros.mailbox import Parts
+from sapnet_ros.fate import Parts
 from sapnet_ros.stats import PERCENTILES, WINDOW, CameraStats
 
 
