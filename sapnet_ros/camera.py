@@ -6,7 +6,7 @@ import array
 import copy
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from threading import Lock
 from typing import Any
 
@@ -42,7 +42,7 @@ from sapnet.steadiness import Steadier
 from sapnet.streaks import streak_mask
 from sapnet_ros.fate import RainGate, Received
 from sapnet_ros.params import NodeParams, ParameterError
-from sapnet_ros.qos import CameraSubscription, frames_profile, overridable
+from sapnet_ros.qos import CameraSubscription, Losses, frames_profile, overridable
 from sapnet_ros.stats import CameraStats
 
 REMEMBERED_INFOS = 32
@@ -114,21 +114,19 @@ class Topics:
         return f"{self.final(image).rpartition('/')[0]}/camera_info"
 
 
-def require_no_collisions(cameras: Iterable[Camera], own: Iterable[str], params: NodeParams) -> None:
+def require_no_collisions(cameras: Collection[Camera], own: Iterable[str], params: NodeParams) -> None:
     """Raises ParameterError if an output has the topic of another output or of an input.
 
     own: resolved names of the node's other outputs.
     """
-    cameras = list(cameras)
-    taken = {name: f"output {name}" for name in own}
-    inputs = {name: what for camera in cameras for name, what in camera.topics.inputs().items()}
+    taken = {name: f"input {what}" for camera in cameras for name, what in camera.topics.inputs().items()}
+    taken |= {name: f"output {name}" for name in own}
     for camera in cameras:
         for output, name in camera.topics.published(params).items():
             final = camera.topics.final(name)
             what = f"output {camera.name}/{output.name}" if camera.name else f"output {output.name}"
-            other = taken.get(final) or (f"input {inputs[final]}" if final in inputs else "")
-            if other:
-                raise ParameterError(f"{what} and {other} are both {final}: remap one")
+            if final in taken:
+                raise ParameterError(f"{what} and {taken[final]} are both {final}: remap one")
             taken[final] = what
 
 
@@ -146,6 +144,7 @@ class Camera:
         self.gate = RainGate()
         self.steadier = Steadier()
         self.stats = CameraStats()
+        self.losses = Losses()  # of frames, in transport
         self.topics = Topics(node, name, params.image_transport)
         self._node = node
         self._infos: OrderedDict[tuple[int, int], CameraInfo] = OrderedDict()  # by stamp, oldest first
@@ -202,12 +201,12 @@ class Camera:
 
         image_type = CompressedImage if params.image_transport == "compressed" else Image
         # Callbacks run in this order, so that a frame finds the camera_info that came with it.
-        for kind, topic, callback, on_lost in (
-            (CameraInfo, self.topics.camera_info, keep_info, lambda messages: None),
-            (image_type, self.topics.image, keep_stamp, self.stats.count_lost),
+        for kind, topic, callback, losses in (
+            (CameraInfo, self.topics.camera_info, keep_info, Losses()),
+            (image_type, self.topics.image, keep_stamp, self.losses),
         ):
             adaptive = not reliability_chosen(self.topics.final(topic))
-            self._subscriptions.append(CameraSubscription(self._node, kind, topic, callback, adaptive, on_lost))
+            self._subscriptions.append(CameraSubscription(self._node, kind, topic, callback, adaptive, losses))
 
     def look_around(self) -> None:
         """Check durability and types of the other endpoints on the topics: call it periodically while subscribed."""

@@ -81,6 +81,7 @@ def camera_status(node: str, camera: Camera, active_for_s: float | None, params:
         "enabled": params.enabled and camera.enabled,
         "gate": camera.gate.state(params),
         **figures,
+        "lost_in_transport": camera.losses.total,
         "best_effort_fallback": camera.best_effort,
         "late_camera_infos": camera.late_infos,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from sapnet.derainer import Derained
@@ -16,8 +16,6 @@ from sapnet_ros.params import NodeParams
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
 DEADLINE, FAILURE, OVERLOAD = "deadline", "failure", "overload"
 INVALID, UNSUPPORTED, SHUTDOWN, UNWATCHED = "invalid", "unsupported", "shutdown", "unwatched"
-
-MESSAGE_BYTES = 2048  # of a message, beside its data
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,6 @@ class Parts:
     latency_s: float = 0.0
 
 
-PARTS = tuple(part.name.removesuffix("_s") for part in fields(Parts))
-"""Names of the fields of Parts in diagnostics."""
-
-
 @dataclass(eq=False)
 class Received:
     """A message of a camera, until it is published or dropped; ``received_s`` is steady time.
@@ -74,11 +68,6 @@ class Received:
     derained: Derained | None = None
     until_s: float = 0.0
     parts: Parts = field(default_factory=Parts)
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory that it takes in the queue, about."""
-        return len(self.message.data) + MESSAGE_BYTES
 
 
 class RainGate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Event, Lock
 
 from sapnet_ros.fate import Received
@@ -11,6 +11,7 @@ from sapnet_ros.fate import Received
 # The queue of one camera: most of a second of 1280x720 at 30 Hz, and a bound for frames without content.
 MAX_WAITING_BYTES = 64 * 2**20
 MAX_WAITING_FRAMES = 1000
+MESSAGE_BYTES = 2048  # of a message, beside its data
 
 
 class Mailbox:
@@ -34,13 +35,11 @@ class Mailbox:
             queue, lost = self._queues[frame.camera], []
             if queue and keep_overtaken:
                 queue[-1].overtaken = True
-                held_bytes = frame.size_bytes + sum(waiting.size_bytes for waiting in queue)
-                while len(queue) > 1 and (held_bytes > MAX_WAITING_BYTES or len(queue) >= MAX_WAITING_FRAMES):
-                    lost.append(queue.popleft())
-                    held_bytes -= lost[-1].size_bytes
             elif queue:
                 lost.append(queue.pop())
             queue.append(frame)
+            while len(queue) > 2 and (len(queue) > MAX_WAITING_FRAMES or _memory(queue) > MAX_WAITING_BYTES):
+                lost.append(queue.popleft())
             self._news.set()
             return lost
 
@@ -76,3 +75,8 @@ class Mailbox:
             self._queues = {camera: deque() for camera in self._queues}
             self._news.set()
             return left
+
+
+def _memory(frames: Iterable[Received]) -> int:
+    """Bytes that frames take in a queue, about."""
+    return sum(len(frame.message.data) + MESSAGE_BYTES for frame in frames)

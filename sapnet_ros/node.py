@@ -127,10 +127,8 @@ class DerainNode(LifecycleNode):
     @transition_to(ACTIVE)
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start to dispatch frames, and subscribe."""
-        assert self.params is not None
-        assert self.loader is not None
         result = super().on_activate(state)
-        self._dispatch = Dispatch(self._cameras, self.loader, self._current, self._log_error)
+        self._dispatch = Dispatch(self._cameras, self.loader, lambda: self.params, self._log_error)
         self._dispatch.start()
         self._active_since_s = time.monotonic()
         for camera in self._cameras.values():
@@ -217,10 +215,6 @@ class DerainNode(LifecycleNode):
         group = self.default_callback_group
         group.entities = {entity for entity in group.entities if entity() is not None}
         self.params = None
-
-    def _current(self) -> NodeParams:
-        assert self.params is not None
-        return self.params
 
     def _log_error(self, kind: str, text: str) -> None:
         if self._throttle.allow(kind):

@@ -51,13 +51,21 @@ class Losses:
 
     The middleware reports some (``message_lost``); gaps in the publisher's sequence numbers reveal others, such as
     those overwritten in a full queue. Both may reveal the same message, in either order: the larger of the two sums
-    counts, so that none counts twice.
+    counts, so that none counts twice. reported: how many the middleware has reported.
     """
 
     def __init__(self) -> None:
-        self.reported = self.missing = 0
+        self.reported = self._missing = self._before = 0
         self._last: int | None = None
-        self._counted = 0
+
+    @property
+    def total(self) -> int:
+        """How many were lost, of all subscriptions."""
+        return self._before + max(self.reported, self._missing)
+
+    def begin(self) -> None:
+        """Note that another subscription begins, whose first message reveals nothing."""
+        self._before, self.reported, self._missing, self._last = self.total, 0, 0, None
 
     def note_number(self, number: int | None, one_publisher: Callable[[], bool]) -> None:
         """Note a message, whose gap to the one before may reveal lost messages.
@@ -67,12 +75,7 @@ class Losses:
         """
         last, self._last = self._last, number
         if number is not None and last is not None and number > last + 1 and one_publisher():
-            self.missing += number - last - 1
-
-    def take_new(self) -> int:
-        """How many lost messages were revealed since the last call."""
-        before, self._counted = self._counted, max(self.reported, self.missing)
-        return self._counted - before
+            self._missing += number - last - 1
 
 
 @dataclass(eq=False)
@@ -83,7 +86,7 @@ class CameraSubscription:
     publishers are, so that a message published before the node started is received too.
 
     name: of the topic as given to rcl, which applies the remap rules; ``topic`` is the resolved name.
-    may_fall_back: whether it may become best effort. on_lost: called with the number of newly lost messages.
+    may_fall_back: whether it may become best effort. losses: counts what it loses.
     """
 
     node: Node
@@ -91,7 +94,7 @@ class CameraSubscription:
     name: str
     callback: Callable[[Any], None]
     may_fall_back: bool
-    on_lost: Callable[[int], None]
+    losses: Losses
     best_effort: bool = False
     latched: bool = False
 
@@ -112,7 +115,7 @@ class CameraSubscription:
             self._recreate()
 
     def _create(self) -> None:
-        self._losses = Losses()
+        self.losses.begin()
         profile, overrides = frames_profile(), overridable()
         if self.best_effort:
             profile.reliability = ReliabilityPolicy.BEST_EFFORT
@@ -139,13 +142,11 @@ class CameraSubscription:
 
     def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
         number = info.get("publication_sequence_number")
-        self._losses.note_number(number, lambda: self.node.count_publishers(self.topic) == 1)
-        self.on_lost(self._losses.take_new())
+        self.losses.note_number(number, lambda: self.node.count_publishers(self.topic) == 1)
         self.callback(message)
 
     def _on_message_lost(self, event: Any) -> None:
-        self._losses.reported += event.total_count_change
-        self.on_lost(self._losses.take_new())
+        self.losses.reported += event.total_count_change
 
     def _on_incompatible(self, event: Any) -> None:
         policy = QoSPolicyKind(event.last_policy_kind)

@@ -6,13 +6,13 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from sapnet_ros.fate import OVERLOAD, PARTS, Parts
+from sapnet_ros.fate import OVERLOAD, Parts
 
 WINDOW = 300  # frames whose latency is remembered
 PASSING_WINDOW = 30  # frames that the time to pass one through is estimated from
@@ -31,7 +31,7 @@ class CameraStats:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.received = self.derained = self.lost_in_transport = self.missed_in_row = 0
+        self.received = self.derained = self.missed_in_row = 0
         self.passed_through: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.last_fate, self.error = ("", ""), ""
@@ -86,10 +86,6 @@ class CameraStats:
             self.dropped[reason] += 1
             self._note_fate(reason, error)
 
-    def count_lost(self, frames: int) -> None:
-        """Count frames lost in transport. Call it from one thread."""
-        self.lost_in_transport += frames
-
     def values(self) -> dict[str, Any]:
         """The figures now, under their names in diagnostics; latencies are those of derained frames."""
         now_s = self._clock()
@@ -103,7 +99,6 @@ class CameraStats:
                 "passed_through": passed_through,
                 "dropped": dropped,
                 "in_flight": self.received - self.derained - passed_through - dropped,
-                "lost_in_transport": self.lost_in_transport,
                 "missed_in_row": self.missed_in_row,
                 **{f"passed_through_{reason}": count for reason, count in self.passed_through.items()},
                 **{f"dropped_{reason}": count for reason, count in self.dropped.items()},
@@ -134,5 +129,8 @@ def _percentiles(parts: Collection[Parts]) -> Mapping[str, float]:
     if not parts:
         return {}
     seconds = np.percentile([astuple(one) for one in parts], PERCENTILES, axis=0, method="inverted_cdf")
-    columns = zip(PARTS, 1e3 * seconds.T, strict=True)
-    return {f"{name}_ms_p{q}": float(ms) for name, column in columns for q, ms in zip(PERCENTILES, column, strict=True)}
+    return {
+        f"{part.name.removesuffix('_s')}_ms_p{percent}": 1e3 * float(second)
+        for part, column in zip(fields(Parts), seconds.T, strict=True)
+        for percent, second in zip(PERCENTILES, column, strict=True)
+    }

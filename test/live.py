@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
@@ -20,13 +20,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
+
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 30.0
 # We know a publisher before it knows our subscription, which nothing tells us; what it sends until then is lost to us.
 FOUND_S = 0.5
 RESEND_S = 5.0
-
-rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
+# So deep are our queues, that nothing is overwritten in them when the machine is busy elsewhere for a moment.
+DEPTH = 2000
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
@@ -63,10 +75,18 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def named(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by their ROS names, in which two underscores stand for a dot."""
+    return {name.replace("__", "."): value for name, value in params.items()}
+
+
 def arguments(*ros_args: str, **params: Any) -> list[str]:
-    """Of a command line; two underscores in a parameter's name stand for a dot."""
-    given = [word for name, value in params.items() for word in ("-p", f"{name.replace('__', '.')}:={value}")]
-    return ["--ros-args", *ros_args, *given]
+    """Of a command line."""
+    return [
+        "--ros-args",
+        *ros_args,
+        *(word for name, value in named(params).items() for word in ("-p", f"{name}:={value}")),
+    ]
 
 
 class NodeProcess:
@@ -116,13 +136,9 @@ class LocalNode:
             def get_logger(self) -> Any:
                 return logger
 
-        options = {
-            "context": peer.context,
-            "cli_args": arguments(*ros_args, **params),
-            "use_global_arguments": False,
-        }
+        given = {"context": peer.context, "cli_args": arguments(*ros_args, **params), "use_global_arguments": False}
         self._peer = peer
-        self.node = peer.on_executor(lambda: Noting(self._codes.append, **options))
+        self.node = peer.on_executor(lambda: Noting(self._codes.append, **given))
         peer.executor.add_node(self.node)
 
     @property
@@ -181,10 +197,9 @@ class Peer:
         wait_for(task.done, "a task of the executor")
         return task.result()
 
-    def publisher(self, message_type: type, topic: str, subscribers: int = 1) -> Any:
+    def publisher(self, message_type: type, topic: str, subscribers: int = 1, **qos: Any) -> Any:
         """A publisher that has found its subscribers. What ``collect`` was asked for before has been found too."""
-        # So deep, that nothing is overwritten here when the machine is busy elsewhere for a moment.
-        publisher = self.node.create_publisher(message_type, topic, 100)
+        publisher = self.node.create_publisher(message_type, topic, QoSProfile(depth=DEPTH, **qos))
         wait_for(lambda: publisher.get_subscription_count() >= subscribers, f"a subscriber of {topic}")
         time.sleep(FOUND_S)
         return publisher
@@ -195,34 +210,27 @@ class Peer:
 
     def collect(self, message_type: type, topic: str, latched: bool = False, publishers: int = 1) -> list[Any]:
         """A list that fills with what comes on a topic; waits for a publisher."""
-        from rclpy.qos import DurabilityPolicy, QoSProfile
-
-        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         messages: list[Any] = []
-        subscription = self.node.create_subscription(
-            message_type, topic, messages.append, QoSProfile(depth=100, durability=durability)
-        )
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        profile = QoSProfile(depth=DEPTH, durability=durability)
+        subscription = self.node.create_subscription(message_type, topic, messages.append, profile)
         wait_for(lambda: self.node.count_publishers(subscription.topic_name) >= publishers, f"a publisher of {topic}")
         return messages
 
     def wait_ready(self, topic: str = "/derain_node/ready") -> None:
         """Until a node says that it would derain a frame at once."""
-        from std_msgs.msg import Bool
-
         ready = self.collect(Bool, topic, latched=True)
         wait_for(lambda: ready and ready[-1].data, "ready", 200)
 
     def status(self, what: str = "camera", node: str = "/derain_node") -> dict[str, Any]:
         """Values, level and message of a diagnostic status that was made after this was called."""
-        from diagnostic_msgs.msg import DiagnosticArray
-
         if self._diagnostics is None:
             self._diagnostics = self.collect(DiagnosticArray, "/diagnostics")
         self._diagnostics.clear()
         return dict(wait_for(lambda: status_values(list(self._diagnostics), f"{node}: {what}"), f"status {what}"))
 
-    def call(self, service_type: type, name: str, request: Any) -> Any:
-        """Call a service; returns its response."""
+    def call(self, service_type: Any, name: str, **request: Any) -> Any:
+        """Call a service with the fields of a request; returns its response."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
             assert self._clients[name].wait_for_service(TIMEOUT_S), f"no service {name}"
@@ -233,32 +241,26 @@ class Peer:
         # The graph still shows services of nodes that have just ended, to which a request is lost: send it again.
         answers: SimpleQueue[Any] = SimpleQueue()
         for _ in range(int(TIMEOUT_S / RESEND_S)):
-            client.call_async(request).add_done_callback(answers.put)
+            client.call_async(service_type.Request(**request)).add_done_callback(answers.put)
             with contextlib.suppress(Empty):
                 return answers.get(timeout=RESEND_S).result()
         pytest.fail(f"waited {TIMEOUT_S:g} s for an answer of {name}")
 
     def state(self, node: str = "/derain_node") -> str:
         """The lifecycle state of a node."""
-        from lifecycle_msgs.srv import GetState
-
-        return str(self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
+        return str(self.call(GetState, f"{node}/get_state").current_state.label)
 
     def change(self, transition: int, node: str = "/derain_node") -> bool:
         """Trigger a lifecycle transition; returns whether it succeeded."""
-        from lifecycle_msgs.msg import Transition
-        from lifecycle_msgs.srv import ChangeState
+        return bool(self.call(ChangeState, f"{node}/change_state", transition=Transition(id=transition)).success)
 
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.call(ChangeState, f"{node}/change_state", request).success)
-
-    def set_parameter(self, name: str, value: Any) -> Any:
-        """Set a parameter of derain_node, or delete it by None; returns the result."""
-        from rcl_interfaces.srv import SetParameters
-        from rclpy.parameter import Parameter
-
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        return self.call(SetParameters, "/derain_node/set_parameters", request).results[0]
+    def set(self, node: str = "/derain_node", **params: Any) -> Any:
+        """Set parameters of a node, or delete one by None; returns the result."""
+        messages = []
+        for name, value in named(params).items():
+            kind = Parameter.Type.STRING_ARRAY if value == [] else None  # which would be one of bytes
+            messages.append(Parameter(name, kind, value).to_parameter_msg())
+        return self.call(SetParametersAtomically, f"{node}/set_parameters_atomically", parameters=messages).result
 
     def _spin(self) -> None:
         while self._running:
@@ -267,10 +269,7 @@ class Peer:
 
 def image(pixels: np.ndarray, stamp: int, encoding: str = "bgr8", frame_id: str = "camera_optical") -> Any:
     """A sensor_msgs Image; ``stamp`` in whole milliseconds."""
-    from sensor_msgs.msg import Image
-
-    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
-    message.step = pixels.strides[0]
+    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=pixels.strides[0])
     message.header.frame_id = frame_id
     message.header.stamp.sec, millis = divmod(stamp, 1000)
     message.header.stamp.nanosec = millis * 1_000_000
@@ -283,7 +282,7 @@ def millis(message: Any) -> int:
     return int(message.header.stamp.sec * 1000 + message.header.stamp.nanosec // 1_000_000)
 
 
-def status_values(messages: list[Any], name: str) -> dict[str, str]:
+def status_values(messages: list[Any], name: str) -> dict[str, Any]:
     """The newest values of a diagnostic status, with its level and message."""
     for message in reversed(messages):
         for status in message.status:

@@ -7,7 +7,7 @@ import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,20 +18,15 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
-from live import ROOT, NodeProcess, Peer, image, repeating, wait_for
+from live import DEPTH, ROOT, NodeProcess, Peer, image, named, repeating, wait_for
 from sapnet_ros.params import BY_NAME
 
 SIZE = HEIGHT, WIDTH = 48, 64
-# So deep is every queue of frames, that a busy machine loses none between the test and the node.
-DEPTH = 2000
 NAMES = ("", "a", "b", "c", "d")  # cameras that a rig may have; the empty one stands alone, without a prefix
-OUTPUTS = ("derained/image", "streak_mask/image", "frame_status")
+OUTPUTS = {"derained/image": Image, "streak_mask/image": Image, "frame_status": DiagnosticArray}
 # The node has the profile that the launch file gives it. In Fast DDS's own segment of 512 KB, what one subscriber has
 # not read leaves no room for messages to others.
 PROFILE = ROOT / "config" / "fastdds.xml"
@@ -83,26 +78,21 @@ class Feed:
 
     name: str
     publisher: Any
+    outputs: dict[str, list[Any]]
     sent: list[tuple[Key, np.ndarray | None]] = field(default_factory=list)  # with the BGR pixels to come out, if known
-    outputs: dict[str, list[Any]] = field(default_factory=lambda: {topic: [] for topic in OUTPUTS})
 
     def clear(self) -> None:
         for messages in (self.sent, *self.outputs.values()):
             messages.clear()
 
-    def check_order(self, to_the_end: bool = True) -> None:
+    def check_order(self) -> None:
         """Asserts that frames came out in the order in which they were sent, and that the outputs belong together.
 
-        to_the_end: not so of a node that has ended, for what it sent last may be lost in part.
+        What a node sent last may be lost in part when it ends.
         """
-        images, masks, statuses = self.outputs.values()
-        if not to_the_end:
-            least = min(map(len, self.outputs.values()))
-            images, masks, statuses = images[:least], masks[:least], statuses[:least]
-        came_out = [key(message) for message in images]
-        assert [key(message) for message in masks] == [key(message) for message in statuses] == came_out
         in_order = iter(self.sent)
-        for shown, mask in zip(images, masks, strict=True):
+        for shown, mask, status in zip(*self.outputs.values(), strict=False):
+            assert key(mask) == key(status) == key(shown)
             expected = next((frame for sent, frame in in_order if sent == key(shown)), "no such frame after the last")
             assert not isinstance(expected, str), f"{key(shown)} is out of order"
             assert expected is None or (pixels(shown) == expected).all(), "a header must stay with its pixels"
@@ -112,48 +102,48 @@ class Feed:
     def check(self, values: Mapping[str, Any]) -> Fates:
         """Asserts order and accounting; ``values`` are those of the diagnostics, once all is quiet."""
         self.check_order()
-        statuses = self.outputs["frame_status"]
-        told = [{pair.key: pair.value for pair in message.status[0].values} for message in statuses]
+        assert len(set(map(len, self.outputs.values()))) == 1
+        told = [{pair.key: pair.value for pair in message.status[0].values} for message in self.outputs["frame_status"]]
         kinds = [value["reason"] or "derained" for value in told]
-        fates = Fates(
-            sent=len(self.sent),
-            derained=int(values["derained"]),
-            passed=_by_reason(values, "passed_through_"),
-            dropped=_by_reason(values, "dropped_"),
-            values=values,
-            latencies_ms=[float(value["latency_ms"]) for value in told],
-            kinds=kinds,
+        passed, dropped = (
+            Counter({name.removeprefix(fate): int(count) for name, count in values.items() if name.startswith(fate)})
+            for fate in ("passed_through_", "dropped_")
         )
+        latencies_ms = [float(value["latency_ms"]) for value in told]
+        fates = Fates(len(self.sent), int(values["derained"]), passed, dropped, values, latencies_ms, kinds)
         assert fates.sent == int(values["received"]) + int(values["lost_in_transport"])
-        assert int(values["received"]) == fates.derained + fates.passed.total() + fates.dropped.total()
-        assert (fates.passed.total(), fates.dropped.total()) == (int(values["passed_through"]), int(values["dropped"]))
-        assert Counter(kinds) == fates.passed + Counter({"derained": fates.derained})
+        assert int(values["received"]) == fates.out + dropped.total()
+        assert (passed.total(), dropped.total()) == (int(values["passed_through"]), int(values["dropped"]))
+        assert Counter(kinds) == passed + Counter({"derained": fates.derained})
         return fates
 
 
 class Rig:
     """Use ``running`` to make one. ``configure`` it first, and again for another set of parameters."""
 
-    def __init__(self, peer: Peer, log: Path, *ros_args: str, compressed: bool = False) -> None:
+    def __init__(self, peer: Peer, log: Path, compressed: bool = False) -> None:
         self.peer = peer
-        self.name = f"rig{next(_numbers)}"
-        self._image = "image/compressed" if compressed else "image"
+        self.place = f"/rig{next(_numbers)}"
+        self.node = self.place + self.place  # its full name
+        self._image, self._type = ("image/compressed", CompressedImage) if compressed else ("image", Image)
         self._always = {"image_transport": "compressed"} if compressed else {}
         self._given: set[str] = set()  # parameters that were set, by ROS name
-        deep = []
-        for name in NAMES:
-            for topic, side in {self._image: "subscription", **dict.fromkeys(OUTPUTS, "publisher")}.items():
-                deep += ["-p", f"qos_overrides.{self.topic(topic, name)}.{side}.depth:={DEPTH}"]
-        placed = ["-r", f"__ns:=/{self.name}", "-r", f"__node:={self.name}"]
-        given = [*placed, *deep, *ros_args]
-        self.process = NodeProcess(*given, command=COMMAND, log=log, backend="fake", autostart="false")
+        # So deep is every queue of frames, that a busy machine loses none between the test and the node.
+        sides = {self._image: "subscription", **dict.fromkeys(OUTPUTS, "publisher")}
+        deep = {
+            f"qos_overrides.{self.topic(topic, name)}.{side}.depth": DEPTH
+            for name in NAMES
+            for topic, side in sides.items()
+        }
+        placed = ("-r", f"__ns:={self.place}", "-r", f"__node:={self.place[1:]}")
+        self.process = NodeProcess(*placed, command=COMMAND, log=log, backend="fake", autostart="false", **deep)
         self.feeds: dict[str, Feed] = {}
         self._made: dict[str, Feed] = {}
         self._ready: list[Any] = []
 
     def topic(self, name: str, camera: str = "") -> str:
         """Full name of one of the node's relative topics."""
-        return f"/{self.name}/{camera}/{name}" if camera else f"/{self.name}/{name}"
+        return f"{self.place}/{camera}/{name}" if camera else f"{self.place}/{name}"
 
     def configure(self, cameras: Sequence[str] = ("",), **params: Any) -> None:
         """Have the node active with these parameters and the defaults for all others, its counts at zero."""
@@ -164,12 +154,12 @@ class Rig:
             assert self.change(Transition.TRANSITION_CLEANUP)
         names = [name for name in cameras if name]
         values = {"warmup_sizes": [f"{HEIGHT}x{WIDTH}"], "cameras": names, **self._always, **params}
-        self.set(**({name: BY_NAME[name].default for name in self._given} | _named(values)))
+        self.set(**({name: BY_NAME[name].default for name in self._given} | named(values)))
         self._ready.clear()
         assert self.change(Transition.TRANSITION_CONFIGURE)
         assert self.change(Transition.TRANSITION_ACTIVATE)
         if not self._made:
-            self._ready = self.peer.collect(Bool, f"/{self.name}/{self.name}/ready", latched=True)
+            self._ready = self.peer.collect(Bool, f"{self.node}/ready", latched=True)
         self.feeds = {name: self._made.get(name) or self._make_feed(name) for name in cameras}
         for feed in self.feeds.values():
             wait_for(lambda f=feed: f.publisher.get_subscription_count() == 1, "the subscription")
@@ -180,19 +170,13 @@ class Rig:
         wait_for(lambda: self._ready and self._ready[-1].data, "ready")
 
     def change(self, transition: int) -> bool:
-        return self.peer.change(transition, f"/{self.name}/{self.name}")
+        return self.peer.change(transition, self.node)
 
     def set(self, **values: Any) -> None:
-        """Set parameters atomically, which must succeed."""
-        messages = []
-        for name, value in _named(values).items():
-            kind = Parameter.Type.from_parameter_value(value)
-            if isinstance(value, list):
-                kind = Parameter.Type.STRING_ARRAY  # an empty list would be one of bytes
-            messages.append(Parameter(name, kind, value).to_parameter_msg())
-        result = self._call(SetParametersAtomically, "set_parameters_atomically", parameters=messages).result
+        """Set parameters, which must succeed."""
+        result = self.peer.set(self.node, **values)
         assert result.successful, result.reason
-        self._given |= _named(values).keys()
+        self._given |= named(values).keys()
 
     def send(
         self,
@@ -204,9 +188,9 @@ class Rig:
         """The camera's next frame, in its colour. Its stamp, in ms, is its number unless given."""
         number = len(self.feeds[camera].sent)
         frame = np.broadcast_to(colour(camera, number), (*size, 3))
-        named = frame_id or camera or "camera"
-        message = image(np.ascontiguousarray(frame), number if stamp is None else stamp, frame_id=named)
-        if self._image != "image":
+        name = frame_id or camera or "camera"
+        message = image(np.ascontiguousarray(frame), number if stamp is None else stamp, frame_id=name)
+        if self._type is CompressedImage:
             png = array.array("B", cv2.imencode(".png", frame)[1].tobytes())
             message = CompressedImage(header=message.header, format="png", data=png)
         self.send_message(message, frame, camera)
@@ -217,89 +201,66 @@ class Rig:
         feed.sent.append((key(message), expected))
         feed.publisher.publish(message)
 
-    def stream(self, hz: Mapping[str, float], seconds: float) -> None:
-        """Frames of several cameras, each at its own rate; as many as that makes, however slow the machine is."""
+    def stream(self, hz: float, seconds: float, *cameras: str) -> None:
+        """Each camera sends at this rate; as many frames as that makes, however slow the machine is."""
         began_s = time.monotonic()
-        for at_s, name in sorted((n / rate, name) for name, rate in hz.items() for n in range(int(seconds * rate))):
-            time.sleep(max(0.0, began_s + at_s - time.monotonic()))
+        for number, name in itertools.product(range(int(seconds * hz)), cameras or ("",)):
+            time.sleep(max(0.0, began_s + number / hz - time.monotonic()))
             self.send(name)
 
     def streaming(self, hz: float, *cameras: str) -> AbstractContextManager[None]:
         """Each camera sends at this rate all the while."""
         return repeating(lambda: [self.send(name) for name in cameras or ("",)], hz)
 
-    def status(self, what: str) -> dict[str, Any]:
+    def status(self, what: str = "camera") -> dict[str, Any]:
         """A diagnostic status that was made after this was called."""
-        return self.peer.status(what, f"/{self.name}/{self.name}")
+        return self.peer.status(what, self.node)
 
-    def settle(self, timeout_s: float = 30.0) -> dict[str, Fates]:
+    def settle(self) -> dict[str, Fates]:
         """Wait until every frame sent has its fate; asserts order and accounting, and returns the fates by camera."""
-        fates = {}
-        for feed in self.feeds.values():
-            label, counts = feed.name or "camera", feed.outputs.values()
-
-            def quiet(feed: Feed = feed, label: str = label, counts: Collection[Any] = counts) -> dict[str, Any]:
-                values = self.status(label)
-                out = int(values["derained"]) + int(values["passed_through"])
-                all_came = int(values["received"]) + int(values["lost_in_transport"]) == len(feed.sent)
-                settled = values["in_flight"] == "0" and all_came and all(len(messages) == out for messages in counts)
-                return values if settled else {}
-
-            try:
-                fates[feed.name] = feed.check(wait_for(quiet, "every frame's fate", timeout_s))
-            except pytest.fail.Exception:
-                came = list(map(len, counts))
-                pytest.fail(f"{label}: {len(feed.sent)} sent, came out {came}, diagnostics {self.status(label)}")
-        return fates
+        return {name: self._settle(feed) for name, feed in self.feeds.items()}
 
     def one(self) -> Fates:
         """``settle``, for a node of one camera."""
         (fates,) = self.settle().values()
         return fates
 
-    def new_publisher(self, camera: str = "", reliable: bool = True) -> Any:
+    def new_publisher(self, camera: str = "", **qos: Any) -> Any:
         """A publisher of frames, as a camera driver's; it has found the node once this returns."""
-        message_type = Image if self._image == "image" else CompressedImage
-        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        profile = QoSProfile(depth=DEPTH, reliability=reliability)
-        publisher = self.peer.node.create_publisher(message_type, self.topic(self._image, camera), profile)
-        wait_for(lambda: publisher.get_subscription_count() == 1, "the subscription")
-        return publisher
+        return self.peer.publisher(self._type, self.topic(self._image, camera), **qos)
 
-    def _call(self, service_type: Any, name: str, **request: Any) -> Any:
-        return self.peer.call(service_type, f"/{self.name}/{self.name}/{name}", service_type.Request(**request))
+    def _settle(self, feed: Feed) -> Fates:
+        label, counts = feed.name or "camera", feed.outputs.values()
+
+        def quiet() -> dict[str, Any]:
+            values = self.status(label)
+            out = int(values["derained"]) + int(values["passed_through"])
+            all_came = int(values["received"]) + int(values["lost_in_transport"]) == len(feed.sent)
+            settled = values["in_flight"] == "0" and all_came and all(len(messages) == out for messages in counts)
+            return values if settled else {}
+
+        try:
+            return feed.check(wait_for(quiet, "every frame's fate"))
+        except pytest.fail.Exception:
+            came = list(map(len, counts))
+            pytest.fail(f"{label}: {len(feed.sent)} sent, came out {came}, diagnostics {self.status(label)}")
 
     def _make_feed(self, camera: str) -> Feed:
-        self._made[camera] = feed = Feed(camera, self.new_publisher(camera))
-        for topic, messages in feed.outputs.items():
-            kind = DiagnosticArray if topic == "frame_status" else Image
-            self.peer.node.create_subscription(
-                kind, self.topic(topic, camera), messages.append, QoSProfile(depth=DEPTH)
-            )
+        outputs = {topic: self.peer.collect(kind, self.topic(topic, camera)) for topic, kind in OUTPUTS.items()}
+        self._made[camera] = feed = Feed(camera, self.new_publisher(camera), outputs)
         return feed
 
 
 @contextmanager
-def running(log: Path, *ros_args: str, **more: Any) -> Iterator[Rig]:
+def running(log: Path, **more: Any) -> Iterator[Rig]:
     """A rig whose node must end with code 0 and have logged no traceback."""
     peer = Peer()
-    rig = None
+    rig = Rig(peer, log, **more)
     try:
-        rig = Rig(peer, log, *ros_args, **more)
         yield rig
         if rig.process.process.poll() is None:
             assert rig.process.stop() == 0
         assert "Traceback" not in log.read_text()
     finally:
-        if rig is not None and rig.process.process.poll() is None:
-            rig.process.process.kill()
+        rig.process.process.kill()
         peer.close()
-
-
-def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """By their ROS names."""
-    return {name.replace("__", "."): value for name, value in values.items()}
-
-
-def _by_reason(values: Mapping[str, Any], prefix: str) -> Counter[str]:
-    return Counter({name.removeprefix(prefix): int(count) for name, count in values.items() if name.startswith(prefix)})

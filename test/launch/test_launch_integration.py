@@ -24,7 +24,7 @@ Launch = Callable[..., Any]
 
 def parameters(peer: Any, node: str, *names: str) -> list[Any]:
     """Values of a node's parameters: strings and booleans."""
-    values = peer.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=list(names))).values
+    values = peer.call(GetParameters, f"{node}/get_parameters", names=list(names)).values
     return [value.string_value if value.type == 4 else value.bool_value for value in values]
 
 

@@ -25,8 +25,7 @@ def launch_file(load_launch_file: Callable[[str], ModuleType]) -> ModuleType:
 
 
 def cameras_of(peer: Any, node: str) -> list[str]:
-    request = GetParameters.Request(names=["cameras"])
-    (value,) = peer.call(GetParameters, f"{node}/get_parameters", request).values
+    (value,) = peer.call(GetParameters, f"{node}/get_parameters", names=["cameras"]).values
     return list(value.string_array_value)
 
 

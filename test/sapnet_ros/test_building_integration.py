@@ -83,7 +83,7 @@ def test_the_old_engine_serves_while_one_for_other_stages_is_built(
     peer.wait_ready()
     with frames(peer):
         wait_for(lambda: "fake" in peer.status("backend")["message"], "no build under way")
-        assert peer.set_parameter("stages", 2).successful
+        assert peer.set(stages=2).successful
         said = "building the engine for 48x64: "
         status = wait_for(lambda: said in (s := peer.status("backend"))["message"] and s, "the second build")
         assert status["stages"] == "4", "the first engine serves"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ DERAIN_YAML = ROOT / "config" / "derain.yaml"
 MULTI_CAMERA_YAML = ROOT / "config" / "multi_camera.yaml"
 PROFILE = ROOT / "config" / "fastdds.xml"
 SEGMENT = 32 * 2**20
+# What the layouts of RViz and Foxglove show, with the types.
+IMAGES = {topic: ["sensor_msgs/msg/Image"] for topic in ("/image", "/derained/image", "/streak_mask/image")}
+OTHERS = {"/rain_score": ["std_msgs/msg/Float32"], "/diagnostics": ["diagnostic_msgs/msg/DiagnosticArray"]}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -34,18 +38,13 @@ def shared_memory(pid: int) -> int:
     return max((int(end, 16) - int(start, 16) for start, end in spans), default=0)
 
 
-def test_derain_yaml_gives_every_parameter_its_default_in_the_documented_order() -> None:
-    sections = yaml.safe_load(DERAIN_YAML.read_text())
-    assert list(sections) == ["/**"]
-    assert list(flat(sections["/**"]["ros__parameters"])) == [
-        (parameter.name, parameter.default) for parameter in PARAMETERS
-    ]
-
-
-def test_generated_files_are_up_to_date() -> None:
+def test_generated_files_are_up_to_date_and_give_every_parameter_its_default() -> None:
     """`python -m sapnet_ros.params` makes them."""
     assert DERAIN_YAML.read_text() == yaml_text()
     assert (ROOT / "docs" / "parameters.md").read_text() == page()
+    defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
+    ((key, section),) = yaml.safe_load(yaml_text()).items()
+    assert (key, list(flat(section["ros__parameters"]))) == ("/**", list(defaults.items()))
 
 
 def test_examples_in_derain_yaml_are_allowed() -> None:
@@ -88,3 +87,43 @@ def test_fast_dds_takes_the_profile(
     assert (shared_memory(node.process.pid) >= SEGMENT) == given
     assert node.stop() == 0
     assert "XMLPARSER" not in node.log.read_text()
+
+
+def panels(node: str | Mapping[str, Any]) -> list[str]:
+    """The ids in a tree of splits."""
+    return [node] if isinstance(node, str) else panels(node["first"]) + panels(node["second"])
+
+
+def test_the_node_has_the_topics_that_are_shown(peer: Peer, start_node: Callable[..., LocalNode]) -> None:
+    start_node()
+    shown = IMAGES | OTHERS
+    wait_for(lambda: shown.items() <= dict(peer.node.get_topic_names_and_types()).items(), f"the topics {shown}")
+
+
+def test_rviz_shows_the_three_images_in_windows_of_its_own() -> None:
+    rviz = yaml.safe_load((ROOT / "config" / "derain.rviz").read_text())
+    displays = rviz["Visualization Manager"]["Displays"]
+    assert {display["Topic"]["Value"] for display in displays} == set(IMAGES)
+    assert {display["Class"] for display in displays} == {"rviz_default_plugins/Image"}
+    assert {display["Topic"]["Reliability Policy"] for display in displays} == {"Reliable"}
+    docks = {name for name, value in rviz["Window Geometry"].items() if isinstance(value, dict)}
+    assert docks == {entry["Name"] for entry in (*rviz["Panels"], *displays)}
+
+
+def test_foxglove_places_every_panel_once_and_names_topics_of_the_node() -> None:
+    foxglove = json.loads((ROOT / "config" / "derain.foxglove.json").read_text())
+    configs = foxglove["configById"]
+    assert sorted(panels(foxglove["layout"])) == sorted(configs)
+    shown = {
+        "Image": lambda config: config["imageMode"]["imageTopic"],
+        "Plot": lambda config: config["paths"][0]["value"],
+        "DiagnosticStatusPanel": lambda config: config["topicToRender"],
+        "DiagnosticSummary": lambda config: config["topicToRender"],
+    }
+    kinds = {name: name.partition("!")[0] for name in configs}
+    assert sorted((kinds[name], shown[kinds[name]](config)) for name, config in configs.items()) == [
+        ("DiagnosticStatusPanel", "/diagnostics"),
+        ("DiagnosticSummary", "/diagnostics"),
+        *(("Image", topic) for topic in sorted(IMAGES)),
+        ("Plot", "/rain_score.data"),
+    ]

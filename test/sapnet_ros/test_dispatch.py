@@ -97,14 +97,8 @@ class Simulation:
     def send(self, number: int, camera: int = 0, size: tuple[int, int] = SMALL) -> None:
         self.dispatch.receive(str(camera), image(np.full((*size, 3), 7, np.uint8), number))
 
-    def figures(self, camera: int = 0) -> Any:
-        return self.cameras[str(camera)].stats
-
-    def sent(self, camera: int = 0) -> list[tuple[int, str]]:
-        return list(self.cameras[str(camera)].sent)
-
-    def latencies_s(self, camera: int = 0) -> list[float]:
-        return list(self.cameras[str(camera)].latencies_s)
+    def camera(self, number: int = 0) -> NotingCamera:
+        return self.cameras[str(number)]
 
     def settled(self) -> bool:
         return all(camera.stats.values()["in_flight"] == 0 for camera in self.cameras.values())
@@ -186,14 +180,14 @@ def test_every_frame_has_one_fate_in_order_and_by_its_deadline(
     simulation.settle()
     simulation.close()
     for camera in range(3):
-        sent, figures = simulation.sent(camera), simulation.figures(camera)
+        sent, figures = simulation.camera(camera).sent, simulation.camera(camera).stats
         stamps = [stamp for stamp, _ in sent]
         assert stamps == sorted(set(stamps))
         assert len(sent) == figures.derained + sum(figures.passed_through.values())
         assert figures.received == [where for where, *_ in arrivals].count(camera)
         if deadline_ms and params["on_overload"] == "drop":
             # What publishing takes is not known before the first frames.
-            assert max(simulation.latencies_s(camera), default=0.0) <= deadline_ms / 1000 + 3 * publish_s + 1e-9
+            assert max(simulation.camera(camera).latencies_s, default=0.0) <= deadline_ms / 1000 + 3 * publish_s + 1e-9
 
 
 def test_the_original_goes_out_by_the_deadline_and_the_late_result_does_not(make: Make) -> None:
@@ -201,12 +195,12 @@ def test_the_original_goes_out_by_the_deadline_and_the_late_result_does_not(make
     for number in range(4):
         simulation.send(number)
         simulation.advance(0.1)
-    assert simulation.sent() == [(number, "deadline") for number in range(4)]
+    assert simulation.camera().sent == [(number, "deadline") for number in range(4)]
     # A frame that waits behind a call which is late has its own deadline.
-    assert max(simulation.latencies_s()) == pytest.approx(0.05)
-    assert simulation.figures().missed_in_row == 4
+    assert max(simulation.camera().latencies_s) == pytest.approx(0.05)
+    assert simulation.camera().stats.missed_in_row == 4
     simulation.advance(1.0)
-    assert len(simulation.sent()) == 4
+    assert len(simulation.camera().sent) == 4
 
 
 @pytest.mark.parametrize(("latency_s", "fate", "missed"), [(0.11, "deadline", 2), (0.09, "derained", 0)])
@@ -219,8 +213,8 @@ def test_a_result_is_late_by_when_it_came_not_by_when_it_is_looked_at(
     simulation.latency_s, simulation.stall_s = latency_s, 0.05  # the step comes after both result and deadline
     simulation.send(2)
     simulation.advance(1.0)
-    assert simulation.sent() == [(1, "deadline"), (2, fate)]
-    assert simulation.figures().missed_in_row == missed
+    assert simulation.camera().sent == [(1, "deadline"), (2, fate)]
+    assert simulation.camera().stats.missed_in_row == missed
 
 
 def test_equal_sizes_share_a_batch_and_others_stand_beside(make: Make) -> None:
@@ -231,7 +225,7 @@ def test_equal_sizes_share_a_batch_and_others_stand_beside(make: Make) -> None:
         simulation.settle()
     # The first frame waits for nobody, as no camera is known yet; later every one is.
     assert simulation.batches[-2:] in ([3, 1], [1, 3])
-    assert all(simulation.sent(camera) == [(turn, "derained") for turn in range(3)] for camera in range(4))
+    assert all(simulation.camera(camera).sent == [(turn, "derained") for turn in range(3)] for camera in range(4))
 
 
 def test_a_batch_waits_no_longer_than_it_may(make: Make) -> None:
@@ -243,12 +237,12 @@ def test_a_batch_waits_no_longer_than_it_may(make: Make) -> None:
         simulation.advance(0.1)
     simulation.send(2, camera=0)
     simulation.settle()
-    assert simulation.latencies_s()[-1] == pytest.approx(0.4)
+    assert simulation.camera().latencies_s[-1] == pytest.approx(0.4)
     simulation.advance(1.1)  # the other counts as stopped now
     simulation.send(3, camera=0)
     simulation.settle()
     assert simulation.batches[-1] == 1
-    assert simulation.latencies_s()[-1] == 0.0
+    assert simulation.camera().latencies_s[-1] == 0.0
 
 
 @pytest.mark.parametrize("calls_s", [[0.05, 0.05, 0.06], [0.08, 0.05, 0.09]])
@@ -264,9 +258,9 @@ def test_a_frame_in_a_hurry_waits_for_no_batch(make: Make, calls_s: list[float])
     simulation.latency_s = calls_s[2]
     simulation.send(3, camera=0)  # the other is about to come, but does not
     simulation.settle()
-    assert simulation.sent(0)[-1] == (3, "derained")
-    assert 0.25 < simulation.latencies_s()[-1] < 0.3
-    assert simulation.figures().missed_in_row == 0
+    assert simulation.camera(0).sent[-1] == (3, "derained")
+    assert 0.25 < simulation.camera().latencies_s[-1] < 0.3
+    assert simulation.camera().stats.missed_in_row == 0
 
 
 def test_the_gate_opens_also_when_every_look_is_late(make: Make) -> None:
@@ -279,7 +273,7 @@ def test_the_gate_opens_also_when_every_look_is_late(make: Make) -> None:
         rain_gate__on_threshold=0.0,
         rain_gate__off_threshold=0.0,
     )
-    gate = simulation.cameras["0"].gate
+    gate = simulation.camera().gate
     assert gate.note_score(-1.0, 0.0, simulation.params), "it is dry"
     for number in range(10):
         simulation.send(number)
@@ -290,10 +284,10 @@ def test_the_gate_opens_also_when_every_look_is_late(make: Make) -> None:
 @pytest.mark.parametrize(("deadline_ms", "latest_s"), [(0, 0.05), (20, 0.02)])
 def test_a_camera_info_that_does_not_come_is_waited_for_shortly(make: Make, deadline_ms: int, latest_s: float) -> None:
     simulation = make(enabled=False, deadline_ms=deadline_ms)
-    simulation.cameras["0"].awaited = {1}
+    simulation.camera().awaited = {1}
     simulation.send(1)
     simulation.settle()
-    assert simulation.latencies_s() == pytest.approx([latest_s])
+    assert simulation.camera().latencies_s == pytest.approx([latest_s])
 
 
 @pytest.mark.parametrize(
@@ -314,8 +308,8 @@ def test_the_newest_frame_is_derained_and_as_many_others_kept_as_there_is_room_f
     for number in range(5):
         simulation.send(number)
     simulation.settle()
-    assert simulation.sent() == [*((number, "overload") for number in range(5 - kept, 4)), (4, "derained")]
-    assert simulation.figures().dropped == {"overload": 5 - kept}
+    assert simulation.camera().sent == [*((number, "overload") for number in range(5 - kept, 4)), (4, "derained")]
+    assert simulation.camera().stats.dropped == {"overload": 5 - kept}
 
 
 def test_no_size_starves(make: Make) -> None:
@@ -324,7 +318,7 @@ def test_no_size_starves(make: Make) -> None:
         for camera in range(3):
             simulation.send(number, camera, LARGE if camera == 2 else SMALL)
         simulation.advance(0.005)
-    derained = [simulation.figures(camera).derained for camera in range(3)]
+    derained = [simulation.camera(camera).stats.derained for camera in range(3)]
     assert min(derained) >= max(derained) - 1 >= 20
 
 
@@ -340,8 +334,8 @@ def test_a_frame_that_cannot_be_published_is_dropped(make: Make, monkeypatch: py
     for number in range(3):
         simulation.send(number)
         simulation.settle()
-    assert simulation.sent() == [(0, "derained"), (2, "derained")]
-    assert simulation.figures().dropped == {"failure": 1}
+    assert simulation.camera().sent == [(0, "derained"), (2, "derained")]
+    assert simulation.camera().stats.dropped == {"failure": 1}
     assert "RuntimeError: broken" in simulation.errors.pop()
 
 
@@ -355,15 +349,15 @@ def test_closing_waits_for_the_call_but_no_longer_than_it_may(make: Make, hangs:
     simulation.send(2)
     closing = Thread(target=simulation.dispatch.close, args=(0.05 if hangs else 3600.0,), daemon=True)
     closing.start()
-    wait_for(lambda: simulation.figures().dropped["shutdown"], "the end of what waits")
+    wait_for(lambda: simulation.camera().stats.dropped["shutdown"], "the end of what waits")
     simulation.send(3)
     if not hangs:
-        assert simulation.figures().dropped == {"shutdown": 2}
-        assert simulation.sent() == []
+        assert simulation.camera().stats.dropped == {"shutdown": 2}
+        assert simulation.camera().sent == []
         simulation.end_call(simulation.now_s)
         simulation.dispatch.wake()
     closing.join(60)
     assert not closing.is_alive()
     assert simulation.settled()
-    assert simulation.sent() == ([] if hangs else [(1, "derained")])
+    assert simulation.camera().sent == ([] if hangs else [(1, "derained")])
     assert not hangs or "its frames are dropped" in simulation.errors.pop()

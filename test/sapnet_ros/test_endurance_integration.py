@@ -1,10 +1,12 @@
-"""What a node must bear for long: ten thousand hostile messages, hundreds of lifecycle cycles."""
+"""What a node must bear for long: ten thousand hostile messages, hundreds of lifecycle cycles, four cameras."""
 
 from __future__ import annotations
 
 import array
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from rig import key, running
 from sensor_msgs.msg import CompressedImage, Image
 
-from live import wait_for
+from live import ROOT, wait_for
 from message_builders import TIGHT
 
 CYCLES = int(os.environ.get("SAPNET_LIFECYCLE_CYCLES", "300"))
@@ -126,3 +128,18 @@ def test_lifecycle_cycles_leave_nothing_behind(tmp_path: Path) -> None:
             assert min(counts[:10]) == min(counts[-10:]), counts
         rig.send()
         assert rig.one().kinds == ["derained"]
+
+
+def test_four_cameras_are_carried_whole_and_accounted_for(tmp_path: Path) -> None:
+    """What ``make soak`` does for ten minutes must hold for seconds: the last two loads, for three seconds each."""
+    program = "import soak; soak.LOADS = soak.LOADS[1:]; soak.main()"
+    picture = tmp_path / "soak.png"
+    command = [sys.executable, "-c", program, "--minutes", "0.1", "--picture", str(picture)]
+    # In the domain of these tests, which the benchmark would choose anew.
+    result = subprocess.run(
+        command, cwd=ROOT / "benchmarks", env=os.environ, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = re.findall(r"^\| 4 x .*$", result.stdout, re.MULTILINE)
+    assert len(rows) == 2
+    assert picture.stat().st_size > 0

@@ -1,4 +1,4 @@
-"""Frames through derain_node over real DDS: headers, counts, order, QoS, encodings, malformed input."""
+"""Frames through derain_node over real DDS: headers, remaps, QoS, encodings, and those that never come."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Any
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from hypothesis import given
+from hypothesis import strategies as st
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32
 
 from live import LocalNode, Peer, image, millis, wait_for
+from sapnet_ros.qos import Losses
 
 Start = Callable[..., LocalNode]
 RNG = np.random.default_rng(0)
+CAME, OVERWRITTEN, REPORTED = "came", "overwritten in a queue", "lost and reported"
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -123,3 +127,38 @@ def test_thermal_frames_keep_their_depth(peer: Peer, start_node: Start) -> None:
         assert (compared[-1].encoding, millis(compared[-1])) == ("bgr8", stamp)
         for shown in np.hsplit(pixels(compared[-1])[:, :, 0], 2):  # original and derained frame, as the network gets it
             np.testing.assert_array_equal(shown, np.rint(thermal * (255 / (2**14 - 1))))
+
+
+@given(st.lists(st.sampled_from([CAME, OVERWRITTEN, REPORTED])), st.integers(0, 1000), st.integers(0, 3))
+def test_what_came_and_what_was_lost_is_what_was_sent(fates: list[str], first: int, delay: int) -> None:
+    """However late the reports come."""
+    fates = [CAME, *fates, CAME]
+    losses = Losses()
+    for subscription in (1, 2):
+        losses.begin()
+        reports = [0] * (len(fates) + delay)
+        for number, fate in enumerate(fates):
+            reports[number + delay] += fate is REPORTED
+            losses.reported += reports[number]
+            if fate is CAME:
+                losses.note_number(first + number, lambda: True)
+        losses.reported += sum(reports[len(fates) :])
+        assert losses.total == subscription * (len(fates) - fates.count(CAME))
+
+
+def test_frames_overwritten_in_the_nodes_own_queue_are_counted(peer: Peer, start_node: Start) -> None:
+    start_node("-p", "qos_overrides./image.subscription.depth:=1", warmup_sizes="[48x64]")
+    camera: Any = peer.node.create_publisher(Image, "/image", QoSProfile(depth=1000))
+    wait_for(lambda: camera.get_subscription_count() == 1, "the node's subscription")
+    message = image(np.zeros((48, 64, 3), np.uint8), 1)
+
+    def counts() -> tuple[int, int]:
+        values = peer.status()
+        return int(values["received"]), int(values["lost_in_transport"])
+
+    camera.publish(message)
+    wait_for(lambda: counts() == (1, 0), "the first frame, from which on numbers tell")
+    for _ in range(1000):  # faster than any node takes them
+        camera.publish(message)
+    wait_for(lambda: sum(counts()) == 1001, "every frame to be received or counted as lost")
+    assert counts()[1] > 0

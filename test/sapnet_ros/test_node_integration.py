@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool
 
 from live import LocalNode, NodeProcess, Peer, image, millis, status_values, wait_for
 from sapnet.errors import BackendError
+from sapnet_ros import derain_node
 from sapnet_ros.diagnostics import MAX_CHARACTERS
 from sapnet_ros.params import BY_NAME, PARAMETERS
 
@@ -76,6 +77,13 @@ def test_an_error_that_nobody_expects_ends_it_with_code_1(tmp_path: Path) -> Non
     assert "ZeroDivisionError" in node.log.read_text()
 
 
+def test_a_ros_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(derain_node, "find_spec", lambda name: None if name == "rclpy.event_handler" else object())
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    assert derain_node.main([]) == 1
+    assert "the rclpy of humble is too old: ROS 2 Jazzy or later is needed" in capsys.readouterr().err
+
+
 def catches(process: int, number: int) -> bool:
     """Whether a process has a handler for a signal."""
     status = Path(f"/proc/{process}/status").read_text()
@@ -96,10 +104,8 @@ def test_wrong_parameters_fail_configure_until_they_are_mended(peer: Peer, start
     told = peer.status("process")
     assert told["level"] == b"\x02"
     assert "got 500" in told["message"]
-    assert not peer.set_parameter("jpeg_quality", 400).successful
-    assert peer.set_parameter("jpeg_quality", 90).successful
-    assert peer.set_parameter("mask_mode", "soft").successful
-    assert peer.set_parameter("stages", 2).successful
+    assert not peer.set(jpeg_quality=400).successful
+    assert peer.set(jpeg_quality=90, mask_mode="soft", stages=2).successful
     assert peer.change(Transition.TRANSITION_CONFIGURE)
 
 
@@ -112,20 +118,17 @@ def test_every_numeric_parameter_may_be_given_as_1(peer: Peer, start_node: Start
 def test_live_parameters_change_and_others_are_refused(peer: Peer, start_node: Start) -> None:
     start_node()
     wait_for(lambda: peer.state() == "active", "the node to be active")
-    assert peer.set_parameter("mask_threshold", 20).successful
-    assert peer.set_parameter("hang_timeout_s", 3).successful
-    refused = peer.set_parameter("mask_threshold", 400)
-    assert not refused.successful
-    refused = peer.set_parameter("on_failure", "explode")
-    assert not refused.successful
-    assert "passthrough, drop" in refused.reason
-    refused = peer.set_parameter("weights", "sapnet")
-    assert not refused.successful
-    assert "next configure" in refused.reason
-    refused = peer.set_parameter("warmup_sizes", None)
-    assert not refused.successful
-    assert "cannot be deleted" in refused.reason
-    assert peer.set_parameter("mask_threshold", 30).successful
+    assert peer.set(mask_threshold=20, hang_timeout_s=3).successful
+    for name, value, reason in (
+        ("mask_threshold", 400, "0 to 255"),
+        ("on_failure", "explode", "passthrough, drop"),
+        ("weights", "sapnet", "next configure"),
+        ("warmup_sizes", None, "cannot be deleted"),
+    ):
+        refused = peer.set(**{name: value})
+        assert not refused.successful
+        assert reason in refused.reason
+    assert peer.set(mask_threshold=30).successful
 
 
 def test_a_wrong_qos_override_fails_activate_and_leaves_nothing_behind(peer: Peer) -> None:
@@ -145,7 +148,7 @@ def test_enable_service_switches_deraining(peer: Peer, start_node: Start) -> Non
     peer.wait_ready()
     camera = peer.publisher(Image, "/image")
     for stamp, enabled in enumerate([True, False, True], 1):
-        assert peer.call(SetBool, "/derain_node/enable", SetBool.Request(data=enabled)).success
+        assert peer.call(SetBool, "/derain_node/enable", data=enabled).success
         camera.publish(image(GRAY, stamp))
         wait_for(lambda n=stamp: len(status) == n, "a frame's status")
     assert [s.status[0].message for s in status] == ["derained", "passed_through", "derained"]
@@ -175,7 +178,7 @@ def test_missing_weights_pass_frames_through_and_say_so(peer: Peer, start_node: 
     assert status_values(status, "/derain_node: camera")["reason"] == "failure"
     assert peer.change(Transition.TRANSITION_DEACTIVATE)
     assert peer.change(Transition.TRANSITION_CLEANUP)
-    assert peer.set_parameter("weights", "sapnet_fast").successful
+    assert peer.set(weights="sapnet_fast").successful
     assert peer.change(Transition.TRANSITION_CONFIGURE)
     told = wait_for(lambda: (s := peer.status("backend"))["message"] == "ready" and s, "the weights that there are", 60)
     assert told["level"] == b"\x00"
@@ -207,7 +210,7 @@ def test_switching_a_camera_off_takes_effect_at_once(peer: Peer, start_node: Sta
     for name in "ab":
         peer.publisher(Image, f"/{name}/image").publish(image(GRAY, 1))
         wait_for(lambda n=name: peer.status(n)["in_flight"] == "1", f"the frame of {name}")
-    assert peer.call(SetBool, "/derain_node/b/enable", SetBool.Request(data=False)).success
+    assert peer.call(SetBool, "/derain_node/b/enable", data=False).success
     wait_for(lambda: statuses["b"], "the frame that waited")
     assert status_values(statuses["b"], "/derain_node: b")["reason"] == "disabled"
     assert not statuses["a"]

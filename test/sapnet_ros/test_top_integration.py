@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from ctrl_c import heed_ctrl_c
-
-from live import ROOT, LocalNode, Peer, image, status_values, wait_for
-
-pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
-
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Image
+
+from live import ROOT, LocalNode, Peer, image, repeating, wait_for
 
 pytestmark = pytest.mark.once
 
@@ -63,16 +58,9 @@ def start_top() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 def test_once_as_json(peer: Peer, start_node: Start) -> None:
     start_node()
-    diagnostics = peer.collect(DiagnosticArray, "/diagnostics")
     publisher = peer.publisher(Image, "image")
-    frame = np.full((48, 64, 3), 90, np.uint8)
-
-    def derained() -> bool:
-        publisher.publish(image(frame, 1))
-        time.sleep(0.1)
-        return int(status_values(diagnostics, "/derain_node: camera").get("derained", 0)) >= 3
-
-    wait_for(derained, "three derained frames")
+    with repeating(lambda: publisher.publish(image(np.full((48, 64, 3), 90, np.uint8), 1)), 10):
+        wait_for(lambda: int(peer.status()["derained"]) >= 3, "three derained frames")
     done = run_top("--once", "--json", "--timeout", "30")
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
@@ -85,14 +73,9 @@ def test_once_as_json(peer: Peer, start_node: Start) -> None:
     assert (told["process"]["state"], told["process"]["pid"]) == ("active", os.getpid())
 
 
-def test_nothing_in_time_is_said_in_one_line(peer: Peer, start_node: Start) -> None:
+def test_nothing_in_time_is_said_in_one_line(start_node: Start) -> None:
     start_node()
-    publisher = peer.publisher(DiagnosticArray, "/diagnostics", subscribers=0)
-    timer = peer.node.create_timer(
-        0.1, lambda: publisher.publish(DiagnosticArray(status=[DiagnosticStatus(name="lidar: process")]))
-    )
     done = run_top("--once", "--node", "lidar", "--timeout", "8")
-    timer.cancel()
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert "no message of the node 'lidar' on /diagnostics" in line

@@ -86,8 +86,8 @@ def test_cameras_in_one_namespace_keep_the_camera_info_beside_them(peer: Peer, s
 
 def dump(peer: Peer, name: str, path: Path) -> None:
     """As ``ros2 param dump`` does."""
-    names = peer.call(ListParameters, f"{name}/list_parameters", ListParameters.Request()).result.names
-    values = peer.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=names)).values
+    names = peer.call(ListParameters, f"{name}/list_parameters").result.names
+    values = peer.call(GetParameters, f"{name}/get_parameters", names=names).values
     tree: dict[str, Any] = {}
     for full, value in zip(names, values, strict=True):
         *groups, last = full.split(".")
@@ -121,8 +121,8 @@ def test_null_means_unset(peer: Peer, start_node: Start, tmp_path: Path) -> None
     file.write_text(f"/**: {{ros__parameters: {{{unset}}}}}")
     start_node("--params-file", str(file))
     wait_for(lambda: peer.node.count_subscribers("/image"), "the subscription")
-    request = GetParameters.Request(names=["cameras", "warmup_sizes", "cache_dir", "engine"])
-    values = peer.call(GetParameters, "/derain_node/get_parameters", request).values
+    names = ["cameras", "warmup_sizes", "cache_dir", "engine"]
+    values = peer.call(GetParameters, "/derain_node/get_parameters", names=names).values
     assert [parameter_value_to_python(value) for value in values] == [[], [], "", ""]
     assert [value.type for value in values[:2]] == [Parameter.Type.STRING_ARRAY.value] * 2
 

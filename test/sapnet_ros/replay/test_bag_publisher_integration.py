@@ -152,9 +152,9 @@ def test_it_pauses_by_signal_and_by_service(peer: Peer, play: Play) -> None:
     assert len(talked) == paused_at
     playing.process.send_signal(signal.SIGUSR1)
     wait_for(lambda: len(talked) > paused_at + 5, "messages after the pause")
-    assert peer.call(SetBool, "/bag_player/pause", SetBool.Request(data=True)).success
+    assert peer.call(SetBool, "/bag_player/pause", data=True).success
     wait_for(stands_still, "the second pause")
-    assert peer.call(SetBool, "/bag_player/pause", SetBool.Request(data=False)).success
+    assert peer.call(SetBool, "/bag_player/pause", data=False).success
     paused_at = len(talked)
     wait_for(lambda: len(talked) > paused_at + 5, "messages after the second pause")
     assert playing.stop() == 1  # not all was played
