@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import array
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pytest
+
+from sapnet.errors import ImageFormatError
 
 PATTERNS = ("rggb", "bggr", "gbrg", "grbg")
 # What each encoding needs for a tight row of 8 pixels, and the data of 6 such rows.
@@ -20,6 +24,14 @@ TIGHT = {
     **dict.fromkeys(("nv12", "nv21"), (8, 72)),
     "nv24": (8, 144),
 }
+
+
+@contextmanager
+def refused(kind, said):
+    """An ImageFormatError of that kind, with that text."""
+    with pytest.raises(ImageFormatError, match=said) as error:
+        yield
+    assert error.value.kind == kind
 
 
 def message(height, width, encoding, step, data, is_bigendian=0):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import array
-
 import numpy as np
 import pytest
 
-from message_builders import PATTERNS, message, packed, random_pixels
-from sapnet.errors import ImageFormatError
+from message_builders import PATTERNS, message, packed, refused
 from sapnet.images.messages import decode_image
 
 
@@ -43,10 +40,8 @@ def test_bayer_gives_the_colors_that_the_mosaic_was_made_of(pattern, bits, is_bi
         mosaic[row::2, column::2] = bgr[row::2, column::2, "bgr".index(color)]
     stored = mosaic if bits == 8 else mosaic.astype(np.uint16) * 257
     decoded = decode_image(packed(stored, f"bayer_{pattern}{bits}", pad=4, is_bigendian=is_bigendian))
-    inside = np.zeros(bgr.shape[:2], bool)  # of a block: interpolation mixes colours over edges
-    for row in (1, 2):
-        for column in (1, 2):
-            inside[row::4, column::4] = True
+    # Of a block: interpolation mixes colours over edges.
+    inside = np.outer(*(np.isin(np.arange(side) % 4, (1, 2)) for side in mosaic.shape))
     np.testing.assert_array_equal(decoded.bgr[inside], bgr[inside])
 
 
@@ -79,15 +74,12 @@ def semi_planar(encoding, bgr, pad=0):
 @pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
 def test_semi_planar_yuv(encoding, pad):
     bgr = color_blocks()
-    assert_close(decode_image(semi_planar(encoding, bgr, pad)).bgr, bgr, 3)
-
-
-@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
-def test_semi_planar_yuv_with_size_over_height_as_step(encoding):
-    msg = semi_planar(encoding, color_blocks())
-    expected = decode_image(msg).bgr
-    msg.step = len(msg.data) // msg.height
-    np.testing.assert_array_equal(decode_image(msg).bgr, expected)
+    msg = semi_planar(encoding, bgr, pad)
+    decoded = decode_image(msg).bgr
+    assert_close(decoded, bgr, 3)
+    if not pad:  # some drivers write size / height as the step
+        msg.step = len(msg.data) // msg.height
+        np.testing.assert_array_equal(decode_image(msg).bgr, decoded)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +91,5 @@ def test_semi_planar_yuv_with_size_over_height_as_step(encoding):
     ],
 )
 def test_sizes_that_an_encoding_cannot_have_are_refused(encoding, height, width, said):
-    with pytest.raises(ImageFormatError, match=said) as error:
+    with refused("size", said):
         decode_image(message(height, width, encoding, 16, bytes(64)))
-    assert error.value.kind == "size"
-
-
-@pytest.mark.parametrize(
-    "container", [bytes, bytearray, memoryview, lambda b: array.array("B", b), lambda b: np.frombuffer(b, np.uint8)]
-)
-def test_a_tight_bgr8_message_is_not_copied(container):
-    data = container(random_pixels(6, 8, 3).tobytes())
-    decoded = decode_image(message(6, 8, "bgr8", 24, data))
-    assert np.shares_memory(decoded.bgr, np.frombuffer(data, np.uint8))

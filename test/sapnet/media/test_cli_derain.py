@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from picture_builders import flat, gradients
 from sapnet.cli import main
 from sapnet.commands import derain
 from sapnet.derainer import Derainer
-from sapnet.media.pictures import Picture, PictureFile, read_image, read_pictures, write_pictures
+from sapnet.media.pictures import Picture, PictureFile, read_image, read_pictures, write_image, write_pictures
 from sapnet.media.videos import read_video, write_video
 
 Frame = NDArray[np.uint8]
@@ -32,42 +33,23 @@ def photos(tmp_path: Path, make_frame: MakeFrame) -> Path:
     """A folder with images of two sizes in two levels, and with what is not to be derained."""
     folder = tmp_path / "photos"
     for index, name in enumerate(NAMES):
-        save(folder / name, make_frame(20 + index % 2, 30, index))
+        write_image(folder / name, make_frame(20 + index % 2, 30, index))
     for name in (".hidden.png", ".thumbnails/a.png"):
-        save(folder / name, make_frame(20, 30))
+        write_image(folder / name, make_frame(20, 30))
     (folder / "notes.txt").write_text("not an image")
     return folder
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    """Seven smooth 48x64 frames at 12.5 per second."""
-    path = tmp_path / "clip.mp4"
-    save_clip(path)
-    return path
-
-
-@pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third inference fails."""
-    failing = lambda args: Derainer(backend="fake", fake={"fail_every": 3})  # noqa: E731
-    monkeypatch.setattr(derain, "derainer_from", failing)
 
 
 def run(*arguments: object) -> int:
     return main(["derain", *map(str, arguments), "--backend", "fake"])
 
 
-def save(path: Path, image: Frame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _, data = cv2.imencode(path.suffix, image)
-    path.write_bytes(data.tobytes())
-
-
-def save_clip(path: Path, count: int = 7) -> None:
+def save_clip(path: Path, count: int = 7) -> Path:
+    """Smooth 48x64 frames at 12.5 per second."""
     with write_video(path, 12.5) as video:
         for frame in gradients(count):
             video.write(frame)
+    return path
 
 
 def read_clip(path: Path) -> tuple[float, list[Frame]]:
@@ -79,19 +61,10 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr."""
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith("sapnet: error: ")
-    assert output.err.count("\n") == 1
-    return output.err
-
-
 def test_a_large_image_to_a_file_in_tiles(
     tmp_path: Path, make_frame: MakeFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save(tmp_path / "rainy.png", make_frame(300, 700))
+    write_image(tmp_path / "rainy.png", make_frame(300, 700))
     assert run(tmp_path / "rainy.png", "-o", tmp_path / "new/derained.png", "--tile", 256, "--masks") == 0
     assert files(tmp_path / "new") == ["derained.png", "derained_streak_mask.png"]
     np.testing.assert_array_equal(read_image(tmp_path / "new/derained.png"), make_frame(300, 700))
@@ -101,11 +74,12 @@ def test_a_large_image_to_a_file_in_tiles(
 
 
 def test_folders_keep_names_and_layout_and_no_more_frames_than_a_batch_are_derained_at_once(
-    tmp_path: Path, photos: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clip = save_clip(tmp_path / "clip.mp4")
     calls, plain = [], Derainer.__call__
     monkeypatch.setattr(Derainer, "__call__", lambda self, frames: calls.append(len(frames)) or plain(self, frames))
-    save(photos / "out/earlier.png", np.zeros((20, 30, 3), np.uint8))
+    write_image(photos / "out/earlier.png", np.zeros((20, 30, 3), np.uint8))
     (photos / "folder.png").mkdir()
     assert run(photos, clip, "-o", photos / "out", "--batch", 3) == 0
     (photos / "out/earlier.png").unlink()
@@ -117,7 +91,7 @@ def test_folders_keep_names_and_layout_and_no_more_frames_than_a_batch_are_derai
 
 def test_the_shipped_network_derains_as_derainer_does(tmp_path: Path, make_frame: MakeFrame) -> None:
     frame = cv2.GaussianBlur(make_frame(33, 50), (3, 3), 0)
-    save(tmp_path / "rainy.png", frame)
+    write_image(tmp_path / "rainy.png", frame)
     network = ["--weights", "sapnet_fast", "--backend", "torch", "--device", "cpu", "--precision", "fp32"]
     arguments = [str(tmp_path / "rainy.png"), "-o", str(tmp_path / "out"), "--masks", *network]
     assert main(["derain", *arguments]) == 0
@@ -137,9 +111,9 @@ def test_every_picture_of_an_animation_is_derained(tmp_path: Path) -> None:
 
 
 def test_masks_stand_beside_the_outputs_and_json_reports_every_file(
-    tmp_path: Path, photos: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
+    clip, out = save_clip(tmp_path / "clip.mp4"), tmp_path / "out"
     assert run(photos / "a.png", clip, "-o", out, "--masks", "--json") == 0
     assert files(out) == ["a.png", "a_streak_mask.png", "clip.mp4", "clip_streak_mask.mkv"]
     np.testing.assert_array_equal(read_image(out / "a_streak_mask.png"), np.zeros((21, 30, 3)))
@@ -169,7 +143,7 @@ def test_an_input_that_cannot_be_read_does_not_stop_the_others(
     (photos / "broken.png").write_bytes(b"no image")
     (photos / "empty.jpg").write_bytes(b"")
     (photos / "broken.mp4").write_bytes(b"no video")
-    save(photos / "small.png", make_frame(15, 40))
+    write_image(photos / "small.png", make_frame(15, 40))
     assert run(photos, "-o", tmp_path / "out", "--batch", 4, "--json") == 2
     output = capsys.readouterr()
     report = json.loads(output.out)
@@ -183,10 +157,9 @@ def test_an_input_that_cannot_be_read_does_not_stop_the_others(
 
 
 def test_a_video_that_is_cut_off_is_derained_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_clip(tmp_path / "clip.avi", 40)
-    data = (tmp_path / "clip.avi").read_bytes()
-    (tmp_path / "clip.avi").write_bytes(data[: len(data) // 2])
-    assert run(tmp_path / "clip.avi", "-o", tmp_path / "out", "--json") == 3
+    clip = save_clip(tmp_path / "clip.avi", 40)
+    os.truncate(clip, clip.stat().st_size // 2)
+    assert run(clip, "-o", tmp_path / "out", "--json") == 3
     output = capsys.readouterr()
     [report] = json.loads(output.out)["files"]
     assert 10 < report["frames"] < 30
@@ -198,10 +171,9 @@ def test_a_video_that_is_cut_off_is_derained_in_part(tmp_path: Path, capsys: pyt
 
 def test_no_name_ends_a_run(tmp_path: Path, make_frame: MakeFrame) -> None:
     names = ["2024-11-27T12:30:05", "file:a", "%05d", "na\udcefve", "a\nb", "--x"]
-    save_clip(tmp_path / "plain.mp4")
     for name in names:
-        save(tmp_path / f"in/{name}.png", make_frame(20, 30))
-        (tmp_path / f"in/{name}.mp4").write_bytes((tmp_path / "plain.mp4").read_bytes())
+        write_image(tmp_path / f"in/{name}.png", make_frame(20, 30))
+        save_clip(tmp_path / f"in/{name}.mp4")
     assert run(tmp_path / "in", "-o", tmp_path / "out", "--masks") == 0
     assert len(files(tmp_path / "out")) == 4 * len(names)
     for name in names:
@@ -213,7 +185,7 @@ def test_no_name_ends_a_run(tmp_path: Path, make_frame: MakeFrame) -> None:
 def test_no_name_is_too_much_for_a_terminal(
     tmp_path: Path, make_frame: MakeFrame, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(tmp_path / "\udce9 \u20ac.png", make_frame(20, 30))
+    write_image(tmp_path / "\udce9 \u20ac.png", make_frame(20, 30))
     (tmp_path / "damaged \udce9 \u20ac.png").write_bytes(b"nothing")
     # A captured log would go to pytest's own process, in UTF-8.
     monkeypatch.setattr(logging.getLogger("sapnet"), "propagate", False)
@@ -227,7 +199,7 @@ def test_no_name_is_too_much_for_a_terminal(
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_no_temporary_file(
-    tmp_path: Path, clip: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def signalled(derainer: Derainer, frames: Sequence[Frame]) -> None:
         assert files(tmp_path / "out")
@@ -237,7 +209,7 @@ def test_a_signal_leaves_no_temporary_file(
     # As in the foreground: background jobs ignore SIGINT and nohup SIGHUP.
     before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:
-        status = run(clip, "-o", tmp_path / "out")
+        status = run(save_clip(tmp_path / "clip.mp4"), "-o", tmp_path / "out")
     except SystemExit as stop:
         status = stop.code
     finally:
@@ -246,19 +218,19 @@ def test_a_signal_leaves_no_temporary_file(
     assert files(tmp_path / "out") == []
 
 
-@pytest.mark.usefixtures("faulty")
-def test_a_backend_that_fails_ends_the_run_and_keeps_what_is_done(
-    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+def test_a_backend_that_fails_ends_the_run_and_keeps_what_is_done_and_what_was_there(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    third_fails = {"fail_every": 3}
+    monkeypatch.setattr(derain, "derainer_from", lambda args: Derainer(backend="fake", fake=third_fails))
     assert run(photos, "-o", tmp_path / "out") == 2
-    assert "fake failure" in refused(capsys)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sapnet: error: fake failure")
+    assert err.count("\n") == 1
     assert len(files(tmp_path / "out")) == 2
-
-
-@pytest.mark.usefixtures("faulty")
-def test_a_video_that_fails_half_way_leaves_the_earlier_one(tmp_path: Path, clip: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/clip.mp4").write_text("earlier")
-    assert run(clip, "-o", tmp_path / "out", "--masks", "--overwrite") == 2
-    assert files(tmp_path / "out") == ["clip.mp4"]
-    assert (tmp_path / "out/clip.mp4").read_text() == "earlier"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/clip.mp4").write_text("earlier")
+    assert run(save_clip(tmp_path / "clip.mp4"), "-o", tmp_path / "there", "--masks", "--overwrite") == 2
+    assert files(tmp_path / "there") == ["clip.mp4"]
+    assert (tmp_path / "there/clip.mp4").read_text() == "earlier"
