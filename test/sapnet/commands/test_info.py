@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -16,19 +14,10 @@ from sapnet.commands import info
 from sapnet.config import PRESETS
 from sapnet.model import SAPNet
 
-Info = Callable[[], dict[str, Any]]
 
-
-@pytest.fixture
-def run_json(capsys: pytest.CaptureFixture[str]) -> Info:
-    """Runs ``sapnet info --json`` and gives what it prints."""
-
-    def run() -> dict[str, Any]:
-        assert main(["info", "--json"]) == 0
-        facts: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return facts
-
-    return run
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["info", *arguments]) == 0
+    return capsys.readouterr().out
 
 
 @pytest.fixture
@@ -39,8 +28,8 @@ def few_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(info, "_auto", lambda: None)
 
 
-def test_the_real_thing(run_json: Info) -> None:
-    facts = run_json()
+def test_the_real_thing(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = json.loads(printed(capsys, "--json"))
     assert facts["sapnet"] == sapnet.__version__
     assert set(facts["backends"]) == {*backends.BACKENDS} - {"auto"}
     assert all(facts["backends"][name] == {"available": True, "why_not": ""} for name in ("torch", "openvino", "fake"))
@@ -54,8 +43,8 @@ def test_the_real_thing(run_json: Info) -> None:
 
 
 @pytest.mark.usefixtures("few_backends")
-def test_shipped_weights_have_their_numbers_and_provenance(run_json: Info) -> None:
-    shipped = run_json()["weights"]["sapnet_fast"]
+def test_shipped_weights_have_their_numbers_and_a_line_in_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = json.loads(printed(capsys, "--json"))["weights"]["sapnet_fast"]
     network = SAPNet(PRESETS["sapnet_fast"])
     assert shipped["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     assert shipped["stages"] == PRESETS["sapnet_fast"].stages
@@ -66,12 +55,7 @@ def test_shipped_weights_have_their_numbers_and_provenance(run_json: Info) -> No
     assert shipped["licence"].startswith("Apache-2.0")
     assert shipped["provenance"]["training"]
     assert "model_config" not in shipped["provenance"]
-
-
-@pytest.mark.usefixtures("few_backends")
-def test_one_line_for_each_weights_file_in_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["info"])
-    heading, *rows = [line for line in capsys.readouterr().out.splitlines()[2:] if line][:3]
+    heading, *rows = [line for line in printed(capsys).splitlines()[2:] if line][:3]
     assert [row.split()[0] for row in rows] == ["sapnet", "sapnet_fast"]
     assert rows[1].split()[1:5] == ["188,268", "4", "0.76", "rain100l"]
     assert {row.index("rain100l") for row in rows} == {heading.index("PSNR")}
@@ -80,20 +64,17 @@ def test_one_line_for_each_weights_file_in_aligned_columns(capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("few_backends")
-def test_what_is_not_installed_is_said(
-    run_json: Info, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(info, "_PACKAGES", ("left-pad-for-python",))
     monkeypatch.setattr(info, "find_spec", lambda name: None)
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    facts = run_json()
+    facts = json.loads(printed(capsys, "--json"))
     assert facts["versions"]["left-pad-for-python"] is None
     assert facts["ros"] == {"available": False, "distro": None}
     assert facts["weights"] == {}
     assert facts["hardware"]["gpus"] == []
-    main(["info"])
-    text = capsys.readouterr().out
+    text = printed(capsys)
     assert "\n  missing       left-pad-for-python" in text
     assert "\n  ros 2         not found\n" in text
     assert "cannot be read without torch: pip install torch" in text
@@ -107,11 +88,9 @@ def test_text_fits_a_terminal_and_is_whole_in_a_pipe(
     why = {"tensorrt": "it is missing " * 20}
     monkeypatch.setattr(backends, "available_backends", lambda: why)
     monkeypatch.setenv("COLUMNS", columns)
-    main(["info"])
-    piped = capsys.readouterr().out
+    piped = printed(capsys)
     assert f"  tensorrt      {why['tensorrt'].strip()}\n" in piped
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    main(["info"])
-    shown = capsys.readouterr().out
+    shown = printed(capsys)
     assert [line for line in shown.splitlines() if len(line) > int(columns)] == []
     assert shown.split() == piped.split()
