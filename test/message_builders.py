@@ -53,10 +53,6 @@ def random_pixels(*shape, dtype=np.uint8):
     return np.random.default_rng(7).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
 
 
-def to_8_bit(pixels):
-    return np.round(pixels / 257.0).astype(np.uint8)
-
-
 def compressed(content, declared="jpeg"):
     return SimpleNamespace(format=declared, data=content)
 

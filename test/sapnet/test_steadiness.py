@@ -8,13 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from picture_builders import flat
 from sapnet.steadiness import NEAR, Steadier
 
 FRAMES = arrays(np.uint8, (3, 4, 5, 3))
-
-
-def flat(value: int, height: int = 4) -> np.ndarray:
-    return np.full((height, 5, 3), value, np.uint8)
 
 
 @given(FRAMES, st.floats(0, 0.9))
@@ -34,12 +31,12 @@ def test_it_blends_what_differs_little_and_leaves_the_rest(frames: np.ndarray, s
 
 def test_without_a_share_frames_stay_as_they_are() -> None:
     steadier = Steadier()
-    assert [steadier(flat(value), 0.0)[0, 0, 0] for value in (100, 110, 120)] == [100, 110, 120]
+    assert [steadier(flat(value, 4, 5), 0.0)[0, 0, 0] for value in (100, 110, 120)] == [100, 110, 120]
 
 
-@pytest.mark.parametrize("gap", [lambda steadier: steadier.forget(), lambda steadier: steadier(flat(100, 6), 0.5)])
+@pytest.mark.parametrize("gap", [lambda steadier: steadier.forget(), lambda steadier: steadier(flat(100, 6, 5), 0.5)])
 def test_it_begins_anew_after_a_gap_and_for_another_size(gap) -> None:
     steadier = Steadier()
-    steadier(flat(100), 0.5)
+    steadier(flat(100, 4, 5), 0.5)
     gap(steadier)
-    assert steadier(flat(110), 0.5)[0, 0, 0] == 110
+    assert steadier(flat(110, 4, 5), 0.5)[0, 0, 0] == 110

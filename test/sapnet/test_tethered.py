@@ -14,11 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 WAITING = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
 
 
-def ignore_ctrl_c() -> None:
-    """As all do that a shell runs in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def start(tmp_path: Path, parent: int) -> subprocess.Popen[str]:
     (tmp_path / "waiting.py").write_text(WAITING)
     return subprocess.Popen(
@@ -28,7 +23,8 @@ def start(tmp_path: Path, parent: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        preexec_fn=ignore_ctrl_c,
+        # As all do that a shell runs in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from picture_builders import flat
 from sapnet.images.frame import psnr, psnr_y
 from sapnet.media.contact_sheet import contact_sheet, side_by_side_video
+from sapnet.media.videos import read_video
 
 RED, BLUE = (0, 0, 255), (255, 0, 0)
 
@@ -37,11 +38,9 @@ def test_side_by_side_video_with_unequal_and_odd_sizes(tmp_path: Path) -> None:
         add(flat(RED, 61, 41), flat(BLUE, 61, 41))
         add(flat(RED, 31, 81), flat(BLUE, 31, 81))
         assert not path.exists()
-    capture = cv2.VideoCapture(str(path))
-    frames = [capture.read()[1] for _ in range(2)]
-    assert not capture.read()[0]
-    assert capture.get(cv2.CAP_PROP_FPS) == 10.0
-    capture.release()
+    with read_video(path) as video:
+        assert video.rate == 10
+        frames = [frame.pixels for frame in video.frames()]
     for frame, width, height in zip(frames, (41, 81), (61, 31), strict=True):
         blue, _, red = cv2.split(frame)
         left, right = np.split(np.where((red > 150) & (blue < 120), 1, 0), 2, axis=1)
