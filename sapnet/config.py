@@ -44,11 +44,6 @@ class ModelConfig:
         if self.stages > MAX_STAGES:
             raise ValueError(f"stages must be 1 to {MAX_STAGES}, got {self.stages}")
 
-    @property
-    def image_channels(self) -> int:
-        """Channels of an RGB image after pixel unshuffling."""
-        return 3 * self.downscale**2
-
     def with_stages(self, stages: int) -> ModelConfig:
         """The same network run for ``stages`` recurrences; 0 keeps the preset's own number."""
         return self if stages == 0 else replace(self, stages=stages)

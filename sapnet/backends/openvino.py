@@ -22,7 +22,6 @@ from sapnet.model.deploy import Form, load_deploy_network
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
 _EXAMPLE_SHAPE = (2, 17, 19, 3)
 
@@ -99,7 +98,7 @@ def compile_model(model: ov.Model, precision: str, threads: int = 0) -> ov.Compi
     """Compile for low latency on the CPU. threads: 0 for all. Raises RuntimeError, as OpenVINO does."""
     hints: dict[str, str | int | bool] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision),
     }
     if threads:
         hints["INFERENCE_NUM_THREADS"] = threads

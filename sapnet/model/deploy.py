@@ -37,13 +37,8 @@ class Form(Enum):
     OPENVINO, ENGINE, CUDA, CPU = "openvino", "engine", "cuda", "cpu"
 
 
-def rewrite(network: SAPNet, form: Form) -> SAPNet | RewrittenSAPNet:
-    """``network``, in float32, with fewer operations on the same weights; a separable one stays as it is."""
-    return network if network.config.separable else RewrittenSAPNet(network, form)
-
-
 class RewrittenSAPNet(nn.Module):
-    """A SAPNet of dense convolutions whose first stage leaves out the work on what is equal or zero in it.
+    """A float32 SAPNet of dense convolutions, whose first stage leaves out the work on what is equal or zero in it.
 
     The first estimate is the rainy image, so that the head's two halves add up to one; hidden and cell are zero, so
     that the gates see the features alone and there is nothing to forget.
@@ -205,9 +200,11 @@ class DeployNet(nn.Module):
 def load_deploy_network(weights: str | Path, stages: int = 0, form: Form | None = None) -> DeployNet:
     """The deploy network with its weights, for ``stages`` recurrences: float32, CPU, without gradients.
 
-    stages: 0 for the preset's own. form: the equal one of it to be run; None for the network as it is, which is
-    what backends are compared with. Raises CheckpointError.
+    stages: 0 for the preset's own. form: the equal one of it to be run, where it is not separable; None for the network
+    as it is, which is what backends are compared with. Raises CheckpointError.
     """
     network = load_weights(weights)
     network.config = network.config.with_stages(stages)
-    return DeployNet(network if form is None else rewrite(network, form)).eval()
+    if form is None or network.config.separable:
+        return DeployNet(network).eval()
+    return DeployNet(RewrittenSAPNet(network, form)).eval()

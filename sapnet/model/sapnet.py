@@ -21,10 +21,11 @@ class SAPNet(nn.Module):
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ModelConfig()
-        self.head = make_conv(config, 2 * config.image_channels, config.channels)
+        image_channels = 3 * config.downscale**2  # RGB after pixel unshuffling
+        self.head = make_conv(config, 2 * image_channels, config.channels)
         self.lstm = ConvLSTM(config)
         self.blocks = nn.ModuleList(ResidualBlock(config, dilation) for dilation in config.dilations)
-        self.tail = make_conv(config, config.channels, config.image_channels)
+        self.tail = make_conv(config, config.channels, image_channels)
 
     def forward(self, rainy: Tensor) -> Tensor:
         """Derain, and show every step.
@@ -32,30 +33,29 @@ class SAPNet(nn.Module):
         rainy: (B, 3, H, W), RGB in [0, 1], floating point, any device; H and W are free.
         Returns (S, B, 3, H, W): the estimate after every stage, unclamped; the last is the result.
         """
-        height, width = rainy.shape[-2:]
-        scale = self.config.downscale
-        return torch.stack([to_image(estimate, scale, height, width) for estimate in self._estimates(rainy)])
+        return torch.stack(self._estimates(rainy))
 
     def derain(self, rainy: Tensor) -> Tensor:
-        """The last stage of ``forward`` alone, (B, 3, H, W), without the work of showing the others."""
-        height, width = rainy.shape[-2:]
-        return to_image(self._estimates(rainy)[-1], self.config.downscale, height, width)
+        """The last stage of ``forward`` alone, (B, 3, H, W)."""
+        return self._estimates(rainy)[-1]
 
-    def _estimates(self, rainy: Tensor) -> list[Tensor]:
-        """The estimate of every stage as the network works on it, (B, 3 * scale^2, H / scale, W / scale)."""
-        rainy = from_image(rainy, self.config.downscale)
+    def _estimates(self, image: Tensor) -> list[Tensor]:
+        """The estimate of every stage, (B, 3, H, W)."""
+        scale, (height, width) = self.config.downscale, image.shape[-2:]
+        estimate = rainy = from_image(image, scale)  # (B, 3 * scale^2, H / scale, W / scale)
         # Zeros that take their shape from the input, so that exported graphs keep it dynamic.
         hidden = torch.zeros_like(rainy[:, :1]).repeat(1, self.config.channels, 1, 1)
         cell = hidden
-        estimates = [rainy]
+        estimates = []
         for _ in range(self.config.stages):
-            x = torch.relu(self.head(torch.cat((rainy, estimates[-1]), 1)))
+            x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
             hidden, cell = self.lstm(x, hidden, cell)
             x = hidden
             for block in self.blocks:
                 x = block(x)
-            estimates.append(rainy + self.tail(x))
-        return estimates[1:]
+            estimate = rainy + self.tail(x)
+            estimates.append(to_image(estimate, scale, height, width))
+        return estimates
 
 
 def from_image(image: Tensor, scale: int) -> Tensor:

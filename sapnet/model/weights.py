@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
@@ -74,8 +74,14 @@ def load_weights(weights: str | Path) -> SAPNet:
     """
     path = find_weights(weights)
     state, metadata = _read(path)
+    try:
+        named = [ModelConfig(**json.loads(metadata[CONFIG_KEY]))] if CONFIG_KEY in metadata else []
+    except (ValueError, TypeError) as err:
+        raise CheckpointError(
+            f"{path}: metadata {CONFIG_KEY!r} is no ModelConfig ({err}); save the weights again"
+        ) from err
     refusals = []
-    for choice in _configs(metadata, path):
+    for choice in named or PRESETS.values():
         # Made without memory and without drawing random numbers: every tensor comes from the file.
         with torch.device("meta"):
             network = SAPNet(choice)
@@ -172,15 +178,3 @@ def _read(path: Path) -> tuple[State, dict[str, str]]:
     # safetensors are mapped from the file, which somebody may write over while the network runs.
     state = {str(name).removeprefix("module."): tensor.to(torch.float32, copy=True) for name, tensor in content.items()}
     return state, metadata
-
-
-def _configs(metadata: Mapping[str, str], path: Path) -> Collection[ModelConfig]:
-    """The ModelConfig that a file names, else those of all presets."""
-    if CONFIG_KEY not in metadata:
-        return PRESETS.values()
-    try:
-        return [ModelConfig(**json.loads(metadata[CONFIG_KEY]))]
-    except (ValueError, TypeError) as err:
-        raise CheckpointError(
-            f"{path}: metadata {CONFIG_KEY!r} is no ModelConfig ({err}); save the weights again"
-        ) from err

@@ -8,7 +8,7 @@ import torch
 from state_dicts import small
 
 from sapnet.model import DeployNet
-from sapnet.model.deploy import Form, rewrite
+from sapnet.model.deploy import Form, RewrittenSAPNet
 from sapnet.model.weights import load_weights
 
 forms = pytest.mark.parametrize("form", Form)
@@ -21,12 +21,12 @@ class TestRewrite:
     def test_equals_the_last_stage_of_the_shipped_network(self, form, preset, height, width):
         network = load_weights(preset)
         rainy = torch.rand(2, 3, height, width)
-        torch.testing.assert_close(rewrite(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
+        torch.testing.assert_close(RewrittenSAPNet(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
 
     def test_a_frame_smaller_than_the_dilation(self, form):
         network = small(dilations=(8, 16), downscale=1)
         rainy = torch.rand(1, 3, 5, 9)
-        torch.testing.assert_close(rewrite(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
+        torch.testing.assert_close(RewrittenSAPNet(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_the_attention_does_not_overflow(self, form, dtype):
@@ -35,7 +35,7 @@ class TestRewrite:
         network.blocks[0].conv1.bias.fill_(3.0)
         rainy = torch.rand(1, 3, 160, 240)
         expected = network.derain(rainy)
-        got = rewrite(network, form).to(dtype).derain(rainy.to(dtype))
+        got = RewrittenSAPNet(network, form).to(dtype).derain(rainy.to(dtype))
         assert got.dtype == dtype
         torch.testing.assert_close(got.float(), expected, atol=0.05, rtol=0.01)
 

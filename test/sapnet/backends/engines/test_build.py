@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -94,23 +95,23 @@ def test_an_engine_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("noise")
-def test_why_a_build_failed_is_said(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match=r"^fake failure: the engine cannot be built$"):
-        Backend(tmp_path, mode="build_fails").prepare(*SHAPE)
-    # Another start does not try again, until something changes.
-    with pytest.raises(BackendError, match=r"cannot be built; it is not built again, unless"):
-        Backend(tmp_path, mode="build_fails").prepare(*SHAPE)
-
-
-def test_one_that_is_unfit_as_built_is_not_built_again_at_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("errors", "mode", "said"),
+    [
+        ([], "build_fails", "fake failure: the engine cannot be built"),
+        ([UnfitEngineError("agrees by 3 dB only")], "identity", "agrees by 3 dB only"),
+    ],
+)
+def test_one_that_cannot_be_built_or_is_unfit_as_built_is_not_built_again(errors, mode, said, tmp_path: Path) -> None:
     told: list[BuildStatus] = []
-    with pytest.raises(UnfitEngineError, match=r"^agrees by 3 dB only$"):
-        Backend(tmp_path, UnfitEngineError("agrees by 3 dB only")).prepare(*SHAPE)
+    with pytest.raises(UnfitEngineError, match=f"^{said}$"):
+        Backend(tmp_path, *errors, mode=mode).prepare(*SHAPE)
     assert kinds(tmp_path) == ["verdict"]
-    with pytest.raises(BackendError, match=r"agrees by 3 dB only; it is not built again.*--clear"):
-        Backend(tmp_path, on_build=told.append).prepare(*SHAPE)
+    with pytest.raises(BackendError, match=f"{said}; it is not built again, unless .*--clear"):
+        Backend(tmp_path, on_build=told.append, mode=mode).prepare(*SHAPE)
     assert not told
-    Backend(tmp_path, on_build=told.append, place="another GPU").prepare(*SHAPE)
+    with pytest.raises(UnfitEngineError) if mode == "build_fails" else nullcontext():
+        Backend(tmp_path, on_build=told.append, place="another GPU", mode=mode).prepare(*SHAPE)
     assert told
 
 
