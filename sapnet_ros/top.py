@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -21,11 +21,8 @@ from rich.styled import Styled
 from rich.table import Table
 from rich.text import Text
 
-from sapnet.commands.common import add_command, clean, parse_above_zero
+from sapnet.commands.common import Subparsers, add_command, clean, parse_above_zero
 from sapnet_ros.reports import MAX_CELL, Report, Status, number, read
-
-if TYPE_CHECKING:
-    from sapnet.commands.common import Subparsers
 
 POLL_S = 0.1
 REDRAW_HZ = 2.0

@@ -42,13 +42,12 @@ class Tiler:
     def __call__(self, frames: Sequence[Frame]) -> list[Derained]:
         """As ``Derainer.__call__``."""
         large = [0 < self._side**2 < frame.shape[0] * frame.shape[1] for frame in frames]
-        if not any(large):
-            return self._derainer(frames)
-        if not self._told:
+        if any(large) and not self._told:
             self._told = True
             log.warning("memory is short: larger frames are derained in tiles of at most %dx%d", self._side, self._side)
+        others = iter(self._derainer([frame for frame, is_large in zip(frames, large, strict=True) if not is_large]))
         return [
-            derain_in_tiles(self._derainer, frame, self._side) if is_large else self._derainer([frame])[0]
+            derain_in_tiles(self._derainer, frame, self._side) if is_large else next(others)
             for frame, is_large in zip(frames, large, strict=True)
         ]
 
@@ -114,8 +113,7 @@ def _split(length: int, side: int) -> tuple[int, list[int]]:
 
 def _lay(whole: NDArray[np.uint8], part: NDArray[np.uint8], start: int, filled: int) -> None:
     """Put a part at ``start`` of the first axis, blended with what is there up to ``filled``."""
-    overlap = max(0, filled - start)
+    overlap = filled - start
     ramp = ((np.arange(overlap, dtype=np.float32) + 0.5) / max(1, overlap))[:, None, None]
-    blended = whole[start:filled] * (1 - ramp) + part[:overlap] * ramp if overlap else part[:0]
-    whole[start : start + overlap] = np.rint(blended)
-    whole[start + overlap : start + len(part)] = part[overlap:]
+    whole[start:filled] = np.rint(whole[start:filled] * (1 - ramp) + part[:overlap] * ramp)
+    whole[filled : start + len(part)] = part[overlap:]

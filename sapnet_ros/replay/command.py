@@ -10,19 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sapnet.bags import open_recording
 from sapnet.bags.recording import METADATA
-from sapnet.commands.common import NETWORK, add_command, add_network_arguments
+from sapnet.commands.common import NETWORK, Subparsers, add_command, add_network_arguments
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
 from sapnet_ros.replay.plan import Plan, make_plan
 from sapnet_ros.replay.processes import RunError
 from sapnet_ros.replay.run import Replay
-
-if TYPE_CHECKING:
-    from sapnet.commands.common import Subparsers
 
 PIPED_WIDTH = 1000
 PLAY_OPTIONS = ("rate", "loop", "start", "duration", "max_gap")
