@@ -26,13 +26,8 @@ def make_parser(name: str, description: str, epilog: str = "") -> argparse.Argum
 def add_networks(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
     """Add the arguments of a network, as of sapnet's commands, but with several ``--weights``."""
     add_network_arguments(parser, weights=False)
-    parser.add_argument(
-        "--weights",
-        nargs="+",
-        default=default,
-        metavar="NAME|PATH",
-        help="shipped weights or files (default: sapnet_fast)",
-    )
+    weights = "shipped weights or files (default: sapnet_fast)"
+    parser.add_argument("--weights", nargs="+", default=default, metavar="NAME|PATH", help=weights)
 
 
 def parse_picture(text: str) -> Path:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,19 +75,6 @@ def clean_frames(clips: Sequence[Path], stride: int = 4, max_width: int = 0) -> 
             yield f"{clip.name} {name}", limit_width(frame, max_width)
 
 
-class Outcome(NamedTuple):
-    """What was found.
-
-    expected: how many objects on each clean frame. counts: version of the frames (clean, rainy, derained by ...)
-    -> ``count`` of each frame, (frames, 4), its seeds added up. pictures: labels and rows of a contact sheet, a few
-    frames under the first seed's rain.
-    """
-
-    expected: list[int]
-    counts: dict[str, Floats]
-    pictures: list[tuple[str, dict[str, Frame]]]
-
-
 def run_experiment(
     frames: Callable[[], Iterable[tuple[str, Frame]]],
     detector: Detector,
@@ -95,11 +82,13 @@ def run_experiment(
     rain: str = "heavy",
     seeds: Sequence[int] = (1, 2, 3),
     on_frame: Callable[[int, int], None] = lambda done, total: None,
-) -> Outcome:
+) -> tuple[dict[str, Floats], list[tuple[str, dict[str, Frame]]]]:
     """Detect on the clean frames, then on the same in rain and derained.
 
     frames: names and clean frames, the same each time. derainers: by the names that their versions shall have.
     rain: a preset of ``sapnet.rain``. on_frame: told how many frames are done, and of how many.
+    Returns, by the version of the frames (clean, rainy, derained by ...), the ``count`` of each frame, (frames, 4), its
+    seeds added up; and labels and rows of a contact sheet, a few frames under the first seed's rain.
     Raises SapnetError, also where nothing is found on the clean frames.
     """
     expected = [detector(clean, CONFIDENCE) for _, clean in frames()]
@@ -110,7 +99,7 @@ def run_experiment(
             "give clips of objects that it knows"
         )
     counts: dict[str, Floats] = {name: np.zeros((len(expected), 4)) for name in (CLEAN, RAINY, *derainers)}
-    outcome = Outcome([len(objects) for objects in expected], counts, [])
+    pictures = []
     shown = {found_on[at] for at in np.linspace(0, len(found_on) - 1, _SHOWN_FRAMES).round().astype(int)}
     synthesizer = cache(partial(RainSynthesizer, rain))
     for index, ((label, clean), objects) in enumerate(zip(frames(), expected, strict=True)):
@@ -123,8 +112,8 @@ def run_experiment(
                 counts[version][index] += count(detections, objects)
             if index in shown and seed == seeds[0]:
                 boxes = {version: draw_detections(seen[version], found[version], objects) for version in seen}
-                outcome.pictures.append((label, boxes))
-    return outcome
+                pictures.append((label, boxes))
+    return counts, pictures
 
 
 def match(found: Detections, expected: Detections) -> NDArray[np.int64]:
@@ -160,8 +149,8 @@ def count(found: Detections, expected: Detections) -> Floats:
 def summarise(counts: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
     """Version of the frames -> figure -> its value and 95 % bootstrap interval, None where they are undefined.
 
-    counts: of an Outcome. ``won_back``, of derained versions: the share of the recall that rain took which deraining
-    gave back, below 0 where it took more. All versions draw the same frames.
+    counts: of ``run_experiment``. ``won_back``, of derained versions: the share of the recall that rain took which
+    deraining gave back, below 0 where it took more. All versions draw the same frames.
     """
     frames = len(counts[RAINY])
     drawn = np.random.default_rng(0).multinomial(frames, np.full(frames, 1 / frames), size=_RESAMPLES)
@@ -211,7 +200,7 @@ def main(argv: Sequence[str]) -> int:
         derainers = {names[given]: stack.enter_context(derainer_from(args, weights=given)) for given in args.weights}
         progress = stack.enter_context(progress_bar())
         task = progress.add_task("frames", total=None)
-        outcome = run_experiment(
+        counts, pictures = run_experiment(
             partial(clean_frames, args.clips, args.stride, args.max_width),
             detector,
             derainers,
@@ -220,8 +209,9 @@ def main(argv: Sequence[str]) -> int:
             lambda done, total: progress.update(task, completed=done, total=total),
         )
     if args.picture:
-        contact_sheet([row for _, row in outcome.pictures], args.picture, [label for label, _ in outcome.pictures])
-    clean, figures = sum(outcome.expected), summarise(outcome.counts)
+        contact_sheet([row for _, row in pictures], args.picture, [label for label, _ in pictures])
+    frames, figures = len(counts[CLEAN]), summarise(counts)
+    clean = int(counts[CLEAN][:, 0].sum()) // len(args.seeds)
     if clean < MIN_CLEAN_DETECTIONS:
         print(
             f"detect: warning: {clean} objects on the clean frames, expected at least {MIN_CLEAN_DETECTIONS}; "
@@ -235,7 +225,7 @@ def main(argv: Sequence[str]) -> int:
         }
         report = {
             **{name: getattr(args, name) for name in ("detector", "clips", "rain", "seeds", "stride", "max_width")},
-            "frames": len(outcome.expected),
+            "frames": frames,
             "clean_detections": clean,
             "networks": networks,
             "figures": figures,
@@ -243,7 +233,7 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(report, indent=2, default=str))
     else:
         seeds = ", ".join(map(str, args.seeds))
-        print(f"{clean} objects on {len(outcome.expected)} clean frames; {args.rain} rain, seeds {seeds}\n")
+        print(f"{clean} objects on {frames} clean frames; {args.rain} rain, seeds {seeds}\n")
         rows = [[name, *(_cell(**of_name.get(key, {})) for key in _COLUMNS)] for name, of_name in figures.items()]
         print(table(["frames", *_COLUMNS.values()], rows))
     return 0

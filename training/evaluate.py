@@ -103,13 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     add_networks(parser, default=())
     parser.set_defaults(precision="fp32")
     add("--every-stage", action="store_true", help="score the result after each of the weights' stages")
-    add(
-        "--mask-threshold",
-        type=whole_number(0, 255),
-        default=DEFAULT_MASK_THRESHOLD,
-        metavar="T",
-        help="luma, 0 to 255, that must be taken out of a pixel to mark it as a streak (default: %(default)s)",
-    )
+    threshold = "luma, 0 to 255, that must be taken out of a pixel to mark it as a streak (default: %(default)s)"
+    add("--mask-threshold", type=whole_number(0, 255), default=DEFAULT_MASK_THRESHOLD, metavar="T", help=threshold)
     add("--json", action="store_true", help="print JSON, with the figures of each image, instead of a table")
     add("--sheet", type=parse_picture, metavar="PNG", help="write pictures of the best, the median and the worst image")
     return parser

@@ -17,9 +17,8 @@ from sapnet.images.frame import Frame, to_tensor
 from sapnet.media.pictures import read_image
 from sapnet.rain import RainSynthesizer
 from training.config import DataConfig
-from training.datasets.augment import augment_scene, compress, draw_window
+from training.datasets.augment import augment_scene, compress, draw_window, lay_streaks, streak_layer
 from training.datasets.curriculum import draw_rain
-from training.datasets.layers import lay_streaks, streak_layer
 from training.datasets.paired import ImagePair, check, find_photographs, find_sets, read_pair
 
 Sample = dict[str, Tensor]

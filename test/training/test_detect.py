@@ -51,14 +51,11 @@ def test_what_is_undone_is_won_back_and_what_is_left_is_not(detector_file, photo
     undoing = Undoing(scene(), scene(96, 128))
     with Derainer(backend="fake") as idle:
         derainers = {"idle": idle, "undoing": undoing}
-        outcome = run_experiment(
-            partial(clean_frames, [photos]), Detector(detector_file), derainers, seeds=(1, 2, 3, 4)
-        )
-    assert outcome.expected == [2, 2]
-    assert {version: counts[:, 0].tolist() for version, counts in outcome.counts.items()} == {
-        version: [8, 8] for version in ("clean", "rainy", "idle", "undoing")
-    }
-    figures = summarise(outcome.counts)
+        frames = partial(clean_frames, [photos])
+        counts, _ = run_experiment(frames, Detector(detector_file), derainers, seeds=(1, 2, 3, 4))
+    expected = {version: of_frames[:, 0].tolist() for version, of_frames in counts.items()}
+    assert expected == {version: [8, 8] for version in ("clean", "rainy", "idle", "undoing")}
+    figures = summarise(counts)
     assert figures["rainy"]["recall"]["value"] == 0.5
     assert figures["idle"]["recall"] == figures["rainy"]["recall"]
     assert figures["idle"]["won_back"] == {"value": 0, "interval": [0, 0]}

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
+from picture_builders import flat
 from training.metrics import count_pixels, mask_figures, ssim, streak_strength, true_streaks
+
+MASKS = arrays(np.bool_, (6, 7))
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def plain(value, height: int = 16, width: int = 16) -> np.ndarray:
-    return np.full((height, width, 3), value, np.uint8)
 
 
 class TestSsim:
@@ -43,13 +42,13 @@ class TestSsim:
 class TestTrueStreaks:
     def test_gray_rain_counts_above_ten_levels(self):
         for level in range(245):
-            clean = plain(level, 1, 1)
-            assert not true_streaks(plain(level + 10, 1, 1), clean).any()
-            assert true_streaks(plain(level + 11, 1, 1), clean).all()
+            clean = flat(level, 1, 1)
+            assert not true_streaks(flat(level + 10, 1, 1), clean).any()
+            assert true_streaks(flat(level + 11, 1, 1), clean).all()
 
     @pytest.mark.parametrize(("bgr", "streak"), [((100, 0, 0), True), ((0, 17, 0), False), ((0, 18, 0), True)])
     def test_colours_count_by_their_luma(self, bgr, streak):
-        mask = true_streaks(plain(bgr), plain(0))
+        mask = true_streaks(flat(bgr, 16, 16), flat(0, 16, 16))
         assert mask.shape == (16, 16)
         assert (mask == streak).all()
 
@@ -61,10 +60,6 @@ class TestStreakStrength:
         strength = streak_strength(rainy, derained)
         assert (strength.shape, strength.dtype) == ((16, 20), np.uint8)
         assert np.abs(strength - np.clip(luma[0] - luma[1], 0, None)).max() <= 0.5 + 1e-9
-
-
-def masks():
-    return arrays(np.bool_, (6, 7))
 
 
 class TestMasks:
@@ -84,7 +79,7 @@ class TestMasks:
             }
         )
 
-    @given(masks(), masks())
+    @given(MASKS, MASKS)
     def test_matthews_is_the_correlation_of_the_masks(self, predicted, truth):
         got = mask_figures(count_pixels(predicted, truth))["matthews"]
         if predicted.all() or truth.all() or not predicted.any() or not truth.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -74,9 +75,6 @@ def test_photographs_of_one_name_in_several_folders_are_kept_apart(tmp_path: Pat
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        status = main(arguments)
-    except SystemExit as exit_:
-        status = exit_.code
-    assert status == 2
+    with pytest.raises(SystemExit, match="2"):
+        sys.exit(main(arguments))
     assert message in capsys.readouterr().err

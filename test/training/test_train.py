@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from multiprocessing import active_children
 from pathlib import Path
@@ -192,10 +193,7 @@ def test_wrong_data_fail_before_training(settings: Settings, tmp_path: Path) -> 
 def test_wrong_settings_are_named(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    try:
-        status = main([*arguments, "--output", str(tmp_path / "run")])
-    except SystemExit as exit_:
-        status = exit_.code
-    assert status == 2
+    with pytest.raises(SystemExit, match="2"):
+        sys.exit(main([*arguments, "--output", str(tmp_path / "run")]))
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

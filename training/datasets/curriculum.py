@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 import numpy as np
 
@@ -14,7 +13,7 @@ Layer = StreakLayer | NoiseLayer
 
 DRY = "dry"
 # Share of each kind in mixed rain. Dry samples teach that there may be nothing to do.
-MIXED: Mapping[str, float] = MappingProxyType({DRY: 0.04, "light": 0.42, "medium": 0.08, "heavy": 0.46})
+MIXED: Mapping[str, float] = {DRY: 0.04, "light": 0.42, "medium": 0.08, "heavy": 0.46}
 # The largest kinds also cross it with streaks from other sides.
 _CROSSING_DEGREES = 6.0
 # Share of light rain that is smeared noise.
@@ -109,7 +108,5 @@ def _crossing(rng: Rng, dense: float, flat: bool) -> StreakLayer:
     )
 
 
-_KINDS: Mapping[str, Callable[[Rng], tuple[Layer, ...]]] = MappingProxyType(
-    {"light": _light, "medium": _medium, "heavy": _heavy}
-)
+_KINDS: Mapping[str, Callable[[Rng], tuple[Layer, ...]]] = {"light": _light, "medium": _medium, "heavy": _heavy}
 RAIN_KINDS = ("mixed", DRY, *_KINDS)

@@ -41,6 +41,7 @@ MARK = "SAPNET_TEST_FLEET"
 WORKING = b"ray::derain_recording"  # Ray's name for a process that runs a task
 WAIT_S = 60.0
 Messages = list[Sent]
+Run = Callable[..., FleetReport]
 
 
 @pytest.fixture(scope="session")
@@ -107,9 +108,6 @@ def states(report: FleetReport) -> dict[str, str]:
     return {Path(row.input).name: row.state for row in report.rows}
 
 
-Run = Callable[..., FleetReport]
-
-
 @pytest.fixture
 def run(cluster: Any, tmp_path: Path) -> Run:
     """``run(**fleet)``: a fleet from ``tmp_path/drives``, three recordings at first, to ``tmp_path/out``."""
@@ -126,15 +124,12 @@ def run(cluster: Any, tmp_path: Path) -> Run:
 def test_every_recording_is_derained_as_it_is_alone(tmp_path: Path, run: Run) -> None:
     bar = Progress(disable=True)
     report = run(bar=bar)
-    assert states(report) == {"a": "done", "b": "done", "c": "done"}
+    assert states(report) == dict.fromkeys("abc", "done")
     assert [(task.description, task.percentage) for task in bar.tasks] == [("recordings: 3", 100.0)]
     assert contents(tmp_path / "out") == alone(tmp_path / "drives", tmp_path / "alone")
     rows = [json.loads(line) for line in (tmp_path / "out/ledger.jsonl").read_text().splitlines()]
-    assert sorted((Path(row["input"]).name, row["frames"], row["messages"]) for row in rows) == [
-        ("a", 12, 49),
-        ("b", 12, 49),
-        ("c", 12, 49),
-    ]
+    figures = sorted((Path(row["input"]).name, row["frames"], row["messages"]) for row in rows)
+    assert figures == [(name, 12, 49) for name in "abc"]
     assert all(row["started"] <= row["ended"] for row in rows)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert (summary["bags"], summary["done"], summary["failed"], summary["frames"]) == (3, 3, 0, 36)
@@ -168,20 +163,14 @@ def test_recordings_that_fail_fail_alone_and_are_tried_by_the_next_run(tmp_path:
     split_bag(tmp_path / "drives/cut", [frames[:3], frames[3:]])
     (tmp_path / "drives/cut/cut_1.mcap").unlink()
     report = run(tries=2)
-    assert states(report) == {
-        "a": "done",
-        "b": "done",
-        "c": "failed",
-        "cut": "partial",
-        "dry": "failed",
-        "noise.mcap": "failed",
-    }
+    failed = {"c": "exists already", "dry": "has no color camera", "noise.mcap": "noise.mcap"}
+    assert states(report) == {"a": "done", "b": "done", "cut": "partial", **dict.fromkeys(failed, "failed")}
     [cut] = [row for row in report.rows if row.state == "partial"]
     assert (cut.frames, "cut_1.mcap" in cut.notes[0]) == (3, True)
-    errors = {Path(row.input).name: (row.error, row.attempts) for row in report.rows if row.state == "failed"}
-    for name, said in (("c", "exists already"), ("dry", "has no color camera"), ("noise.mcap", "noise.mcap")):
-        assert said in errors[name][0]
-        assert errors[name][1] == 2
+    for row in report.rows:
+        if row.state == "failed":
+            assert failed[Path(row.input).name] in row.error
+            assert row.attempts == 2
     assert (tmp_path / "out/c/mine").read_text() == "kept"
     shutil.rmtree(tmp_path / "out/c")
     again = states(run(tries=1))
@@ -215,40 +204,15 @@ def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def expected(drives: Path) -> dict[str, Messages]:
-    return alone(drives, drives.parent / "alone")
-
-
-def workers(mark: str, parent: int = 0) -> list[int]:
-    """Processes of this session's Ray that run a task; of that parent, if any."""
-    found = []
+def workers(mark: str) -> dict[int, int]:
+    """Processes of this session's Ray that run a task -> those that started them."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
             works = (entry / "cmdline").read_bytes().startswith(WORKING)
-            is_ours = works and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes()
-            above = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if is_ours and parent in (0, above):
-                found.append(int(entry.name))
+            if works and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
     return found
-
-
-def stop_at_work(mark: str, parent: int = 0) -> int:
-    """Stop a worker in the middle of a task, one of that parent if any, so that it is still at it when it is killed."""
-    stopped: list[int] = []
-
-    def stop() -> bool:
-        for worker in workers(mark, parent):
-            with suppress(OSError):
-                os.kill(worker, signal.SIGSTOP)
-                if worker in workers(mark):
-                    stopped.append(worker)
-                    return True
-                os.kill(worker, signal.SIGCONT)
-        return False
-
-    eventually(stop)
-    return stopped[0]
 
 
 def at_work(out: Path) -> list[Path]:
@@ -262,53 +226,34 @@ def at_work(out: Path) -> list[Path]:
     return [folder for folder in out.rglob("*.partial") if is_open(folder)]
 
 
-def fleet_while(what: Callable[[], None], drives: Path, out: Path) -> FleetReport:
-    """Run a fleet, and do ``what`` beside it once both workers are at work."""
+@pytest.mark.parametrize("lost", ["worker", "node"])
+def test_the_task_of_a_killed_worker_or_a_lost_node_is_retried(
+    lost: str, cluster: Any, mark: str, drives: Path, tmp_path: Path
+) -> None:
+    out, node = tmp_path / "out", next(iter(cluster.worker_nodes))
 
     def strike() -> None:
         eventually(lambda: len(at_work(out)) == 2)
-        what()
-
-    with ThreadPoolExecutor(1) as executor:
-        done = executor.submit(strike)
-        report = derain_fleet(plan_bags([str(drives / "**")], out), out, SLOW)
-        done.result()
-    return report
-
-
-def require_whole(report: FleetReport, out: Path, expected: dict[str, Messages]) -> None:
-    """Every recording is there, once, and as it is alone."""
-    assert {row.state for row in report.rows} == {"done"}
-    rows = [json.loads(line)["output"] for line in (out / "ledger.jsonl").read_text().splitlines()]
-    assert sorted(rows) == sorted({row.output for row in report.rows})
-    assert contents(out) == expected
-    assert not [*out.rglob("*.partial")]
-
-
-def test_the_task_of_a_killed_worker_is_retried(
-    cluster: Any, mark: str, drives: Path, expected: dict[str, Messages], tmp_path: Path
-) -> None:
-    report = fleet_while(lambda: os.kill(stop_at_work(mark), signal.SIGKILL), drives, tmp_path / "out")
-    require_whole(report, tmp_path / "out", expected)
-    assert sorted(row.attempts for row in report.rows) == [1, 1, 1, 2]
-
-
-def test_the_tasks_of_a_lost_node_go_to_the_others(
-    cluster: Any, mark: str, drives: Path, expected: dict[str, Messages], tmp_path: Path
-) -> None:
-    node = next(iter(cluster.worker_nodes))
-
-    def lose() -> None:
-        worker = stop_at_work(mark, node.all_processes["raylet"][0].process.pid)
-        cluster.remove_node(node, allow_graceful=False)
+        raylet = node.all_processes["raylet"][0].process.pid
+        [worker] = [process for process, parent in workers(mark).items() if parent == raylet]
+        os.kill(worker, signal.SIGSTOP)  # so that it is still at it when it is killed
+        if lost == "node":
+            cluster.remove_node(node, allow_graceful=False)
         os.kill(worker, signal.SIGKILL)
 
     try:
-        report = fleet_while(lose, drives, tmp_path / "out")
+        with ThreadPoolExecutor(1) as executor:
+            done = executor.submit(strike)
+            report = derain_fleet(plan_bags([str(drives / "**")], out), out, SLOW)
+            done.result()
     finally:
-        add_node(cluster)
-    require_whole(report, tmp_path / "out", expected)
-    assert sorted(row.attempts for row in report.rows) == [1, 1, 1, 2]
+        if lost == "node":
+            add_node(cluster)
+    assert sorted((row.state, row.attempts) for row in report.rows) == [*[("done", 1)] * 3, ("done", 2)]
+    rows = [json.loads(line)["output"] for line in (out / "ledger.jsonl").read_text().splitlines()]
+    assert sorted(rows) == sorted({row.output for row in report.rows})
+    assert contents(out) == alone(drives, tmp_path / "alone")
+    assert not [*out.rglob("*.partial")]
 
 
 def command(*words: object) -> subprocess.Popen[str]:
@@ -366,24 +311,15 @@ def test_an_interrupted_command_resumes_and_says_what_failed(
     ("network", "options", "said"),
     [
         (FAKE, {"gpus": 64.0}, "no node has 1 CPUs and 64 GPUs for a worker; ask for less"),
-        (
-            {"backend": "fake", "fake": {"mode": "explode"}},
-            {},
-            r"/\w+ cannot derain: got fake option mode 'explode'",
-        ),
+        ({**FAKE, "fake": {"mode": "explode"}}, {}, r"/\w+ cannot derain: got fake option mode 'explode'"),
     ],
 )
 def test_work_that_no_node_can_do_is_an_error(
     cluster: Any, drives: Path, tmp_path: Path, network: dict[str, Any], options: dict[str, float], said: str
 ) -> None:
+    out = tmp_path / "out"
     with pytest.raises(SapnetError, match=said):
-        derain_fleet(
-            plan_bags([str(drives)], tmp_path / "out"),
-            tmp_path / "out",
-            network,
-            None,
-            FleetOptions(**options, tries=1),
-        )
+        derain_fleet(plan_bags([str(drives)], out), out, network, None, FleetOptions(**options, tries=1))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ import pytest
 
 from picture_builders import flat
 from sapnet.rain import RainSynthesizer
-from training.datasets.augment import Augmentation, augment_scene, compress
+from training.datasets.augment import Augmentation, augment_scene, compress, streak_layer
 from training.datasets.curriculum import MIXED, draw_rain
-from training.datasets.layers import streak_layer
 from training.metrics import true_streaks
 
 PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0)
