@@ -44,8 +44,7 @@ class DerainingModule(L.LightningModule):
         self._loss = DerainingLoss(config.loss)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        trainer = self.trainer
-        return make_loader(self.stream, trainer.global_step, trainer.global_rank, trainer.world_size)
+        return make_loader(self.stream, self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader[str]:
         return DataLoader(list(self.validation), batch_size=None)  # type: ignore[arg-type]

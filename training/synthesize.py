@@ -138,9 +138,8 @@ def main(argv: Sequence[str]) -> int:
     if args.output:
         made = synthesize(args.photographs, args.rain, args.seed, args.copies)
         sets = {args.output: write_set(made, args.output), **sets}
-    figures = {folder: zip(statistics(samples), _COLUMNS.values(), strict=True) for folder, samples in sets.items()}
-    rows = [(str(folder), *(format(value, form) for value, form in row)) for folder, row in figures.items()]
-    if rows:
+    if sets:
+        rows = [(str(folder), *map(format, statistics(samples), _COLUMNS.values())) for folder, samples in sets.items()]
         print(table(("set", *_COLUMNS), rows))
     return 0
 
