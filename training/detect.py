@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from sapnet import Derainer
 from sapnet.commands.common import derainer_from, parse_positive, progress_bar, whole_number
@@ -81,17 +82,18 @@ def run_experiment(
     derainers: Mapping[str, Derainer],
     rain: str = "heavy",
     seeds: Sequence[int] = (1, 2, 3),
-    on_frame: Callable[[int, int], None] = lambda done, total: None,
+    bar: Progress | None = None,
 ) -> tuple[dict[str, Floats], list[tuple[str, dict[str, Frame]]]]:
     """Detect on the clean frames, then on the same in rain and derained.
 
     frames: names and clean frames, the same each time. derainers: by the names that their versions shall have.
-    rain: a preset of ``sapnet.rain``. on_frame: told how many frames are done, and of how many.
+    rain: a preset of ``sapnet.rain``. bar: gets a task that counts frames.
     Returns, by the version of the frames (clean, rainy, derained by ...), the ``count`` of each frame, (frames, 4), its
     seeds added up; and labels and rows of a contact sheet, a few frames under the first seed's rain.
     Raises SapnetError, also where nothing is found on the clean frames.
     """
-    expected = [detector(clean, CONFIDENCE) for _, clean in frames()]
+    track = (bar or Progress(disable=True)).track
+    expected = [detector(clean, CONFIDENCE) for _, clean in track(frames(), description="clean frames")]
     found_on = [index for index, objects in enumerate(expected) if len(objects)]
     if not found_on:
         raise SapnetError(
@@ -102,8 +104,8 @@ def run_experiment(
     pictures = []
     shown = {found_on[at] for at in np.linspace(0, len(found_on) - 1, _SHOWN_FRAMES).round().astype(int)}
     synthesizer = cache(partial(RainSynthesizer, rain))
-    for index, ((label, clean), objects) in enumerate(zip(frames(), expected, strict=True)):
-        on_frame(index, len(expected))
+    pairs = zip(frames(), expected, strict=True)
+    for index, ((label, clean), objects) in enumerate(track(pairs, len(expected), description="rainy frames")):
         for seed in seeds:
             rainy = synthesizer(*clean.shape[:2], seed).add(clean, index)[0]
             seen = {CLEAN: clean, RAINY: rainy, **{by: derain([rainy])[0].image for by, derain in derainers.items()}}
@@ -198,19 +200,12 @@ def main(argv: Sequence[str]) -> int:
     with ExitStack() as stack:
         detector = Detector(args.detector)
         derainers = {names[given]: stack.enter_context(derainer_from(args, weights=given)) for given in args.weights}
-        progress = stack.enter_context(progress_bar())
-        task = progress.add_task("frames", total=None)
-        counts, pictures = run_experiment(
-            partial(clean_frames, args.clips, args.stride, args.max_width),
-            detector,
-            derainers,
-            args.rain,
-            args.seeds,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
+        bar = stack.enter_context(progress_bar())
+        frames = partial(clean_frames, args.clips, args.stride, args.max_width)
+        counts, pictures = run_experiment(frames, detector, derainers, args.rain, args.seeds, bar)
     if args.picture:
         contact_sheet([row for _, row in pictures], args.picture, [label for label, _ in pictures])
-    frames, figures = len(counts[CLEAN]), summarise(counts)
+    looked_at, figures = len(counts[CLEAN]), summarise(counts)
     clean = int(counts[CLEAN][:, 0].sum()) // len(args.seeds)
     if clean < MIN_CLEAN_DETECTIONS:
         print(
@@ -225,7 +220,7 @@ def main(argv: Sequence[str]) -> int:
         }
         report = {
             **{name: getattr(args, name) for name in ("detector", "clips", "rain", "seeds", "stride", "max_width")},
-            "frames": frames,
+            "frames": looked_at,
             "clean_detections": clean,
             "networks": networks,
             "figures": figures,
@@ -233,7 +228,7 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(report, indent=2, default=str))
     else:
         seeds = ", ".join(map(str, args.seeds))
-        print(f"{clean} objects on {frames} clean frames; {args.rain} rain, seeds {seeds}\n")
+        print(f"{clean} objects on {looked_at} clean frames; {args.rain} rain, seeds {seeds}\n")
         rows = [[name, *(_cell(**of_name.get(key, {})) for key in _COLUMNS)] for name, of_name in figures.items()]
         print(table(["frames", *_COLUMNS.values()], rows))
     return 0

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import train_process
+from torch.testing import assert_close
 
 from picture_builders import flat, write_pair
 from sapnet.errors import ImageFormatError
@@ -47,13 +48,6 @@ def settings(photographs: Path, pairs: Path, tmp_path: Path) -> Settings:
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
     return dict(load_weights(path).state_dict())
-
-
-def assert_equal(one: Path, other: Path, tolerance: float = 0.0) -> None:
-    first, second = tensors(one), tensors(other)
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        torch.testing.assert_close(value, second[name], atol=tolerance, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("preset", ["sapnet_fast", "sapnet", "sapnet_separable"])
@@ -110,7 +104,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings: Settings, monkey
     # After a signal the run goes on from where it stopped, after a crash from the last checkpoint, of step 4.
     resumed = train(config, resume=True)
     assert read_metadata(resumed)["training"].startswith("6 of 6 steps")
-    assert_equal(whole, resumed)
+    assert_close(tensors(whole), tensors(resumed), atol=0, rtol=0)
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(settings: Settings, pairs: Path, tmp_path: Path) -> None:
@@ -128,7 +122,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(settings: Settings, pai
     while not processes.join():
         pass
     # Adam makes a hundredth of a step of what rounding does to a gradient of nearly 0.
-    assert_equal(tmp_path / "one" / "weights.safetensors", tmp_path / "two" / "weights.safetensors", 5e-5)
+    one, two = (tensors(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    assert_close(one, two, atol=5e-5, rtol=0)
 
 
 def test_a_finished_run_is_left_alone_and_one_without_weights_gets_the_averaged_ones(
@@ -140,13 +135,13 @@ def test_a_finished_run_is_left_alone_and_one_without_weights_gets_the_averaged_
     # Of the last step, though a validation comes every second one.
     assert json.loads(metadata["metrics"])["step"] == 3
     averaged = torch.load(Path(config.output) / LAST, weights_only=True)["state_dict"]
-    assert all(torch.equal(value, averaged[f"network.{name}"]) for name, value in tensors(path).items())
+    assert_close({f"network.{name}": value for name, value in weights.items()}, averaged, atol=0, rtol=0)
     assert train(config, resume=True, command="again") == path
     assert path.read_bytes() == written
     assert f"the run is finished: its weights are at {path}" in capsys.readouterr().err
     path.unlink()
     train(config, resume=True)
-    assert all(torch.equal(value, weights[name]) for name, value in tensors(path).items())
+    assert_close(tensors(path), weights, atol=0, rtol=0)
     assert read_metadata(path) == metadata
 
 

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import slow_fleet
@@ -37,7 +36,6 @@ FRAMES = 30
 FAKE = {"backend": "fake"}
 # So that the first worker has not done all recordings before the second has started.
 SLOW = {"backend": "fake", "fake": {"latency_ms": 120.0}}
-MARK = "SAPNET_TEST_FLEET"
 WORKING = b"ray::derain_recording"  # Ray's name for a process that runs a task
 WAIT_S = 60.0
 Messages = list[Sent]
@@ -45,15 +43,7 @@ Run = Callable[..., FleetReport]
 
 
 @pytest.fixture(scope="session")
-def mark() -> Iterator[str]:
-    """A word in the environment of this session's Ray processes, to tell them from all others."""
-    os.environ[MARK] = uuid4().hex
-    yield os.environ[MARK]
-    del os.environ[MARK]
-
-
-@pytest.fixture(scope="session")
-def cluster(mark: str) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """Two nodes with one CPU each, and this process connected to them; both have a worker that is ready."""
     ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/fleet.txt")
     if not Path("/proc").is_dir():
@@ -204,15 +194,15 @@ def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def workers(mark: str) -> dict[int, int]:
-    """Processes of this session's Ray that run a task -> those that started them."""
-    found = {}
+def worker_of(node: Any) -> int:
+    """The process of a node that runs a task."""
+    raylet = node.all_processes["raylet"][0].process.pid
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
-            works = (entry / "cmdline").read_bytes().startswith(WORKING)
-            if works and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
-                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    return found
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == raylet and (entry / "cmdline").read_bytes().startswith(WORKING):
+                return int(entry.name)
+    raise AssertionError("no worker of the node runs a task")
 
 
 def at_work(out: Path) -> list[Path]:
@@ -228,14 +218,13 @@ def at_work(out: Path) -> list[Path]:
 
 @pytest.mark.parametrize("lost", ["worker", "node"])
 def test_the_task_of_a_killed_worker_or_a_lost_node_is_retried(
-    lost: str, cluster: Any, mark: str, drives: Path, tmp_path: Path
+    lost: str, cluster: Any, drives: Path, tmp_path: Path
 ) -> None:
     out, node = tmp_path / "out", next(iter(cluster.worker_nodes))
 
     def strike() -> None:
         eventually(lambda: len(at_work(out)) == 2)
-        raylet = node.all_processes["raylet"][0].process.pid
-        [worker] = [process for process, parent in workers(mark).items() if parent == raylet]
+        worker = worker_of(node)
         os.kill(worker, signal.SIGSTOP)  # so that it is still at it when it is killed
         if lost == "node":
             cluster.remove_node(node, allow_graceful=False)
