@@ -54,7 +54,7 @@ class Standby:
             # First: loading an engine, even one that is in the cache, holds the lock that this needs.
             self._meanwhile.prepare(*shape)
         finally:
-            self._want(shape, at_once=True)
+            self._want(shape)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Of uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
@@ -85,11 +85,10 @@ class Standby:
         self._running = backend  # what ran the last frame
         self.name, self.precision, self.device = backend.name, backend.precision, backend.device
 
-    def _want(self, shape: Shape, at_once: bool = False) -> None:
-        """Prepare an engine in the background, unless it is being built or, without ``at_once``, failed recently."""
+    def _want(self, shape: Shape) -> None:
+        """Prepare an engine in the background, unless it is being built or failed recently."""
         with self._lock:
-            not_before = self._not_before.get(shape, -math.inf)
-            if not_before == math.inf or (time.monotonic() < not_before and not at_once):
+            if time.monotonic() < self._not_before.get(shape, -math.inf):
                 return
             self._not_before[shape] = math.inf
         threading.Thread(target=self._prepare_wanted, args=(shape,), name="engine build", daemon=True).start()

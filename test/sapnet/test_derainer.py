@@ -62,12 +62,10 @@ class TestCall:
         assert first.image.base is None
         assert first.streaks.base is None
 
-    def test_one_frame_without_a_list_is_refused(self, derainer, make_frame):
+    def test_wrong_frames_are_refused_before_anything_runs(self, make_frame):
+        derainer = Derainer(backend="fake", fake={"fail_every": 1})
         with pytest.raises(ImageFormatError, match="list of frames"):
             derainer(make_frame(16, 16))
-
-    def test_one_wrong_frame_stops_all_before_anything_runs(self, make_frame):
-        derainer = Derainer(backend="fake", fake={"fail_every": 1})
         with pytest.raises(ImageFormatError, match="float64"):
             derainer([make_frame(16, 16), np.zeros((16, 16, 3))])
 

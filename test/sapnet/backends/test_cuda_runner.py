@@ -28,10 +28,6 @@ def invert(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
     streaks.copy_(frames[..., 0])
 
 
-def run_out(*_: Tensor) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
-
-
 def make(enqueue: Any = invert, use_graphs: bool = True) -> CudaRunner:
     return CudaRunner(CPU, SHAPE, enqueue, use_graphs)
 
@@ -82,7 +78,7 @@ def test_a_capture_waits_for_who_loads_an_engine_and_a_replay_does_not() -> None
 
 @pytest.mark.usefixtures("cuda")
 def test_memory_that_runs_out_is_an_error_of_the_backend_and_frees_the_rest() -> None:
-    runner = make(run_out)
+    runner = make(Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")))
     with pytest.raises(BackendError, match=r"failed on 3 frame\(s\): CUDA out of memory\. Tried to allocate$"):
         runner.warm_up()
     with pytest.raises(BackendError, match="closed"):

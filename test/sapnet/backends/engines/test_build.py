@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,9 +18,9 @@ import pytest
 from waiting import eventually
 
 from sapnet.backends import BackendSpec, BuildStatus
-from sapnet.backends.base import EngineShape
+from sapnet.backends.base import EngineShape, OnBuild
 from sapnet.backends.engines.build import build_in_child
-from sapnet.backends.engines.cache import EngineCache, Entry
+from sapnet.backends.engines.cache import EngineCache
 from sapnet.backends.fake import FakeBackend, FakeRequest
 from sapnet.errors import BackendError, UnfitEngineError
 
@@ -36,24 +36,16 @@ def noise(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
 
 
-class Backend(FakeBackend):
-    """errors: of the first loads. place: the GPU that there is."""
-
-    def __init__(
-        self,
-        cache: Path,
-        *errors: BackendError,
-        on_build: Callable[[BuildStatus], None] = lambda status: None,
-        place: str = "",
-        **options: object,
-    ) -> None:
-        super().__init__(BackendSpec(cache_dir=str(cache), on_build=on_build, fake={"build_s": 0.05, **options}))
-        self.errors, self._place = list(errors), {"gpu": place}
-
-    def _load(self, entry: Entry, shape: EngineShape) -> Any:
-        if self.errors:
-            raise self.errors.pop(0)
-        return super()._load(entry, shape)
+def make(
+    cache: Path, *errors: BackendError, place: str = "", on_build: OnBuild = lambda status: None, **options: object
+) -> Any:
+    """A backend. errors: of the first loads. place: the GPU that there is."""
+    backend = FakeBackend(BackendSpec(cache_dir=str(cache), on_build=on_build, fake={"build_s": 0.05, **options}))
+    backend._place = {"gpu": place}
+    if errors:
+        runner = Mock(shape=EngineShape(*SHAPE[1:]))
+        backend._load = Mock(side_effect=chain(errors, repeat(runner)))
+    return backend
 
 
 def kinds(folder: Path) -> list[str]:
@@ -69,7 +61,7 @@ def children() -> set[int]:
 @pytest.mark.usefixtures("noise")
 def test_an_engine_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
     told: list[BuildStatus] = []
-    first = Backend(tmp_path, on_build=told.append)
+    first = make(tmp_path, on_build=told.append)
     assert not first.is_ready(*SHAPE)
     first.prepare(*SHAPE)
     assert first.is_ready(*SHAPE)
@@ -77,18 +69,18 @@ def test_an_engine_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
     assert [status.share for status in told] == sorted(status.share for status in told)
     assert told[-1].step == "building"
     told.clear()
-    second = Backend(tmp_path, on_build=told.append)
+    second = make(tmp_path, on_build=told.append)
     assert not second.is_ready(*SHAPE)
     second.prepare(*SHAPE)
     assert second.is_ready(*SHAPE)
     # Memory that runs out costs no engine.
-    third = Backend(tmp_path, BackendError("CUDA out of memory"), on_build=told.append)
+    third = make(tmp_path, BackendError("CUDA out of memory"), on_build=told.append)
     with pytest.raises(BackendError, match="out of memory"):
         third.prepare(*SHAPE)
     third.prepare(*SHAPE)
     assert not told
     # One that was found unfit is built again.
-    Backend(tmp_path, UnfitEngineError("agrees by 3 dB only"), on_build=told.append).prepare(*SHAPE)
+    make(tmp_path, UnfitEngineError("agrees by 3 dB only"), on_build=told.append).prepare(*SHAPE)
     assert told
     (entry,) = EngineCache(tmp_path).entries()
     assert entry.key["shape"] == [48, 64, 1]
@@ -105,13 +97,13 @@ def test_an_engine_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
 def test_one_that_cannot_be_built_or_is_unfit_as_built_is_not_built_again(errors, mode, said, tmp_path: Path) -> None:
     told: list[BuildStatus] = []
     with pytest.raises(UnfitEngineError, match=f"^{said}$"):
-        Backend(tmp_path, *errors, mode=mode).prepare(*SHAPE)
+        make(tmp_path, *errors, mode=mode).prepare(*SHAPE)
     assert kinds(tmp_path) == ["verdict"]
     with pytest.raises(BackendError, match=f"{said}; it is not built again, unless .*--clear"):
-        Backend(tmp_path, on_build=told.append, mode=mode).prepare(*SHAPE)
+        make(tmp_path, on_build=told.append, mode=mode).prepare(*SHAPE)
     assert not told
     with pytest.raises(UnfitEngineError) if mode == "build_fails" else nullcontext():
-        Backend(tmp_path, on_build=told.append, place="another GPU", mode=mode).prepare(*SHAPE)
+        make(tmp_path, on_build=told.append, place="another GPU", mode=mode).prepare(*SHAPE)
     assert told
 
 
@@ -127,14 +119,14 @@ def test_that_no_build_can_be_started_is_said(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("tempfile._get_default_tempdir", Mock(side_effect=FileNotFoundError(2, "No usable folder")))
     monkeypatch.setattr("tempfile.tempdir", None)
     with pytest.raises(BackendError, match=r"the engine for 48x64 cannot be started: .*No usable folder"):
-        Backend(tmp_path).prepare(*SHAPE)
+        make(tmp_path).prepare(*SHAPE)
 
 
 def test_closing_stops_a_build_for_which_no_engine_that_is_there_waits(tmp_path: Path) -> None:
     there = FakeRequest("sapnet_fast", EngineShape(48, 64), "fp32", 0, build_s=60.0, fails=False)
     EngineCache(tmp_path).store(there.key(), b"engine", {})
     begun = threading.Event()
-    slow = Backend(tmp_path, on_build=lambda status: begun.set() if status.share else None, build_s=60.0)
+    slow = make(tmp_path, on_build=lambda status: begun.set() if status.share else None, build_s=60.0)
     before = children()
     with ThreadPoolExecutor(1) as another:
         build = another.submit(slow.prepare, 1, 16, 16)
@@ -158,8 +150,8 @@ def test_a_killed_build_is_said_and_the_next_one_succeeds(tmp_path: Path) -> Non
 
     before = children()
     with pytest.raises(BackendError, match=r"ended by signal 9; 9 may mean out of memory"):
-        Backend(tmp_path, on_build=kill, build_s=60.0).prepare(*SHAPE)
-    after = Backend(tmp_path)
+        make(tmp_path, on_build=kill, build_s=60.0).prepare(*SHAPE)
+    after = make(tmp_path)
     after.prepare(*SHAPE)
     assert after.is_ready(*SHAPE)
 

@@ -82,8 +82,6 @@ def test_every_kind_of_network_and_every_precision_builds(
     summed = [node.input[0] for node in graph.node if node.op_type in ("ReduceMean", "ReduceSum")]
     assert summed
     assert {types[name] for name in summed} == {onnx.TensorProto.FLOAT}
-    if precision == "fp32":  # no runtime here computes in bf16
-        assert_exact(exported(folder), load_deploy_network(weights))
 
 
 def assert_exact(model: bytes, network: DeployNet) -> None:
