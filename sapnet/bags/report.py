@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -29,7 +29,6 @@ QUANTILES = (50, 95, 99)
 _MASK_BGR = (32, 160, 255)
 _MAX_POINTS = 300
 _PAGE = Path(__file__).parent / "page"
-_Report = TypeVar("_Report", "CameraReport", "BagReport")
 
 
 @dataclass
@@ -103,13 +102,13 @@ class BagReport:
     @staticmethod
     def from_json(values: dict[str, Any]) -> BagReport:
         """The inverse of ``dataclasses.asdict``. Raises KeyError or TypeError if the values are of something else."""
-        cameras = [_from_json(CameraReport, camera) for camera in values["cameras"]]
-        return _from_json(BagReport, {**values, "cameras": cameras})
+        cameras = [CameraReport(**_known(CameraReport, camera)) for camera in values["cameras"]]
+        return BagReport(**_known(BagReport, values) | {"cameras": cameras})
 
 
-def _from_json(kind: type[_Report], values: dict[str, Any]) -> _Report:
-    """What earlier versions wrote beside the fields of now is left out."""
-    return kind(**{field.name: values[field.name] for field in fields(kind)})
+def _known(kind: type[CameraReport | BagReport], values: dict[str, Any]) -> dict[str, Any]:
+    """Without what earlier versions wrote beside the fields of now."""
+    return {field.name: values[field.name] for field in fields(kind)}
 
 
 def read_report(path: Path) -> BagReport:

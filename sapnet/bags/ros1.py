@@ -14,7 +14,6 @@ from rosbags.interfaces import Connection, ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader, ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 from sapnet.bags.recording import Findings, Message, StoredFile, Topic
 from sapnet.bags.types import described_topic
@@ -25,8 +24,8 @@ _DAMAGE = (ReaderError, KeyError, ValueError, EOFError, IndexError, AssertionErr
 _TYPE_DAMAGE = (TypesysError, SerdeError, KeyError, ValueError)
 
 
-# A message type: its name in ROS 2, and what turns a message as ROS 1 has it into CDR.
-_Type = tuple[str, Callable[[bytes | memoryview], memoryview]]
+# A topic of a message type, yet without a name, and what turns a message as ROS 1 has it into CDR.
+_Type = tuple[Topic, Callable[[bytes | memoryview], memoryview]]
 
 
 class Ros1File(StoredFile):
@@ -47,9 +46,9 @@ class Ros1File(StoredFile):
                 f"{first_line(err).rstrip('.')}; `rosbag reindex` repairs a bag that was cut off or not closed "
                 "(.bag.active)"
             ) from err
-        self._types, store = _types(self._reader.connections, findings)
+        self._types = _types(self._reader.connections, findings)
         known = [connection for connection in self._reader.connections if connection.msgtype in self._types]
-        self._topics = _topics(known, self._types, store)
+        self._topics = _topics(known, self._types)
         self.topics = tuple(dict.fromkeys(self._topics.values()))
         has_messages = any(connection.msgcount for connection in known)
         self.span_ns = (self._reader.start_time, self._reader.end_time) if has_messages else (0, 0)
@@ -95,8 +94,8 @@ def _damage() -> Iterator[None]:
         raise ReaderError(first_line(err)) from err
 
 
-def _types(connections: Collection[Connection], findings: Findings) -> tuple[dict[str, _Type], Typestore]:
-    """The message types of a bag by their names in ROS 1, and what defines them in ROS 2.
+def _types(connections: Collection[Connection], findings: Findings) -> dict[str, _Type]:
+    """The message types of a bag, by their names in ROS 1.
 
     A type that cannot be read is not among them, and the findings say that its topics are left out.
     """
@@ -111,24 +110,23 @@ def _types(connections: Collection[Connection], findings: Findings) -> tuple[dic
                 defined = get_types_from_msg(ros1.generate_msgdef(name, ros_version=2)[0], renamed)
                 # Types of ROS 2 stay as they are, also within other types.
                 ros2.register({key: fields for key, fields in defined.items() if key not in ros2.fielddefs})
-            described_topic("", renamed, (), ros2)  # fails if a part of the type is missing
+            topic = described_topic("", renamed, (), ros2)  # fails if a part of the type is missing
             with redirect_stdout(io.StringIO()):  # the library prints its progress
                 convert = generate_message_converter(ros1, ros2, name, renamed, cache, src_is2=False, dst_is2=True)
-            types[name] = renamed, convert
+            types[name] = topic, convert
         except _TYPE_DAMAGE as err:
             findings.lose(f"{name} cannot be read or converted ({first_line(err)}): its topics are left out")
-    return types, ros2
+    return types
 
 
-def _topics(connections: Collection[Connection], types: dict[str, _Type], store: Typestore) -> dict[int, Topic]:
+def _topics(connections: Collection[Connection], types: dict[str, _Type]) -> dict[int, Topic]:
     """The topic of each connection; connections of one name and type share it."""
     merged: dict[tuple[str, str], Topic] = {}
-    keys = {connection.id: (connection.topic, types[connection.msgtype][0]) for connection in connections}
     for connection in connections:
-        key = keys[connection.id]
-        topic = merged.get(key) or described_topic(*key, (), store)
+        key = connection.topic, connection.msgtype
+        topic = merged.get(key) or replace(types[connection.msgtype][0], name=connection.topic)
         assert isinstance(connection.ext, ConnectionExtRosbag1)
         # Each publisher that latches keeps a message of its own.
         qos = (*topic.qos, *LATCH) if connection.ext.latching else topic.qos
         merged[key] = replace(topic, count=topic.count + connection.msgcount, qos=qos)
-    return {number: merged[key] for number, key in keys.items()}
+    return {connection.id: merged[connection.topic, connection.msgtype] for connection in connections}

@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from sapnet.bags.recording import Findings, Message, Schema, StoredFile, Topic
@@ -29,18 +28,11 @@ class Sqlite3File(StoredFile):
         self._findings = findings
         try:
             with self._database() as database:
-                topics = _topics(database)
-                query = "SELECT topic_id, COUNT(*), MIN(timestamp), MAX(timestamp) FROM messages GROUP BY topic_id"
-                spans = {number: (count, first, last) for number, count, first, last in database.execute(query)}
+                self._topics, spans = _contents(database)
         except sqlite3.DatabaseError as err:
             raise BagError(f"it is damaged or cut off ({first_line(err)}); {_advice(self._name)}") from err
-        self._topics = {
-            number: replace(topic, count=spans.get(number, (0, 0, 0))[0]) for number, topic in topics.items()
-        }
         self.topics = tuple(self._topics.values())
-        # Messages may be left of topics that are not there any more.
-        times = [(first, last) for number, (_, first, last) in spans.items() if number in self._topics]
-        self.span_ns = (min(first for first, _ in times), max(last for _, last in times) + 1) if times else (0, 0)
+        self.span_ns = (min(first for first, _ in spans), max(last for _, last in spans) + 1) if spans else (0, 0)
 
     def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Read messages of some of its topics, ordered by log time, then by arrival."""
@@ -96,7 +88,8 @@ def _advice(name: str) -> str:
     return f"`sqlite3 {name} .recover | sqlite3 recovered.db3` saves what is left of it"
 
 
-def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
+def _contents(database: sqlite3.Connection) -> tuple[dict[int, Topic], list[tuple[int, int]]]:
+    """Topics by their numbers, and the first log time and the last of each that has messages."""
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not {"messages", "topics"} <= tables:
         raise BagError("it has no tables of messages and topics")
@@ -106,6 +99,8 @@ def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
         for name, encoding, text in database.execute(query):
             if text:
                 schemas.setdefault(name, Schema(encoding, text.encode()))
+    query = "SELECT topic_id, MIN(timestamp), MAX(timestamp), COUNT(*) FROM messages GROUP BY topic_id"
+    spans = {number: (first, last, count) for number, first, last, count in database.execute(query)}
     cursor = database.execute("SELECT id, name, type, serialization_format, * FROM topics ORDER BY id")
     columns = [column[0] for column in cursor.description]
     topics: dict[int, Topic] = {}
@@ -113,5 +108,7 @@ def _topics(database: sqlite3.Connection) -> dict[int, Topic]:
         # Earlier versions of rosbag2 have neither profiles nor hashes.
         values = dict(zip(columns[4:], more, strict=True))
         profiles, digest = values.get("offered_qos_profiles", ""), values.get("type_description_hash", "")
-        topics[number] = Topic(name, kind, parse_qos(profiles), schemas.get(kind, Schema()), digest, encoding)
-    return topics
+        count = spans[number][2] if number in spans else 0
+        topics[number] = Topic(name, kind, parse_qos(profiles), schemas.get(kind, Schema()), digest, encoding, count)
+    # Messages may be left of topics that are not there any more.
+    return topics, [(first, last) for number, (first, last, _) in spans.items() if number in topics]
