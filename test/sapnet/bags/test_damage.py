@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mcap.writer import CompressionType, IndexType
 
-from bag_builders import Sent, mcap_file, recorded, ros1_bag, split_bag, text, write_bag
+from bag_builders import Sent, mcap_file, recorded, split_bag, text, write_bag
 from sapnet.bags import open_recording
 from sapnet.bags.recording import InputError
 from sapnet.errors import BagError
@@ -227,21 +227,3 @@ def test_no_room_to_unpack_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(InputError, match="check its storage, its rights, and room in TMPDIR"), open_recording(bag):
         pass
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-
-
-@pytest.mark.parametrize("module", ["mcap", "sqlite3", "ros1"])
-def test_errors_of_this_package_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """Of a kind that libraries raise for damaged bytes."""
-
-    def fail(*arguments: object) -> None:
-        raise ValueError("ours")
-
-    if module == "ros1":
-        bag = ros1_bag(tmp_path / "a.bag", messages(5))
-    else:
-        bag = write_bag(tmp_path / "bag", messages(5), module)
-    with open_recording(bag) as source:
-        monkeypatch.setattr(f"sapnet.bags.{module}.Message", fail)
-        with pytest.raises(ValueError, match="ours"):
-            list(source.messages())
-        assert source.notes == []

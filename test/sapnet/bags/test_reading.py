@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from mcap.writer import CompressionType, IndexType
 from rosbags.interfaces import QosTime
 from rosbags.rosbag2 import Reader
@@ -34,7 +31,7 @@ from sapnet.errors import BagError
 
 STORAGES = ("mcap", "sqlite3")
 KINDS = [(storage, mode) for storage in STORAGES for mode in ("none", "message", "file")] + [("mcap", "chunk")]
-STRING, IMU = "std_msgs/msg/String", "sensor_msgs/msg/Imu"
+STRING = "std_msgs/msg/String"
 LATCHED = profile("TRANSIENT_LOCAL", 7, QosTime(3, 4))
 
 
@@ -157,28 +154,6 @@ def test_metadata_of_every_version(tmp_path: Path, version: int) -> None:
     assert ours(bag) == in_order(mixed(2)) + in_order(mixed(2, START_NS + 10**9))
     with open_recording(bag) as source:
         assert {topic.qos for topic in source.topics} == {(LATCHED,)}
-
-
-SENT = st.builds(
-    lambda topic, kind, time_ns, size: Sent(f"/{topic}", kind, time_ns, b"\0\1\0\0" + bytes(size)),
-    st.sampled_from("abc"),
-    st.sampled_from((STRING, IMU)),
-    st.integers(0, 2**62) | st.integers(0, 3),
-    st.sampled_from((0, 1, 1000, 300_000)),
-)
-
-
-@settings(max_examples=15, suppress_health_check=list(HealthCheck))
-@given(groups=st.lists(st.lists(SENT, min_size=1, max_size=8), min_size=1, max_size=3), data=st.data())
-def test_any_recording(tmp_path: Path, groups: list[list[Sent]], data: st.DataObject) -> None:
-    storage, mode = data.draw(st.sampled_from(KINDS))
-    shutil.rmtree(tmp_path)
-    bag = split_bag(tmp_path / "bag", groups, storage, mode)
-    assert ours(bag) == [sent for group in groups for sent in in_order(group)]
-    first, last = sorted((data.draw(SENT).time_ns, data.draw(SENT).time_ns))
-    with open_recording(bag) as source:
-        part = [recorded.data for recorded in source.messages(None, first, last)]
-    assert part == [sent.data for sent in ours(bag) if first <= sent.time_ns < last]
 
 
 def test_what_is_there_is_said_where_nothing_can_be_read(tmp_path: Path) -> None:
