@@ -147,18 +147,13 @@ def write_bag(
 ) -> Path:
     """A rosbag2 folder. topics: names and types that are recorded first, even without a message. qos: by topic."""
     with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        messages = list(messages)
         connections: dict[tuple[str, str], Any] = {}
-
-        def connection(key: tuple[str, str]) -> Any:
-            if key not in connections:
-                profiles = [qos[key[0]]] if qos and key[0] in qos else []
-                connections[key] = writer.add_connection(*key, typestore=TYPES, offered_qos_profiles=profiles)
-            return connections[key]
-
-        for key in topics:
-            connection(key)
+        for key in dict.fromkeys([*topics, *((sent.topic, sent.type) for sent in messages)]):
+            profiles = [qos[key[0]]] if qos and key[0] in qos else []
+            connections[key] = writer.add_connection(*key, typestore=TYPES, offered_qos_profiles=profiles)
         for sent in messages:
-            writer.write(connection((sent.topic, sent.type)), sent.time_ns, sent.data)
+            writer.write(connections[sent.topic, sent.type], sent.time_ns, sent.data)
     return path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.bags.cameras import BagOptions, Item, Outputs
-from sapnet.bags.journal import Job, Part, require_same, workplace
+from sapnet.bags.journal import Job, require_same, workplace
 from sapnet.bags.open import open_recording
 from sapnet.bags.pipeline import derained_items, expected_messages
 from sapnet.bags.recording import CDR, METADATA, InputError, Recording, reading
@@ -99,13 +99,12 @@ class _Run:
         bag = self._bag
         compression = "none" if bag.compression == "chunk" and self._storage != "mcap" else bag.compression
         writer = BagWriter(job.bag, self._storage, compression, bag.custom, bag.files[0].profile, self._output.name)
-        done = 0
-        for part in job.recover():
-            writer.files.append(part.file)
-            done = part.done
-            self.report.add(part.report)
+        parts = job.recover()
+        for file, _, part in parts:
+            writer.files.append(file)
+            self.report.add(part)
         try:
-            self._write(job, writer, done, progress)
+            self._write(job, writer, parts[-1][1] if parts else 0, progress)
         except InputError as err:
             raise InputError(f"{err}; the work so far is kept: continue with --resume") from err
         finally:
@@ -128,7 +127,7 @@ class _Run:
             nonlocal part, began_s
             part.seconds = time.monotonic() - began_s
             if (file := writer.end()) is not None:  # messages of the input may come to nothing
-                job.enter(Part(file, done, part))
+                job.enter(file, done, part)
             self.report.add(part)
             part, began_s = self._empty_report(), time.monotonic()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -20,14 +20,6 @@ from sapnet.errors import BagError
 from sapnet.files import append_line, read_json, sync, whole_lines, write_json
 
 _BAG, _JOB, _JOURNAL, _LOCK, _REPLACED = "bag", "job.json", "journal.jsonl", "lock", "replaced"
-
-
-class Part(NamedTuple):
-    """A complete file of the output. done: messages of the input up to its end. report: on what is in it."""
-
-    file: Written
-    done: int
-    report: BagReport
 
 
 class Job:
@@ -61,25 +53,25 @@ class Job:
         write_json(self._folder / _JOB, job)
         self.bag.mkdir()
 
-    def recover(self) -> list[Part]:
-        """The complete parts, in order. All other files are removed. Raises BagError."""
+    def recover(self) -> list[tuple[Written, int, BagReport]]:
+        """The complete parts, in order, as they were entered. All other files are removed. Raises BagError."""
         try:
             entries = [json.loads(line) for line in whole_lines(self._journal)]
-            parts = [Part(Written(**file), done, BagReport.from_json(report)) for file, done, report in entries]
+            parts = [(Written(**file), done, BagReport.from_json(report)) for file, done, report in entries]
         except (ValueError, TypeError, KeyError) as err:
             raise BagError(f"{self._journal} is damaged ({err}); start over with --overwrite") from err
-        known, there = {part.file.name for part in parts}, {file.name for file in self.bag.iterdir()}
+        known, there = {file.name for file, *_ in parts}, {file.name for file in self.bag.iterdir()}
         if missing := sorted(known - there):
             raise BagError(f"{self.bag} lacks {', '.join(missing)}, which were complete; start over with --overwrite")
         for name in there - known:
             (self.bag / name).unlink()
         return parts
 
-    def enter(self, part: Part) -> None:
-        """Sync a complete part, and enter it in the journal."""
-        sync(self.bag / part.file.name)
+    def enter(self, file: Written, done: int, report: BagReport) -> None:
+        """Sync a complete part, and enter it in the journal. done: messages of the input up to its end."""
+        sync(self.bag / file.name)
         sync(self.bag)
-        append_line(self._journal, [asdict(part.file), part.done, asdict(part.report)])
+        append_line(self._journal, [asdict(file), done, asdict(report)])
 
     def end(self, output: Path) -> None:
         """Rename the recording to ``output``, which is replaced."""

@@ -71,7 +71,7 @@ def pair_up(recordings: Sequence[Recording], topics: Sequence[list[Topic]]) -> I
         side = 1 - side if behind is None else behind
     for side, some in enumerate(waiting):
         for queue in some.values():
-            yield from ((side, entry, None) for entry in queue.rest())
+            yield from ((side, entry, None) for entry in chain.from_iterable(queue.by_stamp.values()))
 
 
 def _entries(messages: Iterator[Message]) -> Iterator[Entry]:
@@ -82,10 +82,10 @@ def _entries(messages: Iterator[Message]) -> Iterator[Entry]:
 
 
 class _Waiting:
-    """Messages of one topic name and one side that wait for those of the other one."""
+    """Messages of one topic name and one side that wait for those of the other one. by_stamp: the oldest first."""
 
     def __init__(self) -> None:
-        self._queues: dict[int | None, deque[Entry]] = {}  # by stamp, the oldest first
+        self.by_stamp: dict[int | None, deque[Entry]] = {}
         self._bytes = 0
         self._count = 0
 
@@ -93,25 +93,21 @@ class _Waiting:
         """Add a message, and give up the oldest ones if too much is waiting; those without stamp leave a digest."""
         if entry.stamp is None and self._is_full:
             entry = entry._replace(message=entry.message._replace(data=b""), digest=digest_of(entry.message))
-        self._queues.setdefault(entry.stamp, deque()).append(entry)
+        self.by_stamp.setdefault(entry.stamp, deque()).append(entry)
         self._account(entry, 1)
-        while self._is_full and (oldest := self.take(next(filter(None, self._queues), 0))) is not None:
+        while self._is_full and (oldest := self.take(next(filter(None, self.by_stamp), 0))) is not None:
             yield oldest
 
     def take(self, stamp: int | None) -> Entry | None:
         """Remove and return the oldest message with this stamp, or None."""
-        queue = self._queues.get(stamp)
+        queue = self.by_stamp.get(stamp)
         if not queue:
             return None
         entry = queue.popleft()
         if not queue:
-            del self._queues[stamp]
+            del self.by_stamp[stamp]
         self._account(entry, -1)
         return entry
-
-    def rest(self) -> Iterator[Entry]:
-        """Iterate over all messages that are still waiting."""
-        return chain.from_iterable(self._queues.values())
 
     @property
     def _is_full(self) -> bool:

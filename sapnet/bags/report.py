@@ -222,13 +222,11 @@ def _curve(camera: CameraReport, values: Sequence[float], start_ns: int) -> dict
     if not values:
         return None
     seconds = (np.asarray(camera.times_ns, np.int64) - start_ns) / 1e9
-    points = [
-        [float(part.mean()) for part in np.array_split(numbers, min(len(values), _MAX_POINTS))]
-        for numbers in (seconds, np.asarray(values, np.float64))
-    ]
+    runs = np.array_split(np.stack((seconds, values)), min(len(values), _MAX_POINTS), axis=1)
     first_s, last_s, top = float(seconds[0]), float(seconds[-1]), max(values) or 1.0
     across = 100 / ((last_s - first_s) or 1.0)
-    line = " ".join(f"{(x - first_s) * across:.2f},{100 - y / top * 100:.2f}" for x, y in zip(*points, strict=True))
+    points = (run.mean(axis=1) for run in runs)
+    line = " ".join(f"{(x - first_s) * across:.2f},{100 - y / top * 100:.2f}" for x, y in points)
     return {"line": line, "top": top, "first_s": first_s, "last_s": last_s}
 
 

@@ -62,9 +62,8 @@ def stamps(number: int) -> list[int]:
 
 def drive(number: int = 5) -> list[Sent]:
     """A camera, text and a type of our own, in turn."""
-    said = [text("/log", stamp, f"{stamp}") for stamp in stamps(number)]
-    wheels = [wheel("/wheel", stamp, index) for index, stamp in enumerate(stamps(number))]
-    return [message for some in zip(camera(number, CAMERA), said, wheels, strict=True) for message in some]
+    others = [(text("/log", stamp, f"{stamp}"), wheel("/wheel", stamp, stamp)) for stamp in stamps(number)]
+    return [message for frame, other in zip(camera(number, CAMERA), others, strict=True) for message in (frame, *other)]
 
 
 def test_a_recording_equals_itself(compare: Compare) -> None:

@@ -1,10 +1,14 @@
-"""Damaged recordings are read as far as possible, say what is missing, and are left as they are."""
+"""Damaged recordings are read as far as possible, say what is missing, and are left as they are.
+
+Those that were made to do harm end in an error or in a note, never in a crash, and read nothing else.
+"""
 
 from __future__ import annotations
 
 import resource
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,14 +16,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mcap.opcode import Opcode
+from mcap.reader import make_reader
 from mcap.writer import CompressionType, IndexType
+from ruamel.yaml import YAML
 
-from bag_builders import Sent, mcap_file, recorded, split_bag, text, write_bag
+from bag_builders import START_NS, Sent, image, mcap_file, profile, recorded, smooth_frames, split_bag, text, write_bag
 from sapnet.bags import open_recording
+from sapnet.bags.derain import derain_bag
 from sapnet.bags.recording import InputError
-from sapnet.errors import BagError
+from sapnet.derainer import Derainer
+from sapnet.errors import BagError, SapnetError
 
 STORAGES = ("mcap", "sqlite3")
+HUGE = 2**62
 
 
 def messages(count: int = 40, first: int = 0) -> list[Sent]:
@@ -227,3 +237,70 @@ def test_no_room_to_unpack_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(InputError, match="check its storage, its rights, and room in TMPDIR"), open_recording(bag):
         pass
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize("named", ["../secret/secret.mcap", "{}/secret/secret.mcap", "bag/../../secret/secret.mcap"])
+def test_metadata_names_no_file_outside_of_its_folder(tmp_path: Path, named: str) -> None:
+    write_bag(tmp_path / "secret", [text("/secret", 7, "x")])
+    bag = write_bag(tmp_path / "bag", [text("/a", 1, "x")])
+    content = YAML(typ="safe").load(bag / "metadata.yaml")
+    content["rosbag2_bagfile_information"]["relative_file_paths"] += [named.format(tmp_path)]
+    YAML(typ="safe").dump(content, bag / "metadata.yaml")
+    assert damaged(bag)[::2] == ([text("/a", 1, "x")], ["secret.mcap of the recording is missing"])
+
+
+def test_links_in_the_input_are_followed_to_files_only(tmp_path: Path) -> None:
+    bag = split_bag(tmp_path / "bag", [[text("/a", n, "x")] for n in range(3)])
+    for name, target in (("bag_0", "../elsewhere.mcap"), ("bag_1", "bag_1.mcap"), ("bag_2", "/dev/zero")):
+        (bag / f"{name}.mcap").rename(tmp_path / "elsewhere.mcap" if name == "bag_0" else tmp_path / "aside")
+        (bag / f"{name}.mcap").symlink_to(target)
+    assert damaged(bag)[::2] == ([text("/a", 0, "x")], ["bag_1.mcap, bag_2.mcap of the recording is missing"])
+    (bag / "metadata.yaml").unlink()
+    assert damaged(bag)[0] == [text("/a", 0, "x")]
+
+
+@pytest.mark.parametrize("depth", ["abc", "null", "[1]", ".inf", "99999999999999999999", '!!int ""'])
+def test_a_profile_that_is_none_counts_as_none(tmp_path: Path, derainer: Derainer, depth: str) -> None:
+    sent = [image("/cam/image_raw", START_NS, smooth_frames(1)[0]), text("/a", START_NS + 1, "x")]
+    bag = write_bag(tmp_path / "bag", sent, "sqlite3", qos={"/a": profile("TRANSIENT_LOCAL", 1)})
+    metadata = bag / "metadata.yaml"
+    assert "depth: 1\n" in metadata.read_text()
+    metadata.write_text(metadata.read_text().replace("depth: 1\n", f"depth: {depth}\n"))
+    assert derain_bag(derainer, bag, tmp_path / "out").messages == 4
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("field", ["uncompressed size", "data length", "record length"])
+def test_sizes_in_mcap_that_no_memory_holds(tmp_path: Path, indexed: bool, field: str) -> None:
+    bag = write_bag(tmp_path / "bag", [text("/a", n, "x") for n in range(3)])
+    with (bag / "bag.mcap").open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+        assert summary is not None
+        (chunk,) = summary.chunk_indexes
+    content = bytearray((bag / "bag.mcap").read_bytes())
+    start = chunk.chunk_start_offset
+    assert content[start] == Opcode.CHUNK
+    # Opcode, length, start and end time, size, checksum, compression ("", as a length), data length.
+    place = start + {"record length": 1, "uncompressed size": 25, "data length": 41}[field]
+    struct.pack_into("<Q", content, place, HUGE)
+    if field == "uncompressed size" and indexed:  # the index says so too
+        old = struct.pack("<Q", chunk.uncompressed_size)
+        content[content.rindex(old) : content.rindex(old) + 8] = struct.pack("<Q", HUGE)
+    if not indexed:
+        content[-28:-20] = bytes(8)  # where the summary starts
+    (bag / "bag.mcap").write_bytes(content)
+    try:
+        read, _, missing = damaged(bag)
+    except BagError as err:
+        missing, read = [str(err)], []
+    assert len(read) in (0, 3)
+    assert missing or read
+
+
+def test_a_report_of_another_shape(tmp_path: Path, derainer: Derainer) -> None:
+    source = write_bag(tmp_path / "in", [image("/cam/image_raw", START_NS, smooth_frames(1)[0])])
+    derain_bag(derainer, source, tmp_path / "out")
+    for content in ("[" * 100_000, "[]", "{}", '{"cameras": 1}', '{"cameras": [1]}', '{"cameras": []}'):
+        (tmp_path / "out" / "sapnet_report.json").write_text(content)
+        with pytest.raises(SapnetError, match=r"sapnet_report\.json is damaged \(.*\); derain .* with --overwrite"):
+            derain_bag(derainer, source, tmp_path / "out", resume=True)

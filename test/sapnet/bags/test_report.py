@@ -24,7 +24,10 @@ Frame = NDArray[np.uint8]
 
 VOID = {"meta", "input", "img", "br", "link"}
 COUNT = 12
+STAMPS = [START_NS + index * FRAME_NS for index in range(COUNT)]
 FRAMES = smooth_frames(COUNT, 120, 160)
+DERAINED = [frame // 2 for frame in FRAMES]
+MASKS = [np.where(frame[..., 0] > 128, 255, 0).astype(np.uint8) for frame in FRAMES]
 
 
 class Page(HTMLParser):
@@ -59,25 +62,9 @@ class Page(HTMLParser):
         ]
 
     def pictures(self, of_class: str) -> list[Frame]:
-        return [_decoded(attrs["src"]) for attrs in self.all("img", of_class)]
-
-
-def _decoded(uri: str) -> Frame:
-    stored = np.frombuffer(base64.b64decode(uri.partition(",")[2], validate=True), np.uint8)
-    pixels: Frame = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
-    return pixels
-
-
-def derained(frame: Frame) -> Frame:
-    return frame // 2
-
-
-def mask(frame: Frame) -> Frame:
-    return np.where(frame[..., 0] > 128, 255, 0).astype(np.uint8)
-
-
-def stamp(index: int) -> int:
-    return START_NS + index * FRAME_NS
+        contents = [attrs["src"].partition(",")[2] for attrs in self.all("img", of_class)]
+        stored = [np.frombuffer(base64.b64decode(content, validate=True), np.uint8) for content in contents]
+        return [cv2.imdecode(content, cv2.IMREAD_UNCHANGED) for content in stored]
 
 
 def camera_report(topic: str = "/front/image_raw", base: str = "/front", **more: Any) -> CameraReport:
@@ -91,7 +78,7 @@ def camera_report(topic: str = "/front/image_raw", base: str = "/front", **more:
             "derained_frames": COUNT,
             "skipped": 2,
             "unreadable": 1,
-            "times_ns": [stamp(index) + 1_000_000 for index in range(COUNT)],
+            "times_ns": [stamp + 1_000_000 for stamp in STAMPS],
             "rain_scores": [index / 100 for index in range(COUNT)],
             "latencies_ms": [20.0 + index for index in range(COUNT)],
             **more,
@@ -101,9 +88,9 @@ def camera_report(topic: str = "/front/image_raw", base: str = "/front", **more:
 
 def recorded(camera: CameraReport) -> tuple[list[Sent], list[Sent]]:
     """What input and output hold of a camera."""
-    before = [image(camera.topic, stamp(index), frame) for index, frame in enumerate(FRAMES)]
-    after = [image(camera.derained, stamp(index), derained(frame)) for index, frame in enumerate(FRAMES)]
-    masks = [image(camera.streak_mask, stamp(index), mask(frame), "mono8") for index, frame in enumerate(FRAMES)]
+    before = [image(camera.topic, *one) for one in zip(STAMPS, FRAMES, strict=True)]
+    after = [image(camera.derained, *one) for one in zip(STAMPS, DERAINED, strict=True)]
+    masks = [image(camera.streak_mask, *one, "mono8") for one in zip(STAMPS, MASKS, strict=True)]
     return before, [message for some in zip(after, masks, strict=True) for message in some]
 
 
@@ -134,15 +121,11 @@ def write(report: BagReport, folder: Path) -> Page:
 
 def test_pictures_are_the_frames_of_the_recordings(report: BagReport, tmp_path: Path) -> None:
     page = write(report, tmp_path)
-    shown = [FRAMES[index] for index in (0, 2, 4, 7, 9, 11)]
-    for pictures, expected in (
-        (page.pictures("rainy"), shown),
-        (page.pictures("derained"), [derained(frame) for frame in shown]),
-    ):
+    shown = [0, 2, 4, 7, 9, 11]
+    for pictures, frames in ((page.pictures("rainy"), FRAMES), (page.pictures("derained"), DERAINED)):
         assert len(pictures) == 6
-        assert np.abs(np.stack(pictures).astype(int) - np.stack(expected)).mean() < 3
-    alphas = [picture[..., 3] for picture in page.pictures("mask")]
-    np.testing.assert_array_equal(alphas, [mask(frame) for frame in shown])
+        assert np.abs(np.stack(pictures).astype(int) - np.stack(frames)[shown]).mean() < 3
+    np.testing.assert_array_equal([picture[..., 3] for picture in page.pictures("mask")], np.stack(MASKS)[shown])
 
 
 def test_figures_network_and_notes_are_shown(report: BagReport, tmp_path: Path) -> None:
@@ -207,7 +190,7 @@ def test_frames_that_cannot_be_shown_are_left_out(tmp_path: Path) -> None:
     camera = camera_report()
     before, after = recorded(camera)
     before[0] = before[0]._replace(data=before[0].data[:60])
-    other = [image("/other", stamp(index), np.zeros((8, 8, 3), np.uint8)) for index in range(COUNT)]
+    other = [image("/other", stamp, np.zeros((8, 8, 3), np.uint8)) for stamp in STAMPS]
     write_bag(tmp_path / "in", [*other, *before])
     write_bag(tmp_path / "out", [*other, *after[:-1]])
     page = write(bag_report(tmp_path, camera), tmp_path)

@@ -1,15 +1,21 @@
-"""Runs that are killed, run out of disk or meet one another: nothing is lost, doubled or left half-written."""
+"""Runs that are killed, run out of disk or meet one another: nothing is lost, doubled or left half-written.
+
+Nor do they take memory by the length of a recording.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
 import signal
 import time
+from io import BufferedReader, FileIO
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from unittest.mock import Mock
+from types import SimpleNamespace
+from typing import Any
 
 import bag_worker
 import pytest
@@ -17,16 +23,18 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 import sapnet.bags.derain
-from bag_builders import Sent, drive, read_bag, write_bag
+from bag_builders import Sent, drive, image, read_bag, ros1_bag, smooth_frames, split_bag, write_bag
 from sapnet.bags.cameras import BagOptions
 from sapnet.bags.derain import derain_bag
-from sapnet.bags.journal import Job
+from sapnet.bags.recording import InputError
+from sapnet.bags.report import spread
 from sapnet.derainer import Derainer
 from sapnet.errors import BagError, SapnetError
 
 KILLS = 14
 WAIT_S = 60.0
 FRAMES = 60
+ENOUGH = 10**9
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +153,21 @@ def test_a_signal_keeps_what_was_written(
     assert seen[-1] == FRAMES - 10
 
 
-@pytest.mark.parametrize("nth", range(1, 12))
+@pytest.mark.parametrize(
+    ("part_bytes", "nth"),
+    [*((bag_worker.PART_BYTES, nth) for nth in range(1, 12)), *((2**29, nth) for nth in (6, 7, 8))],
+)
 def test_an_interrupt_while_a_part_is_made_safe_loses_nothing(
-    nth: int, source: Path, whole: list[Sent], derainer: Derainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part_bytes: int,
+    nth: int,
+    source: Path,
+    whole: list[Sent],
+    derainer: Derainer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sapnet.bags.derain, "PART_BYTES", bag_worker.PART_BYTES)
+    """Also after the last part, where no empty one may follow."""
+    monkeypatch.setattr(sapnet.bags.derain, "PART_BYTES", part_bytes)
     real, calls = os.fsync, iter(range(1, 10**6))
 
     def interrupted(handle: int) -> None:
@@ -162,16 +180,75 @@ def test_an_interrupt_while_a_part_is_made_safe_loses_nothing(
         derain_bag(derainer, source, tmp_path / "out")
     derain_bag(derainer, source, tmp_path / "out", resume=True)
     assert read_bag(tmp_path / "out") == whole
-
-
-def test_a_run_that_was_killed_after_its_last_part_writes_no_empty_one(
-    source: Path, whole: list[Sent], derainer: Derainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Job, "end", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            derain_bag(derainer, source, tmp_path / "out")
-    derain_bag(derainer, source, tmp_path / "out", resume=True)
-    assert read_bag(tmp_path / "out") == whole
     (metadata,) = YAML(typ="safe").load(tmp_path / "out" / "metadata.yaml").values()
     assert all(file["message_count"] for file in metadata["files"])
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The storage of what is in ``tmp_path / "in"``. left: reads until all further ones raise ``err``."""
+    storage, plain = SimpleNamespace(left=ENOUGH, err=OSError()), Path.open
+
+    class File(FileIO):
+        def readinto(self, buffer: Any, /) -> int | None:
+            storage.left -= 1
+            if storage.left < 0:
+                raise storage.err
+            return super().readinto(buffer)
+
+    def opened(path: Path, mode: str = "r", buffering: int = -1, *more: Any, **options: Any) -> Any:
+        if mode != "rb" or not path.is_relative_to(tmp_path / "in"):
+            return plain(path, mode, buffering, *more, **options)
+        return BufferedReader(File(path)) if buffering else File(path)
+
+    monkeypatch.setattr(Path, "open", opened)
+    return storage
+
+
+@pytest.mark.parametrize("kind", ["none", "file", "ros1"])
+def test_storage_that_fails_at_any_read_ends_the_run_and_costs_nothing(
+    storage: Any, kind: str, derainer: Derainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or memory, by turns. It is not taken for damage, and what is done is not done again."""
+    monkeypatch.setattr(sapnet.bags.derain, "PART_BYTES", 80_000)
+    sent, source = drive(20), tmp_path / "in/drive.bag"
+    if kind == "ros1":
+        source.parent.mkdir()
+        ros1_bag(source, sent, chunk_bytes=2**15)
+    else:
+        split_bag(source, [sent[:20], sent[20:]], "mcap", kind)
+    storage.left = ENOUGH
+    derain_bag(derainer, source, tmp_path / "whole")
+    reads = ENOUGH - storage.left
+    failures: list[str] = []
+    for number, left in enumerate(spread(reads, 8)):
+        storage.left, storage.err = left, MemoryError() if number % 2 else OSError(errno.EIO, "Input/output error")
+        with pytest.raises(InputError) as failed:
+            derain_bag(derainer, source, tmp_path / "out", resume=True)
+        failures.append(str(failed.value))
+        assert not (tmp_path / "out").exists()
+    storage.left = ENOUGH
+    report = derain_bag(derainer, source, tmp_path / "out", resume=True)
+    whys = ["Input/output error", "out of memory"] * 4
+    assert all(f"{source} cannot be read" in said and why in said for said, why in zip(failures, whys, strict=True))
+    assert any(said.endswith("; the work so far is kept: continue with --resume") for said in failures)
+    assert (report.frames, len(report.cameras[0].times_ns), report.notes) == (20, 20, [])
+    assert read_bag(tmp_path / "out") == read_bag(tmp_path / "whole")
+    files = [file.stem for file in (tmp_path / "out").glob("*.mcap*")]
+    assert len(files) > 3
+    assert {name.split(".")[0] for name in files} == {f"out_{number}" for number in range(len(files))}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is told by /proc, as Linux has it")
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_recording_of_ten_times_the_length_takes_no_more_memory(
+    storage: str, processes: ForkServerContext, tmp_path: Path
+) -> None:
+    peaks, smooth = {}, smooth_frames(10, 120, 160)
+    for count in (100, 1000):
+        frames = (image("/cam/image_raw", number, smooth[number % 10]) for number in range(count))
+        source = write_bag(tmp_path / f"in{count}", frames, storage)
+        with processes.Pool(1) as pool:  # each in a process of its own
+            peaks[count] = pool.apply(bag_worker.peak_kb, (source, tmp_path / f"out{count}"))
+    print(f"{storage}: peak memory in kB by frames: {peaks}")
+    assert peaks[1000] < 1.05 * peaks[100]
