@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from sapnet.images.topics import DERAINED, STREAK_MASK
+from sapnet_ros.fastdds import profile_environment
 
 ARGUMENTS = {
     "name": "Name of the node.",
@@ -48,11 +48,6 @@ TOPICS = {
 }
 TEXT_PARAMETERS = ("image_transport", "weights", "backend")
 SWITCH_PARAMETERS = ("use_sim_time", "autostart")
-
-# The first is read by Fast DDS 3 (Kilted), the second by Fast DDS 2 (Jazzy and before).
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-# Also decides on transports, which the profile would override.
-TRANSPORTS_VARIABLE = "FASTDDS_BUILTIN_TRANSPORTS"
 RESPAWN_DELAY_S = 2.0
 
 Remaps = Sequence[tuple[str, str]]
@@ -93,8 +88,7 @@ def derain_node(
     values: further parameters, which override the params_file. defaults: parameters that the params_file overrides.
     """
     build_only = switch(given, "build_only")
-    ours = Path(get_package_share_directory("sapnet_ros")) / "config" / "fastdds.xml"
-    environment, line = profile_environment(given["fastdds_profile"], context.environment, ours)
+    environment, line = profile_environment(given["fastdds_profile"], context.environment)
     node = Node(
         package="sapnet_ros",
         executable="derain_node",
@@ -149,22 +143,3 @@ def switch(given: Mapping[str, str], name: str) -> bool:
     if value not in ("", "true", "false"):
         raise ValueError(f"{name}:={given[name]} must be true or false")
     return value == "true"
-
-
-def profile_environment(choice: str, environment: Mapping[str, str], ours: Path) -> tuple[dict[str, str], str]:
-    """Environment variables for the node's process, and a line on the Fast DDS profile in use."""
-    if choice == "off":
-        return {}, "Fast DDS profile: left alone, as asked"
-    if choice not in ("", "auto"):
-        profile = Path(choice).expanduser().absolute()
-        if not profile.is_file():
-            raise ValueError(f"fastdds_profile:={choice} must be auto, off or the path of a file")
-        return dict.fromkeys(PROFILE_VARIABLES, str(profile)), f"Fast DDS profile: {profile}"
-    rmw = environment.get("RMW_IMPLEMENTATION", "")
-    if rmw and not rmw.startswith("rmw_fastrtps"):
-        return {}, f"Fast DDS profile: none, RMW_IMPLEMENTATION is {rmw}"
-    for variable in (*PROFILE_VARIABLES, TRANSPORTS_VARIABLE):
-        if environment.get(variable):
-            return {}, f"Fast DDS profile: yours, {variable} is {environment[variable]}"
-    line = f"Fast DDS profile: {ours}; fastdds_profile:=off goes without"
-    return dict.fromkeys(PROFILE_VARIABLES, str(ours)), line

@@ -75,12 +75,15 @@ def compressed(topic: str, stamp_ns: int, frame: Frame, codec: str = "jpeg", qua
     return cdr(topic, stamp_ns + 1_000_000, message)
 
 
-def camera_info(topic: str, stamp_ns: int, width: int = 32, log_ns: int | None = None) -> Sent:
-    """A camera_info that is told by its width."""
+def camera_info(
+    topic: str, stamp_ns: int, width: int = 32, log_ns: int | None = None, height: int = 24, focal: float = 0.1
+) -> Sent:
+    """A camera_info that is told by its width, or by its focal length."""
     roi = TYPES.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     matrices = [np.arange(length) + number / 10 for number, length in enumerate((5, 9, 9, 12))]
     make = TYPES.types["sensor_msgs/msg/CameraInfo"]
-    message = make(header(stamp_ns, "from_info"), 24, width, "plumb_bob", *matrices, 0, 0, roi)
+    matrices[1][0] = focal
+    message = make(header(stamp_ns, "from_info"), height, width, "plumb_bob", *matrices, 0, 0, roi)
     return cdr(topic, stamp_ns if log_ns is None else log_ns, message)
 
 

@@ -56,7 +56,7 @@ def derain_bag(
             if source.exists():
                 require_same(output, report.job, _job(derainer, source, options))
             return report
-        _require_free(source, output, overwrite)
+        require_free(source, output, overwrite)
         if job.is_unfinished and not (resume or overwrite):
             raise BagError(
                 f"{output}.partial holds an interrupted run; continue it with --resume, or replace it with --overwrite"
@@ -192,7 +192,7 @@ class _Run:
         return BagReport(str(self._bag.path), str(self._output), cameras)
 
 
-def _require_free(source: Path, output: Path, overwrite: bool) -> None:
+def require_free(source: Path, output: Path, overwrite: bool) -> None:
     """Raises BagError if the output is there and must not be replaced, or contains the input."""
     if output.exists() and not overwrite:
         raise BagError(f"{output} exists already; name another output, or replace it with --overwrite")

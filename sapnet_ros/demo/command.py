@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary, indent=2))
         return 0
-    print_table(figures | {"output": None})
+    print_table(figures)
     if summary["psnr_rainy"] is not None:
         print(f"PSNR       {summary['psnr_rainy']:.2f} dB rainy, {summary['psnr_derained']:.2f} dB derained")
     for what, name in (("pictures", SHEET), ("video", VIDEO), ("recording", BAG), ("figures", SUMMARY)):
@@ -101,13 +101,13 @@ def _demonstrate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         node = {name: value for name in NETWORK if (value := getattr(args, name))}
         with open_recording(played) as source:
             plan = make_plan(source, [TOPIC], lockstep=not args.open_loop)
-            replay = Replay(plan, folder, Path(BAG), parameters=node, record=["--status", "--input"])
+            replay = Replay(plan, folder, folder / BAG, parameters=node, record=["--status", "--input"])
             figures = replay.perform(len(sizes))
-        quality = write_pictures(replay.bag, sizes, replay.outcomes, sequence, args.rate, folder)
+        quality = write_pictures(folder / BAG, sizes, replay.outcomes, sequence, args.rate, folder)
         summary = summarize(figures, quality)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
         args.output.mkdir(exist_ok=True)
-        for made in (folder / SHEET, folder / VIDEO, replay.bag, folder / SUMMARY):
+        for made in (folder / SHEET, folder / VIDEO, folder / BAG, folder / SUMMARY):
             put(made, args.output / made.name)
     return figures, summary
 

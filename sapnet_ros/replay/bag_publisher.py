@@ -14,9 +14,9 @@ from rclpy.utilities import remove_ros_args
 from sapnet.bags import open_recording
 from sapnet.commands.common import parse_above_zero, parse_seconds
 from sapnet.errors import SapnetError
+from sapnet_ros.replay.lockstep import STATUS, open_player
 from sapnet_ros.replay.plan import EXIT_FAILED, EXIT_INPUT, READY
-from sapnet_ros.replay.playback import STATUS, open_playback
-from sapnet_ros.replay.publisher_node import PlayerError, PlayerStopped
+from sapnet_ros.replay.player import PlayerError, PlayerStopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 ANSWER_TIMEOUT_S = 60.0
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bag_player: {text}", file=sys.stderr)
 
     try:
-        with open_recording(args.bag) as source, open_playback(source, args, say, argv, SIGNALS) as playback:
-            playback.run()
+        with open_recording(args.bag) as source, open_player(source, args, say, argv, SIGNALS) as player:
+            player.run()
     except PlayerStopped:
         return 0 if args.loop else EXIT_FAILED
     except SapnetError as err:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sapnet.bags import open_recording
-from sapnet.bags.recording import METADATA
+from sapnet.bags.derain import require_free
 from sapnet.commands.common import NETWORK, Subparsers, add_command, add_network_arguments
 from sapnet.errors import SapnetError
 from sapnet_ros.replay.bag_publisher import add_play_arguments
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.params_file is not None and not args.params_file.is_file():
         raise SapnetError(f"{args.params_file} is not a file; give a parameter file of derain_node")
     if args.output is not None and not args.plan:
-        _check_output(args.output, args.bag, args.overwrite)
+        require_free(args.bag, args.output, args.overwrite)
     with open_recording(args.bag) as source:
         plan = make_plan(source, args.topic, lockstep=args.lockstep)
         if args.plan:
@@ -98,18 +98,16 @@ def tell(err: RunError) -> int:
 @contextmanager
 def folder_beside(output: Path | None) -> Iterator[Path]:
     """A temporary folder from which results can be moved to ``output`` by renaming. Raises SapnetError."""
-    if output is None:
-        with TemporaryDirectory(prefix="sapnet_") as folder:
-            yield Path(folder)
-        return
-    if output.exists() and not output.is_dir():
+    if output is not None and output.exists() and not output.is_dir():
         raise SapnetError(f"{output} is a file; give a folder for the output")
-    parent = output.absolute().parent
+    parent = None if output is None else output.absolute().parent
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        made = TemporaryDirectory(prefix="sapnet_" if output is None else f".{output.name}_", dir=parent)
     except OSError as err:
-        raise SapnetError(f"{parent} cannot be made ({err.strerror}); give another output") from err
-    with TemporaryDirectory(prefix=f".{output.name}_", dir=parent) as folder:
+        raise SapnetError(f"nothing can be written to {parent} ({err.strerror}); give another output") from err
+    with made as folder:
         yield Path(folder)
 
 
@@ -118,10 +116,11 @@ def _replay(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     alone = [topic.name for camera in cameras for topic in (camera.topic, camera.info) if topic is not None]
     total = None if args.loop or args.start or args.duration else sum(camera.topic.count for camera in cameras)
     with folder_beside(args.output) as folder:
+        bag = None if args.output is None else folder / "recording" / args.output.name
         replay = Replay(
             plan,
             folder,
-            args.output,
+            bag,
             # An option that was not given is left to the params_file, and then to the node's default.
             parameters={name: value for name in NETWORK if (value := getattr(args, name)) != args.network[name]},
             record=["--storage", args.storage, *(["--status"] if args.status else [])],
@@ -131,19 +130,10 @@ def _replay(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
             ),
         )
         summary = replay.perform(total)
-        if args.output is not None:
-            put(replay.bag, args.output)
+        if bag is not None:
+            put(bag, args.output)
+            summary["output"] = str(args.output)
     return summary
-
-
-def _check_output(output: Path, bag: Path, overwrite: bool) -> None:
-    """Raises SapnetError where the output would replace something that it must not."""
-    if output.is_dir() and not overwrite:
-        raise SapnetError(f"{output} exists already; --overwrite replaces it")
-    if output.is_dir() and not (output / METADATA).is_file() and any(output.iterdir()):
-        raise SapnetError(f"{output} is no recording, and is not replaced; give another output")
-    if output.resolve() in (bag.resolve(), *bag.resolve().parents):
-        raise SapnetError(f"{output} is, or holds, the recording to play; give another output")
 
 
 def put(made: Path, output: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,12 +55,13 @@ def own_domain(folder: Path) -> Iterator[int]:
 
 
 class Process:
-    """``python -m module arguments``, which ends with this process. log: receives its output.
+    """``python -m module arguments``, which ends with this process. log: receives its output. environment: variables
+    beside ours.
 
     It has a session of its own, so that Ctrl-C reaches it only through us, in order.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self._name = module.rpartition(".")[2]
         self._log = log
         with log.open("wb") as output:
@@ -70,6 +71,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, **environment},
             )
 
     def check(self) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from array import array
 from bisect import bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,11 +25,12 @@ from sapnet.bags import Message
 from sapnet.bags.cameras import Camera
 from sapnet.bags.types import MessageError, header_stamp
 from sapnet.commands.common import progress_bar
+from sapnet_ros.fastdds import profile_environment
 from sapnet_ros.replay.bag_publisher import parse
+from sapnet_ros.replay.lockstep import open_player
 from sapnet_ros.replay.plan import Plan, each
-from sapnet_ros.replay.playback import Playback, open_playback
+from sapnet_ros.replay.player import Player, PlayerError, PlayerStopped
 from sapnet_ros.replay.processes import Process, RunError, own_domain
-from sapnet_ros.replay.publisher_node import PlayerError, PlayerStopped
 from sapnet_ros.reports import Status
 
 LOOK_S = 0.1
@@ -50,7 +53,9 @@ class _Frames:
     camera: Camera
     sent: int = 0
     recorded: int = 0
-    sent_ns: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    sent_ns: defaultdict[int, deque[int]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=REMEMBERED_SENDS))
+    )
     latencies_ms: array[float] = field(default_factory=lambda: array("d"))
 
     def note_sent(self, frame: Message) -> None:
@@ -60,7 +65,7 @@ class _Frames:
         except MessageError:  # truncated
             stamp_ns = frame.time_ns
         self.sent += 1
-        self.sent_ns[stamp_ns] = [*self.sent_ns[stamp_ns][1 - REMEMBERED_SENDS :], time.monotonic_ns()]
+        self.sent_ns[stamp_ns].append(time.monotonic_ns())
 
     def note_answer(self, stamp_ns: int, came_ns: int, outcome: str) -> None:
         """The status of a frame came, at this steady time."""
@@ -72,7 +77,7 @@ class _Frames:
     def figures(self, reported: Status) -> dict[str, Any]:
         """For people and programs. reported: the node's own figures."""
         counts = ("received", "derained", "passed_through", "dropped", "lost_in_transport")
-        latencies_ms = np.percentile(self.latencies_ms, PERCENTILES).round(2).tolist() if self.latencies_ms else []
+        latencies_ms = np.percentile(self.latencies_ms, PERCENTILES).round(2).tolist() if self.latencies_ms else None
         return {
             "topic": self.camera.topic.name,
             "derained_topic": self.camera.output("derained/image"),
@@ -87,7 +92,7 @@ class _Frames:
                 }
                 for fate in ("passed_through", "dropped")
             },
-            "latency_ms": dict(zip(("p50", "p95", "p99"), latencies_ms, strict=True)) if latencies_ms else None,
+            "latency_ms": latencies_ms and dict(zip(("p50", "p95", "p99"), latencies_ms, strict=True)),
         }
 
 
@@ -95,25 +100,20 @@ class _Frames:
 class Replay:
     """One run in ``folder``, which must be empty, in a ROS domain of its own.
 
-    output: where the recording will be moved; None for none. parameters: of the node, which override the params_file.
+    bag: what the recorder writes; None for nothing. parameters: of the node, which override the params_file.
     record: further arguments of ``bag_recorder``. play: values of ``bag_publisher`` that stand in for its defaults.
     outcomes: ``derained`` or ``passed_through``, by the stamps of the frames that came back.
     """
 
     plan: Plan
     folder: Path
-    output: Path | None
+    bag: Path | None
     parameters: dict[str, Any]
     record: list[str]
     params_file: Path | None = None
     play: argparse.Namespace | None = None
     outcomes: dict[int, str] = field(default_factory=dict, init=False)
     _begun: str = field(default="", init=False)  # a line of the recorder's that is not complete yet
-
-    @property
-    def bag(self) -> Path:
-        """What the run leaves in the folder."""
-        return self.folder / "recording" / (self.output.name if self.output is not None else "none")
 
     def perform(self, total: int | None) -> dict[str, Any]:
         """Run to the end and return the figures; with ``--loop``, Ctrl-C is the end.
@@ -126,9 +126,8 @@ class Replay:
         self._frames = {name or "camera": _Frames(camera) for name, camera in plan.cameras.items()}
         frames_of = {frames.camera.topic: frames for frames in self._frames.values()}
         log.touch()
-        record = [str(self.bag)] if self.output is not None else []
-        record += [*self.record, "--received", str(log), *plan.recorder_arguments()]
-        node = [*plan.remap_arguments(), *self._node_parameters()]
+        record = [*([str(self.bag)] if self.bag else []), *self.record, "--received", str(log)]
+        environment, _ = profile_environment("auto", os.environ)
         with ExitStack() as stack:
             domain = stack.enter_context(own_domain(self.folder / "ros"))
             watched = next(iter(plan.cameras.values())).output("derained/image")
@@ -140,30 +139,31 @@ class Replay:
             def warn(text: str) -> None:
                 progress.console.print(f"sapnet: warning: {text}", markup=False, soft_wrap=True)
 
+            def start(module: str, arguments: list[str], environment: Mapping[str, str]) -> Process:
+                process = Process(module, arguments, self.folder / f"{module}.log", environment)
+                stack.callback(process.stop)
+                return process
+
             self._received = stack.enter_context(log.open())
-            self._node = self._start(stack, "sapnet_ros.derain_node", node)
-            self._recorder = self._start(stack, "sapnet_ros.replay.recorder", record)
+            node = [*plan.remap_arguments(), *self._node_parameters()]
+            self._node = start("sapnet_ros.derain_node", node, environment)
+            self._recorder = start("sapnet_ros.replay.recorder", [*record, *plan.recorder_arguments()], {})
             # SIGTERM ends this program as any other of its commands, and an ignored Ctrl-C stays ignored.
             signals = [number for number in (SIGINT, SIGUSR1) if getsignal(number) != SIG_IGN]
-            with open_playback(plan.source, play, warn, [], signals) as playback:
-                playback.player.call_every(LOOK_S, lambda: self._look(playback))
+            with open_player(plan.source, play, warn, [], signals) as player:
+                player.call_every(LOOK_S, lambda: self._look(player))
                 try:
-                    playback.run(lambda frame: frames_of[frame.topic].note_sent(frame))
+                    player.run(lambda frame: frames_of[frame.topic].note_sent(frame))
                 except PlayerError as err:
                     raise RunError(f"{err}\n{self._node}") from err
                 except PlayerStopped:
                     if not play.loop:
                         raise
-                self._wait_for_final_diagnostics(playback)
-                self._look(playback)
+                self._wait_for_final_diagnostics(player)
+                self._look(player)
             if self._recorder.stop():
                 raise RunError(str(self._recorder))
-        return self._summarize(playback)
-
-    def _start(self, stack: ExitStack, module: str, arguments: list[str]) -> Process:
-        process = Process(module, arguments, self.folder / f"{module}.log")
-        stack.callback(process.stop)
-        return process
+        return self._summarize(player)
 
     def _node_parameters(self) -> list[str]:
         below, above = self.folder / "below.yaml", self.folder / "above.yaml"
@@ -173,11 +173,11 @@ class Replay:
         files = [below, above] if self.params_file is None else [below, self.params_file, above]
         return each("--params-file", map(str, files))
 
-    def _look(self, playback: Playback) -> None:
+    def _look(self, player: Player) -> None:
         """Tell progress. Raises RunError where a process has ended, or the node cannot derain."""
         self._node.check()
         self._recorder.check()
-        returned, backend = self._returned(), playback.report.parts.get("backend")
+        returned, backend = self._returned(), player.report.parts.get("backend")
         starting = backend.message if backend is not None else "starting"
         if backend is not None and backend.level == "ERROR" and not returned:
             raise RunError(f"derain_node cannot derain: {backend.message}")
@@ -192,29 +192,26 @@ class Replay:
             self.outcomes[int(stamp)] = outcome
         return sum(frames.recorded for frames in self._frames.values())
 
-    def _wait_for_final_diagnostics(self, playback: Playback) -> None:
+    def _wait_for_final_diagnostics(self, player: Player) -> None:
         """Wait until the node's figures include the last frame, and the recorder has what it could still receive.
 
         However long a frame takes, the node reports it as in flight.
         """
         sent = sum(frames.sent for frames in self._frames.values())
-        playback.idle_reports, playback.report_s = 0, time.monotonic()
-
-        def is_complete() -> bool:
-            if not playback.idle_reports or playback.total("received", "lost_in_transport") < sent:
-                return False
-            return self._returned() >= playback.total("derained", "passed_through")
+        player.idle_reports, player.report_s = 0, time.monotonic()
 
         def has_ended() -> bool:
-            is_silent = time.monotonic() - playback.report_s > DIAGNOSTICS_TIMEOUT_S
-            return is_complete() or is_silent or playback.idle_reports >= IDLE_REPORTS
+            if time.monotonic() - player.report_s > DIAGNOSTICS_TIMEOUT_S or player.idle_reports >= IDLE_REPORTS:
+                return True
+            is_counted = player.idle_reports and player.total("received", "lost_in_transport") >= sent
+            return is_counted and self._returned() >= player.total("derained", "passed_through")
 
-        playback.player.spin_until(has_ended, math.inf)
-        if not playback.idle_reports:
+        player.spin_until(has_ended, math.inf)
+        if not player.idle_reports:
             raise RunError(f"derain_node has sent no diagnostics for {DIAGNOSTICS_TIMEOUT_S:g} s")
 
-    def _summarize(self, playback: Playback) -> dict[str, Any]:
-        report = playback.report
+    def _summarize(self, player: Player) -> dict[str, Any]:
+        report = player.report
         cameras = [frames.figures(report.cameras[label]) for label, frames in self._frames.items()]
         if not any(camera["derained"] for camera in cameras):
             reasons = json.dumps([camera["reasons"] for camera in cameras])
@@ -223,8 +220,8 @@ class Replay:
         backend = report.parts["backend"].values
         return {
             "input": str(self.plan.source.path),
-            "output": str(self.output) if self.output is not None else None,
-            "rate": playback.args.rate,
+            "output": None,
+            "rate": player.args.rate,
             "lockstep": self.plan.lockstep,
             "cameras": cameras,
             "network": {name: backend.get(name, "") for name in ("weights", "backend", "precision", "device")},

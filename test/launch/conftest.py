@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from sapnet_ros.fastdds import PROFILE_VARIABLES
+
 LAUNCH_FILES = Path(__file__).resolve().parents[2] / "launch"
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 # What `ros2 launch` does, which is not needed for this.
 LAUNCHER = """
 import sys

@@ -15,10 +15,8 @@ pytest.importorskip("needs_launch")
 from rcl_interfaces.srv import GetParameters
 
 import live
-from sapnet_ros import launching
+from sapnet_ros.fastdds import PROFILE_VARIABLES, find_profile, profile_environment
 
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-OURS = Path("/config/fastdds.xml")
 Launch = Callable[..., Any]
 
 
@@ -111,15 +109,15 @@ def test_the_profile_goes_to_the_nodes_process_only(launch: Launch, colcon_insta
     ],
 )
 def test_auto_leaves_the_users_choice(variables: dict[str, str], line: str) -> None:
-    given, said = launching.profile_environment("auto", variables, OURS)
+    given, said = profile_environment("auto", variables)
     assert line in said
-    assert given == (dict.fromkeys(PROFILE_VARIABLES, str(OURS)) if line == "fastdds.xml" else {})
+    assert given == (dict.fromkeys(PROFILE_VARIABLES, str(find_profile())) if line == "fastdds.xml" else {})
 
 
 def test_off_and_a_path_win_over_the_users_variables(tmp_path: Path) -> None:
     variables = {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}
-    assert launching.profile_environment("off", variables, OURS)[0] == {}
+    assert profile_environment("off", variables)[0] == {}
     profile = tmp_path / "other.xml"
     profile.touch()
-    given, _ = launching.profile_environment(str(profile), variables, OURS)
+    given, _ = profile_environment(str(profile), variables)
     assert given == dict.fromkeys(PROFILE_VARIABLES, str(profile))

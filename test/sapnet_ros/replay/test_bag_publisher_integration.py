@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bag_builders import START_NS, Sent, text, wheel
+from bag_builders import START_NS, Sent, camera_info, text, wheel
 from live import ROOT, TIMEOUT_S, Peer, wait_for
-from replay_bags import LATCHED, SENSOR, drive, info, record, talk
+from replay_bags import LATCHED, SENSOR, drive, record, talk
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
@@ -95,7 +95,7 @@ def test_messages_come_as_they_were_recorded_and_late_listeners_get_what_is_latc
         *talk("/talk", 12),
         wheel("/wheel", START_NS, 2.0),
         text("/twice", START_NS, "of two types"),
-        info("/twice", START_NS, (48, 64)),
+        camera_info("/twice", START_NS),
     ]
     ticks, talked = hear(peer, Clock, "/clock"), hear(peer, String, "/talk")
     images = hear(peer, Image, "/cam/image_raw", QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT), True)

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
 
-from sapnet_ros.replay.publisher_node import PlayClock
+from sapnet_ros.replay.player import PlayClock
 
 
 def test_it_passes_at_its_rate_and_stands_still_while_it_is_paused() -> None:

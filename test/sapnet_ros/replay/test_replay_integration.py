@@ -27,6 +27,7 @@ from sapnet import Derainer
 from sapnet.bags import open_recording
 from sapnet.errors import SapnetError
 from sapnet.media.sequence import RainySequence
+from sapnet_ros.fastdds import PROFILE_VARIABLES, find_profile
 from sapnet_ros.replay import command as replay
 from sapnet_ros.replay.plan import make_plan
 
@@ -174,7 +175,7 @@ def killing(module: str) -> Iterator[None]:
 
 
 def command_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 @pytest.mark.parametrize("module", ["derain_node", "replay.recorder"])
@@ -246,6 +247,10 @@ def test_sigterm_ends_it_with_nothing_left(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sapnet", "replay", str(bag), "-o", str(tmp_path / "out"), "--loop"]
     with subprocess.Popen([*command, "--backend", "fake"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         wait_for(lambda: any(log.stat().st_size for log in tmp_path.glob(".out_*/received.log")), "a derained frame")
+        node, recorder = (Path(f"/proc/{pid}/environ").read_text() for pid in children(process.pid))
+        # As the launch files do: to the node alone.
+        assert f"\0{PROFILE_VARIABLES[0]}={find_profile()}\0" in node
+        assert PROFILE_VARIABLES[0] not in recorder
         process.terminate()
         assert process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
@@ -302,9 +307,9 @@ def test_outputs_that_must_stay_are_not_replaced(tmp_path: Path) -> None:
     full.mkdir()
     (full / "mine.txt").touch()
     for words, line in (
-        (["-o", str(full)], "exists already; --overwrite"),
+        (["-o", str(full)], "exists already; .*--overwrite"),
         (["-o", str(full), "--overwrite"], "is no recording"),
-        (["-o", str(bag), "--overwrite"], "is, or holds, the recording to play"),
+        (["-o", str(bag), "--overwrite"], "is the input, or holds it"),
     ):
         with pytest.raises(SapnetError, match=line):
             run_replay(bag, *words)
