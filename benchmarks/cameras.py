@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,38 +24,21 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from sapnet_ros.camera import image_message
+from sapnet_ros.fastdds import PROFILE_VARIABLES, find_profile
 from sapnet_ros.qos import frames_profile
-from sapnet_ros.replay.processes import own_domain
+from sapnet_ros.replay.plan import each
+from sapnet_ros.replay.processes import Process, own_domain
 from sapnet_ros.reports import Report, read
 
 READY_S = 60.0
 # Subscriptions know a publisher before it knows them, and what it sends until then is lost.
 KNOWN_S = 0.5
 ACK_S = 5.0
-STOP_S = 10.0
 DEPTH = 100
 CAMERAS = ("front", "left", "right", "rear")
 COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transport", "in_flight")
 SUFFIXES = {Image: "", CompressedImage: "/compressed"}  # of topics
 SPAWN = multiprocessing.get_context("spawn")  # rclpy does not survive a fork
-PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds.xml"
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-
-
-@contextmanager
-def running_node(*parameters: str) -> Iterator[None]:
-    """A derain_node process with these parameters, written ``name:=value``."""
-    words = [word for parameter in parameters for word in ("-p", parameter)]
-    command = [sys.executable, "-m", "sapnet_ros.derain_node", "--ros-args", "--log-level", "warn", *words]
-    with subprocess.Popen(command) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 @contextmanager
@@ -191,18 +173,20 @@ def run(
 ) -> Run:
     """Play cameras through a derain_node. Every process is started anew, so that nothing is left from another run.
 
-    settle_s: for what comes after the last frame. profile: use the Fast DDS profile of the launch files.
+    parameters: of the node, written ``name:=value``. settle_s: for what comes after the last frame. profile: use the
+    Fast DDS profile of the launch files.
     """
     height, width = shape
     parameters = (*parameters, f"cameras:=[{','.join(cameras)}]", f"warmup_sizes:=[{height}x{width}]")
-    with TemporaryDirectory() as logs, own_domain(Path(logs)):
+    words = ["--ros-args", "--log-level", "warn", *each("-p", parameters)]
+    with TemporaryDirectory() as logs, own_domain(Path(logs)), ExitStack() as stack:
         if profile:
-            os.environ |= dict.fromkeys(PROFILE_VARIABLES, str(PROFILE))
-        with (
-            running_node(*parameters),
-            beside(monitor, cameras, kind, masks) as listener,
-            beside(play, cameras, shape, rate, seconds, kind) as player,
-        ):
+            os.environ |= dict.fromkeys(PROFILE_VARIABLES, str(find_profile()))
+        node = Process("sapnet_ros.derain_node", words, Path(logs) / "node.log", {})
+        stack.callback(node.stop)
+        listener = stack.enter_context(beside(monitor, cameras, kind, masks))
+        player = stack.enter_context(beside(play, cameras, shape, rate, seconds, kind))
+        try:
             player.recv()
             listener.recv()
             time.sleep(KNOWN_S)
@@ -212,6 +196,8 @@ def run(
             time.sleep(settle_s)
             listener.send("end")
             arrivals, reports = listener.recv()
+        except EOFError:  # one of them has ended, and said why
+            sys.exit(str(node))
     _, last = reports[-1]
     counts = {name: sum(int(camera.values[name]) for camera in last.cameras.values()) for name in COUNTS}
     usage = [

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,19 +59,18 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     remaps = [(old, new) for old, new in plan["remaps"]]
     sizes = {"warmup_sizes": plan["warmup_sizes"]}
     node = launching.derain_node(context, all_given, remaps, plan["parameters"], sizes)
+    recorded = [] if output is None else [str(output)]
     if not choose_ros2bag(given, plan["ros2bag_reads_it"], lockstep):
         player = process("bag_publisher", bag, *pace, *plan["bag_publisher"])
-        words = [*([str(output)] if output is not None else []), *plan["bag_recorder"]]
-        recorder = [process("bag_recorder", *words)] if output is not None or lockstep else []
+        recorder = [process("bag_recorder", *recorded, *plan["bag_recorder"])] if recorded or lockstep else []
         return [*node, *recorder, player, ends_with(player)]
     # Reliable cameras: best effort loses large frames.
     reliable = {"reliability": "reliable", "history": "keep_last", "depth": 10}
-    with tempfile.NamedTemporaryFile("w", prefix="replay_", suffix=".yaml", delete=False) as file:
-        json.dump(dict.fromkeys(plan["cameras"], reliable), file)
-    words = ["--clock", CLOCK_HZ, *pace, "--qos-profile-overrides-path", file.name, "--topics", *plan["played"]]
+    profiles = launching.json_file(dict.fromkeys(plan["cameras"], reliable))
+    words = ["--clock", CLOCK_HZ, *pace, "--qos-profile-overrides-path", profiles, "--topics", *plan["played"]]
     player = ros2("bag", "play", bag, *words)
-    words = ["-o", str(output), "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]
-    recorder = [ros2("bag", "record", *words)] if output is not None else []
+    words = ["-o", *recorded, "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]
+    recorder = [ros2("bag", "record", *words)] if recorded else []
     latched = ["--qos-durability", "transient_local", "--qos-reliability", "reliable"]
     waiting = ros2("topic", "echo", "--once", "--filter", "m.data", *latched, READY, "std_msgs/msg/Bool")
     begin = RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=[player]))
@@ -105,13 +103,12 @@ def choose_ros2bag(given: Mapping[str, str], can_read: bool, lockstep: bool) -> 
     choice = given["player"] or "auto"
     if choice not in ("auto", "ros2bag", "sapnet"):
         raise ValueError(f"player:={choice} must be auto, ros2bag or sapnet")
-    missing = []
-    if shutil.which("ros2") is None or importlib.util.find_spec("ros2bag") is None:
-        missing.append("ros2bag is not installed")
-    if lockstep:
-        missing.append("it has no lockstep")
-    if not can_read:
-        missing.append("it cannot read this recording")
+    obstacles = {
+        "ros2bag is not installed": shutil.which("ros2") is None or importlib.util.find_spec("ros2bag") is None,
+        "it has no lockstep": lockstep,
+        "it cannot read this recording": not can_read,
+    }
+    missing = [obstacle for obstacle, stands in obstacles.items() if stands]
     if choice == "ros2bag" and missing:
         raise ValueError(f"player:=ros2bag cannot be used: {' and '.join(missing)}")
     return choice != "sapnet" and not missing

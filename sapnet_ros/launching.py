@@ -129,11 +129,15 @@ def parameter_file(values: Mapping[str, Any], key: str = "/**/*") -> str:
 
     The node takes the sections that match its name in the order of their first appearance. What a dictionary given to
     the Node action becomes, '/**' or the full name, may have appeared before another section of the params_file; this
-    key matches every node as well and stands in no such file. JSON is YAML in which every text is quoted: the node's
-    parser takes a bare 1e5 or nan for a number.
+    key matches every node as well and stands in no such file.
     """
+    return json_file({key: {"ros__parameters": dict(values)}})
+
+
+def json_file(values: Mapping[str, Any]) -> str:
+    """A file of YAML. It is JSON, in which every text is quoted: the node's parser takes a bare 1e5 for a number."""
     with tempfile.NamedTemporaryFile("w", prefix="derain_", suffix=".yaml", delete=False) as file:
-        json.dump({key: {"ros__parameters": dict(values)}}, file)
+        json.dump(values, file)
     return file.name
 
 

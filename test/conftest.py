@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _runs_nodes(item: pytest.Item) -> bool:
     folder = item.path.relative_to(ROOT / "test").parts[0]
     return folder in ("sapnet_ros", "launch") and item.path.stem.endswith("_integration")
+
+
+@pytest.fixture
+def peer() -> Iterator[Any]:
+    """A node of the test's own process."""
+    from live import Peer
+
+    peer = Peer()
+    yield peer
+    peer.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -78,10 +79,8 @@ def versions() -> dict[str, str]:
     found |= {"numpy": np.__version__, "opencv": cv2.__version__}
     for library in _LIBRARIES:
         for distribution in (library, f"ros-{library}"):
-            try:
+            with suppress(metadata.PackageNotFoundError):
                 found[library] = metadata.version(distribution)
-            except metadata.PackageNotFoundError:
-                continue
     return found
 
 

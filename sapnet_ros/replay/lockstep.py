@@ -59,8 +59,9 @@ class Lockstep(Player):
         firsts = [next(chain(messages([topic], self._span[0]), messages([topic])), None) for topic in self._infos]
         for info in firsts:
             if info is not None:
-                self._publish(info)
-                self._wait_acknowledged(self.publishers_of[info.topic])
+                publisher = self.publishers_of[info.topic]
+                publisher.publish(info.data)
+                self._wait_acknowledged(publisher)
         if any(firsts) or self.args.ready:
             super()._wait_ready()
 
@@ -83,7 +84,7 @@ class Lockstep(Player):
         self._wait_acknowledged(self.clock_publisher)
         self._reasons.clear()
         dropped, self.idle_reports = self.total("dropped"), 0
-        self._publish(message)
+        self.publishers_of[message.topic].publish(message.data)
         try:
             stamp = stamp_of(deserialize(message.data, message.topic.type))
         except ValueError:
@@ -124,6 +125,7 @@ def open_player(
         stack.callback(rclpy.try_shutdown, context=context)
         player = (Lockstep if args.lockstep else Player)(source, cameras, args, warn, context)
         stack.callback(player.destroy_node)
+        stack.callback(player.executor.shutdown)
         for number in signals:
             before = signal.signal(number, lambda number, _: player.signals.append(number))
             stack.callback(signal.signal, number, before)

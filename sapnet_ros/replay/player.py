@@ -133,11 +133,6 @@ class Player(Node):
         self.call_every(1 / args.clock_rate, self._tick)
         self.create_service(SetBool, "~/pause", self._on_pause)
 
-    def destroy_node(self) -> None:
-        """Free everything."""
-        self._executor.shutdown()
-        super().destroy_node()
-
     def run(self, on_frame: Callable[[Message], None] = lambda frame: None) -> None:
         """Play the chosen span, repeatedly with ``--loop``. on_frame: receives each frame before it is sent.
 
@@ -154,7 +149,7 @@ class Player(Node):
         while True:
             self._begin(start_ns)
             for message in source.messages(latched, stop_ns=start_ns):
-                self._publish(message)
+                self.publishers_of[message.topic].publish(message.data)
             for message in source.messages(self.publishers_of, start_ns, stop_ns):
                 self._wait_until(message.time_ns)
                 if message.topic in self._frames:
@@ -255,14 +250,10 @@ class Player(Node):
         self._told_ns = max(self._told_ns, time_ns)
         self.clock_publisher.publish(Clock(clock=Time(nanoseconds=self._told_ns).to_msg()))
 
-    def _publish(self, message: Message) -> None:
-        """Publish a message, without its time."""
-        self.publishers_of[message.topic].publish(message.data)
-
     def _send(self, message: Message) -> None:
         """Publish a message, with its time. Raises PlayerError."""
         self._tell_time(message.time_ns)
-        self._publish(message)
+        self.publishers_of[message.topic].publish(message.data)
 
     def _serve(self, at_most_s: float) -> None:
         """Wait briefly for a callback, and run it."""

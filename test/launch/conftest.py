@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
+from waiting import eventually
 
 from sapnet_ros.fastdds import PROFILE_VARIABLES
 
-LAUNCH_FILES = Path(__file__).resolve().parents[2] / "launch"
+TIMEOUT_S = 30.0
 # What `ros2 launch` does, which is not needed for this.
 LAUNCHER = """
 import sys
@@ -55,20 +53,18 @@ class LaunchProcess:
 
     def node_pids(self, count: int = 1) -> list[int]:
         """Process ids of the nodes started so far; waits for ``count`` of them."""
-        import live
+        pids: list[int] = []
 
-        def find() -> list[int] | None:
-            pids = re.findall(r"process started with pid \[(\d+)\]", self.log.read_text())
-            return [int(pid) for pid in pids] if len(pids) >= count else None
+        def are_started() -> bool:
+            pids[:] = map(int, re.findall(r"process started with pid \[(\d+)\]", self.log.read_text()))
+            return len(pids) >= count
 
-        pids: list[int] = live.wait_for(find, f"{count} starts of nodes")
+        eventually(are_started)
         return pids
 
     def wait(self) -> int:
         """Exit status, once the launch ends by itself."""
-        import live
-
-        return self.process.wait(live.TIMEOUT_S)
+        return self.process.wait(TIMEOUT_S)
 
     def stop(self) -> None:
         """Interrupt all its processes, as Ctrl-C does; launch loses a node whose start it is interrupted in."""
@@ -95,38 +91,3 @@ def launch(colcon_install: Path, tmp_path: Path) -> Iterator[Callable[..., Launc
     yield start
     for process in started:
         process.stop()
-
-
-@pytest.fixture
-def peer() -> Iterator[Any]:
-    """A node of the test's own process."""
-    import live
-
-    peer = live.Peer()
-    yield peer
-    peer.close()
-
-
-@pytest.fixture(scope="session")
-def load_launch_file() -> Callable[[str], ModuleType]:
-    """Loads a launch file as a module, for its functions."""
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name.partition(".")[0], LAUNCH_FILES / name)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
-
-@pytest.fixture(scope="session")
-def given() -> Callable[..., Mapping[str, str]]:
-    """Values of all arguments of a launch file: empty but for those that are named."""
-
-    def make(arguments: Mapping[str, str], **values: str) -> Mapping[str, str]:
-        return dict.fromkeys(arguments, "") | values
-
-    return make

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ import pytest
 pytest.importorskip("needs_launch")
 
 from launch import LaunchContext
+from needs_launch import given, load
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 import live
 
 FILE = "derain_and_detect.launch.py"
-Given = Callable[..., Mapping[str, str]]
+launch_file = load(FILE)
 # Parameters, topics and reliability of yolo_ros 4.6.1; a header instead of yolo_msgs/DetectionArray.
 DETECTOR = f"""#!{sys.executable}
 import os
@@ -43,11 +44,6 @@ try:
 except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
     pass
 """
-
-
-@pytest.fixture(scope="module")
-def launch_file(load_launch_file: Callable[[str], ModuleType]) -> ModuleType:
-    return load_launch_file(FILE)
 
 
 @pytest.fixture
@@ -99,11 +95,11 @@ def test_without_yolo_ros_one_line_says_what_to_install(
     assert "process started" not in launched.log.read_text()
 
 
-def test_values_of_no_use_are_refused(launch_file: ModuleType, given: Given) -> None:
-    arguments = launch_file.launching.ARGUMENTS | launch_file.DETECTOR_ARGUMENTS
+def test_values_of_no_use_are_refused() -> None:
+    values = partial(given, launch_file.launching.ARGUMENTS | launch_file.DETECTOR_ARGUMENTS)
     with pytest.raises(ValueError, match="threshold:=high must be a number"):
-        launch_file.detector_parameters(given(arguments, threshold="high"))
+        launch_file.detector_parameters(values(threshold="high"))
     with pytest.raises(ValueError, match="detector_params_file:=missing is not a file"):
-        launch_file.detector_parameters(given(arguments, detector_params_file="missing"))
+        launch_file.detector_parameters(values(detector_params_file="missing"))
     with pytest.raises(ValueError, match="must not be private"):
-        launch_file.derained_topic(LaunchContext(), given(arguments, derained="~/clean"))
+        launch_file.derained_topic(LaunchContext(), values(derained="~/clean"))

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 pytest.importorskip("needs_launch")
 
+from needs_launch import given, load
 from rcl_interfaces.srv import GetParameters
 
 import live
 
 FILE = "multi_camera.launch.py"
 CAMERAS = ["front", "left", "right", "rear"]
-Given = Callable[..., Mapping[str, str]]
-
-
-@pytest.fixture(scope="module")
-def launch_file(load_launch_file: Callable[[str], ModuleType]) -> ModuleType:
-    return load_launch_file(FILE)
+launch_file = load(FILE)
 
 
 def cameras_of(peer: Any, node: str) -> list[str]:
@@ -53,13 +48,13 @@ def test_without_patterns_the_topics_stand_under_the_cameras(launch: Callable[..
     assert cameras_of(peer, "/truck/derain_node") == ["near", "far"]
 
 
-def test_names_come_as_text_or_as_yaml(launch_file: ModuleType) -> None:
+def test_names_come_as_text_or_as_yaml() -> None:
     for text in ("front,rear", "front, rear", "[front, rear]", "['front',\"rear\"]"):
         assert launch_file.names(text) == ["front", "rear"]
     assert launch_file.names("") == launch_file.names("[]") == []
 
 
-def test_a_pattern_without_a_place_for_the_name_is_refused(launch_file: ModuleType, given: Given) -> None:
+def test_a_pattern_without_a_place_for_the_name_is_refused() -> None:
     values = given(launch_file.ARGUMENTS, image="/camera/image_raw")
     with pytest.raises(ValueError, match=r"image:=/camera/image_raw must contain \{camera\}"):
         launch_file.remaps(values, ["front"])

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 pytest.importorskip("needs_launch")
 
 from launch import LaunchContext
+from needs_launch import given, load
 
 import live
 from bag_builders import START_NS, smooth_frames, text
@@ -119,15 +119,13 @@ def test_values_of_no_use_are_refused(
     values: dict[str, str],
     line: str,
     bag: Path,
-    load_launch_file: Callable[[str], ModuleType],
-    given: Callable[..., Any],
     colcon_install: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(bag.parent)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(colcon_install / "sapnet_ros"), prepend=os.pathsep)
     monkeypatch.setenv("PYTHONPATH", str(Path(launching.__file__).parents[1]), prepend=os.pathsep)
-    launch_file = load_launch_file(FILE)
+    launch_file = load(FILE)
     arguments = given(launch_file.ARGUMENTS, **{"bag": str(bag), "rate": "1"} | values)
     with pytest.raises(ValueError, match=line):
         launch_file.start(LaunchContext(), arguments)

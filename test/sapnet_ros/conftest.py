@@ -12,14 +12,6 @@ from live import LocalNode, NodeProcess, Peer
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    """A node of the test's own process."""
-    peer = Peer()
-    yield peer
-    peer.close()
-
-
-@pytest.fixture
 def start_node(peer: Peer) -> Iterator[Callable[..., LocalNode]]:
     """Starts derain_node in this process, on the fake backend and not lazy unless told otherwise.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bag_builders import START_NS, Sent, camera_info, text, wheel
-from live import ROOT, TIMEOUT_S, Peer, wait_for
+from live import NodeProcess, Peer, wait_for
 from replay_bags import LATCHED, SENSOR, drive, record, talk
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
@@ -26,6 +26,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
 
 from sapnet_ros.replay.bag_publisher import main
+from sapnet_ros.replay.player import PlayClock
 
 pytestmark = pytest.mark.once
 
@@ -33,34 +34,18 @@ LATCHED_PROFILE = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCA
 SECOND_NS = 10**9
 
 
-class Playing:
-    """bag_player as a process, its log beside its recording."""
-
-    def __init__(self, bag: Path, *words: str) -> None:
-        self.log = bag.with_suffix(".log")
-        command = [sys.executable, "-m", "sapnet_ros.replay.bag_publisher", str(bag), *words]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-
-    def wait(self) -> int:
-        return self.process.wait(TIMEOUT_S)
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.wait()
-
-
-Play = Callable[..., Playing]
+Play = Callable[..., NodeProcess]
 
 
 @pytest.fixture
 def play(tmp_path: Path) -> Iterator[Play]:
     """Records messages and plays them; a process that still runs after the test is killed."""
-    started: list[Playing] = []
+    started: list[NodeProcess] = []
 
-    def start(messages: Sequence[Sent], *words: str, profiles: dict[str, Qos] | None = None) -> Playing:
+    def start(messages: Sequence[Sent], *words: str, profiles: dict[str, Qos] | None = None) -> NodeProcess:
         bag = record(tmp_path / f"bag{len(started)}", messages, profiles)
-        started.append(Playing(bag, *words))
+        command = [sys.executable, "-m", "sapnet_ros.replay.bag_publisher", str(bag), *words]
+        started.append(NodeProcess(command=command, log=bag.with_suffix(".log")))
         return started[-1]
 
     yield start
@@ -203,3 +188,20 @@ def test_lockstep_ends_where_no_answer_comes(peer: Peer, play: Play, start_node:
     playing = play(list(drive(["/cam"], frames)), "--lockstep", "--answer-timeout", "4")
     assert playing.wait() == 1
     assert f"no answer to the frame of /cam/image_raw at {START_NS} ns within 4 s" in playing.log.read_text()
+
+
+def test_time_passes_at_its_rate_and_stands_still_while_it_is_paused() -> None:
+    steady_ns = [5_000]
+    clock = PlayClock(2.5, lambda: steady_ns[0])
+    clock.set(1_000_000)
+    steady_ns[0] += 400
+    assert clock.now_ns() == 1_001_000
+    assert clock.seconds_until(1_002_000) == pytest.approx(400e-9)
+    assert clock.seconds_until(1_000_500) < 0
+    clock.pause(True)
+    steady_ns[0] += 1000
+    assert clock.now_ns() == 1_001_000
+    assert clock.seconds_until(0) == math.inf
+    clock.pause(False)
+    steady_ns[0] += 2
+    assert clock.now_ns() == 1_001_005
