@@ -67,26 +67,25 @@ def make_plan(model: bytes, shape: EngineShape) -> list[Work]:
 
 def read_plan(text: str) -> list[Work]:
     """The kernels that a detailed list of the builder names, one on each line up to the first empty one."""
-    return [_read_kernel(line) for line in text.partition("\n\n")[0].splitlines()]
-
-
-def _read_kernel(line: str) -> Work:
-    match = _KERNEL.match(line)
-    if match is None:
-        raise ValueError(f"got a kernel as {line[:200]!r}, expected it as TensorRT-RTX 1.7 prints it")
-    kind, *groups = match.groups()
-    # By name: a kernel that reads several slices of a tensor lists it once for each.
-    inputs, constants, outputs = (
-        {name: ([*map(int, _NUMBER.findall(sizes))], _BYTES[kind]) for name, sizes, kind in _TENSOR.findall(group)}
-        for group in groups
-    )
-    moved = sum(math.prod(sizes) * width for sizes, width in (inputs | constants | outputs).values())
-    flop = 0
-    if kind in _CONVOLUTIONS:
-        (batch, _, height, width), _ = next(iter(outputs.values()))
-        weights, _ = next(iter(constants.values()))
-        flop = 2 * batch * height * width * math.prod(weights)
-    return Work(flop, moved)
+    kernels = []
+    for line in text.partition("\n\n")[0].splitlines():
+        match = _KERNEL.match(line)
+        if match is None:
+            raise ValueError(f"got a kernel as {line[:200]!r}, expected it as TensorRT-RTX 1.7 prints it")
+        kind, *groups = match.groups()
+        # By name: a kernel that reads several slices of a tensor lists it once for each.
+        inputs, constants, outputs = (
+            {name: ([*map(int, _NUMBER.findall(sizes))], _BYTES[kind]) for name, sizes, kind in _TENSOR.findall(group)}
+            for group in groups
+        )
+        moved = sum(math.prod(sizes) * width for sizes, width in (inputs | constants | outputs).values())
+        flop = 0
+        if kind in _CONVOLUTIONS:
+            (batch, _, height, width), _ = next(iter(outputs.values()))
+            weights, _ = next(iter(constants.values()))
+            flop = 2 * batch * height * width * math.prod(weights)
+        kernels.append(Work(flop, moved))
+    return kernels
 
 
 def plans(args: argparse.Namespace) -> Iterator[list[str]]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 
 from sapnet.bags import Message, Recording
 from sapnet.bags.cameras import find_cameras
-from sapnet.bags.types import deserialize
+from sapnet.bags.types import deserialize, header_stamp
 from sapnet.errors import BagError
 from sapnet.images.topics import FRAME_STATUS
 from sapnet_ros.fate import BUILDING
@@ -39,7 +40,7 @@ class Lockstep(Player):
         super().__init__(*arguments)
         self._reasons: dict[int, str] = {}  # why a frame was not derained, by its stamp; empty if it was
         self._status = [
-            self.create_subscription(DiagnosticArray, topic, self._on_status, REPORTS_DEPTH)
+            self.create_subscription(DiagnosticArray, topic, self._on_status, REPORTS_DEPTH, raw=True)
             for topic in self.args.status or [STATUS]
         ]
 
@@ -86,12 +87,13 @@ class Lockstep(Player):
         dropped, self.idle_reports = self.total("dropped"), 0
         self.publishers_of[message.topic].publish(message.data)
         try:
-            stamp = stamp_of(deserialize(message.data, message.topic.type))
+            deserialize(message.data, message.topic.type)
         except ValueError:
             # Too damaged for the node to read: it is counted as dropped, which must not be taken for a later frame's
             # answer, or rejected by its middleware and never counted.
             self.spin_until(lambda: self.total("dropped") != dropped or self.idle_reports > 1, answer_s)
         else:
+            stamp = header_stamp(message.data)
             if not self.spin_until(lambda: stamp in self._reasons or self.total("dropped") != dropped, answer_s):
                 raise PlayerError(
                     f"derain_node gave no answer to the frame of {message.topic.name} at {stamp} ns "
@@ -102,9 +104,10 @@ class Lockstep(Player):
                 super()._wait_ready()
         self.time.set(message.time_ns)
 
-    def _on_status(self, message: DiagnosticArray) -> None:
+    def _on_status(self, data: bytes) -> None:
+        message = deserialize_message(data, DiagnosticArray)
         values = {pair.key: pair.value for status in message.status for pair in status.values}
-        self._reasons[stamp_of(message)] = values.get("reason", "")
+        self._reasons[header_stamp(data)] = values.get("reason", "")
 
 
 @contextmanager
@@ -130,8 +133,3 @@ def open_player(
             before = signal.signal(number, lambda number, _: player.signals.append(number))
             stack.callback(signal.signal, number, before)
         yield player
-
-
-def stamp_of(message: Any) -> int:
-    """Nanoseconds of a message's header."""
-    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)

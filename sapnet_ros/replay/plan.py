@@ -68,7 +68,7 @@ class Plan:
 
     def publisher_arguments(self, recorder: bool) -> list[str]:
         """Arguments of ``bag_publisher``. recorder: whether it must wait for one."""
-        words = each("--camera", self.topics)
+        words = each("--camera", (camera.topic.name for camera in self.cameras.values()))
         words += each("--exclude", self.outputs) + each("--ready", [READY, RECORDER_READY] if recorder else [READY])
         # In lockstep the recorder answers for the node, once it has written all that came with a frame.
         return [*words, *(["--lockstep", "--status", RECORDER_STATUS] if self.lockstep else [])]
@@ -84,11 +84,6 @@ class Plan:
         return ["--ros-args", *each("-r", [f"{old}:={new}" for old, new in self.remaps])]
 
     @property
-    def topics(self) -> list[str]:
-        """The cameras' images."""
-        return [camera.topic.name for camera in self.cameras.values()]
-
-    @property
     def outputs(self) -> list[str]:
         """The node's topics, which a recording may hold from an earlier run."""
         return [*NODE_TOPICS, *(camera.output(output.name) for camera in self.cameras.values() for output in OUTPUTS)]
@@ -102,7 +97,7 @@ class Plan:
             "remaps": self.remaps,
             "bag_publisher": self.publisher_arguments(recorder or self.lockstep),
             "bag_recorder": self.recorder_arguments(),
-            "cameras": self.topics,
+            "cameras": [camera.topic.name for camera in self.cameras.values()],
             "played": sorted({topic.name for topic in source.topics} - set(self.outputs) - {"/clock"}),
             "recorded": [camera.output(output.name) for camera in self.cameras.values() for output in RECORDED],
             "ros2bag_reads_it": source.storage != "ros1" and not source.notes,

@@ -40,23 +40,18 @@ from sapnet_ros.replay.plan import EXIT_INPUT
 
 # Deep, so that no output of the node is lost.
 DEPTH = 50
-DERAINED = "derained"
 
 
 @dataclass
 class _Frames:
-    """What has come of a camera's frames. status: that of the last frame, until all outputs of the frame have come."""
+    """What has come of a camera's frames, by counting: each output keeps the order of frames.
+
+    status: that of the last frame, until all outputs of the frame have come.
+    """
 
     camera: str
     counts: dict[Output, int]
-    derained: int = 0
     status: bytes | None = None
-
-    def complete(self) -> bool:
-        """Whether no output of the last frame is missing, by counting: each output keeps the order of frames."""
-        frames = self.counts[FRAME_STATUS]
-        expected = {output: self.derained if output is RAIN_SCORE else frames for output in self.counts}
-        return self.status is not None and self.counts == expected
 
 
 class Recorder(Node):
@@ -118,10 +113,11 @@ class Recorder(Node):
         if output is FRAME_STATUS:
             outcome = deserialize_message(data, DiagnosticArray).status[0].message
             frames.status = data
-            frames.derained += outcome == DERAINED
+            if outcome != "derained" and RAIN_SCORE in frames.counts:
+                frames.counts[RAIN_SCORE] += 1  # such a frame has none
             if self._log is not None:
                 self._log.write(f"{frames.camera} {header_stamp(data)} {came_ns} {outcome}\n")
-        if frames.complete():
+        if frames.status is not None and len(set(frames.counts.values())) == 1:
             self._recorded.publish(frames.status)
             frames.status = None
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -15,10 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from ctrl_c import heed_ctrl_c
 
 from bag_builders import START_NS, Sent, image
-from live import ROOT, children, wait_for
 from replay_bags import record
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
@@ -56,13 +50,6 @@ def photos(tmp_path: Path) -> Path:
 
 def stamp_of(message: Any) -> int:
     return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_demo_holds_what_was_sent_and_what_came_back(
@@ -126,27 +113,6 @@ def test_input_that_breaks_on_the_way(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(SapnetError, match=r"5\.png is not a picture that can be read"):
         run_demo(str(photos), "--backend", "fake", "-o", str(tmp_path / "out"))
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_running(number: signal.Signals, photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    code = "import sys; from sapnet_ros.demo import command as demo; import sapnet.cli as c;"
-    code += "c._loaders = lambda: {'demo': lambda: demo}; sys.exit(c.main())"
-    words = ["demo", str(photos), "--backend", "fake", "--rate", "1", "-o", str(out)]
-    command = [sys.executable, "-c", code, *words]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c)
-    try:
-        started = wait_for(lambda: len(found := children(process.pid)) == 2 and found, "the processes")
-        time.sleep(2.0 if number == signal.SIGINT else 0.0)
-        process.send_signal(number)
-        assert process.wait(40) == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
-    finally:
-        process.kill()
-        process.wait()
-    wait_for(lambda: not any(alive(pid) for pid in started), "the end of the processes")
-    if number != signal.SIGKILL:
-        assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
 
 def test_every_demo_has_a_domain_of_its_own(tmp_path: Path) -> None:

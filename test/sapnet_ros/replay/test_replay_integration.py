@@ -7,15 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ctrl_c import heed_ctrl_c
 
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, wheel
 from live import ROOT, TIMEOUT_S, children, wait_for
@@ -159,21 +159,6 @@ def test_the_networks_results_are_those_of_the_derainer(tmp_path: Path) -> None:
         assert (expected.image != frame).any()  # else nothing was derained
 
 
-@contextmanager
-def killing(module: str) -> Iterator[None]:
-    """Kills the process of a module of ours, once the replay has begun."""
-
-    def kill() -> None:
-        started = wait_for(lambda: [pid for pid in children(os.getpid()) if module in command_of(pid)], module)
-        time.sleep(1.0)
-        os.kill(started[0], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    yield
-    thread.join(TIMEOUT_S)
-
-
 def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
@@ -184,8 +169,16 @@ def test_a_process_that_dies_leaves_nothing_behind(
 ) -> None:
     before = set(children(os.getpid()))
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(1000, *SIZE))))
-    with killing(f"sapnet_ros.{module}"):
+
+    def kill() -> None:
+        running = wait_for(lambda: [pid for pid in children(os.getpid()) if f".{module} " in command_of(pid)], module)
+        time.sleep(1.0)  # the replay has begun
+        os.kill(running[0], signal.SIGKILL)
+
+    with ThreadPoolExecutor() as threads:
+        killed = threads.submit(kill)
         assert run_replay(bag, "-o", str(tmp_path / "out")) == 1
+        killed.result()
     assert "ended with exit status -9" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"bag"}
     assert set(children(os.getpid())) <= before
@@ -232,28 +225,39 @@ def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.
         wait_for(all_in_two_rounds, "the second round")
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    assert run_replay(bag, "-o", str(tmp_path / "out"), "--loop", "--rate", "2", "--json") == 0
-    thread.join()
+    with ThreadPoolExecutor() as threads:
+        threads.submit(interrupt)
+        assert run_replay(bag, "-o", str(tmp_path / "out"), "--loop", "--rate", "2", "--json") == 0
     (camera,) = json.loads(capsys.readouterr().out)["cameras"]
     derained = contents(tmp_path / "out")["/front/derained/image"]
     assert len(derained) == camera["derained"] > 8
     assert len(set(stamps(derained, "sensor_msgs/msg/Image"))) == 5
 
 
-def test_sigterm_ends_it_with_nothing_left(tmp_path: Path) -> None:
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_it_with_nothing_left(number: signal.Signals, tmp_path: Path) -> None:
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(5, *SIZE))))
-    command = [sys.executable, "-m", "sapnet", "replay", str(bag), "-o", str(tmp_path / "out"), "--loop"]
-    with subprocess.Popen([*command, "--backend", "fake"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-m", "sapnet", "replay", str(bag), "-o", str(tmp_path / "out"), "--rate", "0.001"]
+    command += ["--backend", "fake"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c) as process:
         wait_for(lambda: any(log.stat().st_size for log in tmp_path.glob(".out_*/received.log")), "a derained frame")
-        node, recorder = (Path(f"/proc/{pid}/environ").read_text() for pid in children(process.pid))
+        started = children(process.pid)
+        node, recorder = (Path(f"/proc/{pid}/environ").read_text() for pid in started)
         # As the launch files do: to the node alone.
         assert f"\0{PROFILE_VARIABLES[0]}={find_profile()}\0" in node
         assert PROFILE_VARIABLES[0] not in recorder
-        process.terminate()
-        assert process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
-    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+        process.send_signal(number)
+        assert process.wait(TIMEOUT_S) == (-number if number == signal.SIGKILL else 128 + number)
+    wait_for(lambda: not any(map(alive, started)), "the end of the processes")
+    if number != signal.SIGKILL:
+        assert [path.name for path in tmp_path.iterdir()] == ["bag"]
 
 
 def test_a_recording_that_cannot_be_written_is_told(tmp_path: Path) -> None:
