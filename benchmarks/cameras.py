@@ -24,11 +24,11 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from sapnet_ros.camera import image_message
-from sapnet_ros.fastdds import PROFILE_VARIABLES, find_profile
 from sapnet_ros.qos import frames_profile
 from sapnet_ros.replay.plan import each
 from sapnet_ros.replay.processes import Process, own_domain
 from sapnet_ros.reports import Report, read
+from sapnet_ros.starting import PROFILE_VARIABLES, find_profile
 
 READY_S = 60.0
 # Subscriptions know a publisher before it knows them, and what it sends until then is lost.
@@ -196,7 +196,7 @@ def run(
             time.sleep(settle_s)
             listener.send("end")
             arrivals, reports = listener.recv()
-        except EOFError:  # one of them has ended, and said why
+        except (EOFError, BrokenPipeError):  # one of them has ended, and said why
             sys.exit(str(node))
     _, last = reports[-1]
     counts = {name: sum(int(camera.values[name]) for camera in last.cameras.values()) for name in COUNTS}

@@ -19,6 +19,7 @@ from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from sapnet_ros import launching
+from sapnet_ros.starting import ABOVE, parameter_file
 
 DETECTOR_ARGUMENTS = {
     "detector_namespace": "Namespace of the detector: its detections stand under it.",
@@ -78,7 +79,7 @@ def detector_parameters(given: Mapping[str, str]) -> list[Any]:
             values["threshold"] = float(given["threshold"])
         except ValueError as err:
             raise ValueError(f"threshold:={given['threshold']} must be a number") from err
-    return [*parameters, launching.parameter_file(values)] if values else parameters
+    return [*parameters, parameter_file(ABOVE, values)] if values else parameters
 
 
 def derained_topic(context: LaunchContext, given: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from launch.substitutions import SubstitutionFailure
 from launch_ros.substitutions import ExecutableInPackage
 
 from sapnet_ros import launching
+from sapnet_ros.starting import json_file
 
 NODE_ARGUMENTS = ("params_file", "weights", "backend", "fastdds_profile", "log_level")
 ARGUMENTS = {
@@ -66,7 +67,7 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
         return [*node, *recorder, player, ends_with(player)]
     # Reliable cameras: best effort loses large frames.
     reliable = {"reliability": "reliable", "history": "keep_last", "depth": 10}
-    profiles = launching.json_file(dict.fromkeys(plan["cameras"], reliable))
+    profiles = json_file(dict.fromkeys(plan["cameras"], reliable))
     words = ["--clock", CLOCK_HZ, *pace, "--qos-profile-overrides-path", profiles, "--topics", *plan["played"]]
     player = ros2("bag", "play", bag, *words)
     words = ["-o", *recorded, "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]

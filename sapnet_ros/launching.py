@@ -7,8 +7,6 @@ autostart:=false the transitions are for ``ros2 lifecycle`` or a lifecycle manag
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from sapnet.images.topics import DERAINED, STREAK_MASK
-from sapnet_ros.fastdds import profile_environment
+from sapnet_ros.starting import ABOVE, BELOW, parameter_file, profile_environment
 
 ARGUMENTS = {
     "name": "Name of the node.",
@@ -94,7 +92,7 @@ def derain_node(
         executable="derain_node",
         name=given["name"] or None,
         namespace=given["namespace"] or None,
-        parameters=[*([parameter_file(defaults, "/**")] if defaults else []), *parameter_files(given, values or {})],
+        parameters=[*([parameter_file(BELOW, defaults)] if defaults else []), *parameter_files(given, values or {})],
         remappings=list(remappings),
         arguments=["--build-only"] if build_only else None,
         ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else None,
@@ -113,7 +111,7 @@ def parameter_files(given: Mapping[str, str], values: Mapping[str, Any]) -> list
     overrides = dict(values)
     overrides |= {name: given[name] for name in TEXT_PARAMETERS if given[name]}
     overrides |= {name: switch(given, name) for name in SWITCH_PARAMETERS if given[name]}
-    return [*files, parameter_file(overrides)] if overrides else files
+    return [*files, parameter_file(ABOVE, overrides)] if overrides else files
 
 
 def existing_file(given: Mapping[str, str], name: str) -> str:
@@ -122,23 +120,6 @@ def existing_file(given: Mapping[str, str], name: str) -> str:
     if not path.is_file():
         raise ValueError(f"{name}:={given[name]} is not a file")
     return str(path)
-
-
-def parameter_file(values: Mapping[str, Any], key: str = "/**/*") -> str:
-    """A parameter file; with this key one that overrides every other, with ``/**`` one to be given first.
-
-    The node takes the sections that match its name in the order of their first appearance. What a dictionary given to
-    the Node action becomes, '/**' or the full name, may have appeared before another section of the params_file; this
-    key matches every node as well and stands in no such file.
-    """
-    return json_file({key: {"ros__parameters": dict(values)}})
-
-
-def json_file(values: Mapping[str, Any]) -> str:
-    """A file of YAML. It is JSON, in which every text is quoted: the node's parser takes a bare 1e5 for a number."""
-    with tempfile.NamedTemporaryFile("w", prefix="derain_", suffix=".yaml", delete=False) as file:
-        json.dump(values, file)
-    return file.name
 
 
 def switch(given: Mapping[str, str], name: str) -> bool:

@@ -106,7 +106,8 @@ def folder_beside(output: Path | None) -> Iterator[Path]:
             parent.mkdir(parents=True, exist_ok=True)
         made = TemporaryDirectory(prefix="sapnet_" if output is None else f".{output.name}_", dir=parent)
     except OSError as err:
-        raise SapnetError(f"nothing can be written to {parent} ({err.strerror}); give another output") from err
+        where = parent or "the temporary folder"
+        raise SapnetError(f"nothing can be written to {where} ({err.strerror}); give another output") from err
     with made as folder:
         yield Path(folder)
 

@@ -9,10 +9,8 @@ import os
 import sys
 import time
 from array import array
-from bisect import bisect_right
-from collections import defaultdict, deque
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,54 +23,45 @@ from sapnet.bags import Message
 from sapnet.bags.cameras import Camera
 from sapnet.bags.types import MessageError, header_stamp
 from sapnet.commands.common import progress_bar
-from sapnet_ros.fastdds import profile_environment
 from sapnet_ros.replay.bag_publisher import parse
 from sapnet_ros.replay.lockstep import open_player
 from sapnet_ros.replay.plan import Plan, each
 from sapnet_ros.replay.player import Player, PlayerError, PlayerStopped
 from sapnet_ros.replay.processes import Process, RunError, own_domain
 from sapnet_ros.reports import Status
+from sapnet_ros.starting import ABOVE, BELOW, parameter_file, profile_environment
 
 LOOK_S = 0.1
 # Diagnostics come every second.
 DIAGNOSTICS_TIMEOUT_S = 5.0
 # How many of them say that no frame is in flight before what is missing is given up.
 IDLE_REPORTS = 5
-# The least specific key, which a file of the user's overrides, and one that overrides every file; see
-# launching.parameter_file.
-BELOW, ABOVE = "/**", "/**/*"
 PERCENTILES = (50, 95, 99)
-# A recording that is looped sends a frame again, maybe before the answer to it is read.
-REMEMBERED_SENDS = 16
 
 
 @dataclass(eq=False)
 class _Frames:
-    """What became of a camera's frames. sent_ns: steady times, by stamp. latencies_ms: of derained frames."""
+    """What became of a camera's frames. sent_ns: when they were sent last, by stamp. latencies_ms: of derained ones."""
 
     camera: Camera
     sent: int = 0
     recorded: int = 0
-    sent_ns: defaultdict[int, deque[int]] = field(
-        default_factory=lambda: defaultdict(lambda: deque(maxlen=REMEMBERED_SENDS))
-    )
+    sent_ns: dict[int, int] = field(default_factory=dict)
     latencies_ms: array[float] = field(default_factory=lambda: array("d"))
 
     def note_sent(self, frame: Message) -> None:
         """A frame is about to be sent."""
-        try:
-            stamp_ns = header_stamp(frame.data)
-        except MessageError:  # truncated
-            stamp_ns = frame.time_ns
         self.sent += 1
-        self.sent_ns[stamp_ns].append(time.monotonic_ns())
+        with suppress(MessageError):  # truncated
+            self.sent_ns[header_stamp(frame.data)] = time.monotonic_ns()
 
     def note_answer(self, stamp_ns: int, came_ns: int, outcome: str) -> None:
         """The status of a frame came, at this steady time."""
         self.recorded += 1
-        # A latched frame from before the start of what is played has no time.
-        if outcome == "derained" and (sent_ns := self.sent_ns.get(stamp_ns)):
-            self.latencies_ms.append((came_ns - sent_ns[bisect_right(sent_ns, came_ns) - 1]) / 1e6)
+        # A latched frame from before the start of what is played has no time; in a short loop, a frame may have been
+        # sent again before the answer is read.
+        if outcome == "derained" and (sent_ns := self.sent_ns.get(stamp_ns, came_ns)) < came_ns:
+            self.latencies_ms.append((came_ns - sent_ns) / 1e6)
 
     def figures(self, reported: Status) -> dict[str, Any]:
         """For people and programs. reported: the node's own figures."""
@@ -166,12 +155,9 @@ class Replay:
         return self._summarize(player)
 
     def _node_parameters(self) -> list[str]:
-        below, above = self.folder / "below.yaml", self.folder / "above.yaml"
-        # JSON is YAML in which every text is quoted: the node's parser takes a bare 1e5 or no for something else.
-        below.write_text(json.dumps({BELOW: {"ros__parameters": {"warmup_sizes": self.plan.sizes}}}))
-        above.write_text(json.dumps({ABOVE: {"ros__parameters": {**self.plan.parameters, **self.parameters}}}))
-        files = [below, above] if self.params_file is None else [below, self.params_file, above]
-        return each("--params-file", map(str, files))
+        below = parameter_file(BELOW, {"warmup_sizes": self.plan.sizes}, self.folder)
+        above = parameter_file(ABOVE, {**self.plan.parameters, **self.parameters}, self.folder)
+        return each("--params-file", [below, *([] if self.params_file is None else [str(self.params_file)]), above])
 
     def _look(self, player: Player) -> None:
         """Tell progress. Raises RunError where a process has ended, or the node cannot derain."""

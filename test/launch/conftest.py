@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from waiting import eventually
 
-from sapnet_ros.fastdds import PROFILE_VARIABLES
+from sapnet_ros.starting import PROFILE_VARIABLES
 
 TIMEOUT_S = 30.0
 # What `ros2 launch` does, which is not needed for this.

@@ -15,7 +15,7 @@ pytest.importorskip("needs_launch")
 from rcl_interfaces.srv import GetParameters
 
 import live
-from sapnet_ros.fastdds import PROFILE_VARIABLES, find_profile, profile_environment
+from sapnet_ros.starting import PROFILE_VARIABLES, find_profile, profile_environment
 
 Launch = Callable[..., Any]
 

@@ -27,9 +27,9 @@ from sapnet import Derainer
 from sapnet.bags import open_recording
 from sapnet.errors import SapnetError
 from sapnet.media.sequence import RainySequence
-from sapnet_ros.fastdds import PROFILE_VARIABLES, find_profile
 from sapnet_ros.replay import command as replay
 from sapnet_ros.replay.plan import make_plan
+from sapnet_ros.starting import PROFILE_VARIABLES, find_profile
 
 pytestmark = pytest.mark.once
 

@@ -1,14 +1,34 @@
-"""The Fast DDS profile for a process that publishes frames, and whether it is to have it."""
+"""What a derain_node process is started with: parameter files and the Fast DDS profile."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
+# Keys of parameter files. The node takes the sections that match its name in the order of their first appearance. What
+# a dictionary given to launch's Node action becomes, '/**' or the full name, may have appeared before another section
+# of the user's file. The second of these matches every node as well and stands in no such file: it overrides them all,
+# while a file with the first, given first, is overridden.
+BELOW, ABOVE = "/**", "/**/*"
 # The first is read by Fast DDS 3 (Kilted), the second by Fast DDS 2 (Jazzy and before).
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 # Also decides on transports, which the profile would override.
 TRANSPORTS_VARIABLE = "FASTDDS_BUILTIN_TRANSPORTS"
+
+
+def parameter_file(key: str, values: Mapping[str, Any], folder: Path | None = None) -> str:
+    """A new file of parameters, keyed ``BELOW`` or ``ABOVE``, in a folder, by default that of temporary files."""
+    return json_file({key: {"ros__parameters": dict(values)}}, folder)
+
+
+def json_file(values: Mapping[str, Any], folder: Path | None = None) -> str:
+    """A new file of YAML. It is JSON, in which every text is quoted: the node takes a bare 1e5 or nan for a number."""
+    with NamedTemporaryFile("w", prefix="derain_", suffix=".yaml", dir=folder, delete=False) as file:
+        json.dump(values, file)
+    return file.name
 
 
 def find_profile() -> Path | None:
