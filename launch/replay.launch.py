@@ -17,8 +17,8 @@ from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError
 from launch import LaunchContext, LaunchDescription
-from launch.actions import ExecuteProcess, LogInfo, RegisterEventHandler, Shutdown, TimerAction
-from launch.event_handlers import OnProcessExit
+from launch.actions import ExecuteProcess, LogInfo, Shutdown, TimerAction
+from launch.events.process import ProcessExited
 from launch.substitutions import SubstitutionFailure
 from launch_ros.substitutions import ExecutableInPackage
 
@@ -62,20 +62,19 @@ def start(context: LaunchContext, given: Mapping[str, str]) -> Sequence[Any]:
     node = launching.derain_node(context, all_given, remaps, plan["parameters"], sizes)
     recorded = [] if output is None else [str(output)]
     if not choose_ros2bag(given, plan["ros2bag_reads_it"], lockstep):
-        player = process("bag_publisher", bag, *pace, *plan["bag_publisher"])
+        player = process("bag_publisher", bag, *pace, *plan["bag_publisher"], on_exit=end)
         recorder = [process("bag_recorder", *recorded, *plan["bag_recorder"])] if recorded or lockstep else []
-        return [*node, *recorder, player, ends_with(player)]
+        return [*node, *recorder, player]
     # Reliable cameras: best effort loses large frames.
     reliable = {"reliability": "reliable", "history": "keep_last", "depth": 10}
     profiles = json_file(dict.fromkeys(plan["cameras"], reliable))
     words = ["--clock", CLOCK_HZ, *pace, "--qos-profile-overrides-path", profiles, "--topics", *plan["played"]]
-    player = ros2("bag", "play", bag, *words)
+    player = ros2("bag", "play", bag, *words, on_exit=end)
     words = ["-o", *recorded, "--storage", "mcap", "--use-sim-time", "--topics", *plan["recorded"]]
     recorder = [ros2("bag", "record", *words)] if recorded else []
     latched = ["--qos-durability", "transient_local", "--qos-reliability", "reliable"]
-    waiting = ros2("topic", "echo", "--once", "--filter", "m.data", *latched, READY, "std_msgs/msg/Bool")
-    begin = RegisterEventHandler(OnProcessExit(target_action=waiting, on_exit=[player]))
-    return [*node, *recorder, waiting, begin, ends_with(player)]
+    words = ["--once", "--filter", "m.data", *latched, READY, "std_msgs/msg/Bool"]
+    return [*node, *recorder, ros2("topic", "echo", *words, on_exit=[player])]
 
 
 def make_plan(context: LaunchContext, bag: str, images: str, lockstep: bool, recorder: bool) -> dict[str, Any]:
@@ -115,23 +114,21 @@ def choose_ros2bag(given: Mapping[str, str], can_read: bool, lockstep: bool) -> 
     return choice != "sapnet" and not missing
 
 
-def ros2(command: str, verb: str, *words: str) -> ExecuteProcess:
+def ros2(command: str, verb: str, *words: str, **options: Any) -> ExecuteProcess:
     """A command of the ros2 command line as a process."""
-    return ExecuteProcess(cmd=["ros2", command, verb, *words], name=f"ros2_{command}_{verb}", output="screen")
+    return ExecuteProcess(
+        cmd=["ros2", command, verb, *words], name=f"ros2_{command}_{verb}", output="screen", **options
+    )
 
 
-def ends_with(player: ExecuteProcess) -> RegisterEventHandler:
-    """Ends the launch when all is played: as a failure where the player failed."""
-
-    def end(event: Any, context: LaunchContext) -> Sequence[Any]:
-        if event.returncode and not context.is_shutdown:
-            raise RuntimeError(f"the player ended with exit status {event.returncode}")
-        done = [LogInfo(msg="the recording is played"), Shutdown(reason="the recording is played")]
-        return [TimerAction(period=REST_S, actions=done)]
-
-    return RegisterEventHandler(OnProcessExit(target_action=player, on_exit=end))
-
-
-def process(name: str, *words: str) -> ExecuteProcess:
+def process(name: str, *words: str, **options: Any) -> ExecuteProcess:
     """An executable of this package as a process, with the interpreter that the package was built with."""
-    return ExecuteProcess(cmd=[ExecutableInPackage(name, "sapnet_ros"), *words], name=name, output="screen")
+    return ExecuteProcess(cmd=[ExecutableInPackage(name, "sapnet_ros"), *words], name=name, output="screen", **options)
+
+
+def end(event: ProcessExited, context: LaunchContext) -> Sequence[Any]:
+    """Ends the launch when all is played: as a failure where the player failed."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f"the player ended with exit status {event.returncode}")
+    done = [LogInfo(msg="the recording is played"), Shutdown(reason="the recording is played")]
+    return [TimerAction(period=REST_S, actions=done)]

@@ -26,8 +26,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.parameter import Parameter
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
@@ -253,6 +253,11 @@ class Peer:
     def change(self, transition: int, node: str = "/derain_node") -> bool:
         """Trigger a lifecycle transition; returns whether it succeeded."""
         return bool(self.call(ChangeState, f"{node}/change_state", transition=Transition(id=transition)).success)
+
+    def get(self, node: str, *names: str) -> list[Any]:
+        """Values of a node's parameters."""
+        values = self.call(GetParameters, f"{node}/get_parameters", names=names).values
+        return [parameter_value_to_python(value) for value in values]
 
     def set(self, node: str = "/derain_node", **params: Any) -> Any:
         """Set parameters of a node, or delete one by None; returns the result."""

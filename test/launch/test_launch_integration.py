@@ -12,18 +12,10 @@ import pytest
 
 pytest.importorskip("needs_launch")
 
-from rcl_interfaces.srv import GetParameters
-
 import live
-from sapnet_ros.starting import PROFILE_VARIABLES, find_profile, profile_environment
+from sapnet_ros.starting import PROFILE_VARIABLES
 
 Launch = Callable[..., Any]
-
-
-def parameters(peer: Any, node: str, *names: str) -> list[Any]:
-    """Values of a node's parameters: strings and booleans."""
-    values = peer.call(GetParameters, f"{node}/get_parameters", names=list(names)).values
-    return [value.string_value if value.type == 4 else value.bool_value for value in values]
 
 
 def test_arguments_reach_the_node(launch: Launch, peer: Any) -> None:
@@ -41,7 +33,7 @@ def test_arguments_reach_the_node(launch: Launch, peer: Any) -> None:
     )
     live.wait_for(lambda: peer.state("/front/cleaner") == "active", "the node to be active")
     names = ("image_transport", "weights", "backend", "use_sim_time", "autostart")
-    assert parameters(peer, "/front/cleaner", *names) == ["compressed", "1e5", "fake", False, True]
+    assert peer.get("/front/cleaner", *names) == ["compressed", "1e5", "fake", False, True]
     inputs = ("/camera/image_raw/compressed", "/calibration/info")
     outputs = ("/clean/image", "/clean/camera_info", "/clean/mask", "/front/frame_status")
     assert [peer.node.count_subscribers(topic) for topic in inputs] == [1, 1]
@@ -57,7 +49,7 @@ def test_an_argument_overrides_the_file_and_an_empty_one_does_not(launch: Launch
     )
     launch("namespace:=front", f"params_file:={file}", "weights:=given")
     names = ("weights", "image_transport", "precision", "backend", "device")
-    assert parameters(peer, "/front/derain_node", *names) == ["given", "compressed", "bf16", "fake", "auto"]
+    assert peer.get("/front/derain_node", *names) == ["given", "compressed", "bf16", "fake", "auto"]
 
 
 def test_respawn_starts_the_node_again(launch: Launch) -> None:
@@ -97,27 +89,3 @@ def test_the_profile_goes_to_the_nodes_process_only(launch: Launch, colcon_insta
     for variable in PROFILE_VARIABLES:
         assert f"\0{variable}={profile}\0" in node
         assert variable not in launcher
-
-
-@pytest.mark.parametrize(
-    ("variables", "line"),
-    [
-        ({}, "fastdds.xml"),
-        ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, "rmw_cyclonedds_cpp"),
-        ({"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, "/mine.xml"),
-        ({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, "LARGE_DATA"),
-    ],
-)
-def test_auto_leaves_the_users_choice(variables: dict[str, str], line: str) -> None:
-    given, said = profile_environment("auto", variables)
-    assert line in said
-    assert given == (dict.fromkeys(PROFILE_VARIABLES, str(find_profile())) if line == "fastdds.xml" else {})
-
-
-def test_off_and_a_path_win_over_the_users_variables(tmp_path: Path) -> None:
-    variables = {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}
-    assert profile_environment("off", variables)[0] == {}
-    profile = tmp_path / "other.xml"
-    profile.touch()
-    given, _ = profile_environment(str(profile), variables)
-    assert given == dict.fromkeys(PROFILE_VARIABLES, str(profile))

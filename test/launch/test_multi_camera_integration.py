@@ -10,18 +10,12 @@ import pytest
 pytest.importorskip("needs_launch")
 
 from needs_launch import given, load
-from rcl_interfaces.srv import GetParameters
 
 import live
 
 FILE = "multi_camera.launch.py"
 CAMERAS = ["front", "left", "right", "rear"]
 launch_file = load(FILE)
-
-
-def cameras_of(peer: Any, node: str) -> list[str]:
-    (value,) = peer.call(GetParameters, f"{node}/get_parameters", names=["cameras"]).values
-    return list(value.string_array_value)
 
 
 def test_one_node_serves_four_cameras_on_topics_of_a_pattern(launch: Callable[..., Any], peer: Any) -> None:
@@ -38,14 +32,14 @@ def test_one_node_serves_four_cameras_on_topics_of_a_pattern(launch: Callable[..
         outputs = (f"/clean/{camera}/image", f"/clean/{camera}/mask", f"/clean/{camera}/camera_info")
         assert [peer.node.count_publishers(topic) for topic in (*outputs, f"/{camera}/frame_status")] == [1, 1, 1, 1]
     assert len(launched.node_pids()) == 1
-    assert cameras_of(peer, "/derain_node") == CAMERAS
+    assert peer.get("/derain_node", "cameras") == [CAMERAS]
 
 
 def test_without_patterns_the_topics_stand_under_the_cameras(launch: Callable[..., Any], peer: Any) -> None:
     launch("backend:=fake", "cameras:=[near, far]", "namespace:=truck", file=FILE)
     topics = ("/truck/near/image", "/truck/far/image")
     live.wait_for(lambda: all(map(peer.node.count_subscribers, topics)), f"subscriptions of {topics}")
-    assert cameras_of(peer, "/truck/derain_node") == ["near", "far"]
+    assert peer.get("/truck/derain_node", "cameras") == [["near", "far"]]
 
 
 def test_names_come_as_text_or_as_yaml() -> None:
