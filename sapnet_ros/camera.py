@@ -177,14 +177,11 @@ class Camera:
                 TYPES[output.type], topic, frames_profile(), qos_overriding_options=overridable()
             )
 
-    def subscribe(
-        self,
-        params: NodeParams,
-        on_image: Callable[[Any], None],
-        on_info: Callable[[CameraInfo], None],
-        reliability_chosen: Callable[[str], bool],
-    ) -> None:
-        """Start receiving. reliability_chosen: whether the user has chosen that of the subscription to a topic."""
+    def subscribe(self, params: NodeParams, dispatch: Any, reliability_chosen: Callable[[str], bool]) -> None:
+        """Have a Dispatch receive messages.
+
+        reliability_chosen: whether the user has chosen that of the subscription to a topic.
+        """
 
         def keep_info(info: CameraInfo) -> None:
             with self._infos_lock:
@@ -192,12 +189,12 @@ class Camera:
                 self._infos.move_to_end(_stamp(info.header))
                 while len(self._infos) > REMEMBERED_INFOS:
                     self._infos.popitem(last=False)
-            on_info(info)
+            dispatch.receive_info(self.name, info)
 
         def keep_stamp(message: Any) -> None:
             with self._infos_lock:
                 self._stamps.append(_stamp(message.header))
-            on_image(message)
+            dispatch.receive(self.name, message)
 
         image_type = CompressedImage if params.image_transport == "compressed" else Image
         # Callbacks run in this order, so that a frame finds the camera_info that came with it.

@@ -52,13 +52,14 @@ class Dispatch:
     ) -> None:
         self._cameras = cameras
         self._mailbox = Mailbox(tuple(cameras))
+        self.wake = self._mailbox.wake  # has all frames reconsidered, after a change that takes effect at once
         self._loader = loader
         self._params = params
         now = params()
         decode = decode_compressed if now.image_transport == "compressed" else decode_image
         self._decode = functools.partial(decode, max_pixels=now.max_pixels, input_bits=now.input_bits)
         self._log_error = log_error
-        self._make_inference = functools.partial(make_inference, self._mailbox.wake)
+        self._make_inference = functools.partial(make_inference, self.wake)
         self._clock = clock
         self._held: dict[str, Received] = {}  # by camera: a frame taken from its mailbox, until published or dropped
         self._turns = list(cameras)  # the least recently derained first
@@ -89,10 +90,6 @@ class Dispatch:
         height, width = image_size_of(info)
         if not (self._cameras[name].size or self._mailbox.closed) and height * width <= self._params().max_pixels:
             self._loader.request((height, width))
-
-    def wake(self) -> None:
-        """Reconsider all frames, after a change that takes effect at once."""
-        self._mailbox.wake()
 
     def close(self, timeout_s: float) -> None:
         """Drop queued frames, and end after the current call of the network, or after ``timeout_s``.

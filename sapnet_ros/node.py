@@ -132,9 +132,7 @@ class DerainNode(LifecycleNode):
         self._dispatch.start()
         self._active_since_s = time.monotonic()
         for camera in self._cameras.values():
-            on_image = functools.partial(self._dispatch.receive, camera.name)
-            on_info = functools.partial(self._dispatch.receive_info, camera.name)
-            camera.subscribe(self.params, on_image, on_info, self._reliability_chosen)
+            camera.subscribe(self.params, self._dispatch, self._reliability_chosen)
             image, derained = map(camera.topics.final, (camera.topics.image, camera.topics.outputs[DERAINED]))
             self.get_logger().info(f"deraining {image} to {derained}")
         return result
@@ -154,14 +152,12 @@ class DerainNode(LifecycleNode):
     @transition_to(FINALIZED)
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """From any state to the end."""
-        self.stop()
         self.free()
         return super().on_shutdown(state)
 
     @transition_to(UNCONFIGURED)
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured after a failed transition."""
-        self.stop()
         self.free()
         return TransitionCallbackReturn.SUCCESS
 
@@ -195,7 +191,8 @@ class DerainNode(LifecycleNode):
             self._dispatch = None
 
     def free(self) -> None:
-        """Free everything that on_configure created."""
+        """Stop, and free everything that on_configure created."""
+        self.stop()
         if self.loader is not None:
             self.loader.close()
             self.loader = None
@@ -292,17 +289,16 @@ class BuildNode(DerainNode):
         return self.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
     def read_params(self) -> NodeParams:
-        """Those of the node; ``auto`` means the backend that builds engines."""
+        """Those of the node, which must name sizes; ``auto`` means the backend that builds engines."""
         current = super().read_params()
+        if not current.warmup_sizes:
+            raise ParameterError("set warmup_sizes to the frame sizes that engines are to be built for")
         return replace(current, backend="tensorrt") if current.backend == "auto" else current
 
     def _end_when_built(self) -> None:
-        if self.loader is None or self.params is None:
+        if self.loader is None:
             return  # somebody has taken the node down
-        error = self.loader.error
-        if not self.params.warmup_sizes:
-            error = "set warmup_sizes to the frame sizes that engines are to be built for"
-        if error:
+        if error := self.loader.error:
             self.get_logger().fatal(error)
         elif self.loader.ready:
             self.get_logger().info("all engines are ready")

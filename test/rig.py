@@ -81,10 +81,6 @@ class Feed:
     outputs: dict[str, list[Any]]
     sent: list[tuple[Key, np.ndarray | None]] = field(default_factory=list)  # with the BGR pixels to come out, if known
 
-    def clear(self) -> None:
-        for messages in (self.sent, *self.outputs.values()):
-            messages.clear()
-
     def check_order(self) -> None:
         """Asserts that frames came out in the order in which they were sent, and that the outputs belong together.
 
@@ -126,7 +122,7 @@ class Rig:
         self.place = f"/rig{next(_numbers)}"
         self.node = self.place + self.place  # its full name
         self._image, self._type = ("image/compressed", CompressedImage) if compressed else ("image", Image)
-        self._always = {"image_transport": "compressed"} if compressed else {}
+        self._transport = "compressed" if compressed else "raw"
         self._given: set[str] = set()  # parameters that were set, by ROS name
         # So deep is every queue of frames, that a busy machine loses none between the test and the node.
         sides = {self._image: "subscription", **dict.fromkeys(OUTPUTS, "publisher")}
@@ -148,16 +144,16 @@ class Rig:
     def configure(self, cameras: Sequence[str] = ("",), **params: Any) -> None:
         """Have the node active with these parameters and the defaults for all others, its counts at zero."""
         if self.feeds:
-            assert self.change(Transition.TRANSITION_DEACTIVATE)
+            assert self.peer.change(Transition.TRANSITION_DEACTIVATE, self.node)
             for feed in self.feeds.values():
                 wait_for(lambda f=feed: f.publisher.get_subscription_count() == 0, "the subscription to go")
-            assert self.change(Transition.TRANSITION_CLEANUP)
+            assert self.peer.change(Transition.TRANSITION_CLEANUP, self.node)
         names = [name for name in cameras if name]
-        values = {"warmup_sizes": [f"{HEIGHT}x{WIDTH}"], "cameras": names, **self._always, **params}
+        values = {"warmup_sizes": [f"{HEIGHT}x{WIDTH}"], "cameras": names, "image_transport": self._transport, **params}
         self.set(**({name: BY_NAME[name].default for name in self._given} | named(values)))
         self._ready.clear()
-        assert self.change(Transition.TRANSITION_CONFIGURE)
-        assert self.change(Transition.TRANSITION_ACTIVATE)
+        assert self.peer.change(Transition.TRANSITION_CONFIGURE, self.node)
+        assert self.peer.change(Transition.TRANSITION_ACTIVATE, self.node)
         if not self._made:
             self._ready = self.peer.collect(Bool, f"{self.node}/ready", latched=True)
         self.feeds = {name: self._made.get(name) or self._make_feed(name) for name in cameras}
@@ -166,11 +162,9 @@ class Rig:
             for topic in OUTPUTS:
                 full = self.topic(topic, feed.name)
                 wait_for(lambda t=full: self.peer.node.count_publishers(t) == 1, f"a publisher of {full}")
-            feed.clear()
+            for messages in (feed.sent, *feed.outputs.values()):
+                messages.clear()
         wait_for(lambda: self._ready and self._ready[-1].data, "ready")
-
-    def change(self, transition: int) -> bool:
-        return self.peer.change(transition, self.node)
 
     def set(self, **values: Any) -> None:
         """Set parameters, which must succeed."""

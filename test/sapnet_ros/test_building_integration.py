@@ -63,18 +63,6 @@ def test_frames_go_on_while_an_engine_is_built_and_the_next_start_finds_it(
     assert "building the engine" not in warm.log.read_text()
 
 
-def test_an_engine_that_cannot_be_built_is_an_error_and_frames_go_on(
-    peer: Peer, start_node: Start, tmp_path: Path
-) -> None:
-    start_node(fake__build_s=0.2, fake__mode="build_fails", cache_dir=tmp_path / "cache")
-    derained = peer.collect(Image, "/derained/image")
-    with frames(peer):
-        status = wait_for(lambda: (s := peer.status("backend"))["level"] == DiagnosticStatus.ERROR and s, "an ERROR")
-        assert "the engine cannot be built" in status["message"]
-        seen = len(derained)
-        wait_for(lambda: len(derained) > seen + 5, "frames that pass through")
-
-
 def test_the_old_engine_serves_while_one_for_other_stages_is_built(
     peer: Peer, start_node: Start, tmp_path: Path
 ) -> None:

@@ -1,23 +1,29 @@
-"""The files in config/: they say what the node does, and their readers take them."""
+"""The files in config/ and the code in docs/: they say what the node does, and their readers take them."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from sensor_msgs.msg import CameraInfo, Image
 
-from live import ROOT, LocalNode, NodeProcess, Peer, wait_for
+from live import ROOT, LocalNode, NodeProcess, Peer, image, repeating, wait_for
 from sapnet_ros.params import BY_NAME, PARAMETERS, page, yaml_text
 
 DERAIN_YAML = ROOT / "config" / "derain.yaml"
 MULTI_CAMERA_YAML = ROOT / "config" / "multi_camera.yaml"
 PROFILE = ROOT / "config" / "fastdds.xml"
 SEGMENT = 32 * 2**20
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/integration.md").read_text(), re.MULTILINE | re.DOTALL)
 # What the layouts of RViz and Foxglove show, with the types.
 IMAGES = {topic: ["sensor_msgs/msg/Image"] for topic in ("/image", "/derained/image", "/streak_mask/image")}
 OTHERS = {"/rain_score": ["std_msgs/msg/Float32"], "/diagnostics": ["diagnostic_msgs/msg/DiagnosticArray"]}
@@ -127,3 +133,42 @@ def test_foxglove_places_every_panel_once_and_names_topics_of_the_node() -> None
         *(("Image", topic) for topic in sorted(IMAGES)),
         ("Plot", "/rain_score.data"),
     ]
+
+
+def test_python_in_the_document_parses() -> None:
+    assert SNIPPETS
+    for snippet in SNIPPETS:
+        compile(snippet, "docs/integration.md", "exec")
+
+
+def test_frame_mask_and_calibration_come_together(
+    peer: Peer, start_process: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    pytest.importorskip(
+        "message_filters", reason="needs message_filters: source ROS 2, or put its src on PYTHONPATH; it is pure Python"
+    )
+    (snippet,) = (text for text in SNIPPETS if "message_filters" in text)
+    consumer_file, output = tmp_path / "consumer.py", tmp_path / "output.txt"
+    consumer_file.write_text(snippet)
+    start_process()
+    with output.open("w") as file:
+        consumer = subprocess.Popen([sys.executable, str(consumer_file)], stdout=file, stderr=file)
+    try:
+        images, infos = peer.publisher(Image, "image"), peer.publisher(CameraInfo, "camera_info")
+        derained = ("/derained/image", "/streak_mask/image", "/derained/camera_info")
+        wait_for(lambda: all(map(peer.node.count_subscribers, derained)), "the consumer to subscribe")
+        stamps = itertools.count(1000)
+
+        def send() -> None:
+            frame = image(np.zeros((48, 64, 3), np.uint8), next(stamps))
+            infos.publish(CameraInfo(header=frame.header, height=48, width=64))
+            images.publish(frame)
+
+        with repeating(send, 10):
+            first = wait_for(output.read_text, "a frame with its mask and calibration").splitlines()[0]
+        stamp, *rest = first.split()
+        assert rest == ["bgr8", "mono8", "64x48"]
+        assert round(float(stamp) * 1000) in range(1000, next(stamps))
+    finally:
+        consumer.kill()
+        consumer.wait()

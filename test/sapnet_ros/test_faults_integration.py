@@ -19,6 +19,7 @@ import rclpy
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rig import HEIGHT, WIDTH, Fates, Rig, running
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from live import image, wait_for
 
@@ -251,21 +252,16 @@ def test_camera_info_that_does_not_fit_the_frames_is_told(rig: Rig) -> None:
     rig.configure(("a", "b"), **ALL)
     infos = {name: rig.peer.publisher(CameraInfo, rig.topic("camera_info", name)) for name in ("a", "b")}
 
-    def tell(frame_id: str, size: tuple[int, int], level: bytes, message: str) -> None:
-        for name, publisher in infos.items():
-            info = CameraInfo(height=HEIGHT, width=WIDTH)
-            info.header.frame_id = name
-            if name == "a":
-                info.height, info.width = size
-                info.header.frame_id = frame_id
-            publisher.publish(info)
-        with rig.streaming(10, "a", "b"):
-            wait_for(lambda: rig.status("a").items() >= {"level": level, "message": message}.items(), message)
-        assert rig.status("b")["message"] == "deraining"
+    def publish(name: str, frame_id: str, height: int = HEIGHT, width: int = WIDTH) -> None:
+        infos[name].publish(CameraInfo(header=Header(frame_id=frame_id), height=height, width=width))
 
     both = "camera_info has size 480x640, the frame's is 48x64 and frame_id 'other', the frame's is 'a'"
-    tell("other", (480, 640), WARN, both)
-    tell("a", (HEIGHT, WIDTH), OK, "deraining")
+    publish("b", "b")
+    for level, message, described in ((WARN, both, ("other", 480, 640)), (OK, "deraining", ("a",))):
+        publish("a", *described)
+        with rig.streaming(10, "a", "b"):
+            wait_for(lambda: rig.status("a").items() >= {"level": level, "message": message}.items(), message)  # noqa: B023
+        assert rig.status("b")["message"] == "deraining"
     for fates in rig.settle().values():
         assert_unharmed(fates)
 
