@@ -8,10 +8,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
-from importlib import import_module, metadata
+from importlib import metadata
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -89,12 +88,12 @@ def _dispatch(argv: list[str], stack: ExitStack) -> int:
     parser.add_argument("--version", action="version", version=f"sapnet {sapnet.__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help=VERBOSE_HELP)
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    loaders = _loaders()
+    entries = _entries()
     # The one that is named is loaded alone: the others' imports would only take time.
     named = next((word for word in argv if not word.startswith("-")), "")
-    for name in [named] if named in loaders else loaders:
+    for name in [named] if named in entries else entries:
         try:
-            command = loaders[name]()
+            command = entries[name].load()
         except ImportError as err:
             if name in COMMANDS:
                 raise
@@ -116,17 +115,11 @@ def _dispatch(argv: list[str], stack: ExitStack) -> int:
     return status
 
 
-def _loaders() -> dict[str, Callable[[], Any]]:
-    """For each command's name, what imports it: this package's own, then those of entry points.
-
-    ``sapnet.commands`` says what a command must have.
-    """
-    loaders: dict[str, Callable[[], Any]] = {
-        name: partial(import_module, f"sapnet.commands.{name}") for name in COMMANDS
-    }
-    for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        loaders.setdefault(entry.name, entry.load)
-    return loaders
+def _entries() -> dict[str, metadata.EntryPoint]:
+    """The commands by name: this package's own, then those of others. ``sapnet.commands`` says what one must have."""
+    own = [metadata.EntryPoint(name, f"sapnet.commands.{name}", ENTRY_POINT_GROUP) for name in COMMANDS]
+    others = sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name)
+    return {entry.name: entry for entry in (*own, *others) if entry in own or entry.name not in COMMANDS}
 
 
 def _log_to_stderr(stack: ExitStack, level: int) -> None:

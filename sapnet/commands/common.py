@@ -79,12 +79,12 @@ def derainer_from(args: argparse.Namespace, **more: Any) -> Derainer:
 
 def tell_builds() -> Callable[[BuildStatus], None]:
     """Return a callback that prints the progress of an engine's build on stderr, a line every few seconds."""
-    told: BuildStatus | None = None
+    told_s = math.inf
 
     def tell(status: BuildStatus) -> None:
-        nonlocal told
-        if told is None or not 0 <= status.seconds - told.seconds < _TELL_EVERY_S:
-            told = status
+        nonlocal told_s
+        if not 0 <= status.seconds - told_s < _TELL_EVERY_S:
+            told_s = status.seconds
             print(f"sapnet: {status}", file=sys.stderr)
 
     return tell

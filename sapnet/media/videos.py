@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -42,8 +42,7 @@ _OWN_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class VideoFrame:
+class VideoFrame(NamedTuple):
     """A frame of a video. pixels: uint8 (H, W, 3) BGR, upright.
 
     pts, duration: in units of the reader's time base; None and 0 where the container does not say.

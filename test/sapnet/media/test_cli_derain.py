@@ -14,16 +14,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from picture_builders import flat, gradients
 from sapnet.cli import main
 from sapnet.commands import derain
 from sapnet.derainer import Derainer
+from sapnet.images.frame import Frame
 from sapnet.media.pictures import Picture, PictureFile, read_image, read_pictures, write_image, write_pictures
 from sapnet.media.videos import read_video, write_video
 
-Frame = NDArray[np.uint8]
 MakeFrame = Callable[..., Frame]
 NAMES = ["a.bmp", "a.png", "trip/a.png", "trip/day 2/ü.PNG"]
 
