@@ -84,8 +84,8 @@ def test_cameras_in_one_namespace_keep_the_camera_info_beside_them(peer: Peer, s
     assert peer.node.count_subscribers("/cam/camera_info") == 2
 
 
-def dump(peer: Peer, name: str, path: Path) -> None:
-    """As ``ros2 param dump`` does."""
+def dump(peer: Peer, name: str) -> str:
+    """What ``ros2 param dump`` writes."""
     names = peer.call(ListParameters, f"{name}/list_parameters").result.names
     values = peer.call(GetParameters, f"{name}/get_parameters", names=names).values
     tree: dict[str, Any] = {}
@@ -96,23 +96,20 @@ def dump(peer: Peer, name: str, path: Path) -> None:
             branch = branch.setdefault(group, {})
         branch[last] = parameter_value_to_python(value)
     tree.pop("qos_overrides")  # whose names have the namespace
-    path.write_text(yaml.dump({name: {"ros__parameters": tree}}))
+    return yaml.dump({name: {"ros__parameters": tree}})
 
 
 def test_dumped_parameters_can_be_read_again(peer: Peer, start_node: Start, tmp_path: Path) -> None:
     start_node(cameras="[front]", weights="sapnet")
     wait_for(lambda: peer.node.count_subscribers("/front/image"), "the subscription")
-    dump(peer, "/derain_node", tmp_path / "dump.yaml")
-    text = (tmp_path / "dump.yaml").read_text()
-    assert "null" not in text
-    (tmp_path / "again.yaml").write_text(text.replace("/derain_node:", "/again/derain_node:"))
-    again = LocalNode(peer, "-r", "__ns:=/again", "--params-file", str(tmp_path / "again.yaml"))
-    try:
-        wait_for(lambda: peer.node.count_subscribers("/again/front/image") == 1, "the subscription")
-        dump(peer, "/again/derain_node", tmp_path / "third.yaml")
-        assert (tmp_path / "third.yaml").read_text() == text.replace("/derain_node:", "/again/derain_node:")
-    finally:
-        again.close()
+    dumped = dump(peer, "/derain_node").replace("/derain_node:", "/again/derain_node:")
+    assert "null" not in dumped
+    file = tmp_path / "again.yaml"
+    file.write_text(dumped)
+    again = LocalNode(peer, "-r", "__ns:=/again", "--params-file", str(file))
+    wait_for(lambda: peer.node.count_subscribers("/again/front/image") == 1, "the subscription")
+    assert dump(peer, "/again/derain_node") == dumped
+    again.close()
 
 
 def test_null_means_unset(peer: Peer, start_node: Start, tmp_path: Path) -> None:
