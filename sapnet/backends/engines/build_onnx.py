@@ -39,8 +39,8 @@ RTX_SUPPORTS = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 # What TensorRT-RTX builds for: one of them, or all of these.
 PORTABLE, PORTABLE_ON = "portable", ((8, 6), (8, 9), (12, 0))
 TARGETS = (PORTABLE, *(f"sm{major}{minor}" for major, minor in RTX_SUPPORTS))
-# The tensors of an engine.
-FRAMES, DERAINED, STREAKS = "frames", "derained", "streaks"
+# An engine's tensors: what goes in, and what comes out.
+TENSORS = ("frames", "derained", "streaks")
 # Share of the whole build that the export takes, as measured without a GPU; the rest is TensorRT's.
 _EXPORTED = 0.3
 # Of TensorRT's share, what is worth a report.
@@ -241,7 +241,7 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
 def export_onnx(network: DeployNet, precision: str) -> bytes:
     """A serialized ONNX model whose batch, height and width are free; ``network`` is cast to ``precision``.
 
-    Input FRAMES, uint8 (B, H, W, 3); outputs DERAINED, of the same shape, and STREAKS, uint8 (B, H, W).
+    TENSORS: frames, uint8 (B, H, W, 3), derained frames, of the same shape, and streaks, uint8 (B, H, W).
     precision: ``fp32``, ``bf16`` or ``fp16``, the type of the network's tensors between the casts. Takes seconds.
     Raises BackendError.
     """
@@ -258,8 +258,8 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
             # By tracing, which torch calls deprecated: torch.export takes six times as long for the same engine.
             dynamo=False,
             opset_version=18,
-            input_names=[FRAMES],
-            output_names=[DERAINED, STREAKS],
-            dynamic_axes=dict.fromkeys((FRAMES, DERAINED, STREAKS), _FREE),
+            input_names=TENSORS[:1],
+            output_names=TENSORS[1:],
+            dynamic_axes=dict.fromkeys(TENSORS, _FREE),
         )
     return model.getvalue()

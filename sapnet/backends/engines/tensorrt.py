@@ -17,14 +17,12 @@ from sapnet.backends.base import BackendSpec, EngineShape, Frames, failing
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.backends.engines.build import EngineBackend
 from sapnet.backends.engines.build_onnx import (
-    DERAINED,
-    FRAMES,
     PORTABLE,
     PORTABLE_ON,
     RTX,
     RTX_SUPPORTS,
-    STREAKS,
     TENSORRT,
+    TENSORS,
     OnnxRequest,
     load_library,
     model_code_version,
@@ -84,8 +82,8 @@ class Engine:
     def __call__(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
         """Enqueue on torch's current stream what derains ``frames``; see CudaRunner."""
         context = self._contexts[len(frames) - 1]
-        context.set_input_shape(FRAMES, tuple(frames.shape))
-        for name, tensor in ((FRAMES, frames), (DERAINED, derained), (STREAKS, streaks)):
+        context.set_input_shape(TENSORS[0], tuple(frames.shape))
+        for name, tensor in zip(TENSORS, (frames, derained, streaks), strict=True):
             context.set_tensor_address(name, tensor.data_ptr())
         if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise RuntimeError(f"TensorRT could not enqueue the engine: {self._logger.take_error()}")
