@@ -13,7 +13,7 @@ from sapnet.errors import SapnetError
 from sapnet.media.formats import is_image
 
 
-def make_parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+def make_parser(name: str, description: str | None, epilog: str = "") -> argparse.ArgumentParser:
     """Of ``python -m training.NAME``; the lines of both texts stay as they are."""
     return argparse.ArgumentParser(
         prog=f"python -m training.{name}",

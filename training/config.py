@@ -6,10 +6,30 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sapnet.config import PRESETS
-from training.datasets.augment import Augmentation
-from training.datasets.curriculum import RAIN_KINDS
+from training.datasets.curriculum import DRY, MIXED, RAIN_KINDS
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What varies besides rain: probabilities in [0, 1], and how far each goes.
+
+    mirror: left and right, and upside down, each. gamma: exponents up to 1.4 either way.
+    noise: of the scene, up to ``noise_sigma`` of 255. jpeg: of the rainy image alone, quality 70 to 95.
+    dry: of pairs, that the clean image stands for the rainy one; synthetic rain has its own share of dry samples.
+    """
+
+    mirror: float = 0.5
+    gamma: float = 0.3
+    noise: float = 0.1
+    noise_sigma: float = 4.0
+    jpeg: float = 0.08
+    dry: float = MIXED[DRY]
+
+    def __post_init__(self) -> None:
+        for name in ("mirror", "gamma", "noise", "jpeg", "dry"):
+            share = getattr(self, name)
+            _check(0 <= share <= 1, f"data.augmentation.{name} is a probability and must be 0 to 1", share)
+        _check_least(self, "data.augmentation.", noise_sigma=0)
 
 
 @dataclass(frozen=True)
@@ -131,7 +151,7 @@ class TrainConfig:
     init: str = ""
     output: str = "runs/sapnet_fast"
     seed: int = 0
-    precision: Precision = "bf16-mixed"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     validate_every: int = 1000
     checkpoint_every: int = 1000
     data: DataConfig = field(default_factory=DataConfig)

@@ -43,12 +43,8 @@ _GREEN, _RED, _YELLOW = (80, 210, 80), (70, 70, 245), (40, 200, 250)
 # Fewer leave the figures to chance.
 MIN_CLEAN_DETECTIONS = 200
 
-_COLUMNS = {
-    "recall": "recall",
-    "precision": "precision",
-    "confidence": "confidence",
-    "won_back": "lost recall won back",
-}
+# Of each figure: heading.
+_COLUMNS = {name: name for name in ("recall", "precision", "confidence")} | {"won_back": "lost recall won back"}
 
 _DESCRIPTION = f"""\
 Puts rain on clean frames, derains them, and lets a detector look at the clean, rainy and derained frames.
@@ -92,8 +88,9 @@ def run_experiment(
     seeds added up; and labels and rows of a contact sheet, a few frames under the first seed's rain.
     Raises SapnetError, also where nothing is found on the clean frames.
     """
-    track = (bar or Progress(disable=True)).track
-    expected = [detector(clean, CONFIDENCE) for _, clean in track(frames(), description="clean frames")]
+    bar = bar or Progress(disable=True)
+    task = bar.add_task("frames", total=None)
+    expected = [detector(clean, CONFIDENCE) for _, clean in frames()]
     found_on = [index for index, objects in enumerate(expected) if len(objects)]
     if not found_on:
         raise SapnetError(
@@ -105,7 +102,7 @@ def run_experiment(
     shown = {found_on[at] for at in np.linspace(0, len(found_on) - 1, _SHOWN_FRAMES).round().astype(int)}
     synthesizer = cache(partial(RainSynthesizer, rain))
     pairs = zip(frames(), expected, strict=True)
-    for index, ((label, clean), objects) in enumerate(track(pairs, len(expected), description="rainy frames")):
+    for index, ((label, clean), objects) in enumerate(bar.track(pairs, len(expected), task_id=task)):
         for seed in seeds:
             rainy = synthesizer(*clean.shape[:2], seed).add(clean, index)[0]
             seen = {CLEAN: clean, RAINY: rainy, **{by: derain([rainy])[0].image for by, derain in derainers.items()}}

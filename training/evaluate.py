@@ -1,4 +1,9 @@
-"""Scores derained images and streak masks against paired data sets, the way papers do."""
+"""Score weights, or images that another program wrote, on paired data sets, the way papers do.
+
+PSNR (dB) and SSIM on Y and on RGB, means over images; precision, recall, F1 and Matthews correlation of the streak
+masks, pixels of all images pooled. Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255; SSIM with a Gaussian window of
+11x11, sigma 1.5, valid region. Streaks are where rain added more than 10/255 of luma.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +25,8 @@ from sapnet.model.weights import load_weights
 from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 from training.commands import add_networks, make_parser, one_line_errors, parse_picture, table
 from training.datasets.paired import ImagePair, check, find_pairs, read_pair, set_folders, short_names
-from training.metrics import QUALITY, Method, Score, network, rainy_input, results, score, true_streaks
+from training.metrics import QUALITY, RAINY_INPUT, Method, Score, network, results, score, true_streaks
 
-_DESCRIPTION = """\
-Score weights, or images that another program wrote, on paired data sets: PSNR (dB) and SSIM on Y and on RGB, means
-over images; precision, recall, F1 and Matthews correlation of the streak masks, pixels of all images pooled.
-
-Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255; SSIM with a Gaussian window of 11x11, sigma 1.5, valid region.
-Streaks are where rain added more than 10/255 of luma.
-"""
 _EXAMPLES = """\
 examples:
   python -m training.evaluate --data Rain100L Rain100H
@@ -94,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("evaluate", _DESCRIPTION, _EXAMPLES)
+    parser = make_parser("evaluate", __doc__, _EXAMPLES)
     add = parser.add_argument
     data = "data sets of pairs, as published, or folders of such sets"
     add("--data", nargs="+", required=True, type=Path, metavar="FOLDER", help=data)
@@ -115,7 +113,7 @@ def _methods(args: argparse.Namespace, reports: Sequence[SetReport]) -> Iterator
 
     Raises SapnetError, ValueError.
     """
-    yield from ((report, rainy_input()) for report in reports)
+    yield from ((report, RAINY_INPUT) for report in reports)
     weights = args.weights or ([] if args.results else ["sapnet_fast"])
     names = short_names([*map(str, args.results), *weights])
     for folder in args.results:

@@ -35,7 +35,6 @@ from training.stream import Stream
 WEIGHTS = "weights.safetensors"
 SETTINGS = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def train(config: TrainConfig, max_time: float = 0.0, resume: bool = False, command: str = "") -> Path:
@@ -122,7 +121,7 @@ class StopInOrder(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._end = time.monotonic() + self._max_time
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         # Processes that went on without the others would wait for them for ever.
@@ -223,7 +222,12 @@ def _provenance(trainer: L.Trainer, module: DerainingModule, command: str) -> di
     """Everything that made the weights."""
     config, data = module.config, module.config.data
     scores = {name: round(float(value), 4) for name, value in trainer.callback_metrics.items() if name[:4] == "val/"}
-    validation = {name: len(pairs) for name, pairs in module.validation.items()}
+    photographs = {data.clean: module.stream.photographs} if data.clean else {}
+    sets = {"paired": module.stream.pairs, "streaks": module.stream.streaks, "validation": module.validation}
+    counts = {
+        kind: {name: len(images) for name, images in of_kind.items()}
+        for kind, of_kind in {"photographs": photographs, **sets}.items()
+    }
     terms = {name: getattr(config.loss, name) for name in TERMS if getattr(config.loss, name)}
     return {
         "training": (
@@ -232,7 +236,7 @@ def _provenance(trainer: L.Trainer, module: DerainingModule, command: str) -> di
             f"{' + '.join(f'{weight:g} {name}' for name, weight in terms.items())}; from {config.init or 'scratch'}"
         ),
         "training_config": json.dumps(plain(config)),
-        "data": json.dumps({**module.stream.counts(), "validation": validation}),
+        "data": json.dumps(counts),
         "metrics": json.dumps({"step": trainer.global_step, **scores}),
         "commit": _commit(),
         "command": command,

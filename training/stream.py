@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -74,14 +74,6 @@ class Stream(Dataset[Sample]):
             rainy, clean = self._of_photograph(number, crop, seed)
         return {"rainy": to_tensor(rainy)[0], "clean": to_tensor(clean)[0]}
 
-    def counts(self) -> dict[str, Mapping[str, int]]:
-        """Kind of data -> folder or short name of a set -> its images or pairs."""
-        return {
-            "photographs": {self.config.clean: len(self.photographs)} if self.photographs else {},
-            "paired": {name: len(pairs) for name, pairs in self.pairs.items()},
-            "streaks": {name: len(pairs) for name, pairs in self.streaks.items()},
-        }
-
     def _of_pair(self, pairs: Sequence[ImagePair], crop: int, rng: np.random.Generator) -> tuple[Frame, Frame]:
         augmentation = self.config.augmentation
         rainy, clean = read_pair(pairs[int(rng.integers(len(pairs)))], self._read)
@@ -110,13 +102,13 @@ class Stream(Dataset[Sample]):
 
     def _read(self, path: Path) -> Frame:
         """uint8 (H, W, 3) BGR, not to be written to; the images that come first are kept, as far as memory goes."""
-        if path in self._images:
-            return self._images[path]
-        image = read_image(path)
-        if image.nbytes <= self._free_bytes:
+        if path not in self._images:
+            image = read_image(path)
+            if image.nbytes > self._free_bytes:
+                return image
             self._images[path] = image
             self._free_bytes -= image.nbytes
-        return image
+        return self._images[path]
 
 
 def _shares(paired: int, photographs: bool, each: float) -> list[float]:

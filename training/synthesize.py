@@ -117,7 +117,7 @@ def _rain(clean: Frame, kind: str, rng: np.random.Generator) -> RainySample:
 @one_line_errors("synthesize")
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    parser = make_parser("synthesize", __doc__ or "", EPILOG)
+    parser = make_parser("synthesize", __doc__, EPILOG)
     add = parser.add_argument
     add("photographs", type=Path, help="folder of clean images")
     add("output", type=Path, nargs="?", help="new folder for the pairs")

@@ -96,7 +96,7 @@ def _network(args: argparse.Namespace) -> dict[str, str | int]:
 def _summary(report: FleetReport) -> str:
     from sapnet.fleet.ledger import DONE, FAILED, KEPT, PARTIAL
 
-    # Failed ones first, as by the alphabet.
+    # Failed ones first: the names of the states sort that way.
     rows = sorted((row for row in report.rows if row.state in (FAILED, PARTIAL)), key=lambda row: row.state)
     lines = [f"{row.state}: {row.input}: {row.error or '; '.join(row.notes)}" for row in rows]
     if more := len(lines[_MAX_NAMED:]):

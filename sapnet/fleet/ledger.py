@@ -59,7 +59,7 @@ class FleetReport:
 
     @property
     def fps(self) -> float:
-        """Frames per second."""
+        """Frames derained per second."""
         return self.frames / self.seconds if self.seconds else 0.0
 
     def as_json(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from sapnet import Derainer
 from sapnet.model.weights import load_weights
 from training.datasets.paired import find_pairs
-from training.metrics import network, rainy_input, score
+from training.metrics import RAINY_INPUT, network, score
 
 
 @pytest.mark.parametrize("crop", ["a", "b"])
@@ -29,7 +29,7 @@ def test_shipped_weights_on_heavy_rain(shared_data):
     with Derainer("sapnet_fast", backend="torch", device="cpu", precision="fp32") as derainer:
         figures = score(network(derainer), pairs).figures
     assert len(pairs) == 10
-    assert score(rainy_input(), pairs).figures["psnr_y"] == pytest.approx(13.27, abs=0.01)
+    assert score(RAINY_INPUT, pairs).figures["psnr_y"] == pytest.approx(13.27, abs=0.01)
     assert figures["psnr_y"] == pytest.approx(26.43, abs=0.03)
     assert figures["ssim_y"] == pytest.approx(0.780, abs=0.001)
     assert figures["f1"] == pytest.approx(0.950, abs=0.002)

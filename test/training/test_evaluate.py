@@ -15,7 +15,7 @@ from sapnet.images.frame import psnr, psnr_y, to_y
 from sapnet.media.pictures import read_image, write_image
 from training.datasets.paired import find_pairs
 from training.evaluate import main
-from training.metrics import network, rainy_input, results, score, ssim
+from training.metrics import RAINY_INPUT, network, results, score, ssim
 
 # 20 levels of rain on half of an image.
 PSNR_RGB = 20 * math.log10(255 / 20) + 10 * math.log10(2)
@@ -54,7 +54,7 @@ def run(capsys, *arguments) -> str:
 def test_a_derainer_that_does_nothing_changes_nothing(pairs):
     found = find_pairs(pairs)
     with Derainer(backend="fake") as derainer:
-        derained, rainy = score(network(derainer), found), score(rainy_input(), found)
+        derained, rainy = score(network(derainer), found), score(RAINY_INPUT, found)
     assert derained.figures == rainy.figures
     assert derained.figures["psnr_y"] == pytest.approx(PSNR_Y)
     assert derained.figures["ssim_y"] < 1

@@ -13,8 +13,7 @@ import torch
 from picture_builders import flat, write_pair
 from sapnet.errors import ImageFormatError
 from sapnet.media.pictures import write_image
-from training.config import DataConfig
-from training.datasets.augment import Augmentation
+from training.config import Augmentation, DataConfig
 from training.stream import Stream, make_loader
 
 PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0, dry=0)

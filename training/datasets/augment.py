@@ -6,7 +6,6 @@ Images are uint8 (h, w, 3) BGR.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import cv2
@@ -14,37 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sapnet.images.frame import Frame
-from training.datasets.curriculum import DRY, MIXED
+from training.config import Augmentation
 
 # How a layer of streaks is varied: half of the samples keep its scale and direction, all have their own strength.
 _WARPED = 0.5
 _SCALE = (0.85, 1.4)
 _SHEAR = 0.2
 _STRENGTH = (0.7, 1.3)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Probabilities in [0, 1], and how far each goes.
-
-    mirror: left and right, and upside down, each. gamma: exponents up to 1.4 either way.
-    noise: of the scene, up to ``noise_sigma`` of 255. jpeg: of the rainy image alone, quality 70 to 95.
-    dry: of pairs, that the clean image stands for the rainy one; synthetic rain has its own share of dry samples.
-    """
-
-    mirror: float = 0.5
-    gamma: float = 0.3
-    noise: float = 0.1
-    noise_sigma: float = 4.0
-    jpeg: float = 0.08
-    dry: float = MIXED[DRY]
-
-    def __post_init__(self) -> None:
-        for name in ("mirror", "gamma", "noise", "jpeg", "dry"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a probability and must be 0 to 1, got {getattr(self, name)!r}")
-        if self.noise_sigma < 0:
-            raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma!r}")
 
 
 def augment_scene(images: Sequence[Frame], augmentation: Augmentation, rng: np.random.Generator) -> list[Frame]:

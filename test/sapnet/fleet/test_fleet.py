@@ -32,12 +32,10 @@ from sapnet.errors import SapnetError
 from sapnet.fleet import FleetOptions, FleetReport, derain_fleet, plan_bags
 
 ROOT = Path(__file__).resolve().parents[3]
-FRAMES = 30
 FAKE = {"backend": "fake"}
 # So that the first worker has not done all recordings before the second has started.
 SLOW = {"backend": "fake", "fake": {"latency_ms": 120.0}}
 WORKING = b"ray::derain_recording"  # Ray's name for a process that runs a task
-WAIT_S = 60.0
 Messages = list[Sent]
 Run = Callable[..., FleetReport]
 
@@ -71,7 +69,6 @@ def add_node(cluster: Any) -> Any:
 
 
 def record_drive(path: Path, frames: int, storage: str = "mcap") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     return write_bag(path, [*drive(frames), text("/note", START_NS, path.name)], storage)
 
 
@@ -190,7 +187,7 @@ def test_other_options_and_damaged_files_of_the_output_are_refused(tmp_path: Pat
 def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fleet") / "drives"
     for bag in range(4):
-        record_drive(folder / f"day{bag % 2}" / f"drive{bag}", FRAMES, ("mcap", "sqlite3")[bag % 2])
+        record_drive(folder / f"day{bag % 2}" / f"drive{bag}", 30, ("mcap", "sqlite3")[bag % 2])
     return folder
 
 
@@ -276,7 +273,7 @@ def test_an_interrupted_command_resumes_and_says_what_failed(
             eventually(lambda p=first, n=workers: len(at_work(out)) == n or p.poll() is not None)
             assert first.poll() is None, first.communicate()
             first.send_signal(sent)
-            said[sent] = first.communicate(timeout=WAIT_S)
+            said[sent] = first.communicate(timeout=60)
         finally:
             first.kill()
         assert first.returncode == 128 + sent, said

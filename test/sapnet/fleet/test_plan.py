@@ -15,7 +15,6 @@ from sapnet.fleet import plan_bags
 
 
 def record(path: Path, storage: str = "mcap") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     return write_bag(path, [text("/note", START_NS, "rain")], storage)
 
 
