@@ -42,7 +42,7 @@ class DataConfig:
     validation: likewise, to validate on; validation_images of each set, evenly spread.
     rain: kind of synthetic rain (``training.datasets.curriculum``).
     streaks: folders of pairs, made by adding streaks, whose streaks are laid on photographs, too
-        (``training.datasets.augment``); streaks_share of the samples of photographs get them.
+        (``training.augment``); streaks_share of the samples of photographs get them.
     crop, batch: side of a crop in pixels, crops per step and process. final_crop: side in the last tenth of the steps,
         because the attention pools over the whole image and a camera frame is larger than a crop.
     workers: processes that prepare samples; 0 prepares them in between.

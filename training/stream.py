@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from sapnet.images.frame import Frame, to_tensor
 from sapnet.media.pictures import read_image
 from sapnet.rain import RainSynthesizer
+from training.augment import augment_scene, compress, draw_window, lay_streaks, streak_layer
 from training.config import DataConfig
-from training.datasets.augment import augment_scene, compress, draw_window, lay_streaks, streak_layer
 from training.datasets.curriculum import draw_rain
 from training.datasets.paired import ImagePair, check, find_photographs, find_sets, read_pair
 

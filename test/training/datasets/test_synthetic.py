@@ -7,8 +7,8 @@ import pytest
 
 from picture_builders import flat
 from sapnet.rain import RainSynthesizer
+from training.augment import augment_scene, compress, streak_layer
 from training.config import Augmentation
-from training.datasets.augment import augment_scene, compress, streak_layer
 from training.datasets.curriculum import MIXED, draw_rain
 from training.metrics import true_streaks
 
