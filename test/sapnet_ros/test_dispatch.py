@@ -361,3 +361,13 @@ def test_closing_waits_for_the_call_but_no_longer_than_it_may(make: Make, hangs:
     assert simulation.settled()
     assert simulation.camera().sent == ([] if hangs else [(1, "derained")])
     assert not hangs or "its frames are dropped" in simulation.errors.pop()
+
+
+def test_closing_publishes_what_waits_for_its_camera_info(make: Make) -> None:
+    simulation = make(enabled=False)
+    simulation.camera().awaited = {1}
+    simulation.dispatch.start()
+    simulation.send(1)
+    wait_for(lambda: simulation.camera().size, "the frame to be taken")
+    simulation.dispatch.close(3600.0)
+    assert simulation.camera().sent == [(1, "disabled")]
