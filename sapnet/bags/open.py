@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -79,13 +78,9 @@ def _storage_of(path: Path) -> str:
     return next((storage for suffix, storage in _SUFFIXES.items() if name.endswith(suffix)), "")
 
 
-class _Found(NamedTuple):
-    """What is known before the files are opened, from metadata.yaml if there is one. compression: empty if unknown."""
-
-    paths: list[Path]
-    topics: Sequence[Topic] = ()
-    compression: str = ""
-    custom: Mapping[str, str] = MappingProxyType({})
+# What is known before the files are opened: their paths, and what metadata.yaml says of topics, compression (empty if
+# unknown) and custom data.
+_Found = tuple[list[Path], list[Topic], str, dict[str, str]]
 
 
 def _open(path: Path, scratch: Path) -> Recording:
@@ -111,9 +106,9 @@ def _find(path: Path, findings: Findings) -> _Found:
     if path.is_file():
         if not _storage_of(path):
             raise BagError(f"{path} is no recording; expected a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag")
-        return _Found([path])
+        return [path], [], "", {}
     there = [file for file in path.iterdir() if _storage_of(file) in STORAGES]
-    found = _Found(sorted(there, key=lambda file: natural_key(file.name)))
+    found: _Found = sorted(there, key=lambda file: natural_key(file.name)), [], "", {}
     if (path / METADATA).is_file():
         try:
             found = _from_metadata(path, YAML(typ="safe").load((path / METADATA).read_bytes())[METADATA_ROOT])
@@ -121,13 +116,13 @@ def _find(path: Path, findings: Findings) -> _Found:
             findings.note(f"{METADATA} is damaged ({first_line(err)}): its files are read without it")
     elif there:
         findings.note(f"no {METADATA}, so the recording was not finished: its files are read without it")
-    if missing := [file.name for file in found.paths if not file.is_file()]:
+    if missing := [file.name for file in found[0] if not file.is_file()]:
         findings.lose(f"{', '.join(missing)} of the recording is missing")
-    paths = [file for file in found.paths if file.is_file()]
+    paths = [file for file in found[0] if file.is_file()]
     if not paths:
         said = "".join(f"; {note}" for note in findings)
         raise BagError(f"{path} holds no recording; expected {METADATA} and .mcap or .db3 files in it{said}")
-    return found._replace(paths=paths)
+    return paths, *found[1:]
 
 
 def _from_metadata(folder: Path, metadata: Any) -> _Found:
@@ -147,7 +142,7 @@ def _from_metadata(folder: Path, metadata: Any) -> _Found:
     custom = {str(key): str(value) for key, value in (metadata.get("custom_data") or {}).items()}
     mode = str(metadata.get("compression_mode") or "none").lower()
     paths = [file for file in named if _storage_of(file) in STORAGES]
-    return _Found(paths, topics, mode if mode in ("message", "file") else "", custom)
+    return paths, topics, mode if mode in ("message", "file") else "", custom
 
 
 def _opened(paths: list[Path], scratch: Path, findings: Findings) -> Iterator[StoredFile]:

@@ -37,7 +37,6 @@ Compare = Callable[..., Comparison]
 @pytest.fixture
 def compare(tmp_path: Path) -> Compare:
     """``compare(a, b, **options)``: two lists of messages, recorded as mcap, or paths."""
-
     number = count()
 
     def run(a: list[Sent] | Path, b: list[Sent] | Path, **options: Any) -> Comparison:
