@@ -90,8 +90,7 @@ def _open(path: Path, scratch: Path) -> Recording:
     storage = _storage_of(paths[0])
     files = list(_opened(paths, scratch, findings))
     if not files:
-        kind = "ROS 1 bag" if storage == "ros1" else "rosbag2 recording"
-        raise BagError(f"{path} cannot be read as a {kind}: {'; '.join(findings)}")
+        raise BagError(f"{path} cannot be read as a rosbag2 recording: {'; '.join(findings)}")
     if not compression:  # without metadata.yaml; whether messages are compressed is not looked into
         in_chunks = any(file.compression == "chunk" for file in files)
         compression = "file" if all(file.suffix in _PACKED for file in paths) else "chunk" if in_chunks else "none"
@@ -146,7 +145,7 @@ def _from_metadata(folder: Path, metadata: Any) -> _Found:
 
 
 def _opened(paths: list[Path], scratch: Path, findings: Findings) -> Iterator[StoredFile]:
-    """Open files, leaving out those that are damaged from the start.
+    """Open files, leaving out those of several that are damaged from the start. Raises BagError if it is the only one.
 
     Storage that fails is raised: a run that resumes must find the same messages.
     """
@@ -154,6 +153,9 @@ def _opened(paths: list[Path], scratch: Path, findings: Findings) -> Iterator[St
         try:
             yield _READERS[_storage_of(path)](_finder(path, scratch, number, findings), findings)
         except BagError as err:
+            if len(paths) == 1:
+                kind = "ROS 1 bag" if _storage_of(path) == "ros1" else "rosbag2 recording"
+                raise BagError(f"{path} cannot be read as a {kind}: {err}") from err
             findings.lose(f"{path.name} cannot be read ({first_line(err)}): left out")
 
 
