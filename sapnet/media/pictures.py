@@ -165,7 +165,7 @@ def _decode_file(path: Path, content: bytes) -> PictureFile:
     for index in range(count):
         image.seek(index)
         pictures.append(_decode_deep(content) if is_deep else _decode(image))
-        durations.append(round(image.info.get("duration") or 0))
+        durations.append(round(image.info.get("duration") or 0) if count > 1 else 0)  # else it may be a PNG's text
     if count > 1:
         info |= {"duration": durations, "loop": image.info.get("loop", 1)}
     # After the pictures: a PNG is read to its end for it.

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from picture_builders import flat, gradients
 from sapnet.errors import ImageFormatError
@@ -50,7 +50,9 @@ def test_profile_alpha_and_exif_are_kept_and_the_picture_turned_upright(tmp_path
     exif, alpha = Image.Exif(), np.tile(np.arange(1, 256, 4, np.uint8), (40, 1))
     exif[0x0112], exif[0x010F] = 6, "A camera"  # to be turned by 90 degrees clockwise
     pixels = smooth() if suffix == ".jpg" else np.dstack([smooth(), alpha])
-    Image.fromarray(pixels).save(tmp_path / f"a{suffix}", exif=exif, icc_profile=PROFILE, quality=95)
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("duration", "a walk")
+    Image.fromarray(pixels).save(tmp_path / f"a{suffix}", exif=exif, icc_profile=PROFILE, quality=95, pnginfo=notes)
     [picture] = copied(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}").pictures
     if suffix != ".jpg":
         assert picture.alpha is not None
