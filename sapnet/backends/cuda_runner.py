@@ -83,8 +83,8 @@ class CudaRunner(Runner):
     def close(self) -> None:
         """Free its memory, after a call in progress."""
         with self._lock:
+            self._graphs.clear()  # first: they hold what belongs to ``enqueue``
             self._enqueue = None
-            self._graphs.clear()
             self._on_gpu.clear()
             self._pinned.clear()
 

@@ -58,26 +58,27 @@ class Engine:
         self._cache = cache
         self._kernels_key = {"kind": "kernels", "engine": entry.sha256, **devices.place(device)}
         self._stored = b""
-        runtime = trt.Runtime(self._logger)
+        nothing: Any = None
+        # Freed in this order: what made an object must outlive it, which the bindings do not always ensure.
+        self._contexts = self._memory = self._kernels = self._config = self._engine = self._runtime = nothing
+        self._runtime = trt.Runtime(self._logger)
         if is_rtx := trt.__name__ == RTX:
-            self._require_valid(trt, runtime, entry.data)
-        engine = runtime.deserialize_cuda_engine(entry.data)
-        if engine is None:
+            self._require_valid(trt, entry.data)
+        self._engine = self._runtime.deserialize_cuda_engine(entry.data)
+        if self._engine is None:
             raise refusal(f"TensorRT does not take the engine: {self._logger.take_error()}")
         # What RTX takes in the runtime configuration, TensorRT takes as the argument itself.
-        how, kernels = trt.ExecutionContextAllocationStrategy.USER_MANAGED, None
+        self._config = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if is_rtx:
-            how, kernels = self._make_runtime_config(trt, engine)
+            self._set_up_rtx(trt)
         # One for each batch size, as a captured graph keeps the state of its context. Calls are serial, so all contexts
         # share one buffer: each alone would take the memory of the largest batch.
-        self._contexts = [engine.create_execution_context(how) for _ in range(shape.max_batch)]
+        self._contexts = [self._engine.create_execution_context(self._config) for _ in range(shape.max_batch)]
         if None in self._contexts:
             raise RuntimeError(f"TensorRT has no context for another batch size: {self._logger.take_error()}")
-        self._memory = torch.empty(max(engine.device_memory_size_v2, 1), dtype=torch.uint8, device=device)
+        self._memory = torch.empty(max(self._engine.device_memory_size_v2, 1), dtype=torch.uint8, device=device)
         for context in self._contexts:
             context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
-        self._kernels = kernels
-        self._used_by_contexts = how, engine, runtime
 
     def __call__(self, frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
         """Enqueue on torch's current stream what derains ``frames``; see CudaRunner."""
@@ -94,9 +95,9 @@ class Engine:
         if kernels is not None and bytes(kernels) != self._stored:
             self._cache.try_store(self._kernels_key, bytes(kernels), {})
 
-    def _require_valid(self, trt: Any, runtime: Any, engine: bytes) -> None:
+    def _require_valid(self, trt: Any, engine: bytes) -> None:
         """Have TensorRT-RTX check an engine against this GPU and driver."""
-        validity, reasons = runtime.get_engine_validity(engine)
+        validity, reasons = self._runtime.get_engine_validity(engine)
         if validity == trt.EngineValidity.VALID:
             return
         known = trt.EngineInvalidityDiagnostics.__members__
@@ -106,19 +107,18 @@ class Engine:
             raise refusal(f"TensorRT-RTX calls the engine invalid on this machine: {said}")
         log.warning("TensorRT-RTX calls the engine suboptimal on this GPU (%s): build it here for full speed", said)
 
-    def _make_runtime_config(self, trt: Any, engine: Any) -> tuple[Any, Any]:
-        """TensorRT-RTX's, and in it the kernels that it compiles where an engine runs."""
-        config = engine.create_runtime_config()
+    def _set_up_rtx(self, trt: Any) -> None:
+        """Make TensorRT-RTX's runtime configuration, with the kernels that it compiles where an engine runs."""
+        config = self._config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         # Lazy swaps kernels while frames run.
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        kernels = config.create_runtime_cache()
+        self._kernels = config.create_runtime_cache()
         if (stored := self._cache.load(self._kernels_key)) is not None:
             self._stored = stored.data
-            kernels.deserialize(stored.data)  # returns False for kernels of another driver, and stays empty
-        config.set_runtime_cache(kernels)
-        return config, kernels
+            self._kernels.deserialize(stored.data)  # returns False for kernels of another driver, and stays empty
+        config.set_runtime_cache(self._kernels)
 
 
 def prove(
@@ -233,6 +233,7 @@ class TensorRtBackend(EngineBackend):
                 runner.close()
                 raise
             finally:
+                del engine  # else a refused one would hold its memory until the error is dealt with
                 torch.cuda.empty_cache()
             return runner
 
