@@ -218,10 +218,10 @@ class Dispatch:
 
     def _may_join(self, frame: Received) -> bool:
         """Whether a frame would start a batch, or may join the one that waits for its call."""
+        if self._call is not None:
+            return False
         in_hand = self._in_hand()
-        if self._call is not None or not in_hand:
-            return self._call is None
-        return in_hand[0].size == frame.size and self._loader.ready_for(frame.size, len(in_hand) + 1)
+        return not in_hand or (in_hand[0].size == frame.size and self._loader.ready_for(frame.size, len(in_hand) + 1))
 
     def _start_call(self, params: NodeParams) -> float:
         """Send the frames in hand to the network; returns until when to wait for those of other cameras."""
@@ -231,7 +231,7 @@ class Dispatch:
         until_s = self._wait_until_s(batch, params)
         if until_s > self._clock():
             return until_s
-        if not self._loader.ready_for(batch[0].size, len(batch)):
+        if not derainer.is_ready(*batch[0].size, batch=len(batch)):  # the loader may have another one by now
             batch = batch[:1]
         self._call = call = Call(derainer, batch, self._clock)
         for frame in batch:

@@ -272,7 +272,8 @@ class Loader:
 
     def _run(self) -> None:
         while (work := self._next_work()) is not None:
-            self._news_s, (self._doing, do) = self._clock(), work
+            self._news_s = self._clock()
+            self._doing, do = work
             do()
             self._doing, self._build = "", None
             self._on_change()
