@@ -86,17 +86,19 @@ class Camera:
         return f"{self.namespace}{name}{'/compressed' if compressed else ''}"
 
 
-def find_cameras(source: Recording, wanted: Sequence[str] = ()) -> list[Camera]:
+def find_cameras(
+    source: Recording, wanted: Sequence[str] = (), advice: str = "; name an image topic with --topic"
+) -> list[Camera]:
     """The cameras with these topics, or every color camera, once each; its raw topic is preferred to a compressed one.
 
     Outputs of derain_node are not cameras. Raises BagError if a topic is missing or holds no images, or if no topic has
-    color images.
+    color images: then with ``advice``.
     """
     images = [topic for topic in source.topics if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.encoding == CDR]
     chosen = [_named(name, source, images) for name in dict.fromkeys(wanted)] if wanted else _in_colour(source, images)
     if not chosen:
         there = ", ".join(sorted(f"{topic.name} ({topic.type})" for topic in source.topics)) or "nothing"
-        raise BagError(f"{source.path} has no color camera; choose an image topic by its name. It holds {there}")
+        raise BagError(f"{source.path} has no color camera{advice}. It holds {there}")
     namespaces = {topic: _base(topic)[: _base(topic).rfind("/") + 1] for topic in chosen}
     shared = Counter(namespaces.values())
     infos = {topic.name: topic for topic in source.topics if topic.type == CAMERA_INFO}

@@ -155,7 +155,7 @@ def _opened(paths: list[Path], scratch: Path, findings: Findings) -> Iterator[St
         except BagError as err:
             if len(paths) == 1:
                 kind = "ROS 1 bag" if _storage_of(path) == "ros1" else "rosbag2 recording"
-                raise BagError(f"{path} cannot be read as a {kind}: {err}") from err
+                raise BagError(f"{path} cannot be read as a {kind}: {'; '.join((str(err), *findings))}") from err
             findings.lose(f"{path.name} cannot be read ({first_line(err)}): left out")
 
 

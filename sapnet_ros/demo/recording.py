@@ -36,7 +36,7 @@ def read_input(path: Path) -> Iterator[tuple[str, Frame]]:
         yield from read_frames(path)
         return
     with open_recording(path) as bag:
-        camera = find_cameras(bag)[0]
+        camera = find_cameras(bag, advice="")[0]
         for index, recorded in enumerate(bag.messages([camera.topic])):
             yield f"{index:06d}", decode(recorded).decoded.bgr
         if bag.missing:

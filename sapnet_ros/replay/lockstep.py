@@ -121,7 +121,8 @@ def open_player(
     """What plays a recording, in the main thread. ros_args: of rclpy. signals: that it obeys. Raises BagError."""
     if missing := set(args.topic) - {topic.name for topic in source.topics}:
         raise BagError(f"{source.path} has no topic {', '.join(sorted(missing))}")
-    cameras = find_cameras(source, args.camera) if args.lockstep or args.camera else []
+    advice = "; name an image topic with --camera"
+    cameras = find_cameras(source, args.camera, advice) if args.lockstep or args.camera else []
     with ExitStack() as stack:
         context = rclpy.Context()
         rclpy.init(args=ros_args, context=context, signal_handler_options=SignalHandlerOptions.NO)

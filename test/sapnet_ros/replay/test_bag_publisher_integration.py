@@ -171,7 +171,7 @@ def test_part_of_a_recording_some_of_its_topics_and_qos_overrides(peer: Peer, pl
     [
         (["--topic", "/nowhere"], "has no topic /nowhere"),
         (["--start", "9"], "nothing to play from 9 s on"),
-        (["--lockstep"], "has no color camera"),
+        (["--lockstep"], "has no color camera; name an image topic with --camera. It holds /talk"),
     ],
 )
 def test_input_of_no_use_ends_it(

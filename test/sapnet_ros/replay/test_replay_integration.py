@@ -287,7 +287,7 @@ def frame(topic: str) -> Sent:
 @pytest.mark.parametrize(
     ("messages", "words", "line"),
     [
-        (list(talk("/talk", 3)), [], "has no color camera"),
+        (list(talk("/talk", 3)), [], "has no color camera; name an image topic with --topic"),
         ([frame("/a/image_raw")], ["--topic", "/b/image_raw"], "no image topic /b/image_raw"),
         (
             [frame("/a/image_raw"), compressed("/b/image_raw/compressed", START_NS, smooth_frames(1, *SIZE)[0])],
