@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,9 +44,6 @@ from sapnet_ros.fate import RainGate, Received
 from sapnet_ros.params import NodeParams, ParameterError
 from sapnet_ros.qos import CameraSubscription, Losses, frames_profile, overridable
 from sapnet_ros.stats import CameraStats
-
-if TYPE_CHECKING:
-    from sapnet_ros.dispatch import Dispatch
 
 REMEMBERED_INFOS = 32
 PAIRS = 8  # recent frames that show whether the camera sends a camera_info with each
@@ -180,7 +177,7 @@ class Camera:
                 TYPES[output.type], topic, frames_profile(), qos_overriding_options=overridable()
             )
 
-    def subscribe(self, params: NodeParams, dispatch: Dispatch, reliability_chosen: Callable[[str], bool]) -> None:
+    def subscribe(self, params: NodeParams, dispatch: Any, reliability_chosen: Callable[[str], bool]) -> None:
         """Have a Dispatch receive messages.
 
         reliability_chosen: whether the user has chosen that of the subscription to a topic.

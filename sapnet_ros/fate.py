@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sapnet.derainer import Derained
 from sapnet.errors import ImageFormatError
@@ -11,9 +11,6 @@ from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import Decoded, image_size
 from sapnet_ros.loader import Loader
 from sapnet_ros.params import NodeParams
-
-if TYPE_CHECKING:
-    from sapnet_ros.camera import Camera
 
 # Part of the public contract.
 BUILDING, DISABLED, DRY = "building", "disabled", "dry"
@@ -113,9 +110,7 @@ class RainGate:
         return self._dry
 
 
-def decide(
-    frame: Received, camera: Camera, loader: Loader, params: NodeParams, now_s: float, due_s: float
-) -> Fate | None:
+def decide(frame: Received, camera: Any, loader: Loader, params: NodeParams, now_s: float, due_s: float) -> Fate | None:
     """Decide on a frame by its header, before it is decoded; None: derain it.
 
     camera: the Camera that sent it. due_s: when the original must be sent to meet the deadline. Times are steady.
