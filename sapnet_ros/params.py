@@ -2,7 +2,7 @@
 
     python -m sapnet_ros.params
 
-writes config/derain.yaml and docs/parameters.md from it.
+writes config/derain.yaml and docs/parameters.md from it, by the templates in docs/templates.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -324,58 +323,18 @@ def require_allowed(node: Node, changes: Iterable[Parameter], configured: bool) 
         current(node, changes)
 
 
-YAML_HEAD = """\
-# Every parameter of derain_node with its default. Nothing loads this file by itself: copy it, keep the lines that you
-# change, and give your copy to the launch file (params_file:=...) or to the node (--ros-args --params-file ...).
-#
-# `/**:` matches a node of any name in any namespace; a bare node name would be ignored under a namespace.
-# (live): a change takes effect at once, all others at the next configure.
-#
-# Written by python -m sapnet_ros.params
-/**:
-  ros__parameters:"""
-YAML_TAIL = """
-    # Quality of service of a topic, by its full name, where the node's own choice does not fit:
-    # qos_overrides:
-    #   /camera/image_raw:
-    #     subscription:
-    #       reliability: best_effort
-    #       depth: 5
-"""
-PAGE_HEAD = """\
-# Parameters
+def documents() -> dict[Path, str]:
+    """config/derain.yaml and docs/parameters.md by their paths, made from docs/templates."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # the node does without
 
-Defaults stand in the node alone; `config/derain.yaml` shows them as a file. A change of a `live` parameter takes effect
-at once, of a `configure` parameter at the next configure, and a `read-only` one is read at start.
-
-| parameter | default | allowed | changes | |
-|---|---|---|---|---|
-"""
-
-
-def yaml_text() -> str:
-    """config/derain.yaml."""
-    lines, group = [YAML_HEAD], ""
-    for number, declaration in enumerate(PARAMETERS):
-        prefix, _, name = declaration.name.rpartition(".")
-        lines += [""] if number else []
-        if prefix and prefix != group:
-            lines.append(f"    {prefix}:")
-        group, indent = prefix, "      " if prefix else "    "
-        said = declaration.description + (" (live)" if declaration.changes == "live" else "")
-        lines += textwrap.wrap(said, 120, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
-        if declaration.example:
-            lines.append(f"{indent}# {name}: {declaration.example}")
-        lines.append(f"{indent}{name}: {_shown(declaration.default)}")
-    return "\n".join(lines) + "\n" + YAML_TAIL
-
-
-def page() -> str:
-    """docs/parameters.md."""
-    rows = [
-        f"| `{p.name}` | `{_shown(p.default)}` | {p.allowed} | {p.changes} | {p.description} |\n" for p in PARAMETERS
-    ]
-    return PAGE_HEAD + "".join(rows)
+    root = Path(__file__).resolve().parents[1]
+    templates = FileSystemLoader(root / "docs" / "templates")
+    environment = Environment(
+        loader=templates, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["shown"] = _shown
+    paths = root / "config" / "derain.yaml", root / "docs" / "parameters.md"
+    return {path: environment.get_template(f"{path.name}.j2").render(parameters=PARAMETERS) for path in paths}
 
 
 def _shown(default: Any) -> str:
@@ -384,6 +343,5 @@ def _shown(default: Any) -> str:
 
 
 if __name__ == "__main__":
-    root = Path(__file__).resolve().parents[1]
-    (root / "config" / "derain.yaml").write_text(yaml_text())
-    (root / "docs" / "parameters.md").write_text(page())
+    for document, content in documents().items():
+        document.write_text(content)

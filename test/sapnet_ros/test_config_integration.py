@@ -17,7 +17,7 @@ import yaml
 from sensor_msgs.msg import CameraInfo, Image
 
 from live import ROOT, LocalNode, NodeProcess, Peer, image, repeating, wait_for
-from sapnet_ros.params import BY_NAME, PARAMETERS, page, yaml_text
+from sapnet_ros.params import BY_NAME, PARAMETERS, documents
 
 DERAIN_YAML = ROOT / "config" / "derain.yaml"
 MULTI_CAMERA_YAML = ROOT / "config" / "multi_camera.yaml"
@@ -46,10 +46,9 @@ def shared_memory(pid: int) -> int:
 
 def test_generated_files_are_up_to_date_and_give_every_parameter_its_default() -> None:
     """`python -m sapnet_ros.params` makes them."""
-    assert DERAIN_YAML.read_text() == yaml_text()
-    assert (ROOT / "docs" / "parameters.md").read_text() == page()
+    assert {path: path.read_text() for path in (DERAIN_YAML, ROOT / "docs" / "parameters.md")} == documents()
     defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
-    ((key, section),) = yaml.safe_load(yaml_text()).items()
+    ((key, section),) = yaml.safe_load(DERAIN_YAML.read_text()).items()
     assert (key, list(flat(section["ros__parameters"]))) == ("/**", list(defaults.items()))
 
 
