@@ -329,7 +329,7 @@ def documents() -> dict[Path, str]:
 
     root = Path(__file__).resolve().parents[1]
     templates = FileSystemLoader(root / "docs" / "templates")
-    environment = Environment(
+    environment = Environment(  # noqa: S701, plain text
         loader=templates, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["shown"] = _shown

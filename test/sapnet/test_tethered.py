@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 WAITING = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
 
@@ -36,7 +34,6 @@ def test_it_heeds_sigint_though_its_parent_ignores_it(tmp_path: Path) -> None:
         assert process.wait(30) != 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of a parent's death on Linux alone")
 def test_it_does_not_begin_without_its_parent(tmp_path: Path) -> None:
     with start(tmp_path, os.getpid() + 1) as process:
         assert process.communicate(timeout=30)[0] == ""

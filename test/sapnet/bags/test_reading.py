@@ -133,7 +133,6 @@ def test_an_empty_recording(tmp_path: Path, storage: str) -> None:
 @pytest.mark.parametrize("version", [1, 3, 4, 6, 8, 9])
 def test_metadata_of_every_version(tmp_path: Path, version: int) -> None:
     bag = split_bag(tmp_path / "bag", [mixed(2), mixed(2, START_NS + 10**9)], "sqlite3", qos=(LATCHED,))
-
     content = YAML(typ="safe").load(bag / "metadata.yaml")
     metadata = content["rosbag2_bagfile_information"]
     metadata["version"] = version
