@@ -303,8 +303,10 @@ class Dispatch:
     def _publish_settled(self) -> None:
         """Publish the frames that wait for no camera_info any more."""
         for name, frame in list(self._held.items()):
+            if frame.fate is None:  # in hand
+                continue
             waits = self._clock() < frame.until_s and self._cameras[name].awaits_info(frame.message.header)
-            if frame.fate is not None and not waits:
+            if not waits:
                 self._publish(frame)
 
     def _publish(self, frame: Received) -> None:

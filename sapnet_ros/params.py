@@ -30,7 +30,7 @@ from sapnet.streaks import DEFAULT_MASK_THRESHOLD
 Size = tuple[int, int]  # height, width
 
 _GROUPS = ("rain_gate", "diagnostics", "fake")  # of parameters
-_TAKEN = ("backend", "process")  # names of the other statuses in the diagnostics
+TAKEN = ("backend", "process")  # names of the other statuses in the diagnostics
 _UNSET = (None, "", "null")  # rcl makes None of an empty array, and this text of YAML's null
 
 
@@ -126,7 +126,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _camera_names(value: Any) -> tuple[str, ...]:
     names = _texts(value)
-    allowed = all(re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name) and name not in _TAKEN for name in names)
+    allowed = all(re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name) and name not in TAKEN for name in names)
     if len(set(names)) != len(names) or not allowed:
         raise ValueError
     return names
@@ -150,7 +150,7 @@ class NodeParams:
         "without a prefix.",
         convert=_camera_names,
         allowed="empty, or unique names of letters, digits and single underscores between them that start with a "
-        f"letter, but not {' or '.join(_TAKEN)}",
+        f"letter, but not {' or '.join(TAKEN)}",
         example="[front, rear]",
     )
     image_transport: str = _parameter(

@@ -33,16 +33,19 @@ class SAPNet(nn.Module):
         rainy: (B, 3, H, W), RGB in [0, 1], floating point, any device; H and W are free.
         Returns (S, B, 3, H, W): the estimate after every stage, unclamped; the last is the result.
         """
-        return torch.stack(self._estimates(rainy))
+        return torch.stack([self._to_image(estimate, rainy) for estimate in self._estimates(rainy)])
 
     def derain(self, rainy: Tensor) -> Tensor:
-        """The last stage of ``forward`` alone, (B, 3, H, W)."""
-        return self._estimates(rainy)[-1]
+        """The last stage of ``forward`` alone, (B, 3, H, W), without the work of showing the others."""
+        return self._to_image(self._estimates(rainy)[-1], rainy)
+
+    def _to_image(self, estimate: Tensor, rainy: Tensor) -> Tensor:
+        height, width = rainy.shape[-2:]
+        return to_image(estimate, self.config.downscale, height, width)
 
     def _estimates(self, image: Tensor) -> list[Tensor]:
-        """The estimate of every stage, (B, 3, H, W)."""
-        scale, (height, width) = self.config.downscale, image.shape[-2:]
-        estimate = rainy = from_image(image, scale)  # (B, 3 * scale^2, H / scale, W / scale)
+        """The estimate of every stage as the network works on it, (B, 3 * scale^2, H / scale, W / scale)."""
+        estimate = rainy = from_image(image, self.config.downscale)
         # Zeros that take their shape from the input, so that exported graphs keep it dynamic.
         hidden = torch.zeros_like(rainy[:, :1]).repeat(1, self.config.channels, 1, 1)
         cell = hidden
@@ -54,7 +57,7 @@ class SAPNet(nn.Module):
             for block in self.blocks:
                 x = block(x)
             estimate = rainy + self.tail(x)
-            estimates.append(to_image(estimate, scale, height, width))
+            estimates.append(estimate)
         return estimates
 
 

@@ -15,6 +15,7 @@ from sapnet.errors import BagError, ImageFormatError
 from sapnet.images.frame import MIN_SIDE
 from sapnet.images.messages import image_size
 from sapnet.images.topics import DERAINED_COMPRESSED, DERAINED_INFO, OUTPUTS, RECORDED
+from sapnet_ros.params import TAKEN
 
 # Topics beside the derained image follow its remap.
 REMAPPED = tuple(output.name for output in OUTPUTS if output not in (DERAINED_COMPRESSED, DERAINED_INFO))
@@ -24,8 +25,6 @@ READY = "derain_node/ready"
 # Exit statuses of publisher and recorder.
 EXIT_FAILED, EXIT_INPUT = 1, 2
 RECORDER_READY, RECORDER_STATUS = "recorder/ready", "recorder/recorded"
-# Names of the node's other diagnostics.
-_TAKEN = ("backend", "process")
 # Frames of a camera that are read ahead for their sizes, without lockstep.
 LOOKED_AT = 20
 # The network is compiled for each.
@@ -149,7 +148,7 @@ def _names(cameras: Sequence[Camera]) -> list[str]:
     for camera in cameras:
         name = re.sub(r"[^A-Za-z0-9]+", "_", camera.namespace).strip("_")
         name = name if name[:1].isalpha() else f"camera_{name}".rstrip("_")
-        while name in (*names, *_TAKEN):
+        while name in (*names, *TAKEN):
             name += "_2"
         names.append(name)
     return names
