@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from functools import partial
 from io import StringIO
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from tables import print_table
@@ -26,10 +27,29 @@ from tables import print_table
 from sapnet.backends.base import EngineShape
 from sapnet.backends.devices import driver_version
 from sapnet.backends.engines.build_onnx import PORTABLE, RTX, build_engine, export_onnx
-from sapnet.commands.bench import Contender, Peak, Work, measure, network
+from sapnet.commands.bench import Contender, measure, network
 from sapnet.commands.common import parse_shape
 from sapnet.errors import SapnetError, first_line
 from sapnet.model.deploy import Form, load_deploy_network
+
+
+class Work(NamedTuple):
+    """Of one kernel. flop: a multiplication and an addition count as two. bytes: all that it reads and writes."""
+
+    flop: int
+    bytes: int
+
+
+class Peak(NamedTuple):
+    """Of a GPU: the speed of its arithmetic and of its memory."""
+
+    flop_per_s: float
+    bytes_per_s: float
+
+    def seconds(self, works: list[Work]) -> float:
+        """The least time for kernels that run one after another (roofline)."""
+        return sum(max(work.flop / self.flop_per_s, work.bytes / self.bytes_per_s) for work in works)
+
 
 PRESETS = ("sapnet_fast", "sapnet")
 SHAPES = ((720, 1280), (360, 640), (1080, 1920))

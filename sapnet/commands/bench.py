@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,20 +29,14 @@ from sapnet.commands.common import (
 )
 from sapnet.derainer import Derainer
 from sapnet.errors import BackendError, first_line
-from sapnet.images.frame import MIN_SIDE
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
 
 _DESCRIPTION = """\
 Time the network on noise. All combinations of --weights and --backend, and all models of --onnx, take turns in one
 run, after a warm-up. Leave the machine idle meanwhile.
 
 "ratio" is how many times as fast as the first row a row is, the median over the turns. "bound" is the share of the
-time that this machine needs at least for the network's convolutions: for each the longer of its arithmetic, at the
-speed of a large matrix product in the same precision, and its memory traffic, at the speed of a copy. Both speeds are
-measured before the run.
+time that this machine needs at least for the network's arithmetic, at the speed of a large matrix product in the same
+precision, which is measured before the run.
 """
 
 _EXAMPLES = """\
@@ -57,7 +50,6 @@ _WARM_UP = 2
 _SEED = 0
 # What a device's peak is measured with.
 _GEMM_SIDE = 1536
-_COPIED_BYTES = 1 << 27
 _REPEATS = 5
 
 
@@ -212,8 +204,7 @@ def network(noise: Frames, weights: str, backend: str, **options: Any) -> Iterat
         bound_ms = None
         if backend != "fake":
             peak = measure_peak("cpu" if derainer.device == processor_name() else "cuda", derainer.precision)
-            works = count(derainer.weights, derainer.stages, derainer.precision, batch, height, width)
-            bound_ms = round(1000.0 * peak.seconds(works), 3)
+            bound_ms = round(1000.0 * count_flop(weights, derainer.stages, batch, height, width) / peak, 3)
         yield lambda: derainer(frames), Timing(**derainer.facts, bound_ms=bound_ms)
 
 
@@ -241,70 +232,28 @@ def onnx_model(noise: Frames, path: Path, layout: str = "nchw", precision: str =
     yield lambda: request.infer([data], share_inputs=True), Timing(str(path), "openvino", precision, processor_name())
 
 
-class Work(NamedTuple):
-    """Of one convolution. flop: a multiplication and an addition count as two. bytes: input, weights and output."""
-
-    flop: int
-    bytes: int
-
-
-class Peak(NamedTuple):
-    """Of a device in one precision. flop_per_s: of a matrix product. bytes_per_s: read and written by a copy."""
-
-    flop_per_s: float
-    bytes_per_s: float
-
-    def seconds(self, works: Sequence[Work]) -> float:
-        """The least time for convolutions that run one after another, all else fused into them (roofline)."""
-        return sum(max(work.flop / self.flop_per_s, work.bytes / self.bytes_per_s) for work in works)
-
-
-def count(weights: str, stages: int, precision: str, batch: int, height: int, width: int) -> list[Work]:
-    """The convolutions of the deploy network on frames of one size. Raises CheckpointError.
-
-    precision: ``fp32``, ``bf16`` or ``fp16``, that of the tensors between the convolutions.
-    """
+def count_flop(weights: str, stages: int, batch: int, height: int, width: int) -> int:
+    """Floating-point operations of the deploy network on frames of one size. Raises CheckpointError."""
     import torch
-    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
 
-    from sapnet.model.deploy import DTYPES, Form, load_deploy_network
+    from sapnet.model.deploy import Form, load_deploy_network
 
-    deploy = load_deploy_network(weights, stages, Form.CPU)
-    scale = deploy.network.config.downscale
-    pixels = batch * math.ceil(height / scale) * math.ceil(width / scale)
-    works: list[Work] = []
-
-    def note(conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        assert isinstance(conv, nn.Conv2d)
-        values = pixels * (conv.in_channels + conv.out_channels) + conv.weight.numel()
-        works.append(Work(2 * pixels * conv.weight.numel(), DTYPES[precision].itemsize * values))
-
-    for module in deploy.modules():
-        # Those of the attention work on one value of each channel.
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            module.register_forward_hook(note)
-    with torch.inference_mode():
-        # What runs how often does not depend on the size.
-        deploy(torch.zeros(1, MIN_SIDE, MIN_SIDE, 3, dtype=torch.uint8))
-    return works
+    deploy = load_deploy_network(weights, stages, Form.CPU).to("meta")
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        deploy(torch.empty(batch, height, width, 3, dtype=torch.uint8, device="meta"))
+    return int(counter.get_total_flops())
 
 
 @cache
-def measure_peak(device: str, precision: str) -> Peak:
-    """The best of several matrix products of 1536 x 1536 and of copies of 128 MB, with torch. device: as torch's."""
+def measure_peak(device: str, precision: str) -> float:
+    """FLOP/s: the best of several matrix products of 1536 x 1536, with torch. device: as torch's."""
     import torch
     from torch.utils.benchmark import Timer
 
     from sapnet.model.deploy import DTYPES
 
-    def shortest(work: Callable[[], object]) -> float:
-        timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
-        return min(timer.timeit(1).mean for _ in range(_REPEATS))
-
     a, b = (torch.rand(_GEMM_SIDE, _GEMM_SIDE, device=device).to(DTYPES[precision]) for _ in range(2))
-    source = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
+    timer = Timer("torch.mm(a, b)", "import torch", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
     with torch.inference_mode():
-        product_s = shortest(lambda: torch.mm(a, b))
-        copy_s = shortest(lambda: target.copy_(source))
-    return Peak(2 * _GEMM_SIDE**3 / product_s, 2 * _COPIED_BYTES / copy_s)
+        return 2 * _GEMM_SIDE**3 / min(timer.timeit(1).mean for _ in range(_REPEATS))
