@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sapnet import Derainer, load_weights
+from sapnet.config import PRESETS
 from sapnet.files import natural_key
-from sapnet.images.frame import Frame, to_frames, to_tensor
+from sapnet.images.frame import Frame, to_tensor
 from sapnet.rain import RainSynthesizer
 
 IMAGES = Path(__file__).parent / "images"
@@ -67,10 +68,10 @@ def street(folder: Path) -> None:
 def stages(clean: Frame) -> None:
     """A crop in heavy rain, and the estimate after each stage."""
     rainy = raining(clean, "heavy")[120:360, 200:440]
-    network = load_weights("sapnet_fast")
-    with torch.inference_mode():
-        estimates = to_frames(network(to_tensor(rainy))[:, 0])
-    parts = [titled(rainy, "rainy"), *(titled(image, f"stage {n}") for n, image in enumerate(estimates, 1))]
+    parts = [titled(rainy, "rainy")]
+    for count in range(1, PRESETS["sapnet_fast"].stages + 1):
+        with Derainer("sapnet_fast", stages=count) as derainer:
+            parts.append(titled(derainer([rainy])[0].image, f"stage {count}"))
     cv2.imwrite(str(IMAGES / "stages.jpg"), beside(parts))
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sapnet.config import PRESETS
-from sapnet.images.frame import psnr_y, to_frames, to_tensor, to_y
-from sapnet.model.sapnet import SAPNet
+from sapnet.images.frame import psnr_y, to_tensor, to_y
+from sapnet.model import DeployNet, SAPNet
 from sapnet.model.weights import load_weights
 from training.config import OptimizerConfig, TrainConfig
 from training.datasets.paired import ImagePair, read_pair
@@ -56,10 +56,10 @@ class DerainingModule(L.LightningModule):
         return terms["loss"]
 
     def validation_step(self, name: str, batch_index: int) -> None:
-        scores, tensorboard = [], cast(Any, self.logger).experiment
+        scores, tensorboard, deploy = [], cast(Any, self.logger).experiment, DeployNet(self.network)
         for number, pair in enumerate(self.validation[name]):
             rainy, clean = read_pair(pair)
-            derained = to_frames(self.network.derain(to_tensor(rainy).to(self.device)))[0]
+            derained = deploy(torch.from_numpy(rainy[None]).to(self.device))[0][0].cpu().numpy()
             if number < _SHOWN:
                 rgb = cv2.cvtColor(np.hstack([rainy, derained, clean]), cv2.COLOR_BGR2RGB)
                 tensorboard.add_image(f"val/{name}/{pair.name}", rgb, self.global_step, dataformats="HWC")

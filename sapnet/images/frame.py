@@ -1,4 +1,4 @@
-"""Frames: their one form at every boundary, uint8 (H, W, 3) BGR, and its conversion to tensors and back."""
+"""Frames: their one form at every boundary, uint8 (H, W, 3) BGR, and its conversion to tensors."""
 
 from __future__ import annotations
 
@@ -50,15 +50,6 @@ def to_tensor(frames: Frame) -> Tensor:
     batch = frames if frames.ndim == 4 else frames[None]
     rgb = np.ascontiguousarray(batch[..., ::-1].transpose(0, 3, 1, 2))
     return torch.from_numpy(rgb).to(torch.float32) / 255.0
-
-
-def to_frames(tensor: Tensor) -> Frame:
-    """Float (B, 3, H, W) RGB, any device and precision -> uint8 (B, H, W, 3) BGR: clamped to [0, 1] and rounded."""
-    import torch
-
-    scaled = (tensor.detach().to(torch.float32).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-    rgb: Frame = scaled.cpu().numpy()
-    return np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)[..., ::-1])
 
 
 def psnr(frame: Frame, reference: Frame) -> float:
