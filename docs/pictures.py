@@ -19,7 +19,9 @@ from PIL import Image
 from sapnet import Derainer, load_weights
 from sapnet.config import PRESETS
 from sapnet.files import natural_key
-from sapnet.images.frame import Frame, to_tensor
+from sapnet.images.frame import Frame, psnr_y, to_tensor
+from sapnet.media.contact_sheet import contact_sheet
+from sapnet.media.sequence import RainyFrame, RainySequence
 from sapnet.rain import RainSynthesizer
 
 IMAGES = Path(__file__).parent / "images"
@@ -41,11 +43,29 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder of the source frames")
     data = parser.parse_args().data
     still = cv2.imread(str(sorted((data / "driving").glob("*.jpg"))[0]))[200:680, 320:960]
+    demo()
     street(data / "real_rain_video")
     stages(still)
     masks(still)
     attention(still)
     architecture()
+
+
+def demo() -> None:
+    """The first frame of each photograph of the demo: rainy, derained, streak mask and clean."""
+    firsts: dict[str, tuple[int, RainyFrame]] = {}
+    for number, frame in enumerate(RainySequence(rain="light")):
+        firsts.setdefault(frame.name, (number, frame))
+    rows, labels = [], []
+    with Derainer("sapnet_fast") as derainer:
+        for name, (number, frame) in firsts.items():
+            assert frame.clean is not None
+            (result,) = derainer([frame.rainy])
+            before, after = psnr_y(frame.rainy, frame.clean), psnr_y(result.image, frame.clean)
+            labels.append(f"frame {number}, {name}: rainy {before:.1f} dB, derained {after:.1f} dB")
+            shown = (frame.rainy, result.image, result.streak_mask, frame.clean)
+            rows.append(dict(zip(("rainy", "derained", "streak mask", "clean"), shown, strict=True)))
+    contact_sheet(rows, IMAGES / "demo.jpg", labels)
 
 
 def street(folder: Path) -> None:
