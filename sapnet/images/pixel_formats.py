@@ -79,17 +79,10 @@ def white(bits: int) -> int:
     return int(2 ** (bits or 16) - 1)
 
 
-# OpenCV names a Bayer pattern by its second row and column, ROS by its first: rggb is OpenCV's BG.
-_BAYER_CODES = {
-    "rggb": cv2.COLOR_BayerBG2BGR,
-    "bggr": cv2.COLOR_BayerRG2BGR,
-    "gbrg": cv2.COLOR_BayerGR2BGR,
-    "grbg": cv2.COLOR_BayerGB2BGR,
-}
 # OpenCV leaves images of fewer than three rows or columns black.
 BAYER = {
-    f"bayer_{pattern}{bits}": PixelFormat(1, code, bits=bits, smallest=3)
-    for pattern, code in _BAYER_CODES.items()
+    f"bayer_{pattern.lower()}{bits}": PixelFormat(1, getattr(cv2, f"COLOR_Bayer{pattern}2BGR"), bits=bits, smallest=3)
+    for pattern in ("RGGB", "BGGR", "GBRG", "GRBG")
     for bits in (8, 16)
 }
 _UYVY = PixelFormat(2, cv2.COLOR_YUV2BGR_UYVY, multiple_of=(1, 2))
