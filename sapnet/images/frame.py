@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +52,10 @@ def to_tensor(frames: Frame) -> Tensor:
     return torch.from_numpy(rgb).to(torch.float32) / 255.0
 
 
-def psnr(frame: Frame, reference: Frame) -> float:
-    """PSNR in dB over all samples of two uint8 arrays of one shape, peak 255; infinite where they are equal."""
-    return _psnr(frame.astype(np.float64) - reference)
+def psnr(image: NDArray[Any], reference: NDArray[Any]) -> float:
+    """PSNR in dB over all samples of two arrays of one shape, peak 255; infinite where they are equal."""
+    mean_square = float(np.mean((image.astype(np.float64) - reference) ** 2))
+    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
 
 
 def to_y(frame: Frame) -> NDArray[np.float64]:
@@ -65,9 +66,4 @@ def to_y(frame: Frame) -> NDArray[np.float64]:
 
 def psnr_y(frame: Frame, reference: Frame) -> float:
     """PSNR in dB on Y of two uint8 (H, W, 3) BGR frames, Y in float64, not rounded; infinite where they are equal."""
-    return _psnr((frame.astype(np.float64) - reference) @ _LUMA_BGR)
-
-
-def _psnr(error: NDArray[np.float64]) -> float:
-    mean_square = float(np.mean(error**2))
-    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
+    return psnr(to_y(frame), to_y(reference))
