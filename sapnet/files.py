@@ -66,8 +66,7 @@ def append_line(path: Path, values: dict[str, Any] | list[Any]) -> None:
     """Append JSON as one line and sync it to the disk. Raises OSError."""
     with path.open("a") as file:
         file.write(json.dumps(values) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    sync(path)
 
 
 def whole_lines(path: Path) -> list[str]:
