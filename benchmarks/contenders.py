@@ -12,8 +12,7 @@ import torch
 from sapnet.backends.base import BackendSpec, Frames
 from sapnet.backends.devices import without_tf32
 from sapnet.commands.bench import Ready, Timing
-from sapnet.model import DeployNet
-from sapnet.model.deploy import DTYPES
+from sapnet.model.deploy import DTYPES, DeployNet
 
 Infer = Callable[[Frames], Frames]
 

@@ -26,7 +26,7 @@ from sapnet.backends.devices import processor_name
 from sapnet.commands.bench import Contender, measure, network
 from sapnet.commands.common import parse_positive
 from sapnet.config import PRESETS
-from sapnet.model import DeployNet
+from sapnet.model.deploy import DeployNet
 from training.datasets.paired import find_pairs
 from training.metrics import Method, score
 from training.metrics import network as derained_by

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sapnet.config import ModelConfig
-from sapnet.model import SAPNet
+from sapnet.model.sapnet import SAPNet
 
 _CONFIG = ModelConfig(dilations=(1, 1, 1, 1, 1), stages=6)
 _NAMES = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sapnet.config import ModelConfig
-from sapnet.model import SAPNet
+from sapnet.model.sapnet import SAPNet
 
 SMALL = ModelConfig(channels=8, reduction=4, dilations=(1, 2), downscale=2, stages=3)
 

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from sapnet.config import PRESETS
 from sapnet.images.frame import psnr_y, to_tensor, to_y
-from sapnet.model import DeployNet, SAPNet
+from sapnet.model.deploy import DeployNet
+from sapnet.model.sapnet import SAPNet
 from sapnet.model.weights import load_weights
 from training.config import OptimizerConfig, TrainConfig
 from training.datasets.paired import ImagePair, read_pair

@@ -14,8 +14,7 @@ import torch
 from sapnet.backends.base import Backend, BackendSpec, EngineShape, Frames, Runner
 from sapnet.backends.devices import processor_name
 from sapnet.errors import BackendError
-from sapnet.model import DeployNet
-from sapnet.model.deploy import Form, load_deploy_network
+from sapnet.model.deploy import DeployNet, Form, load_deploy_network
 
 # When imported, OpenVINO reports that to its makers and keeps an identity for it in the home folder, unless its
 # telemetry package is absent. A vehicle reports nothing unasked.

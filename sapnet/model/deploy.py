@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sapnet.model.blocks import ChannelResidualAttention, ResidualBlock, float32_mean
+from sapnet.model.blocks import ChannelResidualAttention, ResidualBlock
 from sapnet.model.sapnet import SAPNet, from_image, to_image
 from sapnet.model.weights import load_weights
 
@@ -68,10 +68,9 @@ class RewrittenSAPNet(nn.Module):
         )
         self.tail = network.tail
 
-    def derain(self, rainy: Tensor) -> Tensor:
+    def derain(self, image: Tensor) -> Tensor:
         """As ``SAPNet.derain``: RGB in [0, 1], (B, 3, H, W) -> the last stage's estimate, same shape, unclamped."""
-        height, width = rainy.shape[-2:]
-        rainy = from_image(rainy, self.config.downscale)
+        rainy = from_image(image, self.config.downscale)
         # Made once for a frame: operations make exports slow.
         steps = self.config.dilations if self.form is Form.ENGINE else ()
         taps = {step: _see(rainy, step) for step in steps}
@@ -89,7 +88,7 @@ class RewrittenSAPNet(nn.Module):
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
             hidden = torch.sigmoid(o) * torch.tanh(cell)
             estimate = self._refine(rainy, hidden, taps)
-        return to_image(estimate, self.config.downscale, height, width)
+        return to_image(estimate, self.config.downscale, image)
 
     def _refine(self, rainy: Tensor, x: Tensor, taps: Taps) -> Tensor:
         """What a stage does with the hidden state: the next estimate."""
@@ -127,14 +126,10 @@ class AttendedConv(nn.Module):
         if self.form is Form.CUDA:
             conv, bias = self.conv, cast(Tensor, self.conv.bias)[:, None, None]
             y = F.conv2d(x, conv.weight, padding=conv.dilation, dilation=conv.dilation)
-            gate = self._gate(y.mean((2, 3), keepdim=True, dtype=torch.float32) + bias).to(x.dtype)
+            mean = y.mean((2, 3), keepdim=True, dtype=torch.float32) + bias
+            gate = self.attention.gate(mean.to(x.dtype))
             return torch.relu(torch.addcmul(gate * bias, gate, y))
-        y = self.conv(x)
-        return torch.relu(y * self._gate(float32_mean(y)).to(x.dtype))
-
-    def _gate(self, mean: Tensor) -> Tensor:
-        """Of the channels' float32 means, (B, C, 1, 1) -> (B, C, 1, 1)."""
-        return self.attention.gate(mean.to(self.conv.weight.dtype))
+        return torch.relu(self.attention(self.conv(x)))
 
     def _folded_gate(self, x: Tensor, taps: Taps) -> Tensor:
         """The attention's gate of ``conv(x)``, float32 (B, C, 1, 1), without that.
@@ -161,10 +156,10 @@ def _times(weight: Tensor, x: Tensor) -> Tensor:
 def _conv(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """A size-preserving 3x3 convolution with these weights."""
     out_channels, in_channels = weight.shape[:2]
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias is not None, device="meta")
-    state = {"weight": weight.detach()} | ({} if bias is None else {"bias": bias.detach()})
-    conv.load_state_dict(state, assign=True)
-    return conv.requires_grad_(False)
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, device="meta")
+    conv.weight = nn.Parameter(weight, requires_grad=False)
+    conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return conv
 
 
 class DeployNet(nn.Module):
@@ -205,6 +200,4 @@ def load_deploy_network(weights: str | Path, stages: int = 0, form: Form | None 
     """
     network = load_weights(weights)
     network.config = network.config.with_stages(stages)
-    if form is None or network.config.separable:
-        return DeployNet(network).eval()
-    return DeployNet(RewrittenSAPNet(network, form)).eval()
+    return DeployNet(RewrittenSAPNet(network, form) if form and not network.config.separable else network).eval()

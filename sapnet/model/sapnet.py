@@ -33,15 +33,11 @@ class SAPNet(nn.Module):
         rainy: (B, 3, H, W), RGB in [0, 1], floating point, any device; H and W are free.
         Returns (S, B, 3, H, W): the estimate after every stage, unclamped; the last is the result.
         """
-        return torch.stack([self._to_image(estimate, rainy) for estimate in self._estimates(rainy)])
+        return torch.stack([to_image(estimate, self.config.downscale, rainy) for estimate in self._estimates(rainy)])
 
     def derain(self, rainy: Tensor) -> Tensor:
         """The last stage of ``forward`` alone, (B, 3, H, W), without the work of showing the others."""
-        return self._to_image(self._estimates(rainy)[-1], rainy)
-
-    def _to_image(self, estimate: Tensor, rainy: Tensor) -> Tensor:
-        height, width = rainy.shape[-2:]
-        return to_image(estimate, self.config.downscale, height, width)
+        return to_image(self._estimates(rainy)[-1], self.config.downscale, rainy)
 
     def _estimates(self, image: Tensor) -> list[Tensor]:
         """The estimate of every stage as the network works on it, (B, 3 * scale^2, H / scale, W / scale)."""
@@ -71,9 +67,9 @@ def from_image(image: Tensor, scale: int) -> Tensor:
     return F.pixel_unshuffle(take(image, rows, columns), scale)
 
 
-def to_image(x: Tensor, scale: int, height: int, width: int) -> Tensor:
-    """The inverse of ``from_image``."""
-    return x if scale == 1 else take(F.pixel_shuffle(x, scale), height, width)
+def to_image(x: Tensor, scale: int, image: Tensor) -> Tensor:
+    """The inverse of ``from_image``, of the height and width of ``image``."""
+    return x if scale == 1 else take(F.pixel_shuffle(x, scale), *image.shape[-2:])
 
 
 def take(x: Tensor, rows: int, columns: int) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sapnet.config import PRESETS
-from sapnet.model import SAPNet
+from sapnet.model.sapnet import SAPNet
 from sapnet.model.weights import load_weights, read_metadata, save_weights
 from training.interpolate import main
 

@@ -23,8 +23,7 @@ from sapnet.backends.base import EngineShape, OnStep, failing, import_installed
 from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Key
 from sapnet.errors import BackendError, UnfitEngineError
-from sapnet.model import DeployNet
-from sapnet.model.deploy import DTYPES, Form, load_deploy_network
+from sapnet.model.deploy import DTYPES, DeployNet, Form, load_deploy_network
 from sapnet.model.weights import find_weights
 
 # The two libraries, by their Python modules, and how to get them.

@@ -32,8 +32,7 @@ from sapnet.backends.engines.build_onnx import (
 from sapnet.backends.engines.cache import EngineCache, Entry, read_entry
 from sapnet.errors import BackendError, UnfitEngineError
 from sapnet.images.frame import psnr
-from sapnet.model import DeployNet
-from sapnet.model.deploy import load_deploy_network
+from sapnet.model.deploy import DeployNet, load_deploy_network
 from sapnet.rain import RainSynthesizer
 
 # 8-bit PSNR that an engine must reach against float32, in dB.

@@ -12,7 +12,7 @@ from sapnet import backends
 from sapnet.cli import main
 from sapnet.commands import info
 from sapnet.config import PRESETS
-from sapnet.model import SAPNet
+from sapnet.model.sapnet import SAPNet
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

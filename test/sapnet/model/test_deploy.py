@@ -7,8 +7,7 @@ import pytest
 import torch
 from state_dicts import small
 
-from sapnet.model import DeployNet
-from sapnet.model.deploy import Form, RewrittenSAPNet
+from sapnet.model.deploy import DeployNet, Form, RewrittenSAPNet
 from sapnet.model.weights import load_weights
 
 forms = pytest.mark.parametrize("form", Form)

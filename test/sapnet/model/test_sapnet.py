@@ -8,9 +8,8 @@ from state_dicts import small
 from torch.nn import functional as F
 
 from sapnet.config import PRESETS
-from sapnet.model import SAPNet
 from sapnet.model.blocks import SeparableConv
-from sapnet.model.sapnet import take
+from sapnet.model.sapnet import SAPNet, take
 
 SIZES = [(16, 16), (17, 23), (16, 31), (33, 20)]
 

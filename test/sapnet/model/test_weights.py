@@ -14,7 +14,7 @@ from state_dicts import make, official_state
 
 from sapnet.config import PRESETS, ModelConfig
 from sapnet.errors import CheckpointError
-from sapnet.model import SAPNet
+from sapnet.model.sapnet import SAPNet
 from sapnet.model.weights import load_weights, read_metadata, save_weights, shipped_weights
 
 

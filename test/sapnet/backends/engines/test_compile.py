@@ -21,8 +21,8 @@ from sapnet.backends.engines.tensorrt import REQUIRED_DB, rainy_frame
 from sapnet.cli import main
 from sapnet.config import PRESETS
 from sapnet.images.frame import psnr
-from sapnet.model import DeployNet, SAPNet
-from sapnet.model.deploy import Form, load_deploy_network
+from sapnet.model.deploy import DeployNet, Form, load_deploy_network
+from sapnet.model.sapnet import SAPNet
 from sapnet.model.weights import save_weights
 
 rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="needs tensorrt_rtx")
