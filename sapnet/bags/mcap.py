@@ -48,22 +48,17 @@ _DAMAGE = (McapError, ZstdError, ValueError, KeyError, OverflowError, struct.err
 
 
 class McapFile(StoredFile):
-    """An mcap file; its topics are its channels.
-
-    find: returns where to read it. Raises BagError if nothing can be read, OSError.
-    """
+    """An mcap file; its topics are its channels."""
 
     def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
-        self._find = find
-        self._name = find().name
-        self._findings = findings
+        super().__init__(find, findings)
         self._is_damaged = False
         with _Stream(find()) as stream:
             try:
                 reader = SeekingReader(stream, validate_crcs=True, record_size_limit=stream.size)
                 self.profile = reader.get_header().profile
             except _DAMAGE as err:
-                raise BagError(f"it does not begin as an mcap file ({_said(err)})") from err
+                raise BagError(f"it does not begin as an mcap file ({first_line(err)})") from err
             summary = (self._index(reader) if stream.has_end else None) or self._made_index(stream)
         statistics = summary.statistics
         assert statistics is not None
@@ -130,14 +125,14 @@ class McapFile(StoredFile):
                 self._findings.lose(f"{self._name} has no end, so its recording was cut off: read up to there")
             elif not self._is_damaged:
                 self._is_damaged = True
-                self._findings.lose(f"{self._name} is damaged ({_said(err)}): parts are left out")
+                self._findings.lose(f"{self._name} is damaged ({first_line(err)}): parts are left out")
 
     def _index(self, reader: SeekingReader) -> Summary | None:
         """The summary at the end of the file, if it has one that describes all of it."""
         try:
             summary = reader.get_summary()
         except _DAMAGE as err:
-            self._findings.note(f"{self._name} has a damaged index ({_said(err)}): read without it")
+            self._findings.note(f"{self._name} has a damaged index ({first_line(err)}): read without it")
             return None
         return summary if summary is not None and _is_complete(summary) else None
 
@@ -235,7 +230,3 @@ def _topic(channel: Channel, summary: Summary, messages: int) -> Topic:
         messages,
         channel.metadata,
     )
-
-
-def _said(err: Exception) -> str:
-    return first_line(err).rstrip(".")

@@ -33,11 +33,7 @@ from sapnet.bags.types import parse_qos
 from sapnet.errors import BagError, first_line
 from sapnet.files import natural_key
 
-_READERS: dict[str, type[McapFile | Sqlite3File | Ros1File]] = {
-    "mcap": McapFile,
-    "sqlite3": Sqlite3File,
-    "ros1": Ros1File,
-}
+_READERS: dict[str, type[StoredFile]] = {"mcap": McapFile, "sqlite3": Sqlite3File, "ros1": Ros1File}
 _SUFFIXES = {suffix: storage for storage, suffix in STORAGES.items()} | {".bag": "ros1", ".bag.active": "ros1"}
 _PACKED = (".zstd", ".zst")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +95,20 @@ class Findings(dict[str, bool]):
 class StoredFile:
     """A file of a recording, in one of the storages.
 
+    find: returns where to read it. findings: reading adds to them.
     topics: those in it. span_ns: log times of its first message and of the last, plus one; equal if there are none.
     compression: ``chunk`` or ``none``. profile: of the mcap header.
+    Raises BagError if nothing can be read, OSError.
     """
 
     topics: tuple[Topic, ...]
     span_ns: tuple[int, int]
     compression = "none"
     profile = "ros2"
+
+    def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
+        self._find, self._findings = find, findings
+        self._name = find().name
 
     def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Read messages of some of its topics, ordered by log time, then by place. Raises OSError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -29,54 +30,52 @@ _Type = tuple[Topic, Callable[[bytes | memoryview], memoryview]]
 
 
 class Ros1File(StoredFile):
-    """A .bag file, kept open for its index. Types that ROS 2 has are converted to those, others keep their definition.
-
-    find: returns where to read it. Raises BagError if it has no index, OSError.
-    """
+    """A .bag file with its index, kept open. Types that ROS 2 has become those, others keep their definition."""
 
     def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
-        self._findings = findings
-        path = find()
-        self._name, self._reader = path.name, Reader(path)
+        super().__init__(find, findings)
+        self._reader = Reader(find())
         try:
             with _damage():
                 self._reader.open()
         except ReaderError as err:
             raise BagError(
-                f"{first_line(err).rstrip('.')}; `rosbag reindex` repairs a bag that was cut off or not closed "
-                "(.bag.active)"
+                f"{first_line(err)}; `rosbag reindex` repairs a bag that was cut off or not closed (.bag.active)"
             ) from err
         self._types = _types(self._reader.connections, findings)
         known = [connection for connection in self._reader.connections if connection.msgtype in self._types]
-        self._topics = _topics(known, self._types)
-        self.topics = tuple(dict.fromkeys(self._topics.values()))
-        has_messages = any(connection.msgcount for connection in known)
+        # Each publisher that latches keeps a message of its own.
+        latching = Counter(
+            (c.topic, c.msgtype) for c in known if isinstance(c.ext, ConnectionExtRosbag1) and c.ext.latching
+        )
+        self._topics: dict[int, Topic] = {}
+        for connection in known:
+            topic, _ = self._types[connection.msgtype]
+            qos = (*LATCH * latching[connection.topic, connection.msgtype],)
+            self._topics[connection.id] = replace(topic, name=connection.topic, qos=qos, count=connection.msgcount)
+        self.topics = tuple(self._topics.values())
+        has_messages = any(topic.count for topic in self.topics)
         self.span_ns = (self._reader.start_time, self._reader.end_time) if has_messages else (0, 0)
 
     def messages(self, topics: Collection[Topic], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Read messages of some of its topics, ordered by log time."""
         wanted = [c for c in self._reader.connections if self._topics.get(c.id) in topics]
         try:
-            for connection, time_ns, data in self._raw(wanted, start_ns, stop_ns):
-                try:
-                    converted = bytes(self._types[connection.msgtype][1](data))
-                except _TYPE_DAMAGE as err:
-                    said = f"{connection.topic} holds messages that are no {connection.msgtype}"
-                    self._findings.lose(f"{said} ({first_line(err)}): left out")
-                else:
-                    yield Message(self._topics[connection.id], time_ns, converted)
+            with _damage():
+                for connection, time_ns, data in self._reader.messages(wanted, start_ns, stop_ns):
+                    try:
+                        converted = bytes(self._types[connection.msgtype][1](data))
+                    except _TYPE_DAMAGE as err:
+                        said = f"{connection.topic} holds messages that are no {connection.msgtype}"
+                        self._findings.lose(f"{said} ({first_line(err)}): left out")
+                    else:
+                        yield Message(self._topics[connection.id], time_ns, converted)
         except ReaderError as err:
             self._findings.lose(f"{self._name} is damaged ({first_line(err)}): read up to there")
 
     def close(self) -> None:
         """Close the bag."""
         self._reader.close()
-
-    def _raw(
-        self, connections: list[Connection], start_ns: int, stop_ns: int
-    ) -> Iterator[tuple[Connection, int, bytes]]:
-        with _damage():  # of the library alone
-            yield from self._reader.messages(connections, start_ns, stop_ns)
 
 
 @contextmanager
@@ -117,16 +116,3 @@ def _types(connections: Collection[Connection], findings: Findings) -> dict[str,
         except _TYPE_DAMAGE as err:
             findings.lose(f"{name} cannot be read or converted ({first_line(err)}): its topics are left out")
     return types
-
-
-def _topics(connections: Collection[Connection], types: dict[str, _Type]) -> dict[int, Topic]:
-    """The topic of each connection; connections of one name and type share it."""
-    merged: dict[tuple[str, str], Topic] = {}
-    for connection in connections:
-        key = connection.topic, connection.msgtype
-        topic = merged.get(key) or replace(types[connection.msgtype][0], name=connection.topic)
-        assert isinstance(connection.ext, ConnectionExtRosbag1)
-        # Each publisher that latches keeps a message of its own.
-        qos = (*topic.qos, *LATCH) if connection.ext.latching else topic.qos
-        merged[key] = replace(topic, count=topic.count + connection.msgcount, qos=qos)
-    return {connection.id: merged[connection.topic, connection.msgtype] for connection in connections}

@@ -20,12 +20,10 @@ _STORAGE_ERRORS = ("disk I/O error", "database or disk is full", "unable to open
 
 
 class Sqlite3File(StoredFile):
-    """A database of a recording. find: returns where to read it. Raises BagError if nothing can be read, OSError."""
+    """A database of a recording."""
 
     def __init__(self, find: Callable[[], Path], findings: Findings) -> None:
-        self._find = find
-        self._name = find().name
-        self._findings = findings
+        super().__init__(find, findings)
         try:
             with self._database() as database:
                 self._topics, spans = _contents(database)

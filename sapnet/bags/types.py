@@ -120,12 +120,9 @@ def digest_of(message: Message) -> bytes:
 
 def definition_of(topic: Topic) -> str:
     """The definition of a topic's type without comments and spaces; as it is where it cannot be parsed."""
-    store = _store_of(topic)
-    return (
-        store.generate_msgdef(topic.type, ros_version=2)[0]
-        if store
-        else f"{topic.schema.encoding} {topic.schema.data.hex()}"
-    )
+    if store := _store_of(topic):
+        return store.generate_msgdef(topic.type, ros_version=2)[0]
+    return f"{topic.schema.encoding} {topic.schema.data.hex()}"
 
 
 def _store_of(topic: Topic) -> Typestore | None:
