@@ -193,16 +193,13 @@ def split_bag(
     qos: tuple[Qos, ...] = (),
 ) -> Path:
     """A rosbag2 folder with a file for each group of messages, as rosbag2 splits; every topic is in every file."""
-    path.mkdir(parents=True)
-    writer = BagWriter(path, storage, compression, {"vehicle": "7"})
     topics = dict.fromkeys((sent.topic, sent.type) for group in groups for sent in group)
-    numbers = {key: writer.add(described_topic(*key, qos, TYPES)) for key in topics}
-    for group in groups:
-        writer.begin()
-        for sent in group:
-            writer.write(numbers[sent.topic, sent.type], sent.time_ns, sent.data)
-        writer.end()
-    writer.finish()
+    with BagWriter(path, storage, compression, {"vehicle": "7"}) as writer:
+        numbers = {key: writer.add(described_topic(*key, qos, TYPES)) for key in topics}
+        for group in groups:
+            for sent in group:
+                writer.write(numbers[sent.topic, sent.type], sent.time_ns, sent.data)
+            writer.end()
     return path
 
 

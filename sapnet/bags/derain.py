@@ -104,15 +104,13 @@ class _Run:
             writer.files.append(file)
             self.report.add(part)
         try:
-            self._write(job, writer, parts[-1][1] if parts else 0, progress)
+            with writer:
+                self._write(job, writer, parts[-1][1] if parts else 0, progress)
         except InputError as err:
             raise InputError(f"{err}; the work so far is kept: continue with --resume") from err
-        finally:
-            writer.abort()
         self.report.messages = sum(sum(file.counts) for file in writer.files)
         self.report.notes = [*bag.notes, *self._outputs.notes, *self.report.notes]
         self.report.is_partial = bool(bag.missing)
-        writer.finish()
         report = job.bag / REPORT
         report.write_text(json.dumps(asdict(self.report)))
         sync(report)
@@ -131,12 +129,9 @@ class _Run:
             self.report.add(part)
             part, began_s = self._empty_report(), time.monotonic()
 
-        is_first = not writer.files
-        if is_first:  # records need a file, and an output without messages has one, too
-            writer.begin()
-        self._copy_records(writer if is_first else None)
+        self._copy_records(writer)
         # A part that is broken off within a message, or while it ends, may be incomplete: it is written again.
-        is_whole = is_first
+        is_whole = True
         expected = expected_messages(self._bag, self._options)
         try:
             items = derained_items(self._derainer, self._bag, self._outputs.cameras, self._options, done)
@@ -158,14 +153,17 @@ class _Run:
             if is_whole:
                 end_part()
 
-    def _copy_records(self, writer: BagWriter | None) -> None:
-        """Copy attachments and metadata records. A run that resumes reads them only, for what is found to be lost."""
+    def _copy_records(self, writer: BagWriter) -> None:
+        """Copy attachments and metadata records into the first file.
+
+        A run that resumes has it already, and reads them only for what is found to be lost.
+        """
         for record in self._bag.records():
             if self._options.only_derained:
                 continue
             if self._storage != "mcap":
                 self._bag.findings.note(f"sqlite3 has no place for {record.name!r}, an attachment or metadata record")
-            elif writer is not None:
+            elif not writer.files:
                 writer.add_record(record)
 
     def _count(self, item: Item, part: BagReport) -> None:

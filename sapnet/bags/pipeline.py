@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
+from itertools import chain, islice
 
 from sapnet.bags.cameras import BagOptions, Camera, Item
 from sapnet.bags.recording import FIRST_NS, LAST_NS, Message, Recording, Topic
@@ -65,11 +65,11 @@ def _read(bag: Recording, cameras: Sequence[Camera], options: BagOptions, done: 
             continue
         if item.camera is not None and not item.skipped:
             try:
-                item.frame = decode(recorded)
-                require_frame(item.frame.decoded.bgr)
-                item.info = newest.get(item.camera.info) if item.camera.info is not None else None
+                frame = decode(recorded)
+                require_frame(frame.decoded.bgr)
+                item.frame, item.info = frame, newest.get(item.camera.info)
             except ImageFormatError as err:
-                item.frame, item.unreadable = None, str(err)
+                item.unreadable = str(err)
         yield item
 
 
@@ -90,13 +90,12 @@ def _latched(topic: Topic) -> int:
     return min(sum(depths), sys.maxsize)
 
 
-def _first_infos(bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> dict[Topic, bytes]:
+def _first_infos(bag: Recording, cameras: Sequence[Camera], options: BagOptions) -> dict[Topic | None, bytes]:
     """For frames before the first camera_info: the newest before the start, else the first of the recording."""
     infos = [camera.info for camera in cameras if camera.info is not None]
-    newest = {topic: recorded.data for topic in infos for recorded in islice(bag.messages([topic]), 1)}
-    for recorded in bag.messages(infos, stop_ns=_span(bag, options)[0]):
-        newest[recorded.topic] = recorded.data
-    return newest
+    first = chain.from_iterable(islice(bag.messages([topic]), 1) for topic in infos)
+    before = bag.messages(infos, stop_ns=_span(bag, options)[0])
+    return {recorded.topic: recorded.data for recorded in chain(first, before)}
 
 
 def _grouped(items: Iterator[Item], batch: int) -> Groups:

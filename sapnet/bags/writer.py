@@ -53,9 +53,10 @@ class Written:
 
 @dataclass(eq=False)
 class BagWriter:
-    """A rosbag2 recording to write, in one file or several; metadata.yaml is written at its end.
+    """A rosbag2 recording to write in a ``with`` statement, at whose end metadata.yaml is written and synced.
 
-    As a ``with`` statement it is a recording in one file. A file begins with its first message, if not before.
+    It has one file, or more where ``end`` is called before. After an error, the file that is being written is closed as
+    it is. Entering, leaving and writing raise OSError, sqlite3.Error.
     path: its folder. storage: ``mcap`` or ``sqlite3``. compression, custom, profile: as in Recording.
     name: of its files, to which their numbers are added; by default that of the folder. files: the complete ones.
     written: the one that is being written.
@@ -72,8 +73,8 @@ class BagWriter:
     _topics: list[Topic] = field(default_factory=list)
     _file: _Mcap | _Sqlite3 | None = None
 
-    def begin(self) -> _Mcap | _Sqlite3:
-        """Begin a file. Raises OSError, sqlite3.Error."""
+    def _begin(self) -> _Mcap | _Sqlite3:
+        """Begin a file."""
         path = self.path / f"{self.name or self.path.name}_{len(self.files)}{STORAGES[self.storage]}"
         if self.storage == "mcap":
             self._file = _Mcap(path, self.compression == "chunk", self.profile)
@@ -92,18 +93,15 @@ class BagWriter:
         return len(self._topics) - 1
 
     def add_record(self, record: Attachment | Metadata) -> None:
-        """Add an attachment or a metadata record, which only mcap holds."""
+        """Add an attachment or a metadata record to the file that is being written; only mcap holds them."""
         if isinstance(self._file, _Mcap):
             self._file.add_record(record)
 
     def write(
         self, number: int, time_ns: int, data: bytes | memoryview, publish_ns: int | None = None, sequence: int = 0
     ) -> None:
-        """Write a message. time_ns: log time, which also stands for a publish time that is None.
-
-        Raises OSError, sqlite3.Error.
-        """
-        file = self._file or self.begin()
+        """Write a message. time_ns: log time, which also stands for a publish time that is None."""
+        file = self._file or self._begin()
         packed = zstd.compress(data) if self.compression == "message" else bytes(data)
         publish_ns = time_ns if publish_ns is None else publish_ns
         file.write(self._numbers[number], time_ns, packed, publish_ns, sequence)
@@ -113,7 +111,7 @@ class BagWriter:
         self.written.size += len(data)
 
     def end(self) -> Written | None:
-        """Complete the file; None if none was begun. Raises OSError, sqlite3.Error."""
+        """Complete the file, after which the next message begins another; None if none was begun."""
         if self._file is None:
             return None
         written, self.written = self.written, Written()
@@ -129,31 +127,23 @@ class BagWriter:
         self.files.append(written)
         return written
 
-    def abort(self) -> None:
-        """Close the file as it is."""
-        if self._file is not None:
-            with suppress(OSError, sqlite3.Error):
-                self._file.abort()
-            self._file = None
-
-    def finish(self) -> None:
-        """Write metadata.yaml and sync it to the disk. Raises OSError."""
-        path = self.path / METADATA
-        path.write_text(_dump({METADATA_ROOT: self._metadata(self.files)}), encoding="utf-8")
-        sync(path)
-
     def __enter__(self) -> BagWriter:
-        self.path.mkdir(parents=True)
-        self.begin()
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.files:  # records need a file, and a recording without messages has one, too
+            self._begin()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self.end()
-                self.finish()
+                path = self.path / METADATA
+                path.write_text(_dump({METADATA_ROOT: self._metadata(self.files)}), encoding="utf-8")
+                sync(path)
         finally:
-            self.abort()
+            if self._file is not None:
+                with suppress(OSError, sqlite3.Error):
+                    self._file.abort()
 
     def _metadata(self, files: Sequence[Written]) -> dict[str, Any]:
         """metadata.yaml for some of the files."""
