@@ -46,20 +46,14 @@ class ChannelResidualAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return x * self.gate(float32_mean(x).to(x.dtype))
+        # In float32: the sum over a camera frame exceeds what fp16 can hold (65,504). The cast is an operation of its
+        # own because an export to ONNX puts that of ``mean(dtype=...)`` behind the sum.
+        mean = x.to(torch.float32).mean((2, 3), keepdim=True)
+        return x * self.gate(mean.to(x.dtype))
 
     def gate(self, mean: Tensor) -> Tensor:
         """The scale of each channel from its mean, (B, C, 1, 1) -> (B, C, 1, 1)."""
         return torch.sigmoid(self.expand(torch.relu(self.squeeze(mean))) + self.skip(mean))
-
-
-def float32_mean(x: Tensor) -> Tensor:
-    """The channels' means in float32, (B, C, H, W) -> (B, C, 1, 1).
-
-    The sum over a camera frame exceeds what fp16 can hold (65,504). The cast is an operation of its own because an
-    export to ONNX puts that of ``mean(dtype=...)`` behind the sum.
-    """
-    return x.to(torch.float32).mean((2, 3), keepdim=True)
 
 
 class ResidualBlock(nn.Module):
