@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -100,10 +99,7 @@ def run(args: argparse.Namespace) -> int:
             f"derained {counted(len(done), 'file')}, {counted(frames, 'frame')} in {seconds:.1f} s "
             f"({frames / seconds:.1f} frames/s, {derainer.backend_name} {derainer.precision}): {args.output}"
         )
-    damaged = [job for job in done if job.damage]
-    for job in damaged:
-        print(f"sapnet: warning: {job.input} is derained only in part: {job.damage}", file=sys.stderr)
     if failed:
         names = ", ".join(str(job.input) for job in failed[:3]) + (", ..." if len(failed) > 3 else "")
         raise SapnetError(f"{len(failed)} of {counted(len(jobs), 'input')} could not be derained: {names}")
-    return EXIT_PARTIAL if damaged else 0
+    return EXIT_PARTIAL if any(job.damage for job in done) else 0

@@ -56,34 +56,32 @@ def plan_jobs(inputs: Sequence[Path], out: Path, masks: bool = False, overwrite:
         raise SapnetError(f"{out} names a file, which takes one image or one video; give a folder for the output")
     if out.is_file() and not to_file:
         raise SapnetError(f"{out} is a file of no known type; give a folder for the output")
-    outputs: dict[tuple[Path, Path], None] = {}
+    jobs: dict[tuple[Path, Path], Job] = {}
     for path in inputs:
-        found = _media_in(path, skip=out)
         base = path if path.is_dir() else path.parent
-        outputs |= {(source, out if to_file else out / source.relative_to(base)): None for source in found}
+        for source in _media_in(path, skip=out):
+            output = out if to_file else out / source.relative_to(base)
+            # Both formats are lossless, so that a mask stays 0 or 255.
+            mask = output.with_name(f"{output.stem}_streak_mask{'.mkv' if is_video(output) else '.png'}")
+            jobs[source, output] = Job(source, output, mask if masks else None)
     if to_file and is_video(inputs[0]) != is_video(out):
         raise SapnetError(f"an image is written as an image and a video as a video, got {inputs[0]} and {out}")
-    jobs = [Job(source, output, None) for source, output in outputs]
-    for job in jobs if masks else []:
-        # Both formats are lossless, so that a mask stays 0 or 255.
-        suffix = ".mkv" if is_video(job.output) else ".png"
-        job.streak_mask = job.output.with_name(f"{job.output.stem}_streak_mask{suffix}")
-    sources = {job.input.resolve(): job.input for job in jobs}
+    sources = {source.resolve(): source for source, _ in jobs}
     writers: dict[Path, Path] = {}
-    for job in jobs:
+    for job in jobs.values():
         for path in filter(None, (job.output, job.streak_mask)):
             other = writers.setdefault(path, job.input)
             if other != job.input:
                 raise SapnetError(
                     f"{other} and {job.input} would both be written to {path}; rename one, or derain them in two runs"
                 )
-            if source := sources.get(path.resolve()):
-                raise SapnetError(f"{source} is an input and would be overwritten; give another output")
+            if overwritten := sources.get(path.resolve()):
+                raise SapnetError(f"{overwritten} is an input and would be overwritten; give another output")
     present = [path for path in writers if path.exists() and not overwrite]
     if present:
         more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         raise SapnetError(f"{present[0]} exists{more}; give another output, or --overwrite to replace")
-    return jobs
+    return list(jobs.values())
 
 
 def _media_in(given: Path, skip: Path) -> list[Path]:
@@ -187,3 +185,5 @@ def _derain_video(derain: Tiler, job: Job, batch: int, progress: Progress, crf: 
                     scores.append(derained.rain_score)
                 progress.advance(task, len(some))
         job.frames, job.rain_score, job.damage = len(scores), fmean(scores), video.damage
+        if job.damage:
+            log.warning("%s is derained only in part: %s", job.input, job.damage)
