@@ -14,14 +14,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from sapnet.errors import ImageFormatError
 from sapnet.files import replacing
 from sapnet.images.codecs import JPEG_QUALITY
 from sapnet.images.frame import Frame
-from sapnet.images.pixel_formats import to_8_bit
+from sapnet.images.pixel_formats import Pixels, to_8_bit
 from sapnet.media.formats import MAX_PIXELS, PICTURE_FORMATS
 
 _READ_FORMATS = sorted(set(PICTURE_FORMATS.values()))
@@ -37,8 +36,6 @@ _OTHER_SAMPLES = ("I", "F")  # Pillow's modes of signed, 32-bit and floating-poi
 _AFTER_IHDR = 33  # bytes of a PNG: its signature and its first chunk
 # What Pillow raises at damaged files, beside OSError.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-
-Pixels = NDArray[Any]
 
 # We have a limit of our own, which says what to do; Pillow's prints a warning from half of it on.
 Image.MAX_IMAGE_PIXELS = None
