@@ -25,6 +25,7 @@ from sapnet.commands.common import (
     parse_positive,
     parse_shape,
     progress_bar,
+    stdout_console,
     tell_builds,
 )
 from sapnet.derainer import Derainer
@@ -132,7 +133,6 @@ def _parse_backend(text: str) -> tuple[str, str]:
 
 def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     height, width = args.shape
@@ -154,7 +154,7 @@ def _print_table(timings: Sequence[Timing], args: argparse.Namespace) -> None:
             f"{timing.ratio:.2f}",
             "" if timing.of_bound is None else f"{timing.of_bound:.0%}",
         )
-    Console().print(table)
+    stdout_console().print(table)
 
 
 def measure(

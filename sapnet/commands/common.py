@@ -16,6 +16,7 @@ from sapnet.config import MAX_STAGES
 from sapnet.images.frame import MIN_SIDE
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from sapnet.backends.base import BuildStatus
@@ -28,6 +29,7 @@ Number = TypeVar("Number", int, float)
 NETWORK = ("weights", "backend", "engine", "device", "precision", "stages")
 VERBOSE_HELP = "say more on stderr"
 _TELL_EVERY_S = 5.0  # between two lines on the progress of a build
+_UNLIMITED = 10_000  # columns, for a pipe
 # An input could be read only in part, and the output has that part.
 EXIT_PARTIAL = 3
 
@@ -144,6 +146,14 @@ def progress_bar(*, counts: bool = False) -> Progress:
     description, bar, share, remaining = Progress.get_default_columns()
     columns = description, bar, MofNCompleteColumn() if counts else share, remaining
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def stdout_console() -> Console:
+    """Prints text as it is, and to a pipe without wrapping it, so that a search finds whole lines."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _UNLIMITED
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def clean(text: str, longest: int = 500) -> str:

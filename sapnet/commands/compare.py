@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from sapnet.commands.common import Subparsers, add_command, clean, counted, progress_bar, whole_number
+from sapnet.commands.common import Subparsers, add_command, clean, counted, progress_bar, stdout_console, whole_number
 
 if TYPE_CHECKING:
     from sapnet.bags.compare import Comparison, TopicComparison
@@ -42,8 +39,6 @@ sapnet compare drive.bag derained/ --topic /imu --topic '/lidar/*'
 sapnet compare cpu/ gpu/ --topic '*/derained/image' --tolerance 2
 sapnet compare reference/ replayed/ --times --json > differences.json
 """
-
-_UNLIMITED = 10_000  # columns, for a pipe
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -94,24 +89,24 @@ def _as_json(comparison: Comparison) -> dict[str, object]:
 
 def _print(comparison: Comparison) -> None:
     """Print the table of topics, how topics and records differ, notes on the recordings, and the verdict."""
-    console = Console(width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False, soft_wrap=False)
+    console = stdout_console()
     differing = [topic for topic in comparison.topics if not topic.is_equal]
     console.print(_table(comparison.topics))
     for topic in differing:
-        console.print(Text(f"{clean(topic.topic)}: {_why(topic)}"))
+        console.print(f"{clean(topic.topic)}: {_why(topic)}")
     for record, difference in comparison.records.items():
-        console.print(Text(f"{clean(record)}: {difference}", style="red"))
+        console.print(f"{clean(record)}: {difference}", style="red")
     for name, notes in (("A", comparison.notes_a), ("B", comparison.notes_b)):
         for note in notes:
-            console.print(Text(f"note on {name}: {clean(note)}", style="yellow"))
+            console.print(f"note on {name}: {clean(note)}", style="yellow")
     tolerance = f" (tolerance {comparison.tolerance})" if comparison.tolerance else ""
     topics = counted(len(comparison.topics), "topic")
     if comparison.is_equal:
         messages = counted(sum(topic.equal for topic in comparison.topics), "message")
-        console.print(Text(f"equal{tolerance}: {topics}, {messages}", style="bold green"))
+        console.print(f"equal{tolerance}: {topics}, {messages}", style="bold green")
     else:
         records = f", {counted(len(comparison.records), 'record')}" if comparison.records else ""
-        console.print(Text(f"different{tolerance}: {len(differing)} of {topics}{records}", style="bold red"))
+        console.print(f"different{tolerance}: {len(differing)} of {topics}{records}", style="bold red")
 
 
 def _table(topics: list[TopicComparison]) -> Table:
@@ -126,7 +121,7 @@ def _table(topics: list[TopicComparison]) -> Table:
     for topic, row in zip(topics, rows, strict=True):
         types = dict.fromkeys(name.rpartition("/")[2] for name in (topic.type_a, topic.type_b) if name)
         cells = [clean(topic.topic), clean(" / ".join(types)), *(row[title] for title in titles)]
-        table.add_row(*map(Text, cells), style="" if topic.is_equal else "red")
+        table.add_row(*cells, style="" if topic.is_equal else "red")
     return table
 
 

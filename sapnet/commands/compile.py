@@ -17,6 +17,7 @@ from sapnet.commands.common import (
     parse_positive,
     parse_shape,
     progress_bar,
+    stdout_console,
     tell_builds,
 )
 from sapnet.errors import SapnetError
@@ -138,7 +139,6 @@ def _teller(bar: Progress, as_json: bool) -> OnBuild:
 
 def _list(cache: EngineCache, as_json: bool) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     entries = cache.entries()
@@ -159,11 +159,10 @@ def _list(cache: EngineCache, as_json: bool) -> None:
     proofs = {entry.key["engine"]: entry.about for entry in reversed(entries) if entry.key["kind"] == "proof"}
     for entry, (size, used) in zip(entries, files, strict=True):
         key, kind = entry.key, str(entry.key["kind"])
-        height, width, batch = key.get("shape", ("", "", ""))
-        shape = f"{height}x{width}, {batch}" if height else ""
+        shape = "{}x{}, {}".format(*key["shape"]) if "shape" in key else ""
         when = time.strftime("%m-%d %H:%M", time.localtime(used))
         made_for = str(key.get("target") or key.get("gpu", ""))
         proof = proofs.get(entry.sha256, entry.about).get("agreement_db")
         agreement = "refused" if kind == "verdict" else f"{proof} dB" if proof else ""
         table.add_row(kind, shape, str(key.get("precision", "")), made_for, agreement, when, f"{size / 1e6:.1f}")
-    Console().print(table)
+    stdout_console().print(table)

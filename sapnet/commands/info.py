@@ -6,8 +6,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import sys
 import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import sapnet
-from sapnet.commands.common import Subparsers, add_command
+from sapnet.commands.common import Subparsers, add_command, stdout_console
 from sapnet.errors import SapnetError
 
 _EXAMPLES = """\
@@ -135,13 +133,12 @@ def _print(facts: Mapping[str, Any], verbose: bool) -> None:
     if verbose:
         sections |= {entry["path"]: entry["provenance"] for entry in facts["weights"].values()}
     print(f"sapnet {facts['sapnet']}", "", *_weights_table(facts["weights"]), sep="\n")
-    # What is piped is not wrapped, so that a search finds whole lines.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    width, longest = stdout_console().width, max(len(name) for rows in sections.values() for name in rows)
     for title, rows in sections.items():
         print(f"\n{title}")
         for name, text in rows.items():
-            line = f"  {name:<13} {text}"
-            print(textwrap.fill(line, width, subsequent_indent=" " * 16, break_on_hyphens=False))
+            line = f"  {name:<{longest}}  {text}"
+            print(textwrap.fill(line, width, subsequent_indent=" " * (longest + 4), break_on_hyphens=False))
 
 
 def _weights_table(weights: Mapping[str, Any]) -> list[str]:

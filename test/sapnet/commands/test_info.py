@@ -75,8 +75,8 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert facts["weights"] == {}
     assert facts["hardware"]["gpus"] == []
     text = printed(capsys)
-    assert "\n  missing       left-pad-for-python" in text
-    assert "\n  ros 2         not found\n" in text
+    assert "\n  missing    left-pad-for-python" in text
+    assert "\n  ros 2      not found\n" in text
     assert "cannot be read without torch: pip install torch" in text
 
 
@@ -89,7 +89,7 @@ def test_text_fits_a_terminal_and_is_whole_in_a_pipe(
     monkeypatch.setattr(backends, "available_backends", lambda: why)
     monkeypatch.setenv("COLUMNS", columns)
     piped = printed(capsys)
-    assert f"  tensorrt      {why['tensorrt'].strip()}\n" in piped
+    assert f"  tensorrt   {why['tensorrt'].strip()}\n" in piped
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     shown = printed(capsys)
     assert [line for line in shown.splitlines() if len(line) > int(columns)] == []
