@@ -36,9 +36,7 @@ _GRAY = ("mono", "8UC1", "8SC1", "16UC1", "16SC1", "32FC1", "32SC1", "64FC1")
 
 CODECS = ("jpeg", "png")
 
-_OUTPUTS = tuple(
-    f"/{output.name}{transport}" for output in (DERAINED, STREAK_MASK, COMPARISON) for transport in ("", "/compressed")
-)
+_OUTPUTS = tuple(f"/{output.name}" for output in (DERAINED, STREAK_MASK, COMPARISON))
 
 
 @dataclass(frozen=True)
@@ -205,9 +203,9 @@ def _in_colour(source: Recording, images: Sequence[Topic]) -> list[Topic]:
     """One topic of each camera: the first with color images, raw ones before compressed ones."""
     found: dict[str, Topic] = {}
     for topic in sorted(images, key=lambda topic: topic.type != IMAGE):
-        is_output = f"/{topic.name}".endswith(_OUTPUTS)
-        if _base(topic) not in found and not is_output and _is_colour(source, topic):
-            found[_base(topic)] = topic
+        base = _base(topic)
+        if base not in found and not f"/{base}".endswith(_OUTPUTS) and _is_colour(source, topic):
+            found[base] = topic
     return [topic for topic in images if topic in found.values()]
 
 

@@ -57,11 +57,6 @@ def plan_bags(inputs: Sequence[str], out: Path) -> list[Row]:
     return [Row(str(source), str(output), bytes=_size(source)) for source, output in sorted(pairs.items())]
 
 
-def is_complete(output: Path) -> bool:
-    """Whether a derained copy is whole."""
-    return (output / REPORT).is_file() and (output / METADATA).is_file()
-
-
 def _recordings(match: Path, base: Path, seen: set[Path]) -> Iterator[Path]:
     """Yield the recordings that a path is, contains or belongs to.
 

@@ -22,10 +22,10 @@ from rich.progress import Progress as ProgressBar
 
 import sapnet
 from sapnet.bags.cameras import BagOptions
+from sapnet.bags.derain import REPORT
 from sapnet.errors import BagError, SapnetError, describe, first_line
 from sapnet.files import append_line, read_json, write_json
 from sapnet.fleet.ledger import FAILED, KEPT, PARTIAL, FleetReport, Row, read_ledger, utc_now
-from sapnet.fleet.plan import is_complete
 from sapnet.fleet.worker import WorkerError, derain_recording
 
 INSTALL = "run pip install '.[fleet]' in the repository"
@@ -77,7 +77,7 @@ def derain_fleet(
         newest, report, left = read_ledger(out / LEDGER), FleetReport(str(out)), []
         for bag in bags:
             row = newest.get(bag.output)
-            if row is None or row.state == FAILED or not is_complete(Path(bag.output)):
+            if row is None or row.state == FAILED or not (Path(bag.output) / REPORT).is_file():
                 left.append(bag)
             else:
                 report.rows.append(replace(row, input=bag.input, state=PARTIAL if row.state == PARTIAL else KEPT))
