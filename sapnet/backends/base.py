@@ -6,12 +6,13 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,23 +63,21 @@ OnBuild = Callable[[BuildStatus], None]
 OnStep = Callable[[str, float], None]
 
 
-class BuildWatch:
-    """Times a build: turns steps and shares into BuildStatus."""
+def watch_build(shape: EngineShape, on_build: OnBuild) -> OnStep:
+    """What a builder tells its steps, for ``on_build`` to get them with their times."""
+    began = time.monotonic()
+    latest = moved = 0.0  # the share, and when it changed
 
-    def __init__(self, shape: EngineShape, on_build: OnBuild) -> None:
-        self._shape = shape
-        self._on_build = on_build
-        self._began = time.monotonic()
-        self._share = self._moved = 0.0
-
-    def __call__(self, step: str, share: float) -> None:
-        """Report progress."""
-        seconds = time.monotonic() - self._began
-        if share != self._share:
-            self._share, self._moved = share, seconds
-        advances = share >= 0.05 and seconds - self._moved <= _STANDS_STILL_S
+    def on_step(step: str, share: float) -> None:
+        nonlocal latest, moved
+        seconds = time.monotonic() - began
+        if share != latest:
+            latest, moved = share, seconds
+        advances = share >= 0.05 and seconds - moved <= _STANDS_STILL_S
         left = seconds * (1 - share) / share if advances else None
-        self._on_build(BuildStatus(self._shape, step, share, seconds, left))
+        on_build(BuildStatus(shape, step, share, seconds, left))
+
+    return on_step
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,8 @@ class Backend(ABC):
     def __init__(self, spec: BackendSpec) -> None:
         self._spec = spec
         self._runners: OrderedDict[Hashable, Runner] = OrderedDict()
-        # Held for the seconds or minutes that it takes to make the runner for a key.
-        self._making: defaultdict[Hashable, threading.Lock] = defaultdict(threading.Lock)
+        # Each is held for the seconds or minutes that it takes to make the runner for a key, and is kept no longer.
+        self._making: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
@@ -239,7 +238,7 @@ class Backend(ABC):
         if runner := self._ready(batch, height, width):
             return runner
         with self._lock:
-            making = self._making[self._key(batch, height, width)]
+            making = self._making.setdefault(self._key(batch, height, width), threading.Lock())
         with making:
             # Another thread may have made it meanwhile.
             if runner := self._ready(batch, height, width):

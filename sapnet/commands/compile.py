@@ -98,7 +98,7 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
 def _build_ahead(
     args: argparse.Namespace, cache: EngineCache, shapes: list[EngineShape], tell: OnBuild
 ) -> Iterator[dict[str, Any]]:
-    from sapnet.backends.base import BuildWatch
+    from sapnet.backends.base import watch_build
     from sapnet.backends.engines.build_onnx import RTX, OnnxRequest
     from sapnet.backends.engines.cache import write_entry
     from sapnet.model.weights import load_weights
@@ -107,14 +107,14 @@ def _build_ahead(
     stages = args.stages or load_weights(args.weights).config.stages
     for shape in shapes:
         request = OnnxRequest(args.weights, shape, precision, stages, RTX, args.target)
-        entry = request.get_or_build(cache, BuildWatch(shape, tell))
+        entry = request.get_or_build(cache, watch_build(shape, tell))
         if args.output:
             entry = write_entry(args.output, entry.key, entry.data, entry.about)
         yield {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about}
 
 
 def _build_here(args: argparse.Namespace, shapes: list[EngineShape], tell: OnBuild) -> Iterator[dict[str, Any]]:
-    with derainer_from(args, max_shapes=len(shapes), cache_dir=args.cache_dir, on_build=tell) as derainer:
+    with derainer_from(args, max_batch=args.batch, cache_dir=args.cache_dir, on_build=tell) as derainer:
         for shape in shapes:
             began = time.monotonic()
             derainer.prepare(shape.height, shape.width, shape.max_batch)

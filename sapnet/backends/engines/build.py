@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from sapnet.backends.base import Backend, BackendSpec, BuildWatch, EngineShape, OnStep, Runner
+from sapnet.backends.base import Backend, BackendSpec, EngineShape, OnStep, Runner, watch_build
 from sapnet.backends.engines.cache import EngineCache, Entry, Key
 from sapnet.errors import BackendError, SapnetError, UnfitEngineError
 
@@ -150,7 +150,7 @@ class EngineBackend(Backend):
             reason = unfit.about["reason"]
             raise BackendError(f"{reason}; it is not built again, unless `sapnet compile --clear` forgets this")
         try:
-            entry = build_in_child(request, self._cache, BuildWatch(shape, self._spec.on_build), self._closed)
+            entry = build_in_child(request, self._cache, watch_build(shape, self._spec.on_build), self._closed)
             return self._load(entry, shape)
         except UnfitEngineError as err:
             self._cache.try_store(verdict, b"", {"reason": str(err)})

@@ -42,10 +42,8 @@ TARGETS = (PORTABLE, *(f"sm{major}{minor}" for major, minor in RTX_SUPPORTS))
 TENSORS = ("frames", "derained", "streaks")
 # Share of the whole build that the export takes, as measured without a GPU; the rest is TensorRT's.
 _EXPORTED = 0.3
-# Of TensorRT's share, what is worth a report.
-_LEAST_STEP = 0.01
-# A report comes after this long even so: the share may stand still for minutes.
-_SILENT_S = 1.0
+# Between two reports: TensorRT steps hundreds of times a second.
+_REPORT_S = 1.0
 # While torch derains frames on the same GPU, single timings of kernels mislead.
 _TIMINGS = 8
 # Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
@@ -182,9 +180,7 @@ def shared_logger(trt: Any) -> Any:
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self._last_error = ""
+        _last_error = ""
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
@@ -224,10 +220,9 @@ def _make_monitor(trt: Any, on_step: OnStep) -> Any:
             inside = 0.0
             for steps, done in reversed(list(self._phases.values())):
                 inside = min(1.0, (done + inside) / steps)
-            # TensorRT steps hundreds of times a second, and a repeated phase would make the share fall.
-            now = time.monotonic()
-            if inside >= self._share + _LEAST_STEP or now - self._told >= _SILENT_S:
-                self._share, self._told = max(self._share, inside), now
+            self._share = max(self._share, inside)  # a repeated phase would make it fall
+            if (now := time.monotonic()) - self._told >= _REPORT_S:
+                self._told = now
                 on_step("building", self._share)
             return True
 
