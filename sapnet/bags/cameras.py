@@ -117,14 +117,12 @@ class Item:
 
     number: of the message among all that are selected. camera: set for images of a camera.
     frame, derained: set if it is to be derained. info: CDR of the matching camera_info, if there is one.
-    latency_ms: its share of the network's time. skipped: left out by the stride.
-    unreadable: why its frame could not be decoded.
+    latency_ms: its share of the network's time. unreadable: why its frame could not be decoded.
     """
 
     number: int
     recorded: Message
     camera: Camera | None = None
-    skipped: bool = False
     unreadable: str = ""
     frame: BagFrame | None = None
     info: bytes | None = None

@@ -172,13 +172,14 @@ class _Run:
             return
         counts = part.cameras[self._outputs.cameras.index(item.camera)]
         counts.frames += 1
-        counts.skipped += item.skipped
         if item.unreadable:
             counts.unreadable += 1
             if len(self.report.notes) + len(part.notes) < MAX_NAMED:
                 seconds = (item.recorded.time_ns - self._bag.start_ns) / 1e9
                 part.notes.append(f"image of {counts.topic} at {seconds:.3f} s not derained: {item.unreadable}")
-        if item.derained is not None:
+        elif item.derained is None:
+            counts.skipped += 1
+        else:
             counts.derained_frames += 1
             counts.times_ns.append(item.recorded.time_ns)
             counts.rain_scores.append(round(item.derained.rain_score, 6))

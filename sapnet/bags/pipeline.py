@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import chain, islice
+from itertools import chain, count, islice
 
 from sapnet.bags.cameras import BagOptions, Camera, Item
 from sapnet.bags.recording import FIRST_NS, LAST_NS, Message, Recording, Topic
@@ -51,19 +51,16 @@ def _span(bag: Recording, options: BagOptions) -> tuple[int, int]:
 def _read(bag: Recording, cameras: Sequence[Camera], options: BagOptions, done: int) -> Iterator[Item]:
     """Messages, with their frames decoded."""
     by_topic = {camera.topic: camera for camera in cameras}
-    seen = dict.fromkeys(by_topic, 0)
+    turns: defaultdict[Topic, Iterator[int]] = defaultdict(count)
     newest = _first_infos(bag, cameras, options)
     for number, recorded in enumerate(_selected(bag, options)):
         topic = recorded.topic
         if topic in newest:
             newest[topic] = recorded.data
-        item = Item(number, recorded, by_topic.get(topic))
-        if item.camera is not None:
-            item.skipped = seen[topic] % options.stride > 0
-            seen[topic] += 1
+        item, turn = Item(number, recorded, by_topic.get(topic)), next(turns[topic])
         if number < done:
             continue
-        if item.camera is not None and not item.skipped:
+        if item.camera is not None and turn % options.stride == 0:
             try:
                 frame = decode(recorded)
                 require_frame(frame.decoded.bgr)

@@ -94,9 +94,7 @@ def _contents(database: sqlite3.Connection) -> tuple[dict[int, Topic], list[tupl
     schemas: dict[str, Schema] = {}
     if "message_definitions" in tables:
         query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-        for name, encoding, text in database.execute(query):
-            if text:
-                schemas.setdefault(name, Schema(encoding, text.encode()))
+        schemas = {name: Schema(encoding, text.encode()) for name, encoding, text in database.execute(query) if text}
     query = "SELECT topic_id, MIN(timestamp), MAX(timestamp), COUNT(*) FROM messages GROUP BY topic_id"
     spans = {number: (first, last, count) for number, first, last, count in database.execute(query)}
     cursor = database.execute("SELECT id, name, type, serialization_format, * FROM topics ORDER BY id")
