@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +83,11 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
 
     if args.output and (not args.ahead_of_time or len(args.shape) > 1):
         raise SapnetError("-o writes one engine that is built --ahead-of-time; others stay in the cache")
-    shapes = [EngineShape(height, width, args.batch) for height, width in args.shape]
     with progress_bar() as bar:
         tell = _teller(bar, args.json)
-        for facts in _build_ahead(args, cache, shapes, tell) if args.ahead_of_time else _build_here(args, shapes, tell):
+        for height, width in args.shape:
+            shape = EngineShape(height, width, args.batch)
+            facts = _build_ahead(args, cache, shape, tell) if args.ahead_of_time else _build_here(args, shape, tell)
             if args.json:
                 print(json.dumps(facts), flush=True)
                 continue
@@ -95,9 +95,7 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
             print(f"{facts['shape']}: {size}, built in {facts['seconds']} s", *filter(None, [facts.get("engine")]))
 
 
-def _build_ahead(
-    args: argparse.Namespace, cache: EngineCache, shapes: list[EngineShape], tell: OnBuild
-) -> Iterator[dict[str, Any]]:
+def _build_ahead(args: argparse.Namespace, cache: EngineCache, shape: EngineShape, tell: OnBuild) -> dict[str, Any]:
     from sapnet.backends.base import watch_build
     from sapnet.backends.engines.build_onnx import RTX, OnnxRequest
     from sapnet.backends.engines.cache import write_entry
@@ -105,21 +103,19 @@ def _build_ahead(
 
     precision = "fp16" if args.precision == "auto" else args.precision
     stages = args.stages or load_weights(args.weights).config.stages
-    for shape in shapes:
-        request = OnnxRequest(args.weights, shape, precision, stages, RTX, args.target)
-        entry = request.get_or_build(cache, watch_build(shape, tell))
-        if args.output:
-            entry = write_entry(args.output, entry.key, entry.data, entry.about)
-        yield {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about}
+    request = OnnxRequest(args.weights, shape, precision, stages, RTX, args.target)
+    entry = request.get_or_build(cache, watch_build(shape, tell))
+    if args.output:
+        entry = write_entry(args.output, entry.key, entry.data, entry.about)
+    return {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about}
 
 
-def _build_here(args: argparse.Namespace, shapes: list[EngineShape], tell: OnBuild) -> Iterator[dict[str, Any]]:
-    with derainer_from(args, max_batch=args.batch, cache_dir=args.cache_dir, on_build=tell) as derainer:
-        for shape in shapes:
-            began = time.monotonic()
-            derainer.prepare(shape.height, shape.width, shape.max_batch)
-            seconds = round(time.monotonic() - began, 1)
-            yield {"shape": str(shape), "ready": True, "device": derainer.device, "seconds": seconds}
+def _build_here(args: argparse.Namespace, shape: EngineShape, tell: OnBuild) -> dict[str, Any]:
+    with derainer_from(args, max_batch=shape.max_batch, cache_dir=args.cache_dir, on_build=tell) as derainer:
+        began = time.monotonic()
+        derainer.prepare(*shape)
+        seconds = round(time.monotonic() - began, 1)
+        return {"shape": str(shape), "ready": True, "device": derainer.device, "seconds": seconds}
 
 
 def _teller(bar: Progress, as_json: bool) -> OnBuild:

@@ -1,6 +1,6 @@
 """Engines by frame size: taken from the cache, else built in a child process, so that frames go on undisturbed.
 
-``python -m sapnet.backends.engines.build MODULE CLASS REQUEST CACHE_DIR`` is the child: it prints a line for each step.
+``python -m sapnet.backends.engines.build MODULE:CLASS REQUEST CACHE_DIR`` is the child: it prints a line for each step.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import NamedTemporaryFile
 from typing import Any
 
@@ -60,9 +60,9 @@ def build_in_child(request: BuildRequest, cache: EngineCache, on_step: OnStep, s
     on_step: called four times a second. stopped: ends the build, which then raises BackendError.
     Raises UnfitEngineError if the builder refuses, which it would do again, else SapnetError.
     """
-    kind = type(request)
+    kind = f"{type(request).__module__}:{type(request).__name__}"
     # The module `tethered` has the kernel end the child with its parent, however that dies.
-    command = [sys.executable, "-m", "sapnet.tethered", str(os.getpid()), __name__, kind.__module__, kind.__name__]
+    command = [sys.executable, "-m", "sapnet.tethered", str(os.getpid()), __name__, kind]
     with (
         NamedTemporaryFile() as output,
         subprocess.Popen(
@@ -162,10 +162,10 @@ class EngineBackend(Backend):
 
 def main() -> int:
     """The child process."""
-    module, kind, request, folder = sys.argv[1:]
+    kind, request, folder = sys.argv[1:]
     values = json.loads(request)
     try:
-        wanted = getattr(import_module(module), kind)(**{**values, "shape": EngineShape(*values["shape"])})
+        wanted = resolve_name(kind)(**{**values, "shape": EngineShape(*values["shape"])})
         wanted.get_or_build(EngineCache(folder), lambda step, share: _say(step=step, share=share))
     except SapnetError as err:
         _say(error=str(err), unfit=isinstance(err, UnfitEngineError))

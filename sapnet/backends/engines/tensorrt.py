@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -199,7 +198,7 @@ class TensorRtBackend(EngineBackend):
                 f"TensorRT-RTX does not support the compute capability {'.'.join(map(str, self._capability))} of "
                 f"{self.device}, expected {known}; use backend 'torch', or TensorRT where it is installed"
             )
-        given = read_entry(Path(spec.engine)) if spec.engine else None
+        given = read_entry(spec.engine) if spec.engine else None
         precision = given.key.get("precision", "fp16") if given else "fp16"
         self.precision = precision if spec.precision == "auto" else spec.precision
         if self.precision == "bf16" and self._capability < (8, 0):
