@@ -14,15 +14,12 @@ import torch
 from sapnet.backends.base import Backend, BackendSpec, EngineShape, Frames, Runner
 from sapnet.backends.devices import processor_name
 from sapnet.errors import BackendError
-from sapnet.model.deploy import DeployNet, Form, load_deploy_network
+from sapnet.model.deploy import EXAMPLE_SHAPE, DeployNet, Form, load_deploy_network
 
 # When imported, OpenVINO reports that to its makers and keeps an identity for it in the home folder, unless its
 # telemetry package is absent. A vehicle reports nothing unasked.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
-
-# Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
-_EXAMPLE_SHAPE = (2, 17, 19, 3)
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def compile_model(model: ov.Model, precision: str, threads: int = 0) -> ov.Compi
 
 def convert(network: DeployNet) -> ov.Model:
     """The network as OpenVINO's, its batch, height and width free."""
-    example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
+    example = torch.zeros(EXAMPLE_SHAPE, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         # OpenVINO's own way in is torch.jit.trace, which newer versions of torch call deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)

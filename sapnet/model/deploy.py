@@ -19,6 +19,8 @@ from sapnet.model.weights import load_weights
 Taps = Mapping[int, tuple[Tensor, Tensor]]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Of frames that exporters trace the network with: odd and more than one, so that no size can pass for a constant of it.
+EXAMPLE_SHAPE = (2, 17, 19, 3)
 
 
 class Form(Enum):

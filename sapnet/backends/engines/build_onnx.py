@@ -23,7 +23,7 @@ from sapnet.backends.base import EngineShape, OnStep, failing, import_installed
 from sapnet.backends.engines.build import BuildRequest
 from sapnet.backends.engines.cache import EngineCache, Key
 from sapnet.errors import BackendError, UnfitEngineError
-from sapnet.model.deploy import DTYPES, DeployNet, Form, load_deploy_network
+from sapnet.model.deploy import DTYPES, EXAMPLE_SHAPE, DeployNet, Form, load_deploy_network
 from sapnet.model.weights import find_weights
 
 # The two libraries, by their Python modules, and how to get them.
@@ -46,8 +46,6 @@ _EXPORTED = 0.3
 _REPORT_S = 1.0
 # While torch derains frames on the same GPU, single timings of kernels mislead.
 _TIMINGS = 8
-# Odd and with more than one frame, so that no size of the example can pass for a constant of the network.
-_EXAMPLE_SHAPE = (2, 33, 46, 3)
 _FREE = {0: "batch", 1: "height", 2: "width"}
 # Causes other than the engine: diagnostics of TensorRT-RTX, errors such as "Cuda Runtime (cudaError 35".
 _NOT_ITS_FAULT = ("memory", "cuda")
@@ -241,7 +239,7 @@ def export_onnx(network: DeployNet, precision: str) -> bytes:
     """
     import_installed("onnx", "the exporter", "pip install onnx")
     network.network.to(DTYPES[precision])
-    example = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8)
+    example = torch.zeros(EXAMPLE_SHAPE, dtype=torch.uint8)
     model = BytesIO()
     with failing("the network cannot be exported to ONNX"), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
