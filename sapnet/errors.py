@@ -46,4 +46,4 @@ def describe(err: Exception) -> str:
 
 def first_line(said: BaseException | str) -> str:
     """The first line of a library's message, without a full stop, or an exception's class where it has none."""
-    return str(said).strip().partition("\n")[0].rstrip(" .") or type(said).__name__
+    return str(said).strip().partition("\n")[0].rstrip().rstrip(".") or type(said).__name__

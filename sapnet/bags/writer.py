@@ -137,9 +137,9 @@ class BagWriter:
         try:
             if kind is None:
                 self.end()
-                path = self.path / METADATA
-                path.write_text(_dump({METADATA_ROOT: self._metadata(self.files)}), encoding="utf-8")
-                sync(path)
+                with (self.path / METADATA).open("x", encoding="utf-8") as file:  # replaces no other recording's
+                    file.write(_dump({METADATA_ROOT: self._metadata(self.files)}))
+                sync(self.path / METADATA)
         finally:
             if self._file is not None:
                 with suppress(OSError, sqlite3.Error):
