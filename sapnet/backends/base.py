@@ -160,7 +160,7 @@ class Runner(ABC):
 
 
 class Backend(ABC):
-    """Runs the deploy network by a runner for each height and width; the last ``spec.max_shapes`` used are kept.
+    """Runs the deploy network by a runner for each frame size; the last ``spec.max_shapes`` used are kept.
 
     precision: fp32, bf16 or fp16. device: the processor's or GPU's name, for people. stages: recurrences that are run.
     Its methods may be called from different threads at the same time. Raises BackendError if it cannot run.
@@ -171,6 +171,7 @@ class Backend(ABC):
     device: str
     stages: int
     at_once = False  # whether frames of any size run with nothing to prepare
+    exact_batch = False  # whether a runner takes batches of one size alone, not smaller ones too
     building = False  # whether an engine is being made ready while another backend stands in for it
 
     def __init__(self, spec: BackendSpec) -> None:
@@ -182,7 +183,7 @@ class Backend(ABC):
         self._closed = threading.Event()
 
     @abstractmethod
-    def _make(self, batch: int, height: int, width: int) -> Runner:
+    def _make(self, shape: EngineShape) -> Runner:
         """Make a runner for such frames; threads may do so for different sizes at once. Raises BackendError."""
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
@@ -215,13 +216,9 @@ class Backend(ABC):
         if self._closed.is_set():
             raise BackendError(f"this {self.name} backend is closed; create another")
 
-    def _shape(self, batch: int, height: int, width: int) -> EngineShape:
-        """Of a runner for such frames and for smaller batches."""
-        return EngineShape(height, width, max(batch, self._spec.max_batch))
-
     def _key(self, batch: int, height: int, width: int) -> Hashable:
         """What a runner is kept under: another one for the same key replaces it."""
-        return height, width
+        return (batch, height, width) if self.exact_batch else (height, width)
 
     def _ready(self, batch: int, height: int, width: int) -> Runner | None:
         key = self._key(batch, height, width)
@@ -243,7 +240,8 @@ class Backend(ABC):
             # Another thread may have made it meanwhile.
             if runner := self._ready(batch, height, width):
                 return runner
-            runner = self._make(batch, height, width)
+            largest = batch if self.exact_batch else max(batch, self._spec.max_batch)
+            runner = self._make(EngineShape(height, width, largest))
             self._put(runner)
             return runner
 

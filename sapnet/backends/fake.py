@@ -78,8 +78,8 @@ class FakeBackend(EngineBackend):
     def _load(self, entry: Entry, shape: EngineShape) -> Runner:
         return _FakeEngine(shape)
 
-    def _make(self, batch: int, height: int, width: int) -> Runner:
-        return _FakeEngine(self._shape(batch, height, width)) if self.at_once else super()._make(batch, height, width)
+    def _make(self, shape: EngineShape) -> Runner:
+        return _FakeEngine(shape) if self.at_once else super()._make(shape)
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """A copy of ``frames`` and all-zero streaks, or the fault that was asked for."""

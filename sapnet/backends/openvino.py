@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -49,6 +48,7 @@ class OpenVinoBackend(Backend):
     """
 
     name = "openvino"
+    exact_batch = True
 
     def __init__(self, spec: BackendSpec) -> None:
         super().__init__(spec)
@@ -65,10 +65,8 @@ class OpenVinoBackend(Backend):
         super().close()
         self._model = None
 
-    def _key(self, batch: int, height: int, width: int) -> Hashable:
-        return batch, height, width
-
-    def _make(self, batch: int, height: int, width: int) -> _Compiled:
+    def _make(self, shape: EngineShape) -> _Compiled:
+        height, width, batch = shape
         try:
             with self._compiling:
                 converted = self._model = self._model or convert(self._network)
@@ -77,7 +75,7 @@ class OpenVinoBackend(Backend):
                 request = compile_model(model, self.precision, self._spec.threads).create_infer_request()
         except (RuntimeError, MemoryError) as err:
             raise BackendError(f"OpenVINO cannot compile for {batch} frame(s) of {height}x{width}: {err}") from err
-        return _Compiled(EngineShape(height, width, batch), request)
+        return _Compiled(shape, request)
 
 
 @cache

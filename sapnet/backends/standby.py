@@ -13,7 +13,7 @@ from sapnet.errors import BackendError, SapnetError
 # Time until a failed engine is tried again: there may be free memory by then.
 _RETRY_S = 300.0
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]  # batch, height, width
 
 log = logging.getLogger("sapnet")
 
@@ -42,8 +42,7 @@ class Standby:
 
     def is_ready(self, batch: int, height: int, width: int) -> bool:
         """Whether either backend is ready."""
-        shape = batch, height, width
-        return self._wanted.is_ready(*shape) or self._meanwhile.is_ready(*shape)
+        return any(backend.is_ready(batch, height, width) for backend in (self._wanted, self._meanwhile))
 
     def prepare(self, batch: int, height: int, width: int) -> None:
         """Prepare ``meanwhile`` now and ``wanted`` in the background. Raises BackendError."""
@@ -58,8 +57,7 @@ class Standby:
 
     def infer(self, frames: Frames) -> tuple[Frames, Frames]:
         """Of uint8 (B, H, W, 3) BGR: the derained frames and streaks, uint8 (B, H, W). Raises BackendError."""
-        batch, height, width = frames.shape[:3]
-        shape = batch, height, width
+        shape = frames.shape[:3]
         if not self._wanted.is_ready(*shape):
             self._want(shape)
             try:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sapnet.backends import devices
-from sapnet.backends.base import Backend, BackendSpec, Frames, failing
+from sapnet.backends.base import Backend, BackendSpec, EngineShape, Frames, failing
 from sapnet.backends.cuda_runner import CudaRunner
 from sapnet.model.deploy import DTYPES, Form, load_deploy_network
 
@@ -52,13 +52,13 @@ class TorchBackend(Backend):
             derained, streaks = self._network(torch.from_numpy(np.require(frames, requirements=("C", "W"))))
             return derained.contiguous().numpy(), streaks.contiguous().numpy()
 
-    def _make(self, batch: int, height: int, width: int) -> CudaRunner:
+    def _make(self, shape: EngineShape) -> CudaRunner:
         def enqueue(frames: Tensor, derained: Tensor, streaks: Tensor) -> None:
             with devices.without_tf32():
                 for result, output in zip(self._network(frames), (derained, streaks), strict=True):
                     output.copy_(result)
 
         with devices.PREPARING:
-            runner = CudaRunner(self._device, self._shape(batch, height, width), enqueue, use_graphs=True)
+            runner = CudaRunner(self._device, shape, enqueue, use_graphs=True)
             runner.warm_up()
         return runner

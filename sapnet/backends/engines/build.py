@@ -130,8 +130,7 @@ class EngineBackend(Backend):
         Raises UnfitEngineError, for which the entry is built again, or BackendError, for which it is kept.
         """
 
-    def _make(self, batch: int, height: int, width: int) -> Runner:
-        shape = self._shape(batch, height, width)
+    def _make(self, shape: EngineShape) -> Runner:
         requests = self._requests(shape)
         for request in requests:
             if (entry := self._cache.load(request.key())) is not None:

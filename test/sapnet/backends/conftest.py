@@ -44,12 +44,12 @@ class Sized(Backend):
         self.making, self.go = threading.Event(), threading.Event()
         self.go.set()
 
-    def _make(self, batch: int, height: int, width: int) -> SizedRunner:
+    def _make(self, shape: EngineShape) -> SizedRunner:
         self.making.set()
         assert self.go.wait(30)
         if self.errors:
             raise self.errors.pop()
-        self.made.append(SizedRunner(self._shape(batch, height, width)))
+        self.made.append(SizedRunner(shape))
         return self.made[-1]
 
 
