@@ -140,9 +140,8 @@ def build_engine(
     logger = shared_logger(trt)
     logger.take_error()  # of an earlier build
     builder = trt.Builder(logger)
-    # TensorRT 10 has to be asked for strong typing; in TensorRT 11 and RTX all networks are strongly typed.
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if library == RTX or typed is None else 1 << int(typed))
+    # TensorRT 10 has to be asked for strong typing; TensorRT 11 and RTX know nothing else, and ignore the flag.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
         faults = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))

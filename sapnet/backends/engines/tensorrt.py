@@ -255,5 +255,4 @@ class TensorRtBackend(EngineBackend):
                     f"{given.path}: built for {name} {got!r}, but {wanted!r} is needed here; "
                     "build it again with `sapnet compile` of this version and the same options"
                 )
-        shape: Any = given.key["shape"]
-        return EngineShape(*shape)
+        return EngineShape(*given.key["shape"])
