@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -102,7 +102,13 @@ class BagReport:
     @staticmethod
     def from_json(values: dict[str, Any]) -> BagReport:
         """The inverse of ``dataclasses.asdict``. Raises KeyError or TypeError if the values are of something else."""
-        return BagReport(**values | {"cameras": [CameraReport(**camera) for camera in values["cameras"]]})
+        cameras = [CameraReport(**_known(CameraReport, camera)) for camera in values["cameras"]]
+        return BagReport(**_known(BagReport, values) | {"cameras": cameras})
+
+
+def _known(kind: type[CameraReport | BagReport], values: dict[str, Any]) -> dict[str, Any]:
+    """Without what earlier versions wrote beside the fields of now."""
+    return {field.name: values[field.name] for field in fields(kind)}
 
 
 def read_report(path: Path) -> BagReport:

@@ -6,6 +6,7 @@ import base64
 import re
 import tempfile
 from collections import Counter
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bag_builders import FRAME_NS, START_NS, Sent, image, smooth_frames, write_bag
-from sapnet.bags.report import BagReport, CameraReport, write_html
+from sapnet.bags.report import BagReport, CameraReport, read_report, write_html
+from sapnet.files import write_json
 
 Frame = NDArray[np.uint8]
 
@@ -203,3 +205,11 @@ def test_without_derained_frames_the_counts_remain(report: BagReport, tmp_path: 
     assert page.all("svg") == page.all("img") == []
     assert "/front/image_raw 7 0 7 0 – – – –" in " ".join(page.words.split())
     assert "frames derained" in write(bag_report(tmp_path, seconds=0.0), tmp_path).words
+
+
+def test_fields_of_earlier_versions_are_ignored(report: BagReport, tmp_path: Path) -> None:
+    written = asdict(report)
+    for values in (written, *written["cameras"]):
+        values["former"] = 1
+    write_json(tmp_path / "report.json", written)
+    assert read_report(tmp_path / "report.json") == report
