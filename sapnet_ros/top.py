@@ -14,14 +14,14 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.signals import SignalHandlerOptions
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.styled import Styled
 from rich.table import Table
 from rich.text import Text
 
-from sapnet.commands.common import Subparsers, add_command, clean, parse_above_zero
+from sapnet.commands.common import Subparsers, add_command, clean, parse_above_zero, stdout_console
 from sapnet_ros.reports import MAX_CELL, Report, Status, number, read
 
 POLL_S = 0.1
@@ -45,7 +45,6 @@ COUNTS = ("received", "derained", "passed_through", "dropped", "lost_in_transpor
 TEXTS = ("topic", "weights", "version", "device", "build_progress", "last_error")
 
 SILENT_AFTER_S = 3.0  # three messages that did not come
-PIPED_WIDTH = 1000
 MAX_NOTE = 240
 
 _EXAMPLES = """\
@@ -72,7 +71,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Watch until Ctrl-C: 0. With ``--once`` 1 where nothing came in time."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    console = stdout_console()
     redrawn = sys.stdout.isatty() and not console.is_dumb_terminal and not args.json and not args.once
     monitor, told_s = Monitor(args.node), 0.0
     screen = Live(get_renderable=monitor.screen, console=console, screen=True, refresh_per_second=REDRAW_HZ)
