@@ -64,7 +64,7 @@ OnStep = Callable[[str, float], None]
 
 
 def watch_build(shape: EngineShape, on_build: OnBuild) -> OnStep:
-    """What a builder tells its steps, for ``on_build`` to get them with their times."""
+    """Begin to time a build; returns what its steps are reported to, which tells ``on_build`` how it stands."""
     began = time.monotonic()
     latest = moved = 0.0  # the share, and when it changed
 
