@@ -10,12 +10,7 @@ import pytest
 
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines import build_onnx
-from sapnet.backends.engines.build_onnx import (
-    RTX,
-    TARGETS,
-    TENSORRT,
-    build_engine,
-)
+from sapnet.backends.engines.build_onnx import RTX, TARGETS, TENSORRT, build_engine
 from sapnet.errors import UnfitEngineError
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")

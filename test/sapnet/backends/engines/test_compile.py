@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from sapnet import derainer
 from sapnet.backends.base import EngineShape
 from sapnet.backends.engines.build_onnx import export_onnx
 from sapnet.backends.engines.cache import EngineCache, read_entry
 from sapnet.backends.engines.tensorrt import REQUIRED_DB, rainy_frame
+from sapnet.backends.fake import FakeBackend
 from sapnet.cli import main
 from sapnet.config import PRESETS
 from sapnet.images.frame import psnr
@@ -140,6 +142,15 @@ def test_the_export_of_the_shipped_network_gives_what_it_gives_and_moves_no_more
     assert len(plan) == pytest.approx(152, rel=0.05)
     assert sum(kernel.bytes for kernel in plan) / 1e9 == pytest.approx(1.57, rel=0.05)
     assert sum(kernel.flop for kernel in plan) / 1e12 == pytest.approx(0.140, rel=0.05)
+
+
+def test_what_is_built_here_takes_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where frames are run in smaller batches than a node's."""
+    fake = {"build_s": 0.05}
+    monkeypatch.setattr(derainer, "create_backend", lambda name, spec: FakeBackend(replace(spec, fake=fake)))
+    *_, built = run("--shape", "48x64", "96x64", "--batch", 12, "--cache-dir", tmp_path)
+    assert (built["shape"], built["ready"]) == ("96x64, batch 1 to 12", True)
+    assert [entry.key["shape"] for entry in EngineCache(tmp_path).entries()] == [[96, 64, 12], [48, 64, 12]]
 
 
 def test_what_is_there_can_be_listed_and_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
