@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from sapnet.commands.common import (
@@ -97,6 +98,7 @@ def _compile(args: argparse.Namespace, cache: EngineCache) -> None:
 
 def _build_ahead(args: argparse.Namespace, cache: EngineCache, shape: EngineShape, tell: OnBuild) -> dict[str, Any]:
     from sapnet.backends.base import watch_build
+    from sapnet.backends.engines.build import build_in_child
     from sapnet.backends.engines.build_onnx import RTX, OnnxRequest
     from sapnet.backends.engines.cache import write_entry
     from sapnet.model.weights import load_weights
@@ -104,7 +106,8 @@ def _build_ahead(args: argparse.Namespace, cache: EngineCache, shape: EngineShap
     precision = "fp16" if args.precision == "auto" else args.precision
     stages = args.stages or load_weights(args.weights).config.stages
     request = OnnxRequest(args.weights, shape, precision, stages, RTX, args.target)
-    entry = request.get_or_build(cache, watch_build(shape, tell))
+    # In a child: TensorRT swallows a KeyboardInterrupt in this process.
+    entry = cache.load(request.key()) or build_in_child(request, cache, watch_build(shape, tell), Event())
     if args.output:
         entry = write_entry(args.output, entry.key, entry.data, entry.about)
     return {"engine": str(entry.path), "shape": str(shape), "bytes": len(entry.data), **entry.about}
