@@ -69,7 +69,7 @@ def add_network_arguments(parser: argparse.ArgumentParser, backend: bool = True,
     add("--device", default="auto", metavar="DEVICE", help=f"cpu, cuda, cuda:N {default}")
     add("--precision", default="auto", choices=PRECISIONS, help=f"arithmetic of the network {default}")
     stages = f"recurrences, 1 to {MAX_STAGES}; fewer is faster; 0 is the preset's own {default}"
-    add("--stages", default=0, type=int, metavar="N", help=stages)
+    add("--stages", default=0, type=whole_number(0, MAX_STAGES), metavar="N", help=stages)
 
 
 def derainer_from(args: argparse.Namespace, **more: Any) -> Derainer:

@@ -133,7 +133,7 @@ def _print(facts: Mapping[str, Any], verbose: bool) -> None:
     if verbose:
         sections |= {entry["path"]: entry["provenance"] for entry in facts["weights"].values()}
     print(f"sapnet {facts['sapnet']}", "", *_weights_table(facts["weights"]), sep="\n")
-    width, longest = stdout_console().width, max(len(name) for rows in sections.values() for name in rows)
+    width, longest = stdout_console().width or 80, max(len(name) for rows in sections.values() for name in rows)
     for title, rows in sections.items():
         print(f"\n{title}")
         for name, text in rows.items():

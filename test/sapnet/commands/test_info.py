@@ -91,6 +91,9 @@ def test_text_fits_a_terminal_and_is_whole_in_a_pipe(
     piped = printed(capsys)
     assert f"  tensorrt   {why['tensorrt'].strip()}\n" in piped
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "0")  # as some consoles do
+    assert "machine" in printed(capsys)
+    monkeypatch.setenv("COLUMNS", columns)
     shown = printed(capsys)
     assert [line for line in shown.splitlines() if len(line) > int(columns)] == []
     assert shown.split() == piped.split()
