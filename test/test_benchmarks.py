@@ -77,7 +77,7 @@ CAST = (
 
 def test_kernels_are_read_with_their_bytes_and_arithmetic() -> None:
     """As TensorRT-RTX's builder logs them."""
-    from engines import Work, read_plan
+    from engines import Peak, Work, read_plan
 
     pixels = 32 * 48
     convolution, cast = read_plan(f"{CONVOLUTION}\n{CAST}\n\nI/O Tensors:\n Name: frames")
@@ -88,6 +88,8 @@ def test_kernels_are_read_with_their_bytes_and_arithmetic() -> None:
     assert read_plan(CAST.replace(tensor, f"{tensor}, {tensor}")) == [cast]
     with pytest.raises(ValueError, match="got a kernel as 'Kernel 1'"):
         read_plan("Kernel 1")
+    # Bound by arithmetic, 2 s, and by memory, 5 s.
+    assert Peak(100, 10).seconds([Work(200, 1), Work(1, 50)]) == 7.0
 
 
 def test_what_does_not_hold_in_a_soak_is_told() -> None:
