@@ -173,11 +173,7 @@ class Rig:
         self._given |= named(values).keys()
 
     def send(
-        self,
-        camera: str = "",
-        size: tuple[int, int] = SIZE,
-        frame_id: str | None = None,
-        stamp: int | None = None,
+        self, camera: str = "", size: tuple[int, int] = SIZE, frame_id: str | None = None, stamp: int | None = None
     ) -> None:
         """The camera's next frame, in its colour. Its stamp, in ms, is its number unless given."""
         number = len(self.feeds[camera].sent)

@@ -59,10 +59,7 @@ def test_respawn_starts_the_node_again(launch: Launch) -> None:
     assert len(set(launched.node_pids(2))) == 2
 
 
-@pytest.mark.parametrize(
-    "argument",
-    ["autostart:=maybe", "params_file:=missing.yaml", "fastdds_profile:=missing.xml"],
-)
+@pytest.mark.parametrize("argument", ["autostart:=maybe", "params_file:=missing.yaml", "fastdds_profile:=missing.xml"])
 def test_an_argument_of_no_use_ends_the_launch(argument: str, launch: Launch) -> None:
     launched = launch("backend:=fake", argument)
     assert launched.wait() == 1

@@ -116,11 +116,7 @@ def test_a_recording_that_is_missing_ends_the_launch(launch: Launch) -> None:
     ],
 )
 def test_values_of_no_use_are_refused(
-    values: dict[str, str],
-    line: str,
-    bag: Path,
-    colcon_install: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    values: dict[str, str], line: str, bag: Path, colcon_install: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(bag.parent)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(colcon_install / "sapnet_ros"), prepend=os.pathsep)

@@ -54,11 +54,7 @@ def test_every_term_is_tried_with_every_seed(
 
 
 def test_a_run_that_is_stopped_stops_all(
-    photographs: Path,
-    pairs: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    photographs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [*arguments(photographs, pairs, tmp_path), "--terms", "edge=0.5", "--optimizer.steps", "2"]
     begun = []

@@ -90,11 +90,7 @@ def test_everything_is_passed_on_and_derained_frames_stand_beside_their_source(d
         assert after.encoding == "bgr8"
     assert all(m.encoding == "mono8" and not m.data.any() for m in decoded(got, "/cam/streak_mask/image"))
     (seen,) = report.cameras
-    assert (seen.topic, seen.derained, seen.streak_mask) == (
-        CAMERA,
-        "/cam/derained/image",
-        "/cam/streak_mask/image",
-    )
+    assert (seen.topic, seen.derained, seen.streak_mask) == (CAMERA, "/cam/derained/image", "/cam/streak_mask/image")
     assert (seen.frames, seen.derained_frames, seen.unreadable, report.messages) == (6, 6, 0, len(got))
     assert seen.times_ns == [m.time_ns for m in sent if m.topic == CAMERA]
 

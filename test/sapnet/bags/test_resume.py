@@ -109,8 +109,7 @@ def test_a_disk_that_fills_up(
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("job.json", b""), ("journal.jsonl", b"\0\0\0\n"), ("journal.jsonl", b"[1, 2, 3]\n")],
+    ("name", "content"), [("job.json", b""), ("journal.jsonl", b"\0\0\0\n"), ("journal.jsonl", b"[1, 2, 3]\n")]
 )
 def test_what_a_loss_of_power_left_of_a_run_is_told_and_can_be_replaced(
     name: str, content: bytes, source: Path, whole: list[Sent], tmp_path: Path

@@ -10,19 +10,7 @@ from rosbags.interfaces import QosDurability
 from rosbags.rosbag1 import Writer
 from rosbags.typesys import get_types_from_msg
 
-from bag_builders import (
-    ROS1_TYPES,
-    START_NS,
-    TYPES,
-    camera,
-    camera_info,
-    cdr,
-    drive,
-    header,
-    recorded,
-    ros1_bag,
-    text,
-)
+from bag_builders import ROS1_TYPES, START_NS, TYPES, camera, camera_info, cdr, drive, header, recorded, ros1_bag, text
 from sapnet.bags import open_recording
 from sapnet.bags.cameras import find_cameras
 from sapnet.errors import BagError

@@ -18,8 +18,7 @@ from sapnet.bags.writer import BagWriter
 STRING = "std_msgs/msg/String"
 MSG = Schema("ros2msg", b"string data\n")
 IDL = Schema(
-    "ros2idl",
-    b"=" * 80 + b"\nIDL: a_msgs/msg/A\nmodule a_msgs { module msg { struct A { string data; }; }; };\n",
+    "ros2idl", b"=" * 80 + b"\nIDL: a_msgs/msg/A\nmodule a_msgs { module msg { struct A { string data; }; }; };\n"
 )
 PROFILES = tuple(
     Qos(history, 3, reliability, durability, QosTime(1, 2), QosTime(3, 4), liveliness, QosTime(5, 6), namespaced)

@@ -47,8 +47,7 @@ def test_bayer_gives_the_colors_that_the_mosaic_was_made_of(pattern, bits, is_bi
 
 @pytest.mark.parametrize("pad", [0, 6])
 @pytest.mark.parametrize(
-    ("encoding", "places"),
-    [("uyvy", "uyvy"), ("yuv422", "uyvy"), ("yuyv", "yuyv"), ("yuv422_yuy2", "yuyv")],
+    ("encoding", "places"), [("uyvy", "uyvy"), ("yuv422", "uyvy"), ("yuyv", "yuyv"), ("yuv422_yuy2", "yuyv")]
 )
 def test_yuv_422(encoding, places, pad):
     bgr = color_blocks()
