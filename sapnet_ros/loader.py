@@ -114,7 +114,7 @@ class StageChoice:
         what = f"{derainer.stages} of {self._most} stages take {1e3 * call_s:.1f} ms at {size[0]}x{size[1]}"
         self.said = f"{what}: they {'hold' if held else 'do not hold'} {self.hz:g} frames a second"
         log.info(self.said)
-        # All stages take about the same time.
+        # All stages take about the same time, but for a coarse network: with one, the next review corrects the choice.
         fitting = min(self._most, max(1, int(derainer.stages * budget_s / call_s)))
         if fitting != derainer.stages and (may_rise or not held):
             self.stages = fitting

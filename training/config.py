@@ -142,13 +142,17 @@ class OptimizerConfig:
 class TrainConfig:
     """A whole run.
 
-    preset: the network. init: weights to start from (a preset with shipped weights or a path); empty for none.
+    preset: the network. init: weights to start from (a preset with shipped weights or a path); empty for none. If
+        init_coarse names weights of the coarse network, those of init are without it.
+    learn: parts of the network that learn, of head, lstm, blocks, tail, coarse and blend; empty for all.
     output: folder of the run: ``weights.safetensors``, checkpoints and TensorBoard's events.
     validate_every, checkpoint_every: in steps.
     """
 
     preset: str = "sapnet_fast"
     init: str = ""
+    init_coarse: str = ""
+    learn: tuple[str, ...] = ()
     output: str = "runs/sapnet_fast"
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"

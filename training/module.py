@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import cv2
@@ -72,7 +73,8 @@ class DerainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.config.optimizer
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, settings) / settings.lr)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
@@ -80,7 +82,8 @@ class DerainingModule(L.LightningModule):
 def make_network(config: TrainConfig) -> SAPNet:
     """The network to train: from ``config.init``, or with a random start that ``config.seed`` decides.
 
-    Raises CheckpointError for weights that are damaged or of another preset.
+    Only the parts that ``config.learn`` names have gradients; if it names none, all have. Raises CheckpointError for
+    weights that are damaged, ValueError for those of another network and for a part that is none.
     """
     preset = PRESETS[config.preset]
     with torch.random.fork_rng(devices=[]):
@@ -88,11 +91,23 @@ def make_network(config: TrainConfig) -> SAPNet:
         network = SAPNet(preset)
     if config.init:
         loaded = load_weights(config.init)
-        if loaded.config.with_stages(preset.stages) != preset:
+        expected = replace(preset, coarse=None) if config.init_coarse else preset
+        if loaded.config.with_stages(preset.stages) != expected:
             raise ValueError(
-                f"init: {config.init} holds {loaded.config}, expected weights of the preset {config.preset!r}: {preset}"
+                f"init: {config.init} holds {loaded.config}, expected weights of the preset {config.preset!r}"
+                f"{', without the coarse network that init_coarse names' if config.init_coarse else ''}: {expected}"
             )
-        network.load_state_dict(loaded.state_dict())
+        network.load_state_dict(loaded.state_dict(), strict=not config.init_coarse)
+    if config.init_coarse:
+        loaded = load_weights(config.init_coarse)
+        if loaded.config != preset.coarse:
+            raise ValueError(f"init_coarse: {config.init_coarse} holds {loaded.config}, expected {preset.coarse}")
+        network.coarse.load_state_dict(loaded.state_dict())
+    parts = dict(network.named_children())
+    if not parts.keys() >= set(config.learn):
+        raise ValueError(f"learn: got {', '.join(config.learn)}, expected some of {', '.join(parts)}")
+    for name, part in parts.items():
+        part.requires_grad_(not config.learn or name in config.learn)
     return network
 
 

@@ -228,12 +228,13 @@ def _provenance(trainer: L.Trainer, module: DerainingModule, command: str) -> di
         kind: {name: len(images) for name, images in of_kind.items()}
         for kind, of_kind in {"photographs": photographs, **sets}.items()
     }
+    source = " and ".join(filter(None, (config.init, config.init_coarse))) or "scratch"
     terms = {name: getattr(config.loss, name) for name in TERMS if getattr(config.loss, name)}
     return {
         "training": (
             f"{trainer.global_step} of {config.optimizer.steps} steps of {data.batch * trainer.world_size} crops of "
             f"{data.crop}x{data.crop}, {data.final_crop}x{data.final_crop} in the last tenth; loss "
-            f"{' + '.join(f'{weight:g} {name}' for name, weight in terms.items())}; from {config.init or 'scratch'}"
+            f"{' + '.join(f'{weight:g} {name}' for name, weight in terms.items())}; from {source}"
         ),
         "training_config": json.dumps(plain(config)),
         "data": json.dumps(counts),

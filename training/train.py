@@ -23,7 +23,8 @@ examples:
   python -m training.train --config training/configs/sapnet_fast.yaml --data.clean photographs
   python -m training.train --config training/configs/sapnet_fast.yaml --config training/configs/cpu.yaml \\
       --max-time 01:30:00
-  python -m training.train --config training/configs/sapnet.yaml --init sapnet_wacv2022.pth --optimizer.lr 2e-4
+  python -m training.train --config training/configs/sapnet_wacv2022.yaml --init sapnet_wacv2022.pth --optimizer.lr 2e-4
+  python -m training.train --config training/configs/sapnet.yaml --init sapnet_wacv2022.pth
   python -m training.train --config runs/sapnet_fast/config.yaml --resume
   torchrun --nproc-per-node 8 -m training.train --config training/configs/sapnet_fast.yaml
 

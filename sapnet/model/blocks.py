@@ -74,6 +74,22 @@ class ResidualBlock(nn.Module):
         return torch.relu(y + x)
 
 
+class Blend(nn.Module):
+    """Blends two estimates of one image by a map of the second one's share, 0.2 to 0.8 in each pixel."""
+
+    def __init__(self, config: ModelConfig, image_channels: int) -> None:
+        super().__init__()
+        self.conv1 = make_conv(config, config.channels + 3 * image_channels, 16)
+        self.attention = ChannelResidualAttention(16, config.reduction)
+        self.conv2 = make_conv(config, 16, 1)
+
+    def forward(self, x: Tensor, rainy: Tensor, estimate: Tensor, coarse: Tensor) -> Tensor:
+        """x: the features behind ``estimate``, (B, C, H, W); the others and the result: (B, image_channels, H, W)."""
+        y = torch.relu(self.attention(self.conv1(torch.cat((x, rainy, estimate, coarse), 1))))
+        # Neither is left out: as the two err differently, a mean is often better than the better one.
+        return estimate + (0.2 + 0.6 * torch.sigmoid(self.conv2(y))) * (coarse - estimate)
+
+
 class ConvLSTM(nn.Module):
     """ConvLSTM cell (Shi et al., 2015, without peepholes): one convolution for the four gates i, f, g, o."""
 

@@ -69,6 +69,9 @@ class RewrittenSAPNet(nn.Module):
             for conv, attention in ((block.conv1, block.attention1), (block.conv2, block.attention2))
         )
         self.tail = network.tail
+        if config.coarse:
+            self.coarse = RewrittenSAPNet(network.coarse, form)
+            self.blend = network.blend
 
     def derain(self, image: Tensor) -> Tensor:
         """As ``SAPNet.derain``: RGB in [0, 1], (B, 3, H, W) -> the last stage's estimate, same shape, unclamped."""
@@ -79,7 +82,7 @@ class RewrittenSAPNet(nn.Module):
         i, g, o = self.first_gates(torch.relu(self.first_head(rainy))).chunk(3, 1)
         cell = torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
-        estimate = self._refine(rainy, hidden, taps)
+        x, estimate = self._refine(rainy, hidden, taps)
         for _ in range(self.config.stages - 1):
             x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
             if self.form is Form.OPENVINO:
@@ -89,14 +92,17 @@ class RewrittenSAPNet(nn.Module):
             i, f, g, o = gates.chunk(4, 1)
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
             hidden = torch.sigmoid(o) * torch.tanh(cell)
-            estimate = self._refine(rainy, hidden, taps)
+            x, estimate = self._refine(rainy, hidden, taps)
+        if self.config.coarse:
+            coarse = from_image(self.coarse.derain(image), self.config.downscale)
+            estimate = self.blend(x, rainy, estimate, coarse)
         return to_image(estimate, self.config.downscale, image)
 
-    def _refine(self, rainy: Tensor, x: Tensor, taps: Taps) -> Tensor:
-        """What a stage does with the hidden state: the next estimate."""
+    def _refine(self, rainy: Tensor, x: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
+        """What a stage does with the hidden state: the last features and the next estimate."""
         for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             x = torch.relu(second(first(x, taps), taps) + x)
-        return rainy + self.tail(x)  # type: ignore[no-any-return]
+        return x, rainy + self.tail(x)
 
 
 def _see(frame: Tensor, step: int) -> tuple[Tensor, Tensor]:

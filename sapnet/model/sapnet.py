@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sapnet.config import ModelConfig
-from sapnet.model.blocks import ConvLSTM, ResidualBlock, make_conv
+from sapnet.model.blocks import Blend, ConvLSTM, ResidualBlock, make_conv
 
 
 class SAPNet(nn.Module):
@@ -15,7 +15,8 @@ class SAPNet(nn.Module):
 
     Fully convolutional and recurrent: every stage takes the rainy image and the last estimate, a ConvLSTM
     carries features on, and dilated residual blocks with channel residual attention refine them. All
-    stages share their weights.
+    stages share their weights. With ``config.coarse`` (ours), a second network's result is blended into each estimate
+    that is returned; the next stage takes the estimate without it.
     """
 
     def __init__(self, config: ModelConfig | None = None) -> None:
@@ -26,6 +27,9 @@ class SAPNet(nn.Module):
         self.lstm = ConvLSTM(config)
         self.blocks = nn.ModuleList(ResidualBlock(config, dilation) for dilation in config.dilations)
         self.tail = make_conv(config, config.channels, image_channels)
+        if config.coarse:
+            self.coarse = SAPNet(config.coarse)
+            self.blend = Blend(config, image_channels)
 
     def forward(self, rainy: Tensor) -> Tensor:
         """Derain, and show every step.
@@ -46,6 +50,8 @@ class SAPNet(nn.Module):
         hidden = torch.zeros_like(rainy[:, :1]).repeat(1, self.config.channels, 1, 1)
         cell = hidden
         estimates = []
+        if self.config.coarse:
+            coarse = from_image(self.coarse.derain(image), self.config.downscale)
         for _ in range(self.config.stages):
             x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
             hidden, cell = self.lstm(x, hidden, cell)
@@ -53,7 +59,7 @@ class SAPNet(nn.Module):
             for block in self.blocks:
                 x = block(x)
             estimate = rainy + self.tail(x)
-            estimates.append(estimate)
+            estimates.append(self.blend(x, rainy, estimate, coarse) if self.config.coarse else estimate)
         return estimates
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sapnet.config import MAX_STAGES, PRESETS, ModelConfig
 
 
 def test_presets_are_those_of_the_design():
-    assert PRESETS["sapnet"] == ModelConfig(dilations=(1, 2, 4, 8, 16), separable=False, downscale=1, stages=6)
+    published = ModelConfig(dilations=(1, 2, 4, 8, 16), separable=False, downscale=1, stages=6)
+    assert PRESETS["sapnet_wacv2022"] == published
+    assert PRESETS["sapnet"] == replace(published, stages=5, coarse=PRESETS["sapnet_fast"])
     assert PRESETS["sapnet_separable"] == ModelConfig(dilations=(1,) * 5, separable=True, downscale=1, stages=6)
     assert PRESETS["sapnet_fast"] == ModelConfig(dilations=(1, 2, 4, 8, 16), separable=False, downscale=2, stages=4)
-    assert len(PRESETS) == 3
+    assert len(PRESETS) == 4
 
 
 @pytest.mark.parametrize(
@@ -29,6 +33,7 @@ def test_presets_are_those_of_the_design():
         ({"dilations": ()}, "at least one residual block"),
         ({"dilations": (1, 0)}, "dilations .* got 0"),
         ({"separable": 1}, "separable must be true or false, got 1"),
+        ({"coarse": "sapnet_fast"}, "coarse must be a ModelConfig or none, got 'sapnet_fast'"),
     ],
 )
 def test_wrong_values_are_refused(values, message):

@@ -19,8 +19,10 @@ import train_process
 from torch.testing import assert_close
 
 from picture_builders import flat, write_pair
+from sapnet.config import PRESETS
 from sapnet.errors import ImageFormatError
-from sapnet.model.weights import load_weights, read_metadata
+from sapnet.model.sapnet import SAPNet
+from sapnet.model.weights import load_weights, read_metadata, save_weights
 from training.config import DataConfig, OptimizerConfig, TrainConfig
 from training.module import DerainingModule, make_network
 from training.run import LAST, train, validation_pairs
@@ -50,13 +52,13 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     return dict(load_weights(path).state_dict())
 
 
-@pytest.mark.parametrize("preset", ["sapnet_fast", "sapnet", "sapnet_separable"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs: Path, tmp_path: Path) -> None:
     arguments = ["--config", str(CONFIGS / f"{preset}.yaml"), "--config", str(CONFIGS / "cpu.yaml")]
     arguments += ["--data.clean", str(photographs), "--data.validation", json.dumps([str(pairs)])]
     arguments += ["--data.crop", "32", "--data.final_crop", "32", "--data.batch", "2", "--data.workers", "0"]
     arguments += ["--optimizer.steps", "2", "--optimizer.warmup", "1"]
-    assert main([*arguments, "--output", str(tmp_path / "run")]) == 0
+    assert main([*arguments, "--init", "", "--output", str(tmp_path / "run")]) == 0
     path = tmp_path / "run" / "weights.safetensors"
     network = load_weights(path)
     metadata = read_metadata(path)
@@ -73,6 +75,21 @@ def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs:
     }
     start = make_network(TrainConfig(preset=preset)).state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in network.state_dict().items())
+
+
+def test_the_blend_alone_learns_between_two_trained_networks(settings: Settings, tmp_path: Path) -> None:
+    fine = tmp_path / "fine.safetensors"
+    torch.manual_seed(1)
+    save_weights(SAPNet(PRESETS["sapnet_wacv2022"]), fine, {})
+    chosen = {"preset": "sapnet", "init": str(fine), "init_coarse": "sapnet_fast", "learn": ("blend",)}
+    got = tensors(train(settings(steps=1, **chosen)))
+    kept = {**tensors(fine), **{f"coarse.{name}": value for name, value in tensors(Path("sapnet_fast")).items()}}
+    assert_close({name: got[name] for name in kept}, kept, atol=0, rtol=0)
+    start = make_network(TrainConfig(preset="sapnet")).state_dict()
+    assert all(not torch.equal(got[name], start[name]) for name in got.keys() - kept.keys())
+    for wrong in ({"init_coarse": str(fine)}, {"learn": ("blnd",)}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}: .*expected"):
+            make_network(settings(**{**chosen, **wrong}))
 
 
 class Crash(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from state_dicts import small
+from state_dicts import SMALL, small
 
 from sapnet.model.deploy import DeployNet, Form, RewrittenSAPNet
 from sapnet.model.weights import load_weights
@@ -23,7 +23,7 @@ class TestRewrite:
         torch.testing.assert_close(RewrittenSAPNet(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
 
     def test_a_frame_smaller_than_the_dilation(self, form):
-        network = small(dilations=(8, 16), downscale=1)
+        network = small(dilations=(8, 16), downscale=1, coarse=SMALL)
         rainy = torch.rand(1, 3, 5, 9)
         torch.testing.assert_close(RewrittenSAPNet(network, form).derain(rainy), network(rainy)[-1], rtol=0, atol=4e-7)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from state_dicts import small
+from state_dicts import SMALL, small
 from torch.nn import functional as F
 
 from sapnet.config import PRESETS
@@ -15,23 +15,35 @@ SIZES = [(16, 16), (17, 23), (16, 31), (33, 20)]
 
 
 @pytest.mark.parametrize(
-    ("preset", "count"), [("sapnet", 180_483), ("sapnet_separable", 36_863), ("sapnet_fast", 188_268)]
+    ("preset", "count"),
+    [("sapnet", 375_104), ("sapnet_wacv2022", 180_483), ("sapnet_separable", 36_863), ("sapnet_fast", 188_268)],
 )
-def test_parameter_counts_are_the_published_ones(preset, count):
+def test_parameter_counts_are_those_of_the_documentation(preset, count):
     assert sum(parameter.numel() for parameter in SAPNet(PRESETS[preset]).parameters()) == count
 
 
+@pytest.mark.parametrize("coarse", [None, SMALL])
 @pytest.mark.parametrize("downscale", [1, 2, 3])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_any_size_comes_back(downscale, height, width):
-    network = small(downscale=downscale)
+def test_any_size_comes_back(downscale, height, width, coarse):
+    network = small(downscale=downscale, coarse=coarse)
     rainy = torch.rand(1, 3, height, width)
     stages = network(rainy)
     assert stages.shape == (3, 1, 3, height, width)
     assert torch.equal(network.derain(rainy), stages[-1])
-    for parameter in network.tail.parameters():
-        parameter.zero_()
+    for name, parameter in network.named_parameters():
+        if "tail" in name:
+            parameter.zero_()
     assert torch.equal(network.derain(rainy), rainy)
+
+
+@pytest.mark.parametrize(("bias", "share"), [(-1e4, 0.2), (1e4, 0.8)])
+def test_the_coarse_result_is_blended_into_every_stage(bias, share):
+    network, alone = small(downscale=1, coarse=SMALL), small(downscale=1)
+    network.load_state_dict(alone.state_dict(), strict=False)
+    network.blend.conv2.bias.fill_(bias)
+    rainy = torch.rand(1, 3, 17, 23)
+    torch.testing.assert_close(network(rainy), torch.lerp(alone(rainy), network.coarse.derain(rainy), share))
 
 
 def test_separable_heads_equal_convolutions_side_by_side():

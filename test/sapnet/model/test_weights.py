@@ -33,7 +33,7 @@ def saved(tmp_path) -> Path:
 @pytest.fixture
 def official(tmp_path) -> Path:
     path = tmp_path / "official.pth"
-    torch.save(official_state(make(PRESETS["sapnet"])), path)
+    torch.save(official_state(make(PRESETS["sapnet_wacv2022"])), path)
     return path
 
 
@@ -63,7 +63,7 @@ class TestLoad:
         assert network(torch.rand(1, 3, 16, 16)).shape == (3, 1, 3, 16, 16)
 
     @pytest.mark.parametrize("prefix", ["module.", ""])
-    @pytest.mark.parametrize("preset", ["sapnet", "sapnet_separable"])
+    @pytest.mark.parametrize("preset", ["sapnet_wacv2022", "sapnet_separable"])
     def test_official_layout(self, preset, prefix, tmp_path):
         network = make(PRESETS[preset])
         torch.save(official_state(network, prefix), tmp_path / "official.pth")

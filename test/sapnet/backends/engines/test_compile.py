@@ -21,7 +21,7 @@ from sapnet.backends.engines.cache import EngineCache, read_entry
 from sapnet.backends.engines.tensorrt import REQUIRED_DB, rainy_frame
 from sapnet.backends.fake import FakeBackend
 from sapnet.cli import main
-from sapnet.config import PRESETS
+from sapnet.config import PRESETS, ModelConfig
 from sapnet.images.frame import psnr
 from sapnet.model.deploy import DeployNet, Form, load_deploy_network
 from sapnet.model.sapnet import SAPNet
@@ -62,17 +62,19 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
 # With the shipped network a Latin square: each kind of network and each precision once.
 @rtx
 @pytest.mark.parametrize(
-    ("preset", "precision", "target"), [("sapnet_fast", "fp32", "sm75"), ("sapnet_separable", "bf16", "sm120")]
+    ("preset", "precision", "target"),
+    [("sapnet_fast", "fp32", "sm75"), ("sapnet_separable", "bf16", "sm120"), ("sapnet", "fp16", "sm89")],
 )
 def test_every_kind_of_network_and_every_precision_builds(
     preset: str, precision: str, target: str, tmp_path: Path
 ) -> None:
     onnx = pytest.importorskip("onnx", reason="needs onnx")
     weights, folder = tmp_path / "weights.safetensors", tmp_path / "cache"
-    config = PRESETS[preset]
     # One residual block and two stages: each takes seconds, and is like the others.
+    small = {"dilations": PRESETS[preset].dilations[-1:], "stages": 2}
+    coarse = PRESETS[preset].coarse and ModelConfig(downscale=2, **small)
     torch.manual_seed(0)
-    save_weights(SAPNet(replace(config, dilations=config.dilations[-1:], stages=2)), weights, {})
+    save_weights(SAPNet(replace(PRESETS[preset], coarse=coarse, **small)), weights, {})
     *_, built = built_ahead(folder, "--weights", weights, "--precision", precision, "--target", target)
     entry = read_entry(built["engine"])
     assert len(entry.data) == built["bytes"] > 20_000
