@@ -116,8 +116,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW, warmed up over ``warmup`` steps and then on a cosine from ``lr`` down to ``final_lr``.
+    """Muon for the weights of dense 3x3 convolutions, AdamW for the rest.
 
+    Muon (Jordan et al., 2024) steps along the orthogonalized momentum, here as far as AdamW would (Liu et al., 2025).
+    The rate is warmed up over ``warmup`` steps and then falls on a cosine from ``lr`` to ``final_lr``.
     clip: largest norm of the gradient. ema: decay of the averaged weights, the ones that are kept; 0 for none.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, cast
 
 import cv2
@@ -12,6 +13,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from pytorch_optimizer import Muon
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -74,7 +76,11 @@ class DerainingModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.config.optimizer
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
+        groups = [
+            {"params": list(group), "use_muon": dense, "lr": settings.lr, "weight_decay": settings.weight_decay}
+            for dense, group in groupby(sorted(learning, key=_is_dense), key=_is_dense)
+        ]
+        optimizer = Muon(groups, use_adjusted_lr=True, adamw_betas=(0.9, 0.999), adamw_eps=1e-8)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, settings) / settings.lr)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
@@ -109,6 +115,11 @@ def make_network(config: TrainConfig) -> SAPNet:
     for name, part in parts.items():
         part.requires_grad_(not config.learn or name in config.learn)
     return network
+
+
+def _is_dense(parameter: Tensor) -> bool:
+    """Whether it is the weight of a 3x3 convolution that mixes channels: a large matrix, as Muon is made for."""
+    return parameter.ndim == 4 and parameter.shape[1] > 1 and parameter.shape[2] > 1
 
 
 def rate(step: int, settings: OptimizerConfig) -> float:
