@@ -125,7 +125,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings: Settings, monkey
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(settings: Settings, pairs: Path, tmp_path: Path) -> None:
-    train(settings("one", steps=2, data={"batch": 2}))
+    # Without dense convolutions, so by AdamW alone: Muon iterates in bfloat16 and makes more of rounding.
+    train(settings("one", steps=2, data={"batch": 2}, preset="sapnet_separable"))
     arguments = ["--config", str(tmp_path / "one" / "config.yaml"), "--data.batch", "1"]
     arguments += ["--output", str(tmp_path / "two")]
     with socket.socket() as free:
@@ -138,10 +139,9 @@ def test_two_processes_train_as_one_with_twice_the_batch(settings: Settings, pai
     )
     while not processes.join():
         pass
-    # Adam makes a hundredth of a step of what rounding does to a gradient of nearly 0, Muon in few weights more.
+    # Adam makes a hundredth of a step of what rounding does to a gradient of nearly 0.
     one, two = (tensors(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
-    for name, tensor in one.items():
-        assert ((tensor - two[name]).abs() <= 5e-5).double().mean() > 0.99, name
+    assert_close(one, two, atol=5e-5, rtol=0)
 
 
 def test_a_finished_run_is_left_alone_and_one_without_weights_gets_the_averaged_ones(
