@@ -1,4 +1,4 @@
-"""What varies besides synthetic rain: mirrored scenes, exposure, sensor noise, JPEG, and streaks that pairs lend.
+"""What varies besides synthetic rain: mirrored scenes, exposure, sensor noise, tone, sharpness, JPEG, lent streaks.
 
 Images are uint8 (h, w, 3) BGR.
 """
@@ -20,6 +20,11 @@ _WARPED = 0.5
 _SCALE = (0.85, 1.4)
 _SHEAR = 0.2
 _STRENGTH = (0.7, 1.3)
+# What a camera makes of what it saw: contrast of the middle tones, 1 above or below; share of an unsharp mask, below 0
+# of a blur, and its sigma in pixels.
+_CONTRAST = 0.7
+_SHARPNESS = (-0.4, 1.2)
+_SHARPNESS_SIGMA = (0.6, 1.6)
 
 
 def augment_scene(images: Sequence[Frame], augmentation: Augmentation, rng: np.random.Generator) -> list[Frame]:
@@ -43,6 +48,25 @@ def draw_window(image: NDArray[np.generic], height: int, width: int, rng: np.ran
     """Rows and columns of a part of an image, anywhere in it; the image must not be smaller."""
     top, left = (int(rng.integers(whole - side + 1)) for whole, side in zip(image.shape, (height, width), strict=False))
     return slice(top, top + height), slice(left, left + width)
+
+
+def develop(images: Sequence[Frame], augmentation: Augmentation, rng: np.random.Generator) -> list[Frame]:
+    """Images of one scene as a camera renders them: a tone curve, then sharpening or softening, of all alike.
+
+    Rain that fell before the camera has both, unlike rain that is added to a finished photograph.
+    """
+    if rng.random() >= augmentation.develop:
+        return list(images)
+    level = np.arange(256) / 255
+    contrast = rng.uniform(-_CONTRAST, _CONTRAST)
+    curve = level - contrast * np.sin(2 * np.pi * level) / (2 * np.pi)  # rises everywhere, as |contrast| < 1
+    table = np.rint(255 * curve).astype(np.uint8)
+    sharpness, sigma = rng.uniform(*_SHARPNESS), rng.uniform(*_SHARPNESS_SIGMA)
+    toned = [cv2.LUT(image, table) for image in images]
+    return [
+        cast(Frame, cv2.addWeighted(image, 1 + sharpness, cv2.GaussianBlur(image, (0, 0), sigma), -sharpness, 0))
+        for image in toned
+    ]
 
 
 def compress(rainy: Frame, augmentation: Augmentation, rng: np.random.Generator) -> Frame:

@@ -14,7 +14,8 @@ class Augmentation:
     """What varies besides rain: probabilities in [0, 1], and how far each goes.
 
     mirror: left and right, and upside down, each. gamma: exponents up to 1.4 either way.
-    noise: of the scene, up to ``noise_sigma`` of 255. jpeg: of the rainy image alone, quality 70 to 95.
+    noise: of the scene, up to ``noise_sigma`` of 255. develop: a tone curve and a sharpness, of scene and rain alike.
+    jpeg: of the rainy image alone, quality 70 to 95.
     dry: of pairs, that the clean image stands for the rainy one; synthetic rain has its own share of dry samples.
     """
 
@@ -22,11 +23,12 @@ class Augmentation:
     gamma: float = 0.3
     noise: float = 0.1
     noise_sigma: float = 4.0
+    develop: float = 0.35
     jpeg: float = 0.08
     dry: float = MIXED[DRY]
 
     def __post_init__(self) -> None:
-        for name in ("mirror", "gamma", "noise", "jpeg", "dry"):
+        for name in ("mirror", "gamma", "noise", "develop", "jpeg", "dry"):
             share = getattr(self, name)
             _check(0 <= share <= 1, f"data.augmentation.{name} is a probability and must be 0 to 1", share)
         _check_least(self, "data.augmentation.", noise_sigma=0)

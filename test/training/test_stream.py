@@ -16,7 +16,7 @@ from sapnet.media.pictures import write_image
 from training.config import Augmentation, DataConfig
 from training.stream import Stream, make_loader
 
-PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0, dry=0)
+PLAIN = Augmentation(mirror=0, gamma=0, noise=0, develop=0, jpeg=0, dry=0)
 
 
 def stream_of(
@@ -106,9 +106,10 @@ class TestPairs:
         assert len(changes) == len(np.unique(before))  # equal levels are changed alike
         assert any(level != now for level, now in changes)
 
-    def test_have_dry_ones_among_them(self, tmp_path: Path) -> None:
-        rainy, clean = self.sample(tmp_path, dry=1)
+    def test_have_dry_ones_among_them_and_are_developed_alike(self, tmp_path: Path) -> None:
+        rainy, clean = self.sample(tmp_path, dry=1, develop=1)
         assert (rainy == clean).all()
+        assert (clean[0] != self.clean[..., 0]).any()
 
 
 class TestStreaksOfPairs:

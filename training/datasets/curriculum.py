@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,11 @@ MIXED: Mapping[str, float] = {DRY: 0.04, "light": 0.42, "medium": 0.08, "heavy":
 _CROSSING_DEGREES = 6.0
 # Share of light rain that is smeared noise.
 _NOISE = 0.75
+# How a rain is varied: factors of all widths and, as a logarithm's standard deviation, of all brightnesses; share that
+# loses contrast on bright scenes, as real rain does.
+_WIDTHS = (0.6, 1.5)
+_BRIGHTNESS = 0.35
+_SCREENED = 0.6
 
 
 def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
@@ -36,6 +42,15 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
         blend="screen" if rng.random() < 0.1 else "add",
         mist=float(rng.uniform(0.0, 0.15)) if rng.random() < 0.08 else 0.0,
     )
+
+
+def vary_rain(rain: RainConfig, rng: Rng) -> RainConfig:
+    """The same rain finer or coarser, fainter or brighter, and often screened: real rain is of no kind above."""
+    width, brightness = rng.uniform(*_WIDTHS), rng.lognormal(0.0, _BRIGHTNESS)
+    layers = tuple(
+        replace(layer, width=layer.width * width, brightness=layer.brightness * brightness) for layer in rain.layers
+    )
+    return replace(rain, layers=layers, blend="screen" if rng.random() < _SCREENED else rain.blend)
 
 
 def _light(rng: Rng) -> tuple[Layer, ...]:

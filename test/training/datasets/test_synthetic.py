@@ -9,10 +9,10 @@ from picture_builders import flat
 from sapnet.rain import RainSynthesizer
 from training.augment import augment_scene, compress, streak_layer
 from training.config import Augmentation
-from training.datasets.curriculum import MIXED, draw_rain
+from training.datasets.curriculum import MIXED, draw_rain, vary_rain
 from training.metrics import true_streaks
 
-PLAIN = Augmentation(mirror=0, gamma=0, noise=0, jpeg=0)
+PLAIN = Augmentation(mirror=0, gamma=0, noise=0, develop=0, jpeg=0)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,16 @@ def test_rain_is_of_its_kind(kind: str, low: float, high: float) -> None:
 
 def test_mixed_rain_holds_every_kind_and_dry_samples() -> None:
     rng = np.random.default_rng(1)
-    drawn = [draw_rain("mixed", rng) for _ in range(600)]
-    dry = sum(rain is None for rain in drawn) / len(drawn)
-    assert abs(dry - MIXED["dry"]) < 0.04
-    assert any(rain and rain.blend == "screen" for rain in drawn)
-    assert any(rain and rain.mist for rain in drawn)
-    assert any(rain and any(getattr(layer, "flat", False) for layer in rain.layers) for rain in drawn)
+    rains = [rain for _ in range(600) if (rain := draw_rain("mixed", rng))]
+    assert abs(1 - len(rains) / 600 - MIXED["dry"]) < 0.04
+    assert any(rain.mist for rain in rains)
+    assert any(getattr(layer, "flat", False) for rain in rains for layer in rain.layers)
     assert sum(MIXED.values()) == pytest.approx(1)
+    # Varied, it is finer or coarser, and often screened.
+    varied = [vary_rain(rain, rng) for rain in rains]
+    widths = [other.layers[0].width / rain.layers[0].width for rain, other in zip(rains, varied, strict=True)]
+    assert min(widths) < 0.7 < 1.4 < max(widths)
+    assert 0 < sum(rain.blend == "screen" for rain in rains) < 120 < sum(rain.blend == "screen" for rain in varied)
 
 
 def test_noise_and_jpeg_change_the_image() -> None:
