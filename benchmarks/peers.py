@@ -108,7 +108,7 @@ def draw(found: list[Row], size: str) -> None:
         label = f"time per frame of {size}, sapnet_fast = 1"
         panel.set(xscale="log", xlabel=label, ylabel="PSNR, dB", title=f"{kind} rain")
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(PLOT, metadata={"Date": None})
 
 
