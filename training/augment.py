@@ -25,6 +25,8 @@ _STRENGTH = (0.7, 1.3)
 _CONTRAST = 0.7
 _SHARPNESS = (-0.4, 1.2)
 _SHARPNESS_SIGMA = (0.6, 1.6)
+# Every value of a pixel, in [0, 1].
+_LEVELS = np.arange(256) / 255
 
 
 def augment_scene(images: Sequence[Frame], augmentation: Augmentation, rng: np.random.Generator) -> list[Frame]:
@@ -36,8 +38,7 @@ def augment_scene(images: Sequence[Frame], augmentation: Augmentation, rng: np.r
     changed = [np.ascontiguousarray(image[flips]) for image in images]
     if rng.random() < augmentation.gamma:
         exponent = np.exp(rng.uniform(-1, 1) * np.log(1.4))
-        table = np.rint(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
-        changed = [cast(Frame, cv2.LUT(image, table)) for image in changed]
+        changed = _apply_curve(changed, _LEVELS**exponent)
     if rng.random() < augmentation.noise:
         noise = rng.normal(0, rng.uniform(0, augmentation.noise_sigma), changed[0].shape)
         changed = [np.clip(np.rint(image + noise), 0, 255).astype(np.uint8) for image in changed]
@@ -57,16 +58,19 @@ def develop(images: Sequence[Frame], augmentation: Augmentation, rng: np.random.
     """
     if rng.random() >= augmentation.develop:
         return list(images)
-    level = np.arange(256) / 255
     contrast = rng.uniform(-_CONTRAST, _CONTRAST)
-    curve = level - contrast * np.sin(2 * np.pi * level) / (2 * np.pi)  # rises everywhere, as |contrast| < 1
-    table = np.rint(255 * curve).astype(np.uint8)
+    curve = _LEVELS - contrast * np.sin(2 * np.pi * _LEVELS) / (2 * np.pi)  # rises everywhere, as |contrast| < 1
     sharpness, sigma = rng.uniform(*_SHARPNESS), rng.uniform(*_SHARPNESS_SIGMA)
-    toned = [cv2.LUT(image, table) for image in images]
     return [
         cast(Frame, cv2.addWeighted(image, 1 + sharpness, cv2.GaussianBlur(image, (0, 0), sigma), -sharpness, 0))
-        for image in toned
+        for image in _apply_curve(images, curve)
     ]
+
+
+def _apply_curve(images: Sequence[Frame], curve: NDArray[np.float64]) -> list[Frame]:
+    """``curve``: what each of ``_LEVELS`` becomes, in [0, 1]."""
+    table = np.rint(255 * curve).astype(np.uint8)
+    return [cast(Frame, cv2.LUT(image, table)) for image in images]
 
 
 def compress(rainy: Frame, augmentation: Augmentation, rng: np.random.Generator) -> Frame:

@@ -18,7 +18,7 @@ from sapnet.media.pictures import read_image
 from sapnet.rain import RainSynthesizer
 from training.augment import augment_scene, compress, develop, draw_window, lay_streaks, streak_layer
 from training.config import DataConfig
-from training.datasets.curriculum import draw_rain, vary_rain
+from training.datasets.curriculum import draw_image_height, draw_varied_rain
 from training.datasets.paired import ImagePair, check, find_photographs, find_sets, read_pair
 
 Sample = dict[str, Tensor]
@@ -27,11 +27,6 @@ Sample = dict[str, Tensor]
 _FINAL_SHARE = 10
 # Set random numbers apart from those that choose the data set, which would else choose the pair, too.
 _PAIRED, _RENDERED = 1, 2
-# Share of synthetic rain that is varied beyond its kind.
-_VARIED = 0.5
-# Streaks are sized as in a photograph of this height, times a factor: most benchmarks are such photographs, and a
-# crop of them must also stand for a part of a camera frame, whose streaks have more pixels.
-_PHOTOGRAPH_HEIGHT = 321
 # Of decoded images that each process that prepares samples keeps.
 _KEPT_BYTES = 512 * 2**20
 
@@ -71,24 +66,23 @@ class Stream(Dataset[Sample]):
         choice = int(np.random.default_rng([seed, number]).choice(len(self._shares), p=self._shares))
         if choice < len(self.pairs):
             pairs = [*self.pairs.values()][choice]
-            rainy, clean = self._of_pair(pairs, crop, np.random.default_rng([seed, number, _PAIRED]))
+            scene = self._of_pair(pairs, crop, np.random.default_rng([seed, number, _PAIRED]))
         else:
-            rainy, clean = self._of_photograph(number, crop, seed)
+            scene = self._of_photograph(number, crop, seed)
         rng = np.random.default_rng([seed, number, _RENDERED])
-        rainy, clean = develop([rainy, clean], self.config.augmentation, rng)
+        rainy, clean = develop(scene, self.config.augmentation, rng)
         rainy = compress(rainy, self.config.augmentation, rng)
         return {"rainy": to_tensor(rainy)[0], "clean": to_tensor(clean)[0]}
 
-    def _of_pair(self, pairs: Sequence[ImagePair], crop: int, rng: np.random.Generator) -> tuple[Frame, Frame]:
+    def _of_pair(self, pairs: Sequence[ImagePair], crop: int, rng: np.random.Generator) -> list[Frame]:
         augmentation = self.config.augmentation
         rainy, clean = read_pair(pairs[int(rng.integers(len(pairs)))], self._read)
         window = draw_window(rainy, crop, crop, rng)
         if rng.random() < augmentation.dry:
             rainy = clean
-        rainy, clean = augment_scene([rainy[window], clean[window]], augmentation, rng)
-        return rainy, clean
+        return augment_scene([rainy[window], clean[window]], augmentation, rng)
 
-    def _of_photograph(self, number: int, crop: int, seed: int) -> tuple[Frame, Frame]:
+    def _of_photograph(self, number: int, crop: int, seed: int) -> list[Frame]:
         config = self.config
         epoch, place = divmod(number, len(self.photographs))
         chosen = np.random.default_rng([seed, epoch]).permutation(len(self.photographs))[place]
@@ -98,14 +92,10 @@ class Stream(Dataset[Sample]):
         if self._layers and rng.random() < config.streaks_share:
             rainy = lay_streaks(self._layers[int(rng.integers(len(self._layers)))], clean, rng)
         else:
-            rain = draw_rain(config.rain, rng)
-            if rain and rng.random() < _VARIED:
-                rain = vary_rain(rain, rng)
-            # Mostly around 1; one in four up to 2.4, the streaks of a 720p frame.
-            scale = rng.uniform(1.2, 2.4) if rng.random() < 0.25 else rng.uniform(0.6, 1.3)
-            image_height, rain_seed = _PHOTOGRAPH_HEIGHT * scale, int(rng.integers(2**31))
+            rain = draw_varied_rain(config.rain, rng)
+            image_height, rain_seed = draw_image_height(rng), int(rng.integers(2**31))
             rainy = RainSynthesizer(rain, crop, crop, rain_seed, image_height).add(clean, 0)[0] if rain else clean
-        return rainy, clean
+        return [rainy, clean]
 
     def _read(self, path: Path) -> Frame:
         """uint8 (H, W, 3) BGR, not to be written to; the images that come first are kept, as far as memory goes."""

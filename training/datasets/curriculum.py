@@ -19,11 +19,17 @@ MIXED: Mapping[str, float] = {DRY: 0.04, "light": 0.42, "medium": 0.08, "heavy":
 _CROSSING_DEGREES = 6.0
 # Share of light rain that is smeared noise.
 _NOISE = 0.75
-# How a rain is varied: factors of all widths and, as a logarithm's standard deviation, of all brightnesses; share that
-# loses contrast on bright scenes, as real rain does.
+# Share of the samples whose rain is varied beyond its kind, and how: factors of all widths and, as a logarithm's
+# standard deviation, of all brightnesses; share that loses contrast on bright scenes, as real rain does.
+_VARIED = 0.5
 _WIDTHS = (0.6, 1.5)
 _BRIGHTNESS = 0.35
 _SCREENED = 0.6
+# Streaks are sized as in a photograph of this height in pixels, times a factor: most benchmarks are such photographs.
+# A share of the crops stands for a part of a 720p frame instead, whose streaks have more pixels.
+_PHOTOGRAPH_HEIGHT = 321
+_SCALES = (0.6, 1.3)
+_LARGE, _LARGE_SCALES = 0.25, (1.2, 2.4)
 
 
 def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
@@ -44,6 +50,12 @@ def draw_rain(kind: str, rng: Rng) -> RainConfig | None:
     )
 
 
+def draw_varied_rain(kind: str, rng: Rng) -> RainConfig | None:
+    """A rain of this kind (``draw_rain``) for training, in half of the samples varied."""
+    rain = draw_rain(kind, rng)
+    return vary_rain(rain, rng) if rain and rng.random() < _VARIED else rain
+
+
 def vary_rain(rain: RainConfig, rng: Rng) -> RainConfig:
     """The same rain finer or coarser, fainter or brighter, and often screened: real rain is of no kind above."""
     width, brightness = rng.uniform(*_WIDTHS), rng.lognormal(0.0, _BRIGHTNESS)
@@ -51,6 +63,11 @@ def vary_rain(rain: RainConfig, rng: Rng) -> RainConfig:
         replace(layer, width=layer.width * width, brightness=layer.brightness * brightness) for layer in rain.layers
     )
     return replace(rain, layers=layers, blend="screen" if rng.random() < _SCREENED else rain.blend)
+
+
+def draw_image_height(rng: Rng) -> float:
+    """Height in pixels of the image that the streaks of a sample are sized for."""
+    return _PHOTOGRAPH_HEIGHT * (rng.uniform(*_LARGE_SCALES) if rng.random() < _LARGE else rng.uniform(*_SCALES))
 
 
 def _light(rng: Rng) -> tuple[Layer, ...]:
