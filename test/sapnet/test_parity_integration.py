@@ -30,8 +30,8 @@ def test_shipped_weights_on_heavy_rain(shared_data):
         figures = score(network(derainer), pairs).figures
     assert len(pairs) == 10
     assert score(RAINY_INPUT, pairs).figures["psnr_y"] == pytest.approx(13.27, abs=0.01)
-    assert figures["psnr_y"] == pytest.approx(26.74, abs=0.03)
-    assert figures["ssim_y"] == pytest.approx(0.792, abs=0.001)
+    assert figures["psnr_y"] == pytest.approx(26.72, abs=0.03)
+    assert figures["ssim_y"] == pytest.approx(0.791, abs=0.001)
     assert figures["f1"] == pytest.approx(0.951, abs=0.002)
-    assert figures["matthews"] == pytest.approx(0.727, abs=0.002)
+    assert figures["matthews"] == pytest.approx(0.725, abs=0.002)
     assert figures["f1"] > figures["f1_all_ones"]
