@@ -20,7 +20,7 @@ class ModelConfig:
     downscale: the network works on ``pixel_unshuffle(rainy, downscale)``; 1 is full resolution.
     stages: recurrences, all with the same weights.
     reduction: channels over squeezed channels in the attention.
-    coarse: a second network, whose result is blended into every stage's estimate; None for none.
+    coarse: a second network, whose result the first stage begins with and every estimate is blended with; or None.
     """
 
     channels: int = 32

@@ -42,8 +42,8 @@ class Form(Enum):
 class RewrittenSAPNet(nn.Module):
     """A float32 SAPNet of dense convolutions, whose first stage leaves out the work on what is equal or zero in it.
 
-    The first estimate is the rainy image, so that the head's two halves add up to one; hidden and cell are zero, so
-    that the gates see the features alone and there is nothing to forget.
+    Without a coarse network, the first estimate is the rainy image, so that the head's two halves add up to one; hidden
+    and cell are zero, so that the gates see the features alone and there is nothing to forget.
     """
 
     def __init__(self, network: SAPNet, form: Form) -> None:
@@ -52,7 +52,7 @@ class RewrittenSAPNet(nn.Module):
         self.config = config = network.config
         self.head = head = cast(nn.Conv2d, network.head)
         of_rainy, of_estimate = head.weight.chunk(2, 1)
-        self.first_head = _conv(of_rainy + of_estimate, head.bias)
+        self.first_head = head if config.coarse else _conv(of_rainy + of_estimate, head.bias)
         gates = cast(nn.Conv2d, network.lstm.gates)
         of_features, of_hidden = gates.weight.chunk(2, 1)
         bias = cast(Tensor, gates.bias)
@@ -79,7 +79,9 @@ class RewrittenSAPNet(nn.Module):
         # Made once for a frame: operations make exports slow.
         steps = self.config.dilations if self.form is Form.ENGINE else ()
         taps = {step: _see(rainy, step) for step in steps}
-        i, g, o = self.first_gates(torch.relu(self.first_head(rainy))).chunk(3, 1)
+        coarse = from_image(self.coarse.derain(image), self.config.downscale) if self.config.coarse else None
+        x = torch.relu(self.first_head(rainy if coarse is None else torch.cat((rainy, coarse), 1)))
+        i, g, o = self.first_gates(x).chunk(3, 1)
         cell = torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
         x, estimate = self._refine(rainy, hidden, taps)
@@ -93,8 +95,7 @@ class RewrittenSAPNet(nn.Module):
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
             hidden = torch.sigmoid(o) * torch.tanh(cell)
             x, estimate = self._refine(rainy, hidden, taps)
-        if self.config.coarse:
-            coarse = from_image(self.coarse.derain(image), self.config.downscale)
+        if coarse is not None:
             estimate = self.blend(x, rainy, estimate, coarse)
         return to_image(estimate, self.config.downscale, image)
 

@@ -14,9 +14,9 @@ class SAPNet(nn.Module):
     """Segmentation-aware progressive network for single image deraining (Zheng et al., WACV 2022).
 
     Fully convolutional and recurrent: every stage takes the rainy image and the last estimate, a ConvLSTM
-    carries features on, and dilated residual blocks with channel residual attention refine them. All
-    stages share their weights. With ``config.coarse`` (ours), a second network's result is blended into each estimate
-    that is returned; the next stage takes the estimate without it.
+    carries features on, and dilated residual blocks with channel residual attention refine them. All stages
+    share their weights. With ``config.coarse`` (ours), the first stage takes a second network's result for the last
+    estimate, and each estimate that is returned is blended with it; the next stage takes the estimate itself.
     """
 
     def __init__(self, config: ModelConfig | None = None) -> None:
@@ -51,7 +51,7 @@ class SAPNet(nn.Module):
         cell = hidden
         estimates = []
         if self.config.coarse:
-            coarse = from_image(self.coarse.derain(image), self.config.downscale)
+            estimate = coarse = from_image(self.coarse.derain(image), self.config.downscale)
         for _ in range(self.config.stages):
             x = torch.relu(self.head(torch.cat((rainy, estimate), 1)))
             hidden, cell = self.lstm(x, hidden, cell)

@@ -52,9 +52,9 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     return dict(load_weights(path).state_dict())
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs: Path, tmp_path: Path) -> None:
-    arguments = ["--config", str(CONFIGS / f"{preset}.yaml"), "--config", str(CONFIGS / "cpu.yaml")]
+@pytest.mark.parametrize("configs", [*([preset, "cpu"] for preset in PRESETS), ["sapnet", "refine", "cpu"]])
+def test_two_steps_of_every_configuration(configs: list[str], photographs: Path, pairs: Path, tmp_path: Path) -> None:
+    arguments = [argument for name in configs for argument in ("--config", str(CONFIGS / f"{name}.yaml"))]
     arguments += ["--data.clean", str(photographs), "--data.validation", json.dumps([str(pairs)])]
     arguments += ["--data.crop", "32", "--data.final_crop", "32", "--data.batch", "2", "--data.workers", "0"]
     arguments += ["--optimizer.steps", "2", "--optimizer.warmup", "1"]
@@ -62,7 +62,7 @@ def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs:
     path = tmp_path / "run" / "weights.safetensors"
     network = load_weights(path)
     metadata = read_metadata(path)
-    assert json.loads(metadata["training_config"])["preset"] == preset
+    assert json.loads(metadata["training_config"])["preset"] == configs[0]
     assert metadata["training"].startswith("2 of 2 steps of 2 crops of 32x32")
     assert metadata["command"].startswith("python -m training.train --config")
     assert json.loads(metadata["metrics"])["val/psnr"] > 5
@@ -73,7 +73,7 @@ def test_two_steps_of_every_configuration(preset: str, photographs: Path, pairs:
         "streaks": {},
         "validation": {pairs.name: 2},
     }
-    start = make_network(TrainConfig(preset=preset)).state_dict()
+    start = make_network(TrainConfig(preset=configs[0])).state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in network.state_dict().items())
 
 
