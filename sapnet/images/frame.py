@@ -66,5 +66,4 @@ def to_y(frame: Frame) -> NDArray[np.float64]:
 
 def psnr_y(frame: Frame, reference: Frame) -> float:
     """PSNR in dB on Y of two uint8 (H, W, 3) BGR frames, Y in float64, not rounded; infinite where they are equal."""
-    error = (frame.astype(np.float64) - reference) @ _LUMA_BGR
-    return psnr(error, np.zeros_like(error))
+    return psnr(to_y(frame), to_y(reference))
