@@ -84,11 +84,13 @@ def compress(rainy: Frame, augmentation: Augmentation, rng: np.random.Generator)
 def streak_layer(rainy: Frame, clean: Frame) -> Frame:
     """uint8 (H, W): what streaks of one grey level added to all channels, as in RainTrainL and H.
 
-    Sums were clipped at 255: the channel that gained most has lost least to it.
+    Sums were clipped at 255: the channel that gained most has lost least to it. Where all were clipped, as in front of
+    a white sky, the streaks are those of the layer turned by 180 degrees, which leaves their direction.
     """
     added = (rainy.astype(np.int16) - clean).max(axis=2)
     layer: Frame = added.clip(0, 255).astype(np.uint8)
-    return layer
+    is_clipped = (rainy == 255).all(axis=2)
+    return np.where(is_clipped, np.maximum(layer, layer[::-1, ::-1]), layer)
 
 
 def lay_streaks(layer: Frame, clean: Frame, rng: np.random.Generator) -> Frame:

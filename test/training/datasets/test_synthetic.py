@@ -54,7 +54,7 @@ def test_noise_and_jpeg_change_the_image() -> None:
         Augmentation(jpeg=1.5)
 
 
-def test_streaks_are_found_behind_clipped_channels() -> None:
+def test_streaks_are_found_where_some_channels_or_all_are_clipped() -> None:
     clean = np.full((4, 4, 3), (250, 120, 30), np.uint8)
-    rainy = np.full((4, 4, 3), (255, 220, 130), np.uint8)
-    assert (streak_layer(rainy, clean) == 100).all()
+    clean[0] = 250
+    assert (streak_layer(np.minimum(clean + 100.0, 255).astype(np.uint8), clean) == 100).all()
