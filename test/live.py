@@ -70,11 +70,6 @@ def repeating(action: Callable[[], Any], hz: float) -> Iterator[None]:
         thread.join()
 
 
-def children(pid: int) -> list[int]:
-    """Processes that a process has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def named(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters by their ROS names, in which two underscores stand for a dot."""
     return {name.replace("__", "."): value for name, value in params.items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytest.importorskip("needs_launch")
@@ -80,9 +81,7 @@ def test_build_only_builds_and_ends_the_launch(launch: Launch, tmp_path: Path) -
 def test_the_profile_goes_to_the_nodes_process_only(launch: Launch, colcon_install: Path) -> None:
     launched = launch("backend:=fake")
     profile = colcon_install / "sapnet_ros/share/sapnet_ros/config/fastdds.xml"
-    node, launcher = (
-        Path(f"/proc/{pid}/environ").read_text() for pid in (launched.node_pids()[0], launched.process.pid)
-    )
+    node, launcher = (psutil.Process(pid).environ() for pid in (launched.node_pids()[0], launched.process.pid))
     for variable in PROFILE_VARIABLES:
-        assert f"\0{variable}={profile}\0" in node
+        assert node[variable] == str(profile)
         assert variable not in launcher

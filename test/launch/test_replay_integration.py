@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytest.importorskip("needs_launch")
@@ -77,7 +78,7 @@ def test_a_player_that_dies_ends_the_launch_as_a_failure(launch: Launch, bag: Pa
     assert launched.wait() == 1
     assert "the player ended with exit status -9" in launched.log.read_text()
     for pid in (node, recorder):
-        live.wait_for(lambda p=pid: not Path(f"/proc/{p}").exists(), f"the end of {pid}")
+        live.wait_for(lambda p=pid: not psutil.pid_exists(p), f"the end of {pid}")
 
 
 def test_ros2_bag_plays_and_records_where_it_is_installed(

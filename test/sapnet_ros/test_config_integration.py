@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from sensor_msgs.msg import CameraInfo, Image
@@ -39,9 +40,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def shared_memory(pid: int) -> int:
     """Size of the largest segment of Fast DDS that a process has mapped, in bytes."""
-    segment = r"^(\w+)-(\w+) .* /dev/shm/fast(?:rtps|dds)_[0-9a-f]{16}$"
-    spans = re.findall(segment, Path(f"/proc/{pid}/maps").read_text(), re.MULTILINE)
-    return max((int(end, 16) - int(start, 16) for start, end in spans), default=0)
+    segment = re.compile(r".*/fast(rtps|dds)_[0-9a-f]{16}")
+    mapped = psutil.Process(pid).memory_maps(grouped=False)
+    return max((memory.size for memory in mapped if segment.fullmatch(memory.path)), default=0)
 
 
 def test_generated_files_are_up_to_date_and_give_every_parameter_its_default() -> None:

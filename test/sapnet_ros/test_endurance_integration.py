@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from rig import key, running
 from sensor_msgs.msg import CompressedImage, Image
@@ -104,8 +105,8 @@ def test_hostile_messages(
 
 def usage(process: int) -> tuple[int, int, int]:
     """Resident KB, threads, open descriptors."""
-    status = dict(re.findall(r"^(VmRSS|Threads):\s*(\d+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE))
-    return int(status["VmRSS"]), int(status["Threads"]), len(os.listdir(f"/proc/{process}/fd"))
+    node = psutil.Process(process)
+    return node.memory_info().rss // 1024, node.num_threads(), node.num_fds()
 
 
 def test_lifecycle_cycles_leave_nothing_behind(tmp_path: Path) -> None:

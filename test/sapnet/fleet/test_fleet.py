@@ -16,6 +16,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import slow_fleet
 from ctrl_c import heed_ctrl_c
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FAKE = {"backend": "fake"}
 # So that the first worker has not done all recordings before the second has started.
 SLOW = {"backend": "fake", "fake": {"latency_ms": 120.0}}
-WORKING = b"ray::derain_recording"  # Ray's name for a process that runs a task
+WORKING = "ray::derain_recording"  # Ray's name for a process that runs a task
 Messages = list[Sent]
 Run = Callable[..., FleetReport]
 
@@ -45,8 +46,6 @@ Run = Callable[..., FleetReport]
 def cluster() -> Iterator[Any]:
     """Two nodes with one CPU each, and this process connected to them; both have a worker that is ready."""
     ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/fleet.txt")
-    if not Path("/proc").is_dir():
-        pytest.skip("finds Ray's processes in /proc, as Linux has it")
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -192,14 +191,12 @@ def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def worker_of(node: Any) -> int:
+def worker_of(node: Any) -> psutil.Process:
     """The process of a node that runs a task."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet and (entry / "cmdline").read_bytes().startswith(WORKING):
-                return int(entry.name)
+    for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if " ".join(process.cmdline()).startswith(WORKING):
+                return process
     raise AssertionError("no worker of the node runs a task")
 
 
@@ -224,10 +221,10 @@ def test_the_task_of_a_killed_worker_or_a_lost_node_is_retried(
     def strike() -> None:
         eventually(lambda: len(at_work(out)) == 2)
         worker = worker_of(node)
-        os.kill(worker, signal.SIGSTOP)  # so that it is still at it when it is killed
+        worker.suspend()  # so that it is still at it when it is killed
         if lost == "node":
             cluster.remove_node(node, allow_graceful=False)
-        os.kill(worker, signal.SIGKILL)
+        worker.kill()
 
     try:
         with ThreadPoolExecutor(1) as executor:

@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from ctrl_c import heed_ctrl_c
+from waiting import is_alive
 
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, wheel
-from live import ROOT, TIMEOUT_S, children, wait_for
+from live import ROOT, TIMEOUT_S, wait_for
 from replay_bags import LATCHED, SENSOR, contents, drive, record, talk
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install -r requirements/ros-jazzy.txt")
@@ -159,21 +161,18 @@ def test_the_networks_results_are_those_of_the_derainer(tmp_path: Path) -> None:
         assert (expected.image != frame).any()  # else nothing was derained
 
 
-def command_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-
-
 @pytest.mark.parametrize("module", ["derain_node", "replay.recorder"])
 def test_a_process_that_dies_leaves_nothing_behind(
     module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = set(children(os.getpid()))
+    before = set(psutil.Process().children())
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(1000, *SIZE))))
 
     def kill() -> None:
-        running = wait_for(lambda: [pid for pid in children(os.getpid()) if f".{module} " in command_of(pid)], module)
+        started = psutil.Process().children
+        running = wait_for(lambda: [one for one in started() if f".{module} " in " ".join(one.cmdline())], module)
         time.sleep(1.0)  # the replay has begun
-        os.kill(running[0], signal.SIGKILL)
+        running[0].kill()
 
     with ThreadPoolExecutor() as threads:
         killed = threads.submit(kill)
@@ -181,7 +180,7 @@ def test_a_process_that_dies_leaves_nothing_behind(
         killed.result()
     assert "ended with exit status -9" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"bag"}
-    assert set(children(os.getpid())) <= before
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.parametrize(
@@ -234,13 +233,6 @@ def test_a_loop_ends_with_ctrl_c_and_is_recorded(tmp_path: Path, capsys: pytest.
     assert len(set(stamps(derained, "sensor_msgs/msg/Image"))) == 5
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_ends_it_with_nothing_left(number: signal.Signals, tmp_path: Path) -> None:
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(5, *SIZE))))
@@ -248,14 +240,14 @@ def test_a_signal_ends_it_with_nothing_left(number: signal.Signals, tmp_path: Pa
     command += ["--backend", "fake"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c) as process:
         wait_for(lambda: any(log.stat().st_size for log in tmp_path.glob(".out_*/received.log")), "a derained frame")
-        started = children(process.pid)
-        node, recorder = (Path(f"/proc/{pid}/environ").read_text() for pid in started)
+        started = psutil.Process(process.pid).children()
+        node, recorder = (one.environ() for one in started)
         # As the launch files do: to the node alone.
-        assert f"\0{PROFILE_VARIABLES[0]}={find_profile()}\0" in node
+        assert node[PROFILE_VARIABLES[0]] == str(find_profile())
         assert PROFILE_VARIABLES[0] not in recorder
         process.send_signal(number)
         assert process.wait(TIMEOUT_S) == (-number if number == signal.SIGKILL else 128 + number)
-    wait_for(lambda: not any(map(alive, started)), "the end of the processes")
+    wait_for(lambda: not any(map(is_alive, started)), "the end of the processes")
     if number != signal.SIGKILL:
         assert [path.name for path in tmp_path.iterdir()] == ["bag"]
 

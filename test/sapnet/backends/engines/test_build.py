@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import psutil
 import pytest
-from waiting import eventually
+from waiting import eventually, is_alive
 
 from sapnet.backends import BackendSpec, BuildStatus
 from sapnet.backends.base import EngineShape, OnBuild
@@ -50,12 +49,6 @@ def make(
 
 def kinds(folder: Path) -> list[str]:
     return sorted(str(entry.key["kind"]) for entry in EngineCache(folder).entries())
-
-
-def children() -> set[int]:
-    """Of all threads of this process."""
-    tasks = list(Path("/proc/self/task").iterdir())
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
 
 
 @pytest.mark.usefixtures("noise")
@@ -127,28 +120,28 @@ def test_closing_stops_a_build_for_which_no_engine_that_is_there_waits(tmp_path:
     EngineCache(tmp_path).store(there.key(), b"engine", {})
     begun = threading.Event()
     slow = make(tmp_path, on_build=lambda status: begun.set() if status.share else None, build_s=60.0)
-    before = children()
+    before = set(psutil.Process().children())
     with ThreadPoolExecutor(1) as another:
         build = another.submit(slow.prepare, 1, 16, 16)
         assert begun.wait(60)
-        assert children() > before
+        assert set(psutil.Process().children()) > before
         slow.prepare(*SHAPE)
         assert slow.is_ready(*SHAPE)
         assert not build.done()
         slow.close()
         with pytest.raises(BackendError, match="was stopped"):
             build.result(60)
-    assert children() == before
+    assert set(psutil.Process().children()) == before
     assert kinds(tmp_path) == ["engine"]
 
 
 def test_a_killed_build_is_said_and_the_next_one_succeeds(tmp_path: Path) -> None:
     def kill(status: BuildStatus) -> None:
         if status.share:
-            for pid in children() - before:
-                os.kill(pid, signal.SIGKILL)
+            for child in set(psutil.Process().children()) - before:
+                child.kill()
 
-    before = children()
+    before = set(psutil.Process().children())
     with pytest.raises(BackendError, match=r"ended by signal 9; 9 may mean out of memory"):
         make(tmp_path, on_build=kill, build_s=60.0).prepare(*SHAPE)
     after = make(tmp_path)
@@ -166,6 +159,6 @@ def test_a_build_ends_with_the_process_that_wanted_it(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "building\n"
-        (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        (child,) = psutil.Process(parent.pid).children()
         parent.kill()
-    eventually(lambda: not Path(f"/proc/{child}/exe").exists())
+    eventually(lambda: not is_alive(child))
