@@ -132,7 +132,7 @@ class StopInOrder(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         # Before the averaged weights take the place of those in training.
-        trainer.save_checkpoint(self._checkpoint)
+        trainer.save_checkpoint(self._checkpoint, weights_only=False)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         while self._before:
