@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,3 +23,13 @@ def is_alive(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def children_running(command: str, process: psutil.Process) -> list[psutil.Process]:
+    """Children whose command line begins with a pattern; one that has ended has no command line."""
+    found = []
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):
+            if re.match(command, " ".join(child.cmdline())):
+                found.append(child)
+    return found

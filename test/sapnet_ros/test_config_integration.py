@@ -40,9 +40,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def shared_memory(pid: int) -> int:
     """Size of the largest segment of Fast DDS that a process has mapped, in bytes."""
-    segment = re.compile(r".*/fast(rtps|dds)_[0-9a-f]{16}")
+    segment = re.compile(r"^/dev/shm/fast(rtps|dds)_[0-9a-f]{16}$")
     mapped = psutil.Process(pid).memory_maps(grouped=False)
-    return max((memory.size for memory in mapped if segment.fullmatch(memory.path)), default=0)
+    return max((memory.size for memory in mapped if segment.match(memory.path)), default=0)
 
 
 def test_generated_files_are_up_to_date_and_give_every_parameter_its_default() -> None:

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import slow_fleet
 from ctrl_c import heed_ctrl_c
 from filelock import FileLock
 from rich.progress import Progress
-from waiting import eventually
+from waiting import children_running, eventually
 
 from bag_builders import START_NS, Sent, camera, drive, recorded, split_bag, text, write_bag
 from sapnet import Derainer
@@ -193,11 +192,9 @@ def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def worker_of(node: Any) -> psutil.Process:
     """The process of a node that runs a task."""
-    for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children():
-        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            if " ".join(process.cmdline()).startswith(WORKING):
-                return process
-    raise AssertionError("no worker of the node runs a task")
+    workers = children_running(WORKING, psutil.Process(node.all_processes["raylet"][0].process.pid))
+    assert workers, "no worker of the node runs a task"
+    return workers[0]
 
 
 def at_work(out: Path) -> list[Path]:

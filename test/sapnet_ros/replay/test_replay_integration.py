@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from ctrl_c import heed_ctrl_c
-from waiting import is_alive
+from waiting import children_running, is_alive
 
 from bag_builders import FRAME_NS, START_NS, TYPES, Sent, compressed, image, smooth_frames, wheel
 from live import ROOT, TIMEOUT_S, wait_for
@@ -169,8 +170,7 @@ def test_a_process_that_dies_leaves_nothing_behind(
     bag = record(tmp_path / "bag", list(drive(["/front"], smooth_frames(1000, *SIZE))))
 
     def kill() -> None:
-        started = psutil.Process().children
-        running = wait_for(lambda: [one for one in started() if f".{module} " in " ".join(one.cmdline())], module)
+        running = wait_for(lambda: children_running(rf".*\.{re.escape(module)} ", psutil.Process()), module)
         time.sleep(1.0)  # the replay has begun
         running[0].kill()
 
